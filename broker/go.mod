@@ -1,0 +1,6 @@
+module github.com/shallot-net/shallot/broker
+
+go 1.26.0
+
+replace github.com/shallot-net/shallot/proto => ../proto
+replace github.com/shallot-net/shallot/kit => ../kit
