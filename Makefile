@@ -1,0 +1,97 @@
+# Shallot: `make help` lists what there is. A fresh machine needs Go, make and, for the faster engine, a C compiler.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+MODULES  := proto kit broker services/discovery services/metric services/task services/node gateway cli test
+BIN      := $(CURDIR)/bin
+CACHE    := $(CURDIR)/.cache
+TOOLS    := $(CACHE)/tools
+VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+GOFLAGS_BUILD := -trimpath -buildvcs=false -ldflags "-s -w -X github.com/shallot-net/shallot/kit/version.Version=$(VERSION)"
+
+# With a C compiler the wasm executor gets wasmtime; without one it builds with wazero, and says so.
+CC_FOUND := $(shell command -v $${CC:-cc} 2>/dev/null)
+ifeq ($(CC_FOUND),)
+export CGO_ENABLED := 0
+RACE :=
+else
+RACE := -race
+endif
+
+COMMANDS := broker/cmd/shallot-broker services/discovery/cmd/shallot-discovery services/metric/cmd/shallot-metric \
+	services/task/cmd/shallot-task services/task/cmd/shallot-executor-wasm services/node/cmd/shallot-node \
+	gateway/cmd/shallot-gateway cli/cmd/shallot
+
+.PHONY: help
+help: ## this list
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: ## shallot and one binary per process into bin/
+ifeq ($(CC_FOUND),)
+	@echo "no C compiler: building the wasm executor with wazero, the slower engine; to get wasmtime, install gcc or clang" >&2
+endif
+	@mkdir -p $(BIN)
+	@for c in $(COMMANDS); do \
+		echo "build $$(basename $$c)"; \
+		(case $$c in *executor-wasm) ;; *) export CGO_ENABLED=0 ;; esac; go build $(GOFLAGS_BUILD) -o $(BIN)/ ./$$c); \
+	done
+
+.PHONY: examples
+examples: ## the example programs, compiled to WebAssembly, into bin/examples/
+	@mkdir -p $(BIN)/examples
+	@for d in examples/*/main.go; do \
+		n=$$(basename $$(dirname $$d)); echo "build examples/$$n.wasm"; \
+		GOWORK=off GO111MODULE=off GOFLAGS= GOOS=wasip1 GOARCH=wasm go build -trimpath -ldflags "-s -w" -o $(BIN)/examples/$$n.wasm $$d; \
+	done
+
+.PHONY: demo
+demo: build examples ## a small network on this machine: two tasks, their results, who did what
+	@test/demo.sh $(BIN)
+
+.PHONY: test
+test: build examples ## all tests
+	@for m in $(MODULES); do \
+		[ -n "$$(cd $$m && GOWORK=off go list ./... 2>/dev/null)" ] || continue; \
+		echo "== test $$m"; \
+		(cd $$m && GOWORK=off SHALLOT_BIN=$(BIN) go test $(RACE) -timeout 20m ./...); \
+	done
+
+.PHONY: fuzz
+FUZZTIME ?= 10s
+fuzz: ## every fuzz target for FUZZTIME (10s)
+	@test/fuzz.sh $(FUZZTIME) $(MODULES)
+
+.PHONY: bench
+bench: build examples ## the figures of the suite beside their floors: a table and bin/bench.json
+	@cd test && GOWORK=off SHALLOT_BIN=$(BIN) go run ./cmd/bench -out $(BIN)/bench.json
+
+.PHONY: lint
+lint: $(TOOLS)/golangci-lint $(TOOLS)/buf ## golangci-lint per module, buf lint
+	@$(TOOLS)/buf lint
+	@for m in $(MODULES); do \
+		[ -n "$$(cd $$m && GOWORK=off go list ./... 2>/dev/null)" ] || continue; \
+		echo "== lint $$m"; \
+		(cd $$m && GOWORK=off $(TOOLS)/golangci-lint run --config $(CURDIR)/.golangci.yml ./...); \
+	done
+
+.PHONY: generate
+generate: $(TOOLS)/buf $(TOOLS)/protoc-gen-go $(TOOLS)/protoc-gen-go-grpc $(TOOLS)/protoc-gen-grpc-gateway $(TOOLS)/protoc-gen-openapiv2 ## Go from the protos, REST routes and OpenAPI
+	@PATH=$(TOOLS):$$PATH $(TOOLS)/buf generate
+	@[ ! -f gateway/buf.gen.yaml ] || PATH=$(TOOLS):$$PATH $(TOOLS)/buf generate --template gateway/buf.gen.yaml
+	@[ ! -d gateway/internal/openapi/convert ] || (cd gateway && GOWORK=off go run ./internal/openapi/convert)
+
+.PHONY: tidy
+tidy: ## go mod tidy in every module
+	@for m in $(MODULES); do (cd $$m && GOWORK=off go mod tidy); done
+
+.PHONY: clean
+clean: ## remove what was built
+	rm -rf $(BIN) $(CACHE)
+
+$(TOOLS)/%: tools/go.mod tools/go.sum
+	@mkdir -p $(TOOLS)
+	@echo "build tool $*" >&2
+	@cd tools && GOWORK=off CGO_ENABLED=0 go build -trimpath -o $@ $$(GOWORK=off go list tool | grep '/$*$$')
+	@touch $@
