@@ -1,0 +1,68 @@
+package config
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/shallot-net/shallot/kit/fault"
+	"github.com/shallot-net/shallot/kit/home"
+	"github.com/shallot-net/shallot/kit/logging"
+)
+
+// Common is what every process of a node has; embed it.
+type Common struct {
+	Home            string `koanf:"home" help:"directory of this node (required)"`
+	Listen          string `koanf:"listen" help:"endpoint to serve on: unix:/path, or host:port (TLS is required off loopback); empty: this process's socket in the home"`
+	TelemetryListen string `koanf:"telemetry_listen" help:"host:port on loopback where Prometheus can scrape this process; empty: off"`
+	Log             Log    `koanf:"log"`
+}
+
+// Log says what is logged and how.
+type Log struct {
+	Level  string `koanf:"level" help:"debug, info, warn or error"`
+	Format string `koanf:"format" help:"json or text"`
+}
+
+func (c *Common) common() *Common { return c }
+
+func (c *Common) defaults() {
+	if c.Log.Level == "" {
+		c.Log.Level = "info"
+	}
+	if c.Log.Format == "" {
+		c.Log.Format = "json"
+	}
+}
+
+// finish checks what the tags cannot say and fills in what depends on the home.
+func (c *Common) finish(process string, l *Loaded) error {
+	if c.Home == "" {
+		return fault.InvalidArgument("CONFIG_INVALID", "home is required: give --home DIR or %s", envName(process, "home"))
+	}
+	if err := oneOf(l, "log.level", c.Log.Level, logging.Levels); err != nil {
+		return err
+	}
+	if err := oneOf(l, "log.format", c.Log.Format, logging.Formats); err != nil {
+		return err
+	}
+	h, err := home.Open(c.Home)
+	if err != nil {
+		return err
+	}
+	c.Home = h.Dir
+	if c.Listen == "" {
+		c.Listen = h.Endpoint(process)
+	}
+	return nil
+}
+
+func oneOf(l *Loaded, key, value string, known []string) error {
+	if slices.Contains(known, value) {
+		return nil
+	}
+	msg := "%s is %q (from %s): it must be one of %s"
+	if s := fault.Suggest(value, known); s != "" {
+		msg += "; " + s
+	}
+	return fault.InvalidArgument("CONFIG_INVALID", msg, key, value, l.Source(key), strings.Join(known, ", "))
+}

@@ -1,0 +1,2 @@
+// Package home knows where one node keeps its files and sockets.
+package home

@@ -1,0 +1,43 @@
+package home
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/shallot-net/shallot/kit/fault"
+)
+
+// Lock makes sure that a process runs once per home. It does not wait: when another holds the lock the error
+// (FAILED_PRECONDITION, HOME_IN_USE) names the file and the holder's pid. The kernel releases the lock when
+// the process ends, however it ends.
+func (h Home) Lock(process string) (release func(), err error) {
+	path := filepath.Join(h.State(process), "lock")
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, fault.FailedPrecondition("HOME_UNUSABLE", "cannot open the lock file %s", path).Because(err)
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		defer f.Close()
+		if !errors.Is(err, unix.EWOULDBLOCK) {
+			return nil, fault.FailedPrecondition("HOME_UNUSABLE", "cannot lock %s", path).Because(err)
+		}
+		pid, _ := io.ReadAll(io.LimitReader(f, 32))
+		holder := strings.TrimSpace(string(pid))
+		if holder == "" {
+			holder = "unknown"
+		}
+		return nil, fault.FailedPrecondition("HOME_IN_USE", "another %s runs on this home: pid %s holds %s; stop it or use another home", process, holder, path).
+			With("file", path).With("pid", holder)
+	}
+	// The pid is only for people: that it cannot be written (a full disk) does not make the lock worse.
+	if err := f.Truncate(0); err == nil {
+		_, _ = f.WriteAt(fmt.Appendln(nil, os.Getpid()), 0)
+	}
+	return func() { _ = f.Close() }, nil
+}

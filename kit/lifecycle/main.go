@@ -1,0 +1,74 @@
+package lifecycle
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"github.com/shallot-net/shallot/kit/config"
+)
+
+// ParentFD names the variable with the number of an inherited pipe whose other end the parent holds: when the
+// parent dies, however it dies, the pipe ends, and so does this process.
+const ParentFD = "SHALLOT_PARENT_FD"
+
+// defaultMemory is a soft limit: near it the collector works harder, so that GOGC=400 does not cost memory.
+const (
+	defaultGOGC   = 400
+	defaultMemory = 256 << 20
+)
+
+// Main runs a process and exits: 0 when fn returns nil or printed its help, else 1 with the error as one line on
+// stderr. SIGINT, SIGTERM and the parent's death cancel fn's context; a second signal ends the process at once.
+func Main(process string, fn func(ctx context.Context, args []string) error) {
+	tune()
+	ctx, cancel := context.WithCancelCause(context.Background())
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	go func() {
+		s := <-signals
+		cancel(fmt.Errorf("stopped by %v", s))
+		<-signals
+		os.Exit(130)
+	}()
+	watchParent(func() { cancel(errors.New("the parent process is gone")) })
+	os.Exit(finish(process, os.Stderr, Run(ctx, func(ctx context.Context) error { return fn(ctx, os.Args[1:]) })))
+}
+
+func finish(process string, stderr io.Writer, err error) int {
+	if err == nil || errors.Is(err, config.ErrHelp) {
+		return 0
+	}
+	fmt.Fprintf(stderr, "shallot-%s: %s\n", process, strings.ReplaceAll(strings.TrimSpace(err.Error()), "\n", "; "))
+	return 1
+}
+
+func tune() {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(defaultGOGC)
+	}
+	if os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(defaultMemory)
+	}
+}
+
+func watchParent(gone func()) {
+	n, err := strconv.Atoi(os.Getenv(ParentFD))
+	if err != nil || n < 3 {
+		return
+	}
+	_ = os.Unsetenv(ParentFD) // our own children have no such descriptor
+	syscall.CloseOnExec(n)
+	pipe := os.NewFile(uintptr(n), "parent")
+	go func() {
+		_, _ = io.Copy(io.Discard, pipe)
+		gone()
+	}()
+}

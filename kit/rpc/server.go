@@ -1,0 +1,163 @@
+package rpc
+
+import (
+	"context"
+	"crypto/tls"
+	"log/slog"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/health"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/reflection"
+
+	"github.com/shallot-net/shallot/kit/fault"
+)
+
+// Defaults of both sides.
+const (
+	MaxMessage    = 8 << 20          // bytes of one message
+	ServerTimeout = 10 * time.Second // of a unary call that came without a deadline
+	ClientTimeout = 3 * time.Second  // of a unary call made without a deadline
+	Grace         = 3 * time.Second  // how long calls in flight may take to end when the server stops
+	window        = 1 << 20          // bytes a stream may be ahead of its reader
+)
+
+// ErrDraining is the cause with which stream contexts end when the server is about to stop.
+var ErrDraining = fault.Unavailable(fault.ReasonShuttingDown, "the service is shutting down: try again")
+
+// ServerConfig says what a server is. Only Process and one of Listen and Listener are required.
+type ServerConfig struct {
+	Process    string
+	Listen     string       // "unix:/path", "host:port" or "tcp:host:port"
+	Listener   net.Listener // instead of Listen, for an inherited or in-memory one; it is trusted without TLS
+	Log        *slog.Logger // default: none
+	Registry   prometheus.Registerer
+	MaxMessage int           // bytes; default MaxMessage
+	TLS        *tls.Config   // required off loopback
+	Grace      time.Duration // default Grace
+	Options    []grpc.ServerOption
+}
+
+// Server is a *grpc.Server to register services with, and what surrounds it. It says NOT_SERVING until
+// SetServing(true).
+type Server struct {
+	*grpc.Server
+	cfg      ServerConfig
+	endpoint endpoint
+	health   *health.Server
+	drain    context.CancelCauseFunc
+	mu       sync.Mutex
+	listener net.Listener
+}
+
+// NewServer checks the configuration; nothing is listened on yet.
+func NewServer(cfg ServerConfig) (*Server, error) {
+	if cfg.MaxMessage <= 0 {
+		cfg.MaxMessage = MaxMessage
+	}
+	if cfg.Grace <= 0 {
+		cfg.Grace = Grace
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	s := &Server{cfg: cfg, listener: cfg.Listener, health: health.NewServer()}
+	if cfg.Listener == nil {
+		var err error
+		if s.endpoint, err = parseEndpoint(cfg.Listen, cfg.TLS != nil); err != nil {
+			return nil, err
+		}
+	}
+	drain, cancel := context.WithCancelCause(context.Background())
+	s.drain = cancel
+	i := &interceptor{log: cfg.Log, metrics: newCallMetrics(cfg.Registry, MetricServerHandled, MetricServerSeconds, "server"), drain: drain}
+	if cfg.Registry != nil {
+		i.panics = register(cfg.Registry, prometheus.NewCounter(prometheus.CounterOpts{Name: MetricServerPanics, Help: "Handlers that panicked."}))
+	}
+	opts := []grpc.ServerOption{
+		grpc.UnaryInterceptor(i.unary), grpc.StreamInterceptor(i.stream),
+		grpc.MaxRecvMsgSize(cfg.MaxMessage), grpc.MaxSendMsgSize(cfg.MaxMessage),
+		grpc.InitialWindowSize(window), grpc.InitialConnWindowSize(4 * window),
+		grpc.SharedWriteBuffer(true), grpc.MaxConcurrentStreams(1024),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: time.Minute, Timeout: 10 * time.Second}),
+	}
+	if cfg.TLS != nil {
+		opts = append(opts, grpc.Creds(credentials.NewTLS(cfg.TLS)))
+	}
+	s.Server = grpc.NewServer(append(opts, cfg.Options...)...)
+	healthpb.RegisterHealthServer(s.Server, s.health)
+	reflection.Register(s.Server)
+	s.SetServing(false)
+	return s, nil
+}
+
+// SetServing is what grpc.health.v1 answers from now on.
+func (s *Server) SetServing(ok bool) {
+	st := healthpb.HealthCheckResponse_NOT_SERVING
+	if ok {
+		st = healthpb.HealthCheckResponse_SERVING
+	}
+	s.health.SetServingStatus("", st)
+}
+
+// Listen opens the endpoint, so that a process can fail early; Serve does it where it was not done.
+func (s *Server) Listen(ctx context.Context) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.listener != nil {
+		return nil
+	}
+	l, err := s.endpoint.listen(ctx)
+	s.listener = l
+	return err
+}
+
+// Addr is where the server listens (the port, when 0 was asked for); nil before Listen.
+func (s *Server) Addr() net.Addr {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.listener == nil {
+		return nil
+	}
+	return s.listener.Addr()
+}
+
+// Serve listens and serves until ctx ends; then stream contexts end with ErrDraining, calls in flight get
+// cfg.Grace to finish, and the rest is cut off. It returns nil after such a stop. The socket file is gone then.
+func (s *Server) Serve(ctx context.Context) error {
+	if err := s.Listen(ctx); err != nil {
+		return err
+	}
+	served := make(chan error, 1)
+	go func() { served <- s.Server.Serve(s.listener) }()
+	select {
+	case err := <-served:
+		return fault.Wrap(err, codes.Unavailable, "SERVE_FAILED", "serving %s on %s failed", s.cfg.Process, s.listener.Addr())
+	case <-ctx.Done():
+	}
+	s.health.Shutdown()
+	s.drain(ErrDraining)
+	stopped := make(chan struct{})
+	go func() {
+		s.GracefulStop()
+		close(stopped)
+	}()
+	force := time.NewTimer(s.cfg.Grace)
+	defer force.Stop()
+	select {
+	case <-stopped:
+	case <-force.C:
+		s.Stop()
+		<-stopped
+	}
+	<-served
+	return nil
+}

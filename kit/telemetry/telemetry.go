@@ -1,0 +1,123 @@
+// Package telemetry is the metrics of a process: its registry, the RPC that node gathers them with, and an
+// optional port for Prometheus itself. Metric names live with the packages that count.
+package telemetry
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"net"
+	"net/http"
+	"os"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"github.com/prometheus/common/expfmt"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+
+	"github.com/shallot-net/shallot/kit/fault"
+	telemetryv1 "github.com/shallot-net/shallot/proto/shallot/telemetry/v1"
+)
+
+// NewRegistry has the collectors of the Go runtime and of the process.
+func NewRegistry() *prometheus.Registry {
+	r := prometheus.NewRegistry()
+	r.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return r
+}
+
+// Gatherer adds other processes to an answer: node asks those that it calls. What cannot be reached is in the
+// answer too, with its Error set; an error is for when nothing can be said at all.
+type Gatherer interface {
+	Gather(ctx context.Context) ([]*telemetryv1.ProcessMetrics, error)
+}
+
+// GathererFunc is a Gatherer.
+type GathererFunc func(ctx context.Context) ([]*telemetryv1.ProcessMetrics, error)
+
+// Gather calls f.
+func (f GathererFunc) Gather(ctx context.Context) ([]*telemetryv1.ProcessMetrics, error) {
+	return f(ctx)
+}
+
+// Register serves shallot.telemetry.v1 for this process and what extra adds.
+func Register(s grpc.ServiceRegistrar, process string, registry prometheus.Gatherer, extra ...Gatherer) {
+	telemetryv1.RegisterTelemetryServiceServer(s, &service{process: process, registry: registry, extra: extra})
+}
+
+type service struct {
+	telemetryv1.UnimplementedTelemetryServiceServer
+	process  string
+	registry prometheus.Gatherer
+	extra    []Gatherer
+}
+
+func (s *service) Gather(ctx context.Context, _ *telemetryv1.GatherRequest) (*telemetryv1.GatherResponse, error) {
+	own := &telemetryv1.ProcessMetrics{Process: s.process, Pid: int64(os.Getpid())}
+	if text, err := Text(s.registry); err != nil {
+		own.Error = "its metrics could not be collected"
+	} else {
+		own.Text = text
+	}
+	out := &telemetryv1.GatherResponse{Processes: []*telemetryv1.ProcessMetrics{own}}
+	for _, g := range s.extra {
+		more, err := g.Gather(ctx)
+		if err != nil {
+			return nil, err
+		}
+		out.Processes = append(out.Processes, more...)
+	}
+	return out, nil
+}
+
+// Text is a registry's metrics in Prometheus's text format.
+func Text(g prometheus.Gatherer) ([]byte, error) {
+	families, err := g.Gather()
+	if err != nil {
+		return nil, err
+	}
+	var b bytes.Buffer
+	enc := expfmt.NewEncoder(&b, expfmt.NewFormat(expfmt.TypeTextPlain))
+	for _, f := range families {
+		if err := enc.Encode(f); err != nil {
+			return nil, err
+		}
+	}
+	return b.Bytes(), nil
+}
+
+// Serve answers GET /metrics on listen, a host:port on loopback, until ctx ends. With listen "" it only waits.
+func Serve(ctx context.Context, listen string, registry prometheus.Gatherer) error {
+	if listen == "" {
+		<-ctx.Done()
+		return nil
+	}
+	l, err := listenLoopback(ctx, listen)
+	if err != nil {
+		return err
+	}
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{MaxRequestsInFlight: 2}))
+	s := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 5 * time.Second, WriteTimeout: 10 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10}
+	stop := context.AfterFunc(ctx, func() { _ = s.Close() })
+	defer stop()
+	if err := s.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		return fault.Wrap(err, codes.Unavailable, "TELEMETRY_FAILED", "serving metrics on %s failed", listen)
+	}
+	return nil
+}
+
+func listenLoopback(ctx context.Context, listen string) (net.Listener, error) {
+	addr, err := net.ResolveTCPAddr("tcp", listen)
+	if err != nil || !addr.IP.IsLoopback() {
+		return nil, fault.InvalidArgument("ENDPOINT_INSECURE", "telemetry_listen is %q: it must be a host:port on loopback, such as 127.0.0.1:9100", listen)
+	}
+	l, err := new(net.ListenConfig).Listen(ctx, "tcp", listen)
+	if err != nil {
+		return nil, fault.FailedPrecondition("ENDPOINT_IN_USE", "cannot serve metrics on %s: is the port in use?", listen).Because(err).With("endpoint", listen)
+	}
+	return l, nil
+}
