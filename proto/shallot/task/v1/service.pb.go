@@ -377,9 +377,11 @@ func (x *Hello) GetNodeId() string {
 type CreateTask struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Made by the user's client, 128 bytes at most: repeated, it returns the same task.
-	RequestId     string     `protobuf:"bytes,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
-	Spec          *TaskSpec  `protobuf:"bytes,2,opt,name=spec,proto3" json:"spec,omitempty"`
-	Candidate     *Candidate `protobuf:"bytes,3,opt,name=candidate,proto3" json:"candidate,omitempty"`
+	RequestId string     `protobuf:"bytes,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	Spec      *TaskSpec  `protobuf:"bytes,2,opt,name=spec,proto3" json:"spec,omitempty"`
+	Candidate *Candidate `protobuf:"bytes,3,opt,name=candidate,proto3" json:"candidate,omitempty"`
+	// Why this one, and why not the others; for the history.
+	Detail        string `protobuf:"bytes,4,opt,name=detail,proto3" json:"detail,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -433,6 +435,13 @@ func (x *CreateTask) GetCandidate() *Candidate {
 		return x.Candidate
 	}
 	return nil
+}
+
+func (x *CreateTask) GetDetail() string {
+	if x != nil {
+		return x.Detail
+	}
+	return ""
 }
 
 // PlaceTask answers PlacementNeeded.
@@ -2135,13 +2144,14 @@ const file_shallot_task_v1_service_proto_rawDesc = "" +
 	"\aexisted\x18\t \x01(\bR\aexistedB\t\n" +
 	"\a_stdout\" \n" +
 	"\x05Hello\x12\x17\n" +
-	"\anode_id\x18\x01 \x01(\tR\x06nodeId\"\x94\x01\n" +
+	"\anode_id\x18\x01 \x01(\tR\x06nodeId\"\xac\x01\n" +
 	"\n" +
 	"CreateTask\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tR\trequestId\x12-\n" +
 	"\x04spec\x18\x02 \x01(\v2\x19.shallot.task.v1.TaskSpecR\x04spec\x128\n" +
-	"\tcandidate\x18\x03 \x01(\v2\x1a.shallot.task.v1.CandidateR\tcandidate\"v\n" +
+	"\tcandidate\x18\x03 \x01(\v2\x1a.shallot.task.v1.CandidateR\tcandidate\x12\x16\n" +
+	"\x06detail\x18\x04 \x01(\tR\x06detail\"v\n" +
 	"\tPlaceTask\x12\x17\n" +
 	"\atask_id\x18\x01 \x01(\tR\x06taskId\x128\n" +
 	"\tcandidate\x18\x02 \x01(\v2\x1a.shallot.task.v1.CandidateR\tcandidate\x12\x16\n" +
