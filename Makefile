@@ -48,7 +48,7 @@ examples: ## the example programs, compiled to WebAssembly, into bin/examples/
 
 .PHONY: demo
 demo: build examples ## a small network on this machine: two tasks, their results, who did what
-	@test/demo.sh $(BIN)
+	@cd test && GOWORK=off SHALLOT_BIN=$(BIN) go run ./cmd/demo
 
 .PHONY: test
 test: build examples ## all tests
