@@ -1,0 +1,73 @@
+package brokerclient
+
+import (
+	"bytes"
+	"crypto/ed25519"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	"github.com/mr-tron/base58"
+
+	eventv1 "github.com/shallot-net/shallot/proto/shallot/event/v1"
+)
+
+// The broker verifies what travels by itself. Signed events that travel inside another's payload (announcements in an
+// answer, a submission that was handed on) are for the service that reads them to verify.
+
+// inlineKey is what a peer id begins with that holds its Ed25519 key: an identity multihash of 36 bytes, which are a
+// protobuf with key type 1 and the key's 32 bytes.
+var inlineKey = []byte{0x00, 0x24, 0x08, 0x01, 0x12, 0x20}
+
+const signatureDomain = "shallot-event-v1\x00"
+
+// Why Verify refuses.
+var (
+	ErrUnsigned       = errors.New("the event is not signed")
+	ErrAuthorUnusable = errors.New("the author is not the id of an Ed25519 key")
+	ErrSignature      = errors.New("the signature does not fit the author and the payload")
+)
+
+// Verify checks that the event's author signed its type and payload.
+func Verify(ev *eventv1.Event) error {
+	if ev.GetAuthor() == "" || len(ev.GetSignature()) == 0 {
+		return ErrUnsigned
+	}
+	key, err := publicKey(ev.GetAuthor())
+	if err != nil {
+		return err
+	}
+	if len(ev.GetSignature()) != ed25519.SignatureSize || !ed25519.Verify(key, SignedBytes(ev), ev.GetSignature()) {
+		return ErrSignature
+	}
+	return nil
+}
+
+// SignedBytes is what the signature of an event covers.
+func SignedBytes(ev *eventv1.Event) []byte {
+	sum := sha256.Sum256(ev.GetPayload())
+	b := make([]byte, 0, len(signatureDomain)+4+len(sum))
+	b = append(b, signatureDomain...)
+	b = binary.BigEndian.AppendUint32(b, uint32(ev.GetType()))
+	return append(b, sum[:]...)
+}
+
+// PeerID is the peer id of an Ed25519 public key.
+func PeerID(key ed25519.PublicKey) string {
+	return base58.Encode(append(bytes.Clone(inlineKey), key...))
+}
+
+func publicKey(peerID string) (ed25519.PublicKey, error) {
+	if len(peerID) > 64 { // such an id has 52; decoding is quadratic
+		return nil, ErrAuthorUnusable
+	}
+	b, err := base58.Decode(peerID)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrAuthorUnusable, err)
+	}
+	if len(b) != len(inlineKey)+ed25519.PublicKeySize || !bytes.HasPrefix(b, inlineKey) {
+		return nil, ErrAuthorUnusable
+	}
+	return ed25519.PublicKey(b[len(inlineKey):]), nil
+}
