@@ -86,14 +86,16 @@ func (s *Server[Req, Resp]) Push(ctx context.Context, resp Resp) error {
 		return err
 	}
 	s.setSeq(resp, 0)
-	select {
-	case s.out <- resp:
-		return nil
-	case <-ctx.Done():
-		return fault.From(ctx.Err())
-	case <-s.ctx.Done():
-		return fault.Unavailable(ReasonBroken, "the stream has ended")
+	if s.ctx.Err() == nil { // there may be room in the buffer of a stream that has ended
+		select {
+		case s.out <- resp:
+			return nil
+		case <-ctx.Done():
+			return fault.From(ctx.Err())
+		case <-s.ctx.Done():
+		}
 	}
+	return fault.Unavailable(ReasonBroken, "the stream has ended")
 }
 
 // Run serves until the caller closes its side (nil), the stream breaks, or the server shuts down (an error with
