@@ -13,6 +13,7 @@ import (
 	"syscall"
 
 	"github.com/shallot-net/shallot/kit/config"
+	"github.com/shallot-net/shallot/kit/version"
 )
 
 // ParentFD names the variable with the number of an inherited pipe whose other end the parent holds: when the
@@ -27,7 +28,12 @@ const (
 
 // Main runs a process and exits: 0 when fn returns nil or printed its help, else 1 with the error as one line on
 // stderr. SIGINT, SIGTERM and the parent's death cancel fn's context; a second signal ends the process at once.
+// --version, alone, prints the version instead.
 func Main(process string, fn func(ctx context.Context, args []string) error) {
+	if len(os.Args) == 2 && os.Args[1] == "--version" {
+		fmt.Printf("shallot-%s %s\n", process, version.String())
+		os.Exit(0)
+	}
 	tune()
 	ctx, cancel := context.WithCancelCause(context.Background())
 	signals := make(chan os.Signal, 2)
