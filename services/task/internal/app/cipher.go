@@ -1,0 +1,37 @@
+package app
+
+import "io"
+
+// Cipher encrypts payloads and results. It is safe for concurrent use. What it returns streams: closing a writer
+// ends the ciphertext and must not be forgotten; a reader's error means that what it gave before must not be used.
+type Cipher interface {
+	// EncryptPayload makes a random payload key and encrypts under it.
+	EncryptPayload(dst io.Writer) (w io.WriteCloser, key []byte, err error)
+	DecryptPayload(key []byte, src io.Reader) (io.Reader, error)
+	// SealKey seals a payload key, together with the task id, to a provider's sealing key.
+	SealKey(taskID string, key []byte, sealingKey string) ([]byte, error)
+	// EncryptResult encrypts to a task key's recipient.
+	EncryptResult(recipient string, dst io.Writer) (io.WriteCloser, error)
+}
+
+// SealingKey is a provider's own.
+type SealingKey interface {
+	Recipient() string
+	// OpenKey opens what SealKey made, and checks that it was made for this task.
+	OpenKey(taskID string, sealed []byte) (key []byte, err error)
+}
+
+// TaskKey is the key pair of one task.
+type TaskKey interface {
+	Recipient() string
+	Secret() string
+	Decrypt(src io.Reader) (io.Reader, error)
+}
+
+// TaskKeys makes task keys.
+type TaskKeys interface {
+	// Take gives a fresh one, made ahead where possible.
+	Take() (TaskKey, error)
+	// Parse reads a Secret.
+	Parse(secret string) (TaskKey, error)
+}

@@ -1,0 +1,33 @@
+package app
+
+import (
+	"context"
+	"io"
+	"time"
+)
+
+// SmallLimit is what fits an event's attachment: a payload's or result's ciphertext, in bytes.
+const SmallLimit = 64 << 10
+
+// Pin says for whom content is kept, and how long (0: until unpinned).
+type Pin struct {
+	Owner string
+	Keep  time.Duration
+}
+
+// SmallRepository keeps small content, of at most SmallLimit bytes.
+type SmallRepository interface {
+	// PutSmall returns the CID when the block is served. It is not durable: the caller has the bytes and puts them again.
+	PutSmall(ctx context.Context, data []byte, pin Pin) (cid string, err error)
+}
+
+// Repository keeps content of any size.
+type Repository interface {
+	SmallRepository
+	// Put streams src into the repository and returns when it is durable. persona is whose content it is.
+	Put(ctx context.Context, persona string, src io.Reader, pin Pin) (cid string, err error)
+	// Get streams content; from are peers that should have it. More than maxSize bytes are an error. The reader must be closed.
+	Get(ctx context.Context, persona, cid string, from []string, maxSize int64) (io.ReadCloser, error)
+	// Unpin lets content go. What is not there is no error.
+	Unpin(ctx context.Context, owner string, cids ...string) error
+}

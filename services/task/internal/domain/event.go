@@ -1,0 +1,188 @@
+package domain
+
+import "time"
+
+// EventType says what an event is; the numbers are the contract's.
+type EventType uint32
+
+// Types of events about tasks.
+const (
+	TypeAnnouncement EventType = 1
+
+	TypeSubmission      EventType = 30
+	TypeCancel          EventType = 31
+	TypeQuery           EventType = 32
+	TypeCollected       EventType = 33
+	TypeForceSubmission EventType = 40
+	TypeAccepted        EventType = 50
+	TypeRedirected      EventType = 51
+	TypeRefused         EventType = 52
+	TypeProgress        EventType = 53
+	TypeLog             EventType = 54
+	TypeResult          EventType = 55
+	TypeFailure         EventType = 56
+	TypeStatus          EventType = 57
+)
+
+// Event is the envelope of what nodes say to each other. Payload is the encoded Body.
+type Event struct {
+	ID         string
+	Type       EventType
+	Payload    []byte
+	Attachment []byte
+	Author     string // the signer, checked by the broker; empty where nothing is signed
+	Signature  []byte
+}
+
+// Body is what an event says.
+type Body interface{ EventType() EventType }
+
+// Submission offers a task to a provider.
+type Submission struct {
+	TaskID      string        `json:"task_id"`
+	Attempt     uint32        `json:"attempt"`
+	Type        string        `json:"type"`
+	Limits      Limits        `json:"limits"`
+	Recipient   string        `json:"recipient"` // the result is encrypted to it
+	PayloadHash Hash          `json:"payload_hash"`
+	PayloadSize int64         `json:"payload_size"`
+	PayloadCID  string        `json:"payload_cid,omitempty"`
+	Redirect    bool          `json:"redirect,omitempty"`
+	Keep        time.Duration `json:"keep"`
+}
+
+// ForceSubmission hands a task on: Submission is the consumer's signed event.
+type ForceSubmission struct {
+	Submission Event
+	Path       []string
+}
+
+// AcceptedEvent says that a provider has the task in its queue.
+type AcceptedEvent struct {
+	TaskID        string
+	Attempt       uint32
+	QueuePosition uint32
+	Replicas      []string
+}
+
+// RedirectedEvent says who has the task now.
+type RedirectedEvent struct {
+	TaskID       string
+	Attempt      uint32
+	Announcement Event
+	Reason       string
+}
+
+// Announcement is the part of a provider's announcement that a redirect needs.
+type Announcement struct {
+	PeerID     string
+	SealingKey string
+	Addresses  []string
+}
+
+// RefusedEvent says that a provider does not take the task.
+type RefusedEvent struct {
+	TaskID     string
+	Attempt    uint32
+	Reason     string
+	Message    string
+	RetryAfter time.Duration
+}
+
+// ProgressEvent renews leases.
+type ProgressEvent struct{ Tasks []ProgressEntry }
+
+// ProgressEntry is one task that the provider holds.
+type ProgressEntry struct {
+	TaskID        string
+	Attempt       uint32
+	State         State // Accepted or Running; 0 for a name not known
+	QueuePosition uint32
+}
+
+// LogEvent is a piece of stderr.
+type LogEvent struct {
+	TaskID  string
+	Attempt uint32
+	Offset  int64
+	Data    []byte
+}
+
+// ResultEvent is a provider's receipt.
+type ResultEvent struct {
+	TaskID      string
+	Attempt     uint32
+	Type        string
+	ProgramHash Hash
+	PayloadHash Hash
+	ResultHash  Hash
+	ResultSize  int64
+	ResultCID   string
+	ExitCode    int32
+	Limits      Limits
+	Usage       Usage
+}
+
+// Cause says whose fault a failure is.
+type Cause uint8
+
+// Causes, with the contract's numbers.
+const (
+	CauseProgram   Cause = 1
+	CauseLimit     Cause = 2
+	CauseProvider  Cause = 3
+	CauseCancelled Cause = 4
+)
+
+// FailureEvent ends an attempt without a result of the program.
+type FailureEvent struct {
+	TaskID      string
+	Attempt     uint32
+	Type        string
+	Cause       Cause
+	Reason      string
+	Message     string
+	Usage       Usage
+	ResultHash  Hash // of what there is of stdout and stderr; zero where there is nothing
+	ResultSize  int64
+	ResultCID   string
+	PayloadHash Hash
+}
+
+// Ref names one attempt.
+type Ref struct {
+	TaskID  string
+	Attempt uint32
+}
+
+// CancelEvent asks for the end of an attempt.
+type CancelEvent Ref
+
+// QueryEvent asks what has become of attempts.
+type QueryEvent struct{ Tasks []Ref }
+
+// StatusEvent answers a query. State is 0 for a task that the provider does not know.
+type StatusEvent struct {
+	TaskID  string
+	Attempt uint32
+	State   State
+}
+
+// CollectedEvent lets results go.
+type CollectedEvent struct{ Tasks []Ref }
+
+// EventType says which event this is the body of.
+func (*Submission) EventType() EventType      { return TypeSubmission }
+func (*ForceSubmission) EventType() EventType { return TypeForceSubmission }
+func (*AcceptedEvent) EventType() EventType   { return TypeAccepted }
+func (*RedirectedEvent) EventType() EventType { return TypeRedirected }
+func (*Announcement) EventType() EventType    { return TypeAnnouncement }
+func (*RefusedEvent) EventType() EventType    { return TypeRefused }
+func (*ProgressEvent) EventType() EventType   { return TypeProgress }
+func (*LogEvent) EventType() EventType        { return TypeLog }
+func (*ResultEvent) EventType() EventType     { return TypeResult }
+func (*FailureEvent) EventType() EventType    { return TypeFailure }
+func (*CancelEvent) EventType() EventType     { return TypeCancel }
+func (*QueryEvent) EventType() EventType      { return TypeQuery }
+func (*StatusEvent) EventType() EventType     { return TypeStatus }
+func (*CollectedEvent) EventType() EventType  { return TypeCollected }
