@@ -1,0 +1,260 @@
+package app
+
+import (
+	"context"
+	"time"
+
+	"github.com/shallot-net/shallot/kit/logging"
+	"github.com/shallot-net/shallot/services/discovery/internal/domain"
+)
+
+const (
+	maxSample     = 32        // announcements of others in one answer
+	maxAnswerSize = 200 << 10 // bytes of announcements in one answer: an event has 256 KiB
+	regularSample = 8         // that are asked for again and again, to mend what gossip lost
+	maxAnswers    = 64        // answers and hand-overs under way
+	maxAsking     = 64        // questions under way
+	maxAsked      = 256       // questions that wait for an answer
+	maxTaken      = maxSample + 2
+	askTimeout    = 5 * time.Second
+	answerWithin  = 15 * time.Second
+	introductions = 8 // neighbours that are told of a newcomer
+	// A neighbour's discovery service may start seconds after its broker; a consumer has none, and is not asked for ever.
+	maxAsks = 9
+)
+
+// query is a Discover that waits for its answer.
+type query struct {
+	peer  string
+	until time.Time
+}
+
+// Verdict is what became of an event.
+type Verdict int
+
+// The verdicts.
+const (
+	Applied Verdict = iota
+	Ignored
+	Rejected
+	Retry
+)
+
+// ask asks a new neighbour who is out there, until it is heard.
+func (s *Service) ask(id string) {
+	s.mu.Lock()
+	busy := s.asking[id]
+	if !busy {
+		s.asking[id] = true
+	}
+	s.mu.Unlock()
+	if busy {
+		return
+	}
+	started := s.spawn(s.asks, func(ctx context.Context) {
+		defer s.doneAsking(id)
+		wait := newWait(30*time.Millisecond, 2*time.Second)
+		for range maxAsks {
+			if !s.isConnected(id) || s.askNow(ctx, id, maxSample) == nil {
+				return
+			}
+			if !sleep(ctx, wait.NextBackOff(), nil) {
+				return
+			}
+		}
+	})
+	if !started {
+		s.doneAsking(id)
+	}
+}
+
+func (s *Service) doneAsking(id string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.asking, id)
+}
+
+func (s *Service) isConnected(id string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.table.IsConnected(id)
+}
+
+// askOne asks a peer once, not waiting for anything.
+func (s *Service) askOne(id string, limit int) {
+	s.spawn(s.asks, func(ctx context.Context) { _ = s.askNow(ctx, id, limit) })
+}
+
+func (s *Service) askNow(ctx context.Context, id string, limit int) error {
+	question := newID()
+	s.mu.Lock()
+	if len(s.asked) < maxAsked {
+		s.asked[question] = query{id, time.Now().Add(answerWithin)}
+	}
+	s.mu.Unlock()
+	call, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	err := s.ev.SendDiscover(call, id, question, limit)
+	if err != nil {
+		s.mu.Lock()
+		delete(s.asked, question)
+		s.mu.Unlock()
+	}
+	return err
+}
+
+// HandleDiscover answers a peer's question.
+func (s *Service) HandleDiscover(from, question string, types []string, limit int) Verdict {
+	s.cfg.Counter.Count(CountDiscover)
+	ok := s.spawn(s.answers, func(ctx context.Context) {
+		call, cancel := context.WithTimeout(ctx, askTimeout)
+		defer cancel()
+		if err := s.ev.SendDiscoverResponse(call, from, s.answer(from, question, types, limit)); err != nil {
+			s.log.Debug("answer not delivered", logging.Peer(from), logging.Err(err))
+		}
+	})
+	if !ok {
+		return Retry
+	}
+	return Applied
+}
+
+func (s *Service) answer(from, question string, types []string, limit int) DiscoverResponse {
+	if limit <= 0 || limit > maxSample {
+		limit = maxSample
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r := DiscoverResponse{InReplyTo: question, Known: s.networkLocked()}
+	size := 0
+	add := func(signed []byte) {
+		if len(signed) > 0 && size+len(signed) <= maxAnswerSize {
+			r.Signed = append(r.Signed, signed)
+			size += len(signed)
+		}
+	}
+	add(s.signed)
+	for _, p := range s.table.Sample(limit, types, from) {
+		add(p.Signed)
+	}
+	// What the asker once said of itself: when its store was lost, it must count on from there.
+	if p, ok := s.table.Get(from); ok {
+		add(p.Signed)
+	}
+	return r
+}
+
+// Heard is one announcement that passed the checks of envelope, signature and shape.
+type Heard struct {
+	Announcement domain.Announcement
+	Signed       []byte
+}
+
+// Expects tells whether an answer of this peer to this question is waited for.
+func (s *Service) Expects(from, inReplyTo string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	q, ok := s.asked[inReplyTo]
+	return ok && q.peer == from
+}
+
+// HandleDiscoverResponse takes the answer to a question of this node's; others are ignored.
+func (s *Service) HandleDiscoverResponse(from, inReplyTo string, heard []Heard, known int) Verdict {
+	s.mu.Lock()
+	q, ok := s.asked[inReplyTo]
+	if !ok || q.peer != from {
+		s.mu.Unlock()
+		return Ignored
+	}
+	delete(s.asked, inReplyTo)
+	s.size.Hint(time.Now(), known)
+	s.mu.Unlock()
+	for _, h := range heard[:min(len(heard), maxTaken)] {
+		src := domain.FromSample
+		if h.Announcement.PeerID == from {
+			src = domain.FromItself
+		}
+		s.observe(from, h, src)
+	}
+	return Applied
+}
+
+// HandleAnnouncement takes one that was gossiped, or handed over by a peer.
+func (s *Service) HandleAnnouncement(from string, gossiped bool, h Heard) Verdict {
+	src := domain.FromSample
+	switch {
+	case gossiped:
+		src = domain.FromGossip
+	case h.Announcement.PeerID == from:
+		src = domain.FromItself
+	}
+	switch s.observe(from, h, src) {
+	case domain.Repeated, domain.Old:
+		return Ignored
+	}
+	return Applied
+}
+
+func (s *Service) observe(from string, h Heard, src domain.Source) domain.Outcome {
+	a := h.Announcement
+	s.mu.Lock()
+	if a.PeerID == s.identity.PeerID {
+		s.heardSelfLocked(a)
+		s.mu.Unlock()
+		return domain.Repeated
+	}
+	network := s.networkLocked()
+	before, _ := s.table.Get(a.PeerID)
+	outcome, evicted := s.table.Observe(a, h.Signed, src, network, time.Now())
+	if evicted != "" {
+		s.forgottenLocked(evicted)
+		s.cfg.Counter.Count(CountEvicted)
+	}
+	after, _ := s.table.Get(a.PeerID)
+	switch outcome {
+	case domain.Added, domain.Newer:
+		s.changedLocked(a.PeerID)
+	case domain.Full:
+		s.size.Heard(time.Now(), a.Clamped().Interval)
+	case domain.Repeated:
+		if before.State != after.State {
+			s.changedLocked(a.PeerID)
+		}
+	}
+	var tell []string
+	if src == domain.FromItself && (outcome == domain.Added || outcome == domain.Newer && !before.Vouched) && !a.Leaving {
+		tell = s.table.Neighbours()
+	}
+	s.mu.Unlock()
+	s.cfg.Counter.Count(outcomeCount[outcome])
+	if outcome == domain.Added && !a.Leaving {
+		s.introduce(tell, a.PeerID, h.Signed)
+		s.greet(network)
+		wake(s.redial)
+	}
+	return outcome
+}
+
+// introduce tells neighbours of a newcomer that told this node alone. They do not pass it on: gossip does the rest.
+func (s *Service) introduce(neighbours []string, newcomer string, signed []byte) {
+	told := neighbours[:0]
+	for _, id := range neighbours {
+		if id != newcomer {
+			told = append(told, id)
+		}
+	}
+	if len(told) > introductions {
+		told = told[:introductions]
+	}
+	s.push(told, signed)
+}
+
+// heardSelfLocked looks at what this node is said to have said. A higher version than it knows of is its own from before
+// its store was lost: nobody listens until it counts on from there.
+func (s *Service) heardSelfLocked(a domain.Announcement) {
+	if a.Version <= s.own.Version {
+		return
+	}
+	s.versions.skipTo(a.Version)
+	s.wakeAnnounce(true)
+}

@@ -1,0 +1,2 @@
+// Package app is what discovery does: join the network, announce this node, keep the peer table, and tell who asks.
+package app

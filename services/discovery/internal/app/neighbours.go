@@ -1,0 +1,313 @@
+package app
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+
+	"github.com/shallot-net/shallot/kit/fault"
+	"github.com/shallot-net/shallot/kit/logging"
+	"github.com/shallot-net/shallot/services/discovery/internal/domain"
+)
+
+const (
+	firstWait   = 100 * time.Millisecond
+	longestWait = 30 * time.Second
+	maxDials    = 4 // at once
+	// A peer whose connection broke and that could not be dialled twice since counts as unreachable; with one dial it might be
+	// restarting.
+	lostDials  = 2
+	pingsAtOne = 4
+)
+
+// newWait is a back-off with jitter of half its value either way.
+func newWait(first, longest time.Duration) *backoff.ExponentialBackOff {
+	b := backoff.NewExponentialBackOff()
+	b.InitialInterval, b.MaxInterval, b.RandomizationFactor, b.Multiplier = first, longest, 0.5, 2
+	return b
+}
+
+// dialWait is when a peer may be dialled again.
+type dialWait struct {
+	*backoff.ExponentialBackOff
+	until time.Time
+}
+
+// joinLoop keeps dialling one bootstrap address while this node has too few neighbours. Each address has a loop of its own,
+// so that a dead one holds up nobody.
+func (s *Service) joinLoop(ctx context.Context, addr string) error {
+	wait := newWait(firstWait, longestWait)
+	for {
+		if s.countNeighbours() >= fewNeighbours {
+			wait.Reset()
+			if !sleep(ctx, wait.NextBackOff()+resyncEvery/2, nil) {
+				return nil
+			}
+			continue
+		}
+		next := wait.NextBackOff()
+		id, err := s.join(ctx, addr)
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case err != nil:
+			s.log.Debug("bootstrap address not reached", logging.Addr(addr), logging.Err(err))
+			s.cfg.Counter.Count(CountJoinFailed)
+		case id == s.Identity().PeerID && id != "":
+			return nil // this node is its own bootstrap node
+		default:
+			// Connected: now it is up to the others to bring this node more neighbours. Where they do not, this address is
+			// dialled again, which costs nothing while the connection stands.
+			next = max(next, 5*time.Second)
+		}
+		if !sleep(ctx, next, nil) {
+			return nil
+		}
+	}
+}
+
+func (s *Service) join(ctx context.Context, addr string) (string, error) {
+	call, cancel := context.WithTimeout(ctx, dialTimeout)
+	defer cancel()
+	return s.net.Connect(call, "", []string{addr})
+}
+
+// Join dials one more address now and returns whom it found there.
+func (s *Service) Join(ctx context.Context, addr string) (string, error) {
+	if !domain.JoinAddressShaped(addr) {
+		return "", fault.InvalidArgument("ADDRESS_INVALID", "the address is no multiaddr that ends in /p2p/ID, such as /ip4/192.0.2.1/tcp/4001/p2p/12D3Koo…")
+	}
+	return s.join(ctx, addr)
+}
+
+func (s *Service) countNeighbours() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.table.Neighbours())
+}
+
+// watchLoop follows the broker's connections. When the broker is lost so are all of them.
+func (s *Service) watchLoop(ctx context.Context) error {
+	wait := newWait(10*time.Millisecond, time.Second)
+	for {
+		began := time.Now()
+		err := s.net.Watch(ctx, s.connectionChanged)
+		if ctx.Err() != nil {
+			return nil
+		}
+		s.log.Debug("connections are not watched", logging.Err(err))
+		s.mu.Lock()
+		all := s.table.Connected()
+		s.mu.Unlock()
+		for _, id := range all {
+			s.connectionChanged(id, false)
+		}
+		if time.Since(began) > 2*time.Second {
+			wait.Reset()
+		}
+		if !sleep(ctx, wait.NextBackOff(), nil) {
+			return nil
+		}
+		wake(s.identify) // a broker that restarted may listen elsewhere
+	}
+}
+
+func (s *Service) connectionChanged(id string, connected bool) {
+	s.mu.Lock()
+	was := s.table.IsConnected(id)
+	if s.table.SetConnected(id, connected) {
+		s.changedLocked(id)
+	}
+	if connected {
+		delete(s.lost, id)
+		delete(s.retry, id)
+		if s.online.IsZero() {
+			s.online = time.Now()
+		}
+	} else {
+		if p, ok := s.table.Get(id); ok && was && p.State == domain.Available && len(s.lost) < s.cfg.MaxPeers {
+			s.lost[id] = 0
+		}
+		if len(s.table.Connected()) == 0 {
+			s.online = time.Time{}
+		}
+	}
+	s.mu.Unlock()
+	switch {
+	case connected && !was:
+		s.ask(id)
+		wake(s.redial)
+	case !connected:
+		wake(s.redial)
+	}
+}
+
+// neighbourLoop sees to it that this node is connected to enough providers, and looks after those it has.
+func (s *Service) neighbourLoop(ctx context.Context) error {
+	look := time.Now().Add(time.Second) // round trips: soon at first, then seldom
+	for {
+		s.dialSome(ctx)
+		if !time.Now().Before(look) {
+			s.lookAfter(ctx)
+			look = time.Now().Add(resyncEvery)
+		}
+		if !sleep(ctx, min(s.nextDial(), max(time.Until(look), 0)), s.redial) {
+			return nil
+		}
+	}
+}
+
+// dialSome dials those whose connection broke, and, when there are too few neighbours, others.
+func (s *Service) dialSome(ctx context.Context) {
+	now := time.Now()
+	ready := func(id string) bool {
+		w := s.retry[id]
+		return id != s.identity.PeerID && (w == nil || !now.Before(w.until))
+	}
+	s.mu.Lock()
+	var dial []domain.Peer
+	for id := range s.lost {
+		if p, ok := s.table.Get(id); ok && !p.Connected && ready(id) && len(dial) < maxDials {
+			dial = append(dial, p)
+		}
+	}
+	if missing := s.cfg.Neighbours - len(s.table.Neighbours()); missing > 0 {
+		for _, p := range s.table.ToDial(min(missing, maxDials), ready) {
+			if !slices.ContainsFunc(dial, func(q domain.Peer) bool { return q.PeerID == p.PeerID }) {
+				dial = append(dial, p)
+			}
+		}
+	}
+	s.mu.Unlock()
+	var wg sync.WaitGroup
+	for _, p := range dial {
+		wg.Go(func() { s.dial(ctx, p) })
+	}
+	wg.Wait()
+}
+
+func (s *Service) dial(ctx context.Context, p domain.Peer) {
+	call, cancel := context.WithTimeout(ctx, dialTimeout)
+	defer cancel()
+	_, err := s.net.Connect(call, p.PeerID, p.Addresses)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	// Also after success: the broker tells of the connection, and until then nobody dials again.
+	w := s.retry[p.PeerID]
+	if w == nil {
+		w = &dialWait{ExponentialBackOff: newWait(time.Second, 5*time.Minute)}
+		s.retry[p.PeerID] = w
+	}
+	w.until = time.Now().Add(w.NextBackOff())
+	if err == nil || ctx.Err() != nil {
+		return
+	}
+	s.cfg.Counter.Count(CountDialFailed)
+	if n, was := s.lost[p.PeerID]; was {
+		s.lost[p.PeerID] = n + 1
+		if n+1 >= lostDials {
+			delete(s.lost, p.PeerID)
+			if s.table.Unreachable(p.PeerID) {
+				s.changedLocked(p.PeerID)
+				s.cfg.Counter.Count(CountUnavailable)
+			}
+		}
+	}
+}
+
+// nextDial is when somebody may be dialled again.
+func (s *Service) nextDial() time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	next := resyncEvery
+	soonest := func(id string) bool {
+		d := time.Duration(0)
+		if w := s.retry[id]; w != nil {
+			d = time.Until(w.until)
+		}
+		if id != s.identity.PeerID {
+			next = min(next, max(d, 10*time.Millisecond))
+		}
+		return false
+	}
+	for id := range s.lost {
+		soonest(id)
+	}
+	if len(s.table.Neighbours()) < s.cfg.Neighbours {
+		s.table.ToDial(1, soonest)
+	}
+	return next
+}
+
+// pruneLocked forgets waits and queries that nobody needs any more, so that no map grows.
+func (s *Service) pruneLocked() {
+	now := time.Now()
+	for id := range s.retry {
+		if _, known := s.table.Get(id); !known {
+			delete(s.retry, id)
+		}
+	}
+	for id := range s.lost {
+		if _, known := s.table.Get(id); !known {
+			delete(s.lost, id)
+		}
+	}
+	for id, q := range s.asked {
+		if now.After(q.until) {
+			delete(s.asked, id)
+		}
+	}
+}
+
+// lookAfter reads the neighbours' round trips from the broker and pings those it has none of.
+func (s *Service) lookAfter(ctx context.Context) {
+	call, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	list, err := s.net.Neighbours(call)
+	if err != nil {
+		s.log.Debug("neighbours not listed", logging.Err(err))
+		return
+	}
+	var ping []string
+	s.mu.Lock()
+	for _, n := range list {
+		switch p, known := s.table.Get(n.PeerID); {
+		case !known || p.State != domain.Available:
+		case n.RTT > 0:
+			s.roundTripLocked(n.PeerID, n.RTT)
+		default:
+			ping = append(ping, n.PeerID)
+		}
+	}
+	s.mu.Unlock()
+	for _, id := range ping[:min(pingsAtOne, len(ping))] {
+		_, _ = s.Ping(call, id)
+	}
+}
+
+func (s *Service) roundTripLocked(id string, rtt time.Duration) {
+	if s.table.SetRTT(id, rtt) {
+		s.changedLocked(id)
+	}
+}
+
+// Ping measures the round trip to a peer's discovery service.
+func (s *Service) Ping(ctx context.Context, id string) (time.Duration, error) {
+	if !domain.PeerIDShaped(id) {
+		return 0, fault.InvalidArgument("PEER_ID_INVALID", "the peer id is not 1 to 128 letters and digits")
+	}
+	began := time.Now()
+	if err := s.ev.Ping(ctx, id); err != nil {
+		return 0, err
+	}
+	rtt := time.Since(began)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.table.IsConnected(id) {
+		s.roundTripLocked(id, rtt)
+	}
+	return rtt, nil
+}

@@ -1,0 +1,76 @@
+package app
+
+import (
+	"context"
+	"time"
+
+	"github.com/shallot-net/shallot/services/discovery/internal/domain"
+)
+
+// Identity is who this node is and where it listens.
+type Identity struct {
+	PeerID    string
+	Addresses []string // multiaddrs without /p2p
+}
+
+// Neighbour is a peer that is connected now.
+type Neighbour struct {
+	PeerID string
+	RTT    time.Duration // 0 when not measured
+}
+
+// Network is the broker's side of peers and connections. Calls block until they are done or ctx ends.
+type Network interface {
+	Self(ctx context.Context) (Identity, error)
+	// Connect dials a peer; with peerID empty the addresses end in /p2p/ID. It returns the peer's id.
+	Connect(ctx context.Context, peerID string, addresses []string) (string, error)
+	Neighbours(ctx context.Context) ([]Neighbour, error)
+	// Watch calls back for every peer that is connected, then for changes, until ctx ends or the broker is lost.
+	Watch(ctx context.Context, changed func(peerID string, connected bool)) error
+}
+
+// Events is the broker's side of what nodes say to each other. Sends return when the other service has acknowledged.
+type Events interface {
+	// Sign encodes and signs an announcement, in the form in which it is handed on.
+	Sign(ctx context.Context, a domain.Announcement) ([]byte, error)
+	// Publish gossips a signed announcement.
+	Publish(ctx context.Context, signed []byte) error
+	// SendAnnouncement hands a signed announcement to one peer.
+	SendAnnouncement(ctx context.Context, peerID string, signed []byte) error
+	// SendDiscover asks a peer who is out there, under an id that its answer repeats.
+	SendDiscover(ctx context.Context, peerID, id string, limit int) error
+	SendDiscoverResponse(ctx context.Context, peerID string, r DiscoverResponse) error
+	Ping(ctx context.Context, peerID string) error
+}
+
+// DiscoverResponse is the answer to a Discover.
+type DiscoverResponse struct {
+	InReplyTo string
+	Signed    [][]byte // the answerer's own announcement first
+	Known     int
+}
+
+// Store keeps what must survive a restart. See storetest for what every store must do.
+type Store interface {
+	// LoadPeers returns the stored rows; Connected, RTT and Vouched are not stored.
+	LoadPeers(ctx context.Context) ([]domain.Peer, error)
+	// SavePeers replaces rows and deletes others. It returns at once: a crash may lose what was saved last.
+	SavePeers(put []domain.Peer, del []string)
+	// ReserveVersions takes n versions that nobody got before and nobody will get again, not below atLeast, and returns the
+	// first. It is durable when it returns.
+	ReserveVersions(ctx context.Context, n, atLeast uint64) (uint64, error)
+	// LoadSelf returns what SaveSelf stored last; ok is false when nothing was.
+	LoadSelf(ctx context.Context) (s Self, ok bool, err error)
+	SaveSelf(ctx context.Context, s Self) error
+}
+
+// Self is what this node's announcement says beside its identity and addresses.
+type Self struct {
+	Capabilities []domain.Capability
+	SealingKey   string
+}
+
+// Counter counts what happened; the names are those of package app.
+type Counter interface {
+	Count(event string)
+}

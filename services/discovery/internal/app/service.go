@@ -1,0 +1,285 @@
+package app
+
+import (
+	"context"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/time/rate"
+
+	"github.com/shallot-net/shallot/kit/fault"
+	"github.com/shallot-net/shallot/kit/lifecycle"
+	"github.com/shallot-net/shallot/kit/logging"
+	"github.com/shallot-net/shallot/kit/pace"
+	"github.com/shallot-net/shallot/services/discovery/internal/domain"
+)
+
+// Defaults of Config, with their reasons.
+var (
+	// DefaultPace: an announcement is about 3 KB, most of it the post-quantum sealing key. One a second on average is
+	// 24 kbit/s, what RTCP would take of a thin line. Ten seconds at least find a lost peer within half a minute in a small
+	// network; 40 minutes at most keep the stated interval (one and a half of it) within the hour that receivers accept.
+	DefaultPace = pace.Config{Min: 10 * time.Second, Max: 40 * time.Minute, PerPeer: time.Second}
+	// DefaultPatience: gossip may lose two in a row without harm. A peer is kept thirty of its intervals, an hour at least,
+	// because the table is also the address book for after an outage.
+	DefaultPatience = domain.Patience{Unavailable: 3, Forgotten: 30, MinForget: time.Hour}
+)
+
+const (
+	DefaultMaxPeers   = 256 // rows of about 7 KB
+	DefaultNeighbours = 8   // enough that gossip's mesh (6) and a few losses fit
+	fewNeighbours     = 3   // below this the bootstrap addresses are tried again
+
+	sweepEvery  = 2 * time.Second
+	resyncEvery = 30 * time.Second // looks at identity, connections and round trips, lest a lost change stay lost
+	callTimeout = 5 * time.Second
+	dialTimeout = 15 * time.Second
+)
+
+// Config of a Service; zero values take the defaults.
+type Config struct {
+	Bootstrap  []string // multiaddrs that end in /p2p/ID
+	Pace       pace.Config
+	Patience   domain.Patience
+	MaxPeers   int
+	Neighbours int // providers to be connected to
+	Log        *slog.Logger
+	Counter    Counter
+
+	Network Network
+	Events  Events
+	Store   Store
+}
+
+// Service is discovery. Run it; its other methods may be called at any time.
+type Service struct {
+	cfg Config
+	log *slog.Logger
+	net Network
+	ev  Events
+
+	mu       sync.Mutex
+	table    *domain.Table
+	size     pace.Size
+	identity Identity
+	self     Self
+	hasSelf  bool
+	own      domain.Announcement // as it was last said; Version 0 before
+	signed   []byte
+	online   time.Time // since when there is a neighbour; zero while there is none
+	watchers map[*Watcher]struct{}
+	asked    map[string]query     // Discovers that wait for an answer, by id
+	asking   map[string]bool      // peers that are being asked
+	retry    map[string]*dialWait // peers that could not be dialled, until when
+	lost     map[string]int       // peers whose connection broke, and how often they could not be dialled since
+
+	versions versions
+	triggers *rate.Limiter // for announcements that a newcomer triggers
+	announce chan bool     // true: it changed
+	redial   chan struct{}
+	answers  chan struct{} // slots for answering and introducing
+	asks     chan struct{} // slots for asking, which may take long where nobody answers
+	identify chan struct{}
+	tasks    sync.WaitGroup
+	run      context.Context // of what is started from handlers; set by Run
+	ready    chan struct{}
+}
+
+// New makes a service and loads what its store has.
+func New(ctx context.Context, cfg Config) (*Service, error) {
+	if cfg.Pace == (pace.Config{}) {
+		cfg.Pace = DefaultPace
+	}
+	if cfg.Patience == (domain.Patience{}) {
+		cfg.Patience = DefaultPatience
+	}
+	if cfg.MaxPeers <= 0 {
+		cfg.MaxPeers = DefaultMaxPeers
+	}
+	if cfg.Neighbours <= 0 {
+		cfg.Neighbours = DefaultNeighbours
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Counter == nil {
+		cfg.Counter = noCounter{}
+	}
+	s := &Service{cfg: cfg, log: cfg.Log, net: cfg.Network, ev: cfg.Events, table: domain.NewTable(cfg.MaxPeers),
+		watchers: map[*Watcher]struct{}{}, asked: map[string]query{}, asking: map[string]bool{}, retry: map[string]*dialWait{}, lost: map[string]int{},
+		versions: versions{store: cfg.Store},
+		// While the network is small, three newcomers in a row are greeted at once.
+		triggers: rate.NewLimiter(rate.Every(cfg.Pace.Min/2), 3),
+		announce: make(chan bool, 1), redial: make(chan struct{}, 1), identify: make(chan struct{}, 1),
+		answers: make(chan struct{}, maxAnswers), asks: make(chan struct{}, maxAsking), ready: make(chan struct{})}
+	peers, err := cfg.Store.LoadPeers(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, p := range peers {
+		s.table.Restore(p)
+	}
+	if s.self, s.hasSelf, err = cfg.Store.LoadSelf(ctx); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+type noCounter struct{}
+
+func (noCounter) Count(string) {}
+
+// Run does all that discovery does by itself until ctx ends, then says goodbye to the network.
+func (s *Service) Run(ctx context.Context) error {
+	s.run = ctx
+	close(s.ready)
+	loops := []func(context.Context) error{s.identityLoop, s.announceLoop, s.watchLoop, s.neighbourLoop, s.sweepLoop}
+	for _, addr := range s.cfg.Bootstrap {
+		loops = append(loops, func(ctx context.Context) error { return s.joinLoop(ctx, addr) })
+	}
+	err := lifecycle.Run(ctx, loops...)
+	s.tasks.Wait()
+	s.leave()
+	return err
+}
+
+// spawn runs what a handler starts and does not wait for; false when there is too much of it, or Run is over.
+func (s *Service) spawn(slots chan struct{}, fn func(ctx context.Context)) bool {
+	select {
+	case <-s.ready:
+	default:
+		return false
+	}
+	select {
+	case slots <- struct{}{}:
+	default:
+		return false
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.run.Err() != nil {
+		<-slots
+		return false
+	}
+	s.tasks.Go(func() {
+		defer func() { <-slots }()
+		fn(s.run)
+	})
+	return true
+}
+
+// UpdateSelf sets what this node's announcement says; it goes out when that changed.
+func (s *Service) UpdateSelf(ctx context.Context, self Self) error {
+	if err := domain.CheckSelf(self.Capabilities, self.SealingKey); err != nil {
+		return fault.InvalidArgument("SELF_INVALID", "%v", err)
+	}
+	s.mu.Lock()
+	same := s.hasSelf && sameSelf(s.self, self)
+	s.mu.Unlock()
+	if same {
+		return nil
+	}
+	if err := s.cfg.Store.SaveSelf(ctx, self); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	s.self, s.hasSelf = self, true
+	s.mu.Unlock()
+	s.wakeAnnounce(true)
+	return nil
+}
+
+func sameSelf(a, b Self) bool {
+	x := domain.Announcement{Capabilities: a.Capabilities, SealingKey: a.SealingKey}
+	y := domain.Announcement{Capabilities: b.Capabilities, SealingKey: b.SealingKey}
+	return x.SameSelf(&y)
+}
+
+// identityLoop learns who this node is from its broker, and notices when its addresses change.
+func (s *Service) identityLoop(ctx context.Context) error {
+	wait := newWait(10*time.Millisecond, time.Second)
+	for {
+		err := s.refreshIdentity(ctx)
+		next := resyncEvery
+		if err != nil {
+			next = wait.NextBackOff()
+		} else {
+			wait.Reset()
+		}
+		if !sleep(ctx, next, s.identify) {
+			return nil
+		}
+	}
+}
+
+func (s *Service) refreshIdentity(ctx context.Context) error {
+	call, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	id, err := s.net.Self(call)
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	changed := !sameIdentity(s.identity, id)
+	s.identity = id
+	s.mu.Unlock()
+	if changed {
+		s.log.Info("identity known", logging.Peer(id.PeerID), slog.Int("addresses", len(id.Addresses)))
+		s.wakeAnnounce(true)
+	}
+	return nil
+}
+
+func sameIdentity(a, b Identity) bool {
+	return a.PeerID == b.PeerID && slices.Equal(a.Addresses, b.Addresses)
+}
+
+// Identity is this node's own; its PeerID is empty until the broker has been reached.
+func (s *Service) Identity() Identity {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.identity
+}
+
+// sweepLoop judges the peers by their age.
+func (s *Service) sweepLoop(ctx context.Context) error {
+	for sleep(ctx, sweepEvery, nil) {
+		s.mu.Lock()
+		changed, forgotten := s.table.Sweep(time.Now(), s.online, s.cfg.Patience)
+		for _, id := range changed {
+			s.changedLocked(id)
+			s.cfg.Counter.Count(CountUnavailable)
+		}
+		for _, id := range forgotten {
+			s.forgottenLocked(id)
+			s.cfg.Counter.Count(CountForgotten)
+		}
+		s.pruneLocked()
+		s.mu.Unlock()
+		if len(changed) > 0 {
+			wake(s.redial)
+		}
+	}
+	return nil
+}
+
+// sleep waits for d, or less when woken; false when ctx has ended.
+func sleep(ctx context.Context, d time.Duration, woken <-chan struct{}) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-woken:
+	case <-ctx.Done():
+	}
+	return ctx.Err() == nil
+}
+
+func wake(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
