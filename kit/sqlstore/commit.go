@@ -30,14 +30,22 @@ type DB struct {
 	log     *slog.Logger
 	writer  *sql.DB
 	readers *sql.DB
+
+	writing sync.Mutex // held by whoever writes: the one who commits at an idle store, else the writer goroutine
 	conn    *sql.Conn
 	tx      *Tx
+	batch   []*write
 
-	in      chan *write
-	closing chan struct{}
-	once    sync.Once
-	senders sync.RWMutex // held for reading while queueing, so that nothing is queued after Close has drained
+	in   chan *write
+	wake chan struct{} // tells the writer goroutine that there is something to do
+
+	late      sync.Mutex
+	laters    []*write
+	lateTimer *time.Timer
+
+	senders sync.RWMutex // held for reading while queueing or writing, so that nothing comes after Close has drained
 	closed  bool
+	closing chan struct{}
 	done    chan struct{}
 }
 
@@ -50,7 +58,8 @@ const (
 type write struct {
 	fn    func(*Tx) error
 	state atomic.Int32
-	done  chan error // nil: nobody waits
+	done  chan error // nil: nobody waits, or the one who waits is the one who writes
+	late  bool
 	err   error
 }
 
@@ -63,10 +72,14 @@ func (db *DB) Path() string { return db.path }
 // Commit runs fn in the writer's transaction and returns when what it wrote is on disk. Functions of several callers
 // share one transaction and one sync, in the order in which they were queued; one that returns an error, or panics,
 // leaves no trace, gets its error back, and does not disturb the others. fn may run twice: it must have no
-// effect but through tx, or set it anew each time. It must not block. When ctx ends before fn was begun, fn does not run; later
-// Commit waits for the outcome all the same, which takes milliseconds.
+// effect but through tx, or set it anew each time. It must not block or call Commit. When ctx ends before fn was begun,
+// fn does not run; later Commit waits for the outcome all the same, which takes milliseconds.
 func (db *DB) Commit(ctx context.Context, fn func(tx *Tx) error) error {
-	w := &write{fn: fn, done: make(chan error, 1)}
+	w := &write{fn: fn}
+	if wrote, err := db.commitHere(ctx, w); wrote || err != nil {
+		return err
+	}
+	w.done = make(chan error, 1)
 	if err := db.enqueue(ctx, w); err != nil {
 		return err
 	}
@@ -81,11 +94,44 @@ func (db *DB) Commit(ctx context.Context, fn func(tx *Tx) error) error {
 	}
 }
 
+// commitHere writes in the caller's goroutine when the store is idle: to wake another one and be woken by it costs
+// as much as the statements do.
+func (db *DB) commitHere(ctx context.Context, w *write) (wrote bool, err error) {
+	if ctx.Err() != nil {
+		return false, fault.From(ctx.Err())
+	}
+	db.senders.RLock()
+	defer db.senders.RUnlock()
+	if db.closed || len(db.in) > 0 || !db.writing.TryLock() {
+		return false, nil
+	}
+	defer db.writing.Unlock()
+	db.write(w)
+	return true, w.err
+}
+
 // Later queues writes that nobody waits for and that may be lost when the process dies: they ride the next commit,
-// or make one after 50 ms. Close flushes them; after Close they are dropped. It blocks only when the queue is full.
+// or make one after 50 ms. Close flushes them; after Close they are dropped. It blocks only while 1,024 wait.
 func (db *DB) Later(fn func(tx *Tx) error) {
-	if err := db.enqueue(background, &write{fn: fn}); err != nil {
-		db.log.Debug("write dropped", logging.Err(err))
+	w := &write{fn: fn, late: true}
+	db.senders.RLock()
+	closed := db.closed
+	db.senders.RUnlock()
+	if closed {
+		return
+	}
+	db.late.Lock()
+	full := len(db.laters) >= queueLength
+	if !full {
+		if db.laters = append(db.laters, w); len(db.laters) == 1 {
+			db.lateTimer.Reset(laterDelay)
+		}
+	}
+	db.late.Unlock()
+	if full {
+		if err := db.enqueue(background, w); err != nil {
+			db.log.Debug("write dropped", logging.Err(err))
+		}
 	}
 }
 
@@ -97,24 +143,34 @@ func (db *DB) enqueue(ctx context.Context, w *write) error {
 	}
 	select {
 	case db.in <- w:
+		db.wakeWriter()
 		return nil
 	case <-ctx.Done():
 		return fault.From(ctx.Err())
 	}
 }
 
+func (db *DB) wakeWriter() {
+	select {
+	case db.wake <- struct{}{}:
+	default:
+	}
+}
+
 // Close commits what is queued and closes the file. It may be called twice.
 func (db *DB) Close() error {
-	var err error
-	db.once.Do(func() {
-		db.senders.Lock() // the writer still takes from the queue, so those who hold it for reading get on
-		db.closed = true
-		db.senders.Unlock()
-		close(db.closing)
+	db.senders.Lock() // the writer goroutine still takes from the queue, so those who hold it for reading get on
+	was := db.closed
+	db.closed = true
+	db.senders.Unlock()
+	if was {
 		<-db.done
-		err = db.disconnect()
-	})
-	return err
+		return nil
+	}
+	close(db.closing)
+	<-db.done
+	db.lateTimer.Stop()
+	return db.disconnect()
 }
 
 func (db *DB) begin(ctx context.Context) error {
@@ -127,50 +183,50 @@ func (db *DB) begin(ctx context.Context) error {
 	return nil
 }
 
-// run is the single writer.
+// run is the writer goroutine, which writes what found the store busy.
 func (db *DB) run() {
 	defer close(db.done)
-	batch := make([]*write, 0, maxBatch)
-	delay := time.NewTimer(laterDelay)
-	delay.Stop()
-	waited := false // whether somebody waits for this batch
-	flush := func() {
-		delay.Stop()
-		db.commit(batch)
-		clear(batch)
-		batch, waited = batch[:0], false
-	}
 	for {
 		select {
-		case w := <-db.in:
-			if w.done != nil && !w.state.CompareAndSwap(writeQueued, writeTaken) {
-				continue
-			}
-			if len(batch) == 0 && w.done == nil {
-				delay.Reset(laterDelay)
-			}
-			batch, waited = append(batch, w), waited || w.done != nil
-			if len(db.in) == 0 && waited {
-				runtime.Gosched() // those about to write join this batch instead of waiting for the next
-			}
-			if len(batch) == maxBatch || waited && len(db.in) == 0 {
-				flush()
-			}
-		case <-delay.C:
-			flush()
+		case <-db.wake:
+			db.writeQueue()
 		case <-db.closing:
-			for len(db.in) > 0 {
-				if w := <-db.in; w.done == nil || w.state.CompareAndSwap(writeQueued, writeTaken) {
-					batch = append(batch, w)
-				}
-				if len(batch) == maxBatch {
-					flush()
-				}
-			}
-			flush()
+			db.writeQueue()
 			return
 		}
 	}
+}
+
+func (db *DB) writeQueue() {
+	for {
+		db.writing.Lock()
+		db.write(nil)
+		db.writing.Unlock()
+		if len(db.in) == 0 {
+			return
+		}
+	}
+}
+
+// write commits one batch: writes that nobody waited for, then first, then what is queued.
+func (db *DB) write(first *write) {
+	runtime.Gosched() // those about to write join this batch instead of waiting for the next
+	db.late.Lock()
+	batch := append(db.batch[:0], db.laters...)
+	clear(db.laters)
+	db.laters = db.laters[:0]
+	db.late.Unlock()
+	if first != nil {
+		batch = append(batch, first)
+	}
+	for n := 0; n < maxBatch && len(db.in) > 0; n++ { // only the holder of the lock takes from the queue
+		if w := <-db.in; w.state.CompareAndSwap(writeQueued, writeTaken) {
+			batch = append(batch, w)
+		}
+	}
+	db.commit(batch)
+	clear(batch)
+	db.batch = batch[:0]
 }
 
 func (db *DB) commit(batch []*write) {
@@ -191,7 +247,7 @@ func (db *DB) commit(batch []*write) {
 		switch {
 		case w.done != nil:
 			w.done <- w.err
-		case w.err != nil:
+		case w.err != nil && w.late:
 			db.log.Error("write that nobody waits for failed", logging.Err(w.err))
 		}
 	}

@@ -33,7 +33,7 @@ func WithLogger(log *slog.Logger) Option { return func(db *DB) { db.log = log } 
 // (FAILED_PRECONDITION, STORE_NEWER). The caller makes sure that one process opens it: see home.Lock.
 func Open(ctx context.Context, path string, migrations fs.FS, opts ...Option) (*DB, error) {
 	db := &DB{path: path, log: slog.New(slog.DiscardHandler), in: make(chan *write, queueLength),
-		closing: make(chan struct{}), done: make(chan struct{})}
+		wake: make(chan struct{}, 1), closing: make(chan struct{}), done: make(chan struct{})}
 	for _, o := range opts {
 		o(db)
 	}
@@ -52,6 +52,8 @@ func Open(ctx context.Context, path string, migrations fs.FS, opts ...Option) (*
 	if err := db.begin(ctx); err != nil {
 		return nil, errors.Join(db.fault(err, "open"), db.disconnect())
 	}
+	db.lateTimer = time.AfterFunc(time.Hour, db.wakeWriter)
+	db.lateTimer.Stop()
 	go db.run()
 	return db, nil
 }
@@ -162,6 +164,11 @@ func root(fsys fs.FS) fs.FS {
 
 func (db *DB) disconnect() error {
 	var errs []error
+	if db.tx != nil { // database/sql does not close what was prepared on one connection, and SQLite stays open with it
+		for _, stmt := range db.tx.stmts {
+			errs = append(errs, stmt.Close())
+		}
+	}
 	if db.conn != nil {
 		errs = append(errs, db.conn.Close())
 	}
