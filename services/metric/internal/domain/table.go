@@ -1,0 +1,140 @@
+package domain
+
+import (
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Known is a peer's metric and when it was received.
+type Known struct {
+	Metric
+	ReceivedAt time.Time
+}
+
+// Outcome is what the table made of a metric.
+type Outcome int
+
+// The outcomes.
+const (
+	Repeated Outcome = iota // this version, or a newer one, is known
+	Full                    // the table has no place for it
+	Newer                   // of a peer that was known
+	Added                   // of a peer not known before
+)
+
+// patience is for how many of its stated intervals a metric is fresh: one report may be lost.
+const patience = 2
+
+// Table holds the freshest metrics of peers, bounded. It is not safe for concurrent use.
+type Table struct {
+	max   int
+	known map[string]*Known
+	// What has expired is forgotten, but its version must not come back: the last word of each for as long as there is room.
+	past map[string]uint64
+}
+
+// NewTable makes a table of at most max metrics.
+func NewTable(max int) *Table {
+	return &Table{max: max, known: make(map[string]*Known), past: make(map[string]uint64)}
+}
+
+// Len is the number of metrics.
+func (t *Table) Len() int { return len(t.known) }
+
+// Observe takes a metric that has passed Check. network is the estimated number of providers.
+//
+// A full table lets go of the metric nearest to its expiry when that has used up half its time; otherwise a newcomer takes
+// the place of a random one with the chance that it has of being in a fair sample of the network.
+func (t *Table) Observe(m Metric, network int, now time.Time) (Outcome, string) {
+	m = m.Clamped()
+	k := t.known[m.PeerID]
+	if k != nil {
+		if m.Version <= k.Version {
+			return Repeated, ""
+		}
+		*k = Known{m, now}
+		return Newer, ""
+	}
+	if m.Version <= t.past[m.PeerID] {
+		return Repeated, ""
+	}
+	evicted, ok := t.makeRoom(network, now)
+	if !ok {
+		return Full, ""
+	}
+	delete(t.past, m.PeerID)
+	t.known[m.PeerID] = &Known{m, now}
+	return Added, evicted
+}
+
+func (t *Table) makeRoom(network int, now time.Time) (string, bool) {
+	if len(t.known) < t.max {
+		return "", true
+	}
+	var oldest *Known
+	for _, k := range t.known {
+		if oldest == nil || k.expires().Before(oldest.expires()) {
+			oldest = k
+		}
+	}
+	if oldest.expires().Sub(now) < patience*oldest.Interval/2 {
+		t.drop(oldest.PeerID)
+		return oldest.PeerID, true
+	}
+	if rand.IntN(max(network, t.max)) >= t.max {
+		return "", false
+	}
+	for id := range t.known { // Go's order of a map is random enough
+		t.drop(id)
+		return id, true
+	}
+	return "", false
+}
+
+func (t *Table) drop(id string) {
+	for old := range t.past {
+		if len(t.past) < t.max {
+			break
+		}
+		delete(t.past, old)
+	}
+	t.past[id] = t.known[id].Version
+	delete(t.known, id)
+}
+
+func (k *Known) expires() time.Time { return k.ReceivedAt.Add(patience * k.Interval) }
+
+// Expire drops what is no longer fresh and returns whose it was.
+func (t *Table) Expire(now time.Time) []string {
+	var gone []string
+	for id, k := range t.known {
+		if k.expires().Before(now) {
+			t.drop(id)
+			gone = append(gone, id)
+		}
+	}
+	return gone
+}
+
+// Get returns a peer's metric while it is fresh.
+func (t *Table) Get(id string, now time.Time) (Known, bool) {
+	k := t.known[id]
+	if k == nil || k.expires().Before(now) {
+		return Known{}, false
+	}
+	return *k, true
+}
+
+// All returns what is fresh, ordered by peer id.
+func (t *Table) All(now time.Time) []Known {
+	out := make([]Known, 0, len(t.known))
+	for _, k := range t.known {
+		if !k.expires().Before(now) {
+			out = append(out, *k)
+		}
+	}
+	slices.SortFunc(out, func(a, b Known) int { return strings.Compare(a.PeerID, b.PeerID) })
+	return out
+}
