@@ -51,12 +51,16 @@ func Unauthenticated(reason, format string, args ...any) *Error {
 // Suggest returns `did you mean "x"?` for the known word nearest to word, at most two edits away (and fewer
 // than the word has letters), else "".
 func Suggest(word string, known []string) string {
-	best, at := "", 3
+	best, at := "", 0
 	word = clip(word, 128)
 	for _, k := range known {
 		d := levenshtein.Distance(strings.ToLower(word), strings.ToLower(k), levenshtein.NewParams().MaxCost(3))
-		if d < at && d < len(word) && d < len(k) && k != word {
-			best, at = k, d
+		if d > 2 || d >= len(word) || d >= len(k) || k == word {
+			continue
+		}
+		// Of two equally near, letters swapped are likelier than letters lost.
+		if cost := 100*d + max(len(k)-len(word), len(word)-len(k)); best == "" || cost < at {
+			best, at = k, cost
 		}
 	}
 	if best == "" {

@@ -7,7 +7,6 @@ import (
 	"encoding/hex"
 	"io"
 	"log/slog"
-	"net/netip"
 	"regexp"
 	"strings"
 	"sync"
@@ -51,39 +50,52 @@ func Secret(key, value string) slog.Attr { return slog.Any(key, redacted{"secret
 // Redact is Peer's value for texts that are no log lines, such as a message for the terminal.
 func Redact(id string) string { return redacted{"peer", id}.String() }
 
-const base58 = `[1-9A-HJ-NP-Za-km-z]`
-
-var (
-	identities = regexp.MustCompile(`(?:/(?:ip4|ip6|ip6zone|dns|dns4|dns6|dnsaddr|onion3?|p2p|ipfs)/[^\s"\\,;)\]]+)` +
-		`|\b12D3Koo` + base58 + `{20,}` + `|\b16Uiu2` + base58 + `{20,}` + `|\bQm` + base58 + `{44}\b` +
-		`|\bk51[0-9a-z]{40,}` + `|\bk2k4r8[0-9a-z]{40,}` + `|\bbafz[a-z2-7]{50,}` +
-		`|\b[a-z2-7]{56}\b(?:\.onion)?(?::\d+)?` + `|\b[a-z2-7]{16}\.onion(?::\d+)?`)
-	ips = regexp.MustCompile(`\b\d{1,3}(?:\.\d{1,3}){3}\b(?::\d{1,5})?` + `|\[?[0-9A-Fa-f]{0,4}(?::[0-9A-Fa-f]{0,4}){2,7}(?:\.\d{1,3}){0,3}(?:%\w+)?\]?(?::\d{1,5})?`)
+// The guard reads lines in which JSON has escaped what is no letter: an escape is a boundary too.
+const (
+	base58 = `[1-9A-HJ-NP-Za-km-z]`
+	begin  = `(?:\\[nrtbf]|\\u[0-9a-f]{4}|\b)`
 )
+
+var identities = regexp.MustCompile(`/(?:ip4|ip6|ip6zone|dns|dns4|dns6|dnsaddr|onion3?|p2p|ipfs|ipns)/[^\s"\\,;)\]]+` +
+	`|12D3Koo` + base58 + `{20,}` + `|16Uiu2` + base58 + `{20,}` + `|` + begin + `Qm` + base58 + `{44}\b` +
+	`|k51[0-9a-z]{40,}` + `|k2k4r8[0-9a-z]{40,}` + `|bafz[a-z2-7]{50,}` +
+	`|` + begin + `[a-z2-7]{56}\b(?:\.onion)?(?::\d+)?` + `|[a-z2-7]{16}\.onion(?::\d+)?`)
 
 // Scrub replaces what looks like a peer id, an onion address, a multiaddr or an IP address. This machine's own
 // loopback says nothing about where a node is and stays readable.
 func Scrub(s string) string {
-	s = identities.ReplaceAllStringFunc(s, func(m string) string { return "<redacted-" + short(m) + ">" })
+	if mayIdentify(s) {
+		s = identities.ReplaceAllStringFunc(s, hidden)
+	}
 	if !strings.ContainsAny(s, ".:") {
 		return s
 	}
-	return ips.ReplaceAllStringFunc(s, func(m string) string {
-		ip, ok := parseIP(m)
-		if !ok || ip.IsLoopback() || ip.IsUnspecified() {
-			return m
-		}
-		return "<redacted-" + short(m) + ">"
-	})
+	return scrubIPs(s)
 }
 
-func parseIP(s string) (netip.Addr, bool) {
-	if ap, err := netip.ParseAddrPort(s); err == nil {
-		return ap.Addr(), true
+var marks = []string{"12D3Koo", "16Uiu2", "Qm", "k51", "k2k4r8", "bafz", ".onion", "/ip", "/dns", "/onion", "/p2p"}
+
+// mayIdentify spares most lines the pattern, which costs ten times as much as to look for what it begins with.
+func mayIdentify(s string) bool {
+	for _, m := range marks {
+		if strings.Contains(s, m) {
+			return true
+		}
 	}
-	a, err := netip.ParseAddr(strings.Trim(s, "[]"))
-	return a, err == nil
+	run := 0 // of an onion address without its suffix
+	for i := range len(s) {
+		if c := s[i]; c >= 'a' && c <= 'z' || c >= '2' && c <= '7' {
+			if run++; run == 56 {
+				return true
+			}
+		} else {
+			run = 0
+		}
+	}
+	return false
 }
+
+func hidden(m string) string { return "<redacted-" + short(m) + ">" }
 
 // guard scrubs whole lines, and so messages, attributes, groups and whatever a value's String or MarshalJSON
 // made. A slog handler writes one line a call.
