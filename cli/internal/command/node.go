@@ -1,0 +1,189 @@
+package command
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/shallot-net/shallot/cli/internal/nodeclient"
+	"github.com/shallot-net/shallot/cli/internal/render"
+	"github.com/shallot-net/shallot/cli/internal/supervisor"
+	nodev1 "github.com/shallot-net/shallot/proto/shallot/node/v1"
+)
+
+func (a *app) node() *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "node", Short: "Show the node, its processes and its addresses", Args: cobra.ArbitraryArgs,
+		Long: `Node shows what the node is and how its processes are. Where its node service does not answer, what the supervisor
+knows is shown, and the exit code is 4.`,
+		Example: `  shallot node
+  shallot node --output json`,
+	}
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if len(args) > 0 {
+			return unknownCommand(cmd, args[0])
+		}
+		ctx, stop := a.interruptible(cmd.Context())
+		defer stop()
+		return a.showNode(ctx)
+	}
+	cmd.AddCommand(a.connect())
+	return cmd
+}
+
+func (a *app) connect() *cobra.Command {
+	return &cobra.Command{
+		Use: "connect ADDRESS", Short: "Join the network through one more address", Args: exactly("ADDRESS"),
+		Example: "  shallot node connect /ip4/192.0.2.7/tcp/4001/p2p/12D3KooWEyoppNCUx8Yx66oV9fJnriXwCcXwDDUA2kj6vnc6iDEp",
+		RunE: a.withNode(func(cmd *cobra.Command, c *nodeclient.Client, args []string) error {
+			resp, err := c.ConnectPeer(cmd.Context(), &nodev1.ConnectPeerRequest{Address: args[0]})
+			if err != nil {
+				return err
+			}
+			if a.json() {
+				return a.out().Object(render.Proto(resp))
+			}
+			_, err = fmt.Fprintln(a.Stdout, render.Clean(resp.GetPeerId()))
+			return err
+		}),
+	}
+}
+
+// nodeView is what is known of a node: from its node service and from its supervisor, one of which may be missing.
+type nodeView struct {
+	node    *nodev1.Node
+	state   supervisor.State
+	gateway supervisor.Gateway
+	home    string
+}
+
+func (a *app) showNode(ctx context.Context) error {
+	t, err := a.target()
+	if err != nil && t.Home == nil {
+		return err
+	}
+	v := nodeView{node: &nodev1.Node{}}
+	if t.Home != nil {
+		v.home = t.Home.Dir
+		v.state, _ = supervisor.ReadState(*t.Home)     // a node may run without a supervisor
+		v.gateway, _ = supervisor.ReadGateway(*t.Home) // or without a gateway
+	}
+	if err == nil {
+		err = v.ask(ctx, t)
+	}
+	if err != nil && len(v.state.Processes) == 0 {
+		return err
+	}
+	if perr := a.printNode(v); perr != nil {
+		return perr
+	}
+	return err
+}
+
+func (v *nodeView) ask(ctx context.Context, t nodeclient.Target) error {
+	c, err := nodeclient.Dial(t)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	resp, err := c.GetNode(ctx, &nodev1.GetNodeRequest{})
+	if err != nil {
+		return err
+	}
+	v.node = resp.GetNode()
+	return nil
+}
+
+// processes joins what the node service and the supervisor say. The supervisor's pid is the newer one: the node service
+// may have asked before a restart.
+func (v *nodeView) processes() []*nodev1.Process {
+	var out []*nodev1.Process
+	byName := map[string]*nodev1.Process{}
+	for _, p := range v.node.GetProcesses() {
+		byName[p.GetName()] = p
+	}
+	for _, s := range v.state.Processes {
+		p := byName[s.Name]
+		delete(byName, s.Name)
+		if p == nil {
+			p = &nodev1.Process{Name: s.Name, State: "unknown"}
+			if s.PID == 0 {
+				p.State, p.Detail = "stopped", s.LastError
+			}
+		}
+		if s.PID != 0 && supervisor.Alive(s.PID) {
+			p.Pid = int64(s.PID)
+		}
+		out = append(out, p)
+	}
+	for _, p := range v.node.GetProcesses() {
+		if byName[p.GetName()] != nil {
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
+func (v *nodeView) role() string {
+	if v.node.GetRole() != "" {
+		return v.node.GetRole()
+	}
+	return v.state.Role
+}
+
+func (a *app) printNode(v nodeView) error {
+	if a.json() {
+		return a.out().Object(render.Proto(v.node).With("role", v.role()).With("processes", render.Protos(v.processes())).
+			With("gateway_url", v.gateway.URL).With("token_file", v.gateway.TokenFile).
+			With("home", v.home).With("supervisor_pid", v.state.SupervisorPID))
+	}
+	n := v.node
+	var p pairRows
+	p.add("peer id", n.GetPeerId())
+	p.add("role", v.role())
+	p.add("mode", n.GetMode())
+	if n.GetPeerId() != "" {
+		p.add("ready", yes(n.GetReady()), good(n.GetReady()))
+		p.add("online", yes(n.GetOnline()), good(n.GetOnline()))
+		p.add("providers", strconv.FormatUint(uint64(n.GetProvidersKnown()), 10)+" known")
+		p.add("peers", strconv.FormatUint(uint64(n.GetConnections()), 10)+" connected")
+	}
+	p.add("executes", capabilities(n.GetCapabilities()))
+	p.add("addresses", strings.Join(n.GetAddresses(), ", "))
+	p.add("gateway", v.gateway.URL)
+	p.add("token file", v.gateway.TokenFile)
+	p.add("home", v.home)
+	p.add("version", n.GetVersion())
+	p.add("started", a.moment(at(n.GetStartedAt())))
+	if err := a.out().Pairs(p); err != nil {
+		return err
+	}
+	if _, err := fmt.Fprintln(a.Stdout); err != nil {
+		return err
+	}
+	var rows [][]render.Cell
+	for _, p := range v.processes() {
+		rows = append(rows, []render.Cell{
+			{Text: p.GetName()}, {Text: strconv.FormatInt(p.GetPid(), 10)},
+			{Text: strings.ReplaceAll(p.GetState(), "_", " "), Colour: peerColour(p.GetState())}, {Text: p.GetDetail()},
+		})
+	}
+	return a.out().Table([]string{"process", "pid", "state", "detail"}, rows)
+}
+
+func yes(b bool) string {
+	if b {
+		return "yes"
+	}
+	return "no"
+}
+
+func good(b bool) render.Colour {
+	if b {
+		return render.Good
+	}
+	return render.Bad
+}

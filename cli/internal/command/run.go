@@ -1,0 +1,369 @@
+package command
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"io"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/shallot-net/shallot/cli/internal/nodeclient"
+	"github.com/shallot-net/shallot/cli/internal/progress"
+	"github.com/shallot-net/shallot/kit/config"
+	eventv1 "github.com/shallot-net/shallot/proto/shallot/event/v1"
+	taskv1 "github.com/shallot-net/shallot/proto/shallot/task/v1"
+)
+
+// cancelPatience is how long Ctrl-C waits for a task that is on its way to be known, so that it can be cancelled.
+const cancelPatience = 3 * time.Second
+
+func (a *app) run() *cobra.Command {
+	c := group(&cobra.Command{
+		Use: "run", Short: "Run a task and print its result",
+		Long: `Run submits a task, waits for its end, prints what the program wrote to stdout and exits with its code.
+Ctrl-C cancels the task, a second Ctrl-C leaves at once; --detach prints the task's id and leaves it running.
+'shallot help exit-codes' tells the program's codes from shallot's own.`,
+		Example: `  shallot run sum 1 2 3
+  shallot run wasm app.wasm --stdin data.csv -- --verbose`,
+	})
+	c.AddCommand(a.runSum(), a.runWasm())
+	return c
+}
+
+// runFlags are those of every task type.
+type runFlags struct {
+	timeout              time.Duration
+	memory, outputLimit  size
+	redirect, noRedirect bool
+	providers, labels    []string
+	detach, follow       bool
+}
+
+func (r *runFlags) add(cmd *cobra.Command) {
+	f := cmd.Flags()
+	f.DurationVar(&r.timeout, "timeout", 0, "stop the program after this `TIME`, for example 2s or 5m; default: as the provider says")
+	f.Var(&r.memory, "memory", "memory that the program may have, a `SIZE` such as 64MiB; default: as the provider says")
+	f.Var(&r.outputLimit, "output-limit", "bytes that the program may write, a `SIZE` such as 1MiB; default: as the provider says")
+	f.BoolVar(&r.redirect, "redirect", false, "let the first provider hand the task to a better one (the default in open mode)")
+	f.BoolVar(&r.noRedirect, "no-redirect", false, "the first provider must run the task or refuse it; no other can read the input")
+	f.StringArrayVar(&r.providers, "provider", nil, "peer `ID` of a provider that may run it, repeatable; default: any")
+	f.StringArrayVar(&r.labels, "label", nil, "`K=V` for your own use, kept at this node, repeatable")
+	f.BoolVar(&r.detach, "detach", false, "print the task's id and leave it running")
+	f.BoolVar(&r.follow, "follow", false, "print the program's stderr while it runs instead of after its end")
+	cmd.MarkFlagsMutuallyExclusive("redirect", "no-redirect")
+	cmd.MarkFlagsMutuallyExclusive("detach", "follow")
+}
+
+// spec fills in what the flags say.
+func (r *runFlags) spec(cmd *cobra.Command, spec *taskv1.TaskSpec) error {
+	labels, err := pairs("--label", r.labels)
+	if err != nil {
+		return err
+	}
+	spec.Labels = labels
+	spec.Limits = &eventv1.Limits{Memory: uint64(r.memory), Output: uint64(r.outputLimit)}
+	if cmd.Flags().Changed("timeout") {
+		if r.timeout <= 0 {
+			return usage("--timeout is %s: it must be more than 0", r.timeout)
+		}
+		spec.Limits.Time = durationpb.New(r.timeout)
+	}
+	spec.Placement = &taskv1.PlacementPolicy{Providers: r.providers}
+	if r.redirect || r.noRedirect {
+		spec.Placement.Redirect = &r.redirect
+	}
+	return nil
+}
+
+// pairs takes K=V arguments apart.
+func pairs(flag string, list []string) (map[string]string, error) {
+	out := make(map[string]string, len(list))
+	for _, kv := range list {
+		k, v, ok := strings.Cut(kv, "=")
+		if !ok || k == "" {
+			return nil, usage("%s %q is not KEY=VALUE", flag, kv)
+		}
+		out[k] = v
+	}
+	return out, nil
+}
+
+// size is a flag for a number of bytes.
+type size config.Size
+
+// Set implements pflag.Value.
+func (s *size) Set(text string) error {
+	if err := (*config.Size)(s).UnmarshalText([]byte(text)); err != nil {
+		return err
+	}
+	if *s == 0 {
+		return fmt.Errorf("it must be more than 0")
+	}
+	return nil
+}
+
+func (s *size) String() string {
+	if *s == 0 {
+		return ""
+	}
+	return config.Size(*s).String()
+}
+
+// Type implements pflag.Value.
+func (s *size) Type() string { return "size" }
+
+// builder makes a task spec; it may read files and upload them.
+type builder func(ctx context.Context, blobs *nodeclient.Blobs, line *progress.Line) (*taskv1.TaskSpec, error)
+
+// execute runs one task from its spec to its end.
+func (a *app) execute(cmd *cobra.Command, flags *runFlags, build builder) error {
+	c, err := a.dial()
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	ctx, cancel := context.WithCancel(cmd.Context())
+	defer cancel()
+	line := a.waiting()
+	defer line.Stop()
+
+	spec, err := a.build(ctx, c, line, build)
+	if err != nil {
+		return err
+	}
+	if err := flags.spec(cmd, spec); err != nil {
+		return err
+	}
+	request := rand.Text()
+	if flags.detach {
+		line.Set("waiting for the node")
+		t, err := c.Submit(ctx, request, spec)
+		if err != nil {
+			return err
+		}
+		line.Stop()
+		return a.printSubmitted(t)
+	}
+	e := &execution{app: a, client: c, line: line, follow: flags.follow, cancelFollow: cancel}
+	return e.run(ctx, request, spec)
+}
+
+// build makes the spec, or stops on Ctrl-C, whatever it reads from.
+func (a *app) build(ctx context.Context, c *nodeclient.Client, line *progress.Line, build builder) (*taskv1.TaskSpec, error) {
+	type built struct {
+		spec *taskv1.TaskSpec
+		err  error
+	}
+	done := make(chan built, 1)
+	go func() {
+		spec, err := build(ctx, &nodeclient.Blobs{Client: c}, line)
+		done <- built{spec, err}
+	}()
+	select {
+	case b := <-done:
+		return b.spec, b.err
+	case <-a.Interrupts:
+		return nil, errInterrupted
+	}
+}
+
+// execution is one task that is waited for.
+type execution struct {
+	*app
+	client       *nodeclient.Client
+	line         *progress.Line
+	follow       bool
+	cancelFollow context.CancelFunc
+
+	task     *nodeclient.Run
+	captured *capture // with JSON output
+	logs     sync.WaitGroup
+}
+
+type outcome struct {
+	task *taskv1.Task
+	err  error
+}
+
+func (e *execution) run(ctx context.Context, request string, spec *taskv1.TaskSpec) error {
+	var stdout io.Writer = quiet{e.line, e.Stdout}
+	if e.json() {
+		e.captured = &capture{}
+		stdout = e.captured
+	}
+	e.task = nodeclient.NewRun(e.client, request, spec, stdout, func(t *taskv1.Task) { e.line.Set(doing(t)) })
+	e.line.Set("waiting for the node")
+	if e.follow {
+		e.logs.Go(func() { e.followLogs(ctx) })
+	}
+	done := make(chan outcome, 1)
+	go func() {
+		t, err := e.task.Follow(ctx)
+		done <- outcome{t, err}
+	}()
+	gaveUp := make(chan struct{})
+	for interrupts := 0; ; {
+		select {
+		case o := <-done:
+			return e.end(ctx, o)
+		case <-gaveUp:
+			return errInterrupted
+		case <-e.Interrupts:
+			if interrupts++; interrupts > 1 {
+				e.leave()
+				return &codeError{code: exitInterrupted}
+			}
+			e.line.Stop()
+			e.say("cancelling the task; Ctrl-C again leaves at once")
+			go e.cancel(ctx, gaveUp)
+		}
+	}
+}
+
+// cancel asks the node to end the task. One that is not known to be stored cannot be named: it gives up.
+func (e *execution) cancel(ctx context.Context, gaveUp chan<- struct{}) {
+	wait := time.NewTimer(cancelPatience)
+	defer wait.Stop()
+	select {
+	case <-e.task.Known():
+	case <-wait.C:
+		e.say("the node has not confirmed the task; 'shallot task ls' shows whether it was stored")
+		close(gaveUp)
+		return
+	}
+	if _, err := e.client.Cancel(ctx, e.task.Task().GetId()); err != nil && ctx.Err() == nil {
+		e.say("cannot cancel the task: %v", err)
+	}
+}
+
+// leave says where the task can be found.
+func (e *execution) leave() {
+	if t := e.task.Task(); t != nil {
+		e.say("left task %s; 'shallot task show %s' says how it is", t.GetId(), t.GetId())
+	}
+}
+
+func (e *execution) followLogs(ctx context.Context) {
+	select {
+	case <-ctx.Done():
+		return
+	case <-e.task.Known():
+	}
+	if err := e.client.Logs(ctx, e.task.Task().GetId(), true, quiet{e.line, e.Stderr}); err != nil && ctx.Err() == nil {
+		e.say("cannot follow the program's stderr: %v", err)
+	}
+}
+
+// end prints what is left to print and turns the outcome into an exit code.
+func (e *execution) end(ctx context.Context, o outcome) error {
+	if o.err != nil {
+		e.line.Stop()
+		if o.task != nil {
+			return fmt.Errorf("%w (task %s; 'shallot task show' says how it is)", o.err, o.task.GetId())
+		}
+		return o.err
+	}
+	if err := e.stderr(ctx, o.task); err != nil {
+		e.say("cannot read the program's stderr: %v", err)
+	}
+	e.line.Stop()
+	if e.json() {
+		if err := e.printRun(ctx, o.task); err != nil {
+			return err
+		}
+	}
+	return verdict(o.task)
+}
+
+// stderr prints what the program wrote there, where it was not followed.
+func (e *execution) stderr(ctx context.Context, t *taskv1.Task) error {
+	if e.follow {
+		e.logs.Wait()
+		return nil
+	}
+	if r := t.GetResult(); t.GetState() == "COMPLETED" && r != nil && r.GetStderrSize() == 0 {
+		return nil // the common case saves a call
+	}
+	err := e.client.Logs(ctx, t.GetId(), false, quiet{e.line, e.Stderr})
+	if t.GetState() != "COMPLETED" && codeOf(err) == exitNotFound {
+		return nil // nothing was kept
+	}
+	return err
+}
+
+// verdict is the exit code that a task's end asks for.
+func verdict(t *taskv1.Task) error {
+	id := t.GetId()
+	switch t.GetState() {
+	case "COMPLETED":
+		if code := exitCode(t.GetExitCode()); code != 0 {
+			return &codeError{code: code}
+		}
+		return nil
+	case "CANCELLED":
+		return &codeError{exitInterrupted, fmt.Errorf("the task was cancelled (task %s)", id)}
+	case "EXPIRED":
+		return &codeError{exitTime, fmt.Errorf("the task expired: %s (task %s)", reason(t), id)}
+	}
+	code := exitTask
+	if t.GetError().GetReason() == "TIME_LIMIT" {
+		code = exitTime
+	}
+	return &codeError{code, fmt.Errorf("the task failed: %s (task %s)", reason(t), id)}
+}
+
+// exitCode fits a program's code into the eight bits that a process has, so that no failure becomes a success.
+func exitCode(code int32) int {
+	if code&0xff == 0 && code != 0 {
+		return 255
+	}
+	return int(code & 0xff)
+}
+
+func reason(t *taskv1.Task) string {
+	e := t.GetError()
+	switch {
+	case e.GetReason() == "" && e.GetMessage() == "":
+		return "no reason was given"
+	case e.GetMessage() == "":
+		return e.GetReason()
+	}
+	return e.GetReason() + ": " + e.GetMessage()
+}
+
+// doing says what a task waits for.
+func doing(t *taskv1.Task) string {
+	what := map[string]string{
+		"PENDING": "looking for a provider", "SUBMITTED": "waiting for a provider's answer",
+		"ACCEPTED": "waiting in the provider's queue", "RUNNING": "running",
+	}[t.GetState()]
+	if what == "" {
+		what = "fetching the result"
+	}
+	if p := t.GetQueuePosition(); p > 0 && t.GetState() == "ACCEPTED" {
+		what += fmt.Sprintf(", at place %d", p)
+	}
+	if n := t.GetAttempts(); n > 1 {
+		what += fmt.Sprintf(", attempt %d", n)
+	}
+	return what + " · task " + t.GetId()
+}
+
+// quiet takes the progress line away before anything else is written to the terminal.
+type quiet struct {
+	line *progress.Line
+	w    io.Writer
+}
+
+func (q quiet) Write(p []byte) (int, error) {
+	if len(p) == 0 {
+		return 0, nil
+	}
+	q.line.Stop()
+	return q.w.Write(p)
+}

@@ -1,0 +1,230 @@
+// Package doctor finds out what is wrong with a node and what would mend it.
+package doctor
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/health/grpc_health_v1"
+
+	"github.com/shallot-net/shallot/cli/internal/supervisor"
+	"github.com/shallot-net/shallot/kit/fault"
+	"github.com/shallot-net/shallot/kit/home"
+	"github.com/shallot-net/shallot/kit/rpc"
+	nodev1 "github.com/shallot-net/shallot/proto/shallot/node/v1"
+)
+
+// How bad a finding is. A warning is worth knowing and makes nothing fail.
+const (
+	OK      = "ok"
+	Warning = "warning"
+	Wrong   = "wrong"
+)
+
+// Finding is the outcome of one check.
+type Finding struct {
+	Check  string `json:"check"`
+	Status string `json:"status"`
+	// What was found, and what to do where it is not right.
+	Detail string `json:"detail"`
+	Mend   string `json:"mend"`
+}
+
+// Report is what was found out about one node.
+type Report struct {
+	Node     string    `json:"node"`
+	Home     string    `json:"home"`
+	Findings []Finding `json:"findings"`
+}
+
+// Wrong tells whether anything has to be mended.
+func (r Report) Wrong() bool {
+	for _, f := range r.Findings {
+		if f.Status == Wrong {
+			return true
+		}
+	}
+	return false
+}
+
+// checkTimeout bounds each question to a process.
+const checkTimeout = 2 * time.Second
+
+// Doctor looks at one node. It changes nothing.
+type Doctor struct {
+	Home   home.Home
+	Finder supervisor.Finder
+	Now    func() time.Time
+
+	report Report
+	state  supervisor.State
+	role   string
+}
+
+// Examine runs every check.
+func (d *Doctor) Examine(ctx context.Context) Report {
+	d.report = Report{Home: d.Home.Dir, Findings: []Finding{}}
+	d.state, _ = supervisor.ReadState(d.Home) // a node may run without a supervisor
+	if d.role = d.state.Role; d.role == "" {
+		d.role = supervisor.RecordedRole(d.Home)
+	}
+	d.report.Node = d.state.Name
+	d.binaries(ctx)
+	d.permissions()
+	d.sockets()
+	d.disk()
+	d.clock()
+	d.locks()
+	if d.running() {
+		d.processes(ctx)
+		d.gateway(ctx)
+		d.network(ctx)
+	}
+	return d.report
+}
+
+func (d *Doctor) ok(check, format string, args ...any) {
+	d.report.Findings = append(d.report.Findings, Finding{Check: check, Status: OK, Detail: fmt.Sprintf(format, args...)})
+}
+
+func (d *Doctor) warn(check, mend, format string, args ...any) {
+	d.report.Findings = append(d.report.Findings, Finding{check, Warning, fmt.Sprintf(format, args...), mend})
+}
+
+func (d *Doctor) wrong(check, mend, format string, args ...any) {
+	d.report.Findings = append(d.report.Findings, Finding{check, Wrong, fmt.Sprintf(format, args...), mend})
+}
+
+func (d *Doctor) running() bool {
+	if supervisor.Running(d.Home) {
+		d.ok("node", "a %s, running", d.role)
+		return true
+	}
+	d.wrong("node", "start it: shallot up --home "+d.Home.Dir+" (or the dev network that it belongs to)", "it is not running")
+	return false
+}
+
+// expected are the processes that the node should have; where its role is not known, those that any node has.
+func (d *Doctor) expected() []string {
+	if d.role == "" {
+		return supervisor.Processes(supervisor.Consumer)
+	}
+	return supervisor.Processes(d.role)
+}
+
+// processes asks each for its health, over its own socket.
+func (d *Doctor) processes(ctx context.Context) {
+	said := d.askNode(ctx)
+	for _, name := range d.expected() {
+		if name == "gateway" {
+			continue // it has a check of its own
+		}
+		check := "process " + name
+		log := "read " + supervisor.LogFile(d.Home, name)
+		err := d.health(ctx, name)
+		switch {
+		case err == nil && said[name] != "":
+			d.wrong(check, log, "it says that it is healthy; the node service says: %s", said[name])
+		case err == nil:
+			d.ok(check, "healthy%s", d.pid(name))
+		default:
+			if last := d.lastError(name); last != "" {
+				err = fmt.Errorf("%w; it ended before with: %s", err, last)
+			}
+			d.wrong(check, log, "%v", err)
+		}
+	}
+}
+
+func (d *Doctor) pid(name string) string {
+	for _, p := range d.state.Processes {
+		if p.Name == name && p.PID > 0 {
+			return fmt.Sprintf(", pid %d, restarted %d times", p.PID, p.Restarts)
+		}
+	}
+	return ""
+}
+
+func (d *Doctor) lastError(name string) string {
+	for _, p := range d.state.Processes {
+		if p.Name == name {
+			return p.LastError
+		}
+	}
+	return ""
+}
+
+func (d *Doctor) dial(process string) (*grpc.ClientConn, error) {
+	return rpc.Dial(d.Home.Endpoint(process), rpc.ClientConfig{Timeout: checkTimeout})
+}
+
+func (d *Doctor) health(ctx context.Context, process string) error {
+	cc, err := d.dial(process)
+	if err != nil {
+		return err
+	}
+	defer cc.Close()
+	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
+	defer cancel()
+	resp, err := grpc_health_v1.NewHealthClient(cc).Check(ctx, &grpc_health_v1.HealthCheckRequest{})
+	if err != nil {
+		if f := fault.From(err); f.Code == codes.DeadlineExceeded || f.Code == codes.Unavailable {
+			return fmt.Errorf("nobody answers on %s", d.Home.Socket(process))
+		}
+		return err
+	}
+	if s := resp.GetStatus(); s != grpc_health_v1.HealthCheckResponse_SERVING {
+		return fmt.Errorf("it answers, but is not serving: its store or a service that it needs is not there")
+	}
+	return nil
+}
+
+// node is what the node service says; nil when it does not answer, which is a finding of its own.
+func (d *Doctor) node(ctx context.Context) *nodev1.Node {
+	cc, err := d.dial("node")
+	if err != nil {
+		return nil
+	}
+	defer cc.Close()
+	resp, err := nodev1.NewNodeServiceClient(cc).GetNode(ctx, &nodev1.GetNodeRequest{})
+	if err != nil {
+		return nil
+	}
+	return resp.GetNode()
+}
+
+// askNode returns what the node service complains of, by process.
+func (d *Doctor) askNode(ctx context.Context) map[string]string {
+	said := map[string]string{}
+	for _, p := range d.node(ctx).GetProcesses() {
+		if p.GetState() == "serving" {
+			continue
+		}
+		if said[p.GetName()] = p.GetState(); p.GetDetail() != "" {
+			said[p.GetName()] += ", " + p.GetDetail()
+		}
+	}
+	return said
+}
+
+// network looks at the connection to others.
+func (d *Doctor) network(ctx context.Context) {
+	n := d.node(ctx)
+	if n == nil {
+		return
+	}
+	const join = "give the address of a node that runs: shallot up --bootstrap ADDRESS, or shallot node connect ADDRESS"
+	switch {
+	case !n.GetOnline():
+		d.wrong("network", "look whether this machine has a network, then "+join, "the network cannot be reached")
+	case n.GetProvidersKnown() == 0 && n.GetRole() == supervisor.Consumer:
+		d.wrong("network", join, "no provider is known, so no task can run")
+	case n.GetProvidersKnown() == 0:
+		d.warn("network", join, "no other provider is known")
+	default:
+		d.ok("network", "%d providers known, %d peers connected", n.GetProvidersKnown(), n.GetConnections())
+	}
+}

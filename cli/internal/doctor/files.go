@@ -1,0 +1,189 @@
+package doctor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sort"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/dustin/go-humanize"
+
+	"github.com/shallot-net/shallot/cli/internal/supervisor"
+	"github.com/shallot-net/shallot/kit/home"
+	"github.com/shallot-net/shallot/kit/version"
+)
+
+// executor is started by the task service, not by the supervisor.
+const executor = "executor-wasm"
+
+// binaries looks for every program and asks it for its version.
+func (d *Doctor) binaries(ctx context.Context) {
+	names := d.expected()
+	if d.role == supervisor.Provider {
+		names = append(names, executor)
+	}
+	versions := map[string][]string{version.String(): {"shallot"}}
+	var bad bool
+	for _, name := range names {
+		path, err := d.Finder.Find(name)
+		if err != nil {
+			d.wrong("programs", "build them with 'make build', or install them beside shallot", "%v", err)
+			bad = true
+			continue
+		}
+		v, err := versionOf(ctx, path, name)
+		if err != nil {
+			d.wrong("programs", "build or install it again", "%s does not say its version: %v", path, err)
+			bad = true
+			continue
+		}
+		versions[v] = append(versions[v], "shallot-"+name)
+	}
+	if len(versions) > 1 {
+		var parts []string
+		for v, who := range versions {
+			parts = append(parts, v+": "+strings.Join(who, ", "))
+		}
+		sort.Strings(parts)
+		d.wrong("programs", "install all programs of one version, then restart the node", "they are of different versions: %s", strings.Join(parts, "; "))
+		return
+	}
+	if !bad {
+		d.ok("programs", "all %d found, version %s", len(names), version.String())
+	}
+}
+
+// versionOf runs a program with --version; it prints "shallot-NAME VERSION".
+func versionOf(ctx context.Context, path, name string) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, path, "--version")
+	cmd.WaitDelay = checkTimeout
+	out, err := cmd.Output()
+	if err != nil {
+		return "", err
+	}
+	v, ok := strings.CutPrefix(strings.TrimSpace(string(out)), "shallot-"+name+" ")
+	if !ok || strings.ContainsAny(v, "\n ") {
+		return "", fmt.Errorf("it printed %.80q", out)
+	}
+	return v, nil
+}
+
+// permissions: nobody else may enter the home, where keys and results are.
+func (d *Doctor) permissions() {
+	bad := false
+	for _, dir := range []string{d.Home.Dir, filepath.Join(d.Home.Dir, "state"), filepath.Join(d.Home.Dir, "logs"), filepath.Join(d.Home.Dir, "run")} {
+		info, err := os.Stat(dir)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // not made yet
+		}
+		if err != nil {
+			d.wrong("permissions", "make it readable for this user", "cannot look at %s: %v", dir, err)
+			bad = true
+			continue
+		}
+		if mode := info.Mode().Perm(); mode&0o077 != 0 {
+			d.wrong("permissions", "chmod 700 "+dir, "%s is open to others (mode %04o)", dir, mode)
+			bad = true
+		}
+		if uid, ok := owner(info); ok && uid != os.Geteuid() {
+			d.wrong("permissions", "chown it to the user that runs the node", "%s belongs to user %d, and this is user %d", dir, uid, os.Geteuid())
+			bad = true
+		}
+	}
+	if !bad {
+		d.ok("permissions", "%s is this user's alone", d.Home.Dir)
+	}
+}
+
+func (d *Doctor) sockets() {
+	longest := ""
+	for _, p := range d.expected() {
+		if s := d.Home.Socket(p); len(s) > len(longest) {
+			longest = s
+		}
+	}
+	if len(longest) > home.MaxSocketPath {
+		d.wrong("sockets", "use a home with a shorter path", "the socket path %s has %d bytes and may have %d", longest, len(longest), home.MaxSocketPath)
+		return
+	}
+	d.ok("sockets", "in %s", filepath.Dir(longest))
+}
+
+// Bounds of free space: below the first nothing works, below the second it soon will not.
+const (
+	fullDisk   = 64 << 20
+	scarceDisk = 1 << 30
+)
+
+func (d *Doctor) disk() {
+	free, err := freeSpace(d.Home.Dir)
+	switch {
+	case err != nil:
+		d.warn("disk", "look at the file system of "+d.Home.Dir, "cannot tell how much space is left: %v", err)
+	case free < fullDisk:
+		d.wrong("disk", "make room on the file system of "+d.Home.Dir, "only %s are left", humanize.IBytes(free))
+	case free < scarceDisk:
+		d.warn("disk", "make room on the file system of "+d.Home.Dir, "only %s are left", humanize.IBytes(free))
+	default:
+		d.ok("disk", "%s free", humanize.IBytes(free))
+	}
+}
+
+// clockSlack is how far a file's time may be ahead: file systems and clocks are not that exact.
+const clockSlack = time.Minute
+
+// clock: announcements, leases and retention times are compared with it. A file of the node that is newer than now
+// shows that it was set back.
+func (d *Doctor) clock() {
+	now := d.Now()
+	var newest time.Time
+	for _, pattern := range []string{"state/*/*", "run/*", "logs/*"} {
+		files, _ := filepath.Glob(filepath.Join(d.Home.Dir, pattern)) // the pattern is right
+		for _, f := range files {
+			if info, err := os.Stat(f); err == nil && info.ModTime().After(newest) {
+				newest = info.ModTime()
+			}
+		}
+	}
+	switch synced, known := clockSynced(); {
+	case newest.Sub(now) > clockSlack:
+		d.wrong("clock", "set the clock right, for example with NTP", "it says %s, but the node wrote a file at %s: it was set back", now.Format(time.RFC3339), newest.Format(time.RFC3339))
+	case known && !synced:
+		d.warn("clock", "run an NTP client, unless the host of this machine does", "the kernel does not know it to be synchronised")
+	default:
+		d.ok("clock", "%s", now.UTC().Format(time.RFC3339))
+	}
+}
+
+// locks: each process locks its part of the home. One that is held by a stranger keeps the node's own process out.
+func (d *Doctor) locks() {
+	mine := map[int]bool{d.state.SupervisorPID: true}
+	for _, p := range d.state.Processes {
+		mine[p.PID] = true
+	}
+	files, _ := filepath.Glob(filepath.Join(d.Home.Dir, "state", "*", "lock"))
+	bad := false
+	for _, f := range files {
+		data, err := os.ReadFile(f)
+		if err != nil || !supervisor.Held(f) {
+			continue
+		}
+		pid, _ := strconv.Atoi(strings.TrimSpace(string(data)))
+		if pid > 0 && !mine[pid] && len(d.state.Processes) > 0 {
+			d.wrong("locks", fmt.Sprintf("end that process: kill %d", pid), "%s is held by process %d, which does not belong to this node's supervisor", f, pid)
+			bad = true
+		}
+	}
+	if !bad {
+		d.ok("locks", "no store is held by a stranger")
+	}
+}

@@ -1,0 +1,107 @@
+package nodeclient
+
+import (
+	"os"
+	"path/filepath"
+
+	"github.com/shallot-net/shallot/cli/internal/supervisor"
+	"github.com/shallot-net/shallot/kit/fault"
+	"github.com/shallot-net/shallot/kit/home"
+)
+
+// Target is the node that a command is for.
+type Target struct {
+	Endpoint string
+	// Home is nil where only an endpoint was given.
+	Home *home.Home
+	// Note says how the node was chosen, where the user did not say it.
+	Note string
+}
+
+// Places are the directories that are looked in when the user names none.
+type Places struct {
+	Up, Dev string
+}
+
+// DefaultPlaces follows the XDG base directories.
+func DefaultPlaces(getenv func(string) string) Places {
+	base := getenv("XDG_DATA_HOME")
+	if !filepath.IsAbs(base) { // relative ones are to be ignored, says the specification
+		userHome := getenv("HOME")
+		if userHome == "" {
+			userHome, _ = os.UserHomeDir()
+		}
+		base = filepath.Join(userHome, ".local", "share")
+	}
+	return Places{Up: filepath.Join(base, "shallot"), Dev: filepath.Join(base, "shallot-dev")}
+}
+
+// Resolve finds the node: the endpoint, else the home, else this machine's node, else the first consumer of a running
+// dev network.
+func Resolve(endpoint, dir string, places Places) (Target, error) {
+	switch {
+	case endpoint != "" && dir != "":
+		return Target{}, fault.InvalidArgument("TARGET_INVALID", "--home and --endpoint both say which node: give one of them")
+	case endpoint != "":
+		return Target{Endpoint: endpoint}, nil
+	case dir != "":
+		return fromHome(dir)
+	}
+	if h, err := home.Find(places.Up); err == nil && supervisor.Running(h) {
+		return target(h, ""), nil
+	}
+	if n, ok := runningNetwork(places.Dev); ok {
+		return firstConsumer(n, "")
+	}
+	if h, err := home.Find(places.Up); err == nil && supervisor.RecordedRole(h) != "" {
+		return Target{}, notRunning(h)
+	}
+	return Target{}, fault.Unavailable("NODE_NOT_RUNNING", "no node runs on this machine: start one with 'shallot up', or a small network with 'shallot dev', or say which with --home DIR or --endpoint ADDRESS")
+}
+
+func fromHome(dir string) (Target, error) {
+	h, err := home.Find(dir)
+	if err != nil {
+		return Target{}, err
+	}
+	if n, err := supervisor.ReadNetwork(h.Dir); err == nil {
+		return firstConsumer(n, h.Dir+" is a dev network; ")
+	}
+	if !supervisor.Running(h) {
+		return target(h, ""), notRunning(h)
+	}
+	return target(h, ""), nil
+}
+
+func target(h home.Home, note string) Target {
+	return Target{Endpoint: h.Endpoint("node"), Home: &h, Note: note}
+}
+
+func notRunning(h home.Home) error {
+	return fault.Unavailable("NODE_NOT_RUNNING", "the node in %s is not running: start it with 'shallot up --home %s', or the dev network that it belongs to", h.Dir, h.Dir)
+}
+
+func runningNetwork(dir string) (supervisor.Network, bool) {
+	n, err := supervisor.ReadNetwork(dir)
+	return n, err == nil && supervisor.Alive(n.PID) && len(n.Nodes) > 0
+}
+
+// firstConsumer picks where tasks can be submitted; a network without one still answers other questions.
+func firstConsumer(n supervisor.Network, why string) (Target, error) {
+	place := n.Nodes[0]
+	for _, p := range n.Nodes {
+		if p.Role == supervisor.Consumer {
+			place = p
+			break
+		}
+	}
+	h, err := home.Find(place.Home)
+	if err != nil {
+		return Target{}, err
+	}
+	t := target(h, why+"using "+place.Name+" in "+place.Home)
+	if !supervisor.Running(h) {
+		return t, notRunning(h)
+	}
+	return t, nil
+}

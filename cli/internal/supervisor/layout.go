@@ -1,0 +1,188 @@
+package supervisor
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/shallot-net/shallot/kit/fault"
+	"github.com/shallot-net/shallot/kit/home"
+)
+
+// Roles of a node.
+const (
+	Provider = "provider"
+	Consumer = "consumer"
+)
+
+// Broker is the one process that ends last: the others use it to say good-bye.
+const Broker = "broker"
+
+// Processes are those of a node, in the order of DESIGN's picture.
+func Processes(role string) []string {
+	if role == Provider {
+		return []string{Broker, "discovery", "metric", "task", "node", "gateway"}
+	}
+	return []string{Broker, "task", "node", "gateway"}
+}
+
+// State is what a running supervisor says of its node, in <home>/run/node.json. It outlives the supervisor: whether
+// it is current shows in whether SupervisorPID is alive and holds the lock.
+type State struct {
+	Name          string         `json:"name"`
+	Role          string         `json:"role"`
+	SupervisorPID int            `json:"supervisor_pid"`
+	StartedAt     time.Time      `json:"started_at"`
+	Processes     []ProcessState `json:"processes"`
+}
+
+// ProcessState is one process of a node; PID is 0 while it does not run.
+type ProcessState struct {
+	Name      string    `json:"name"`
+	PID       int       `json:"pid"`
+	Restarts  int       `json:"restarts"`
+	StartedAt time.Time `json:"started_at"`
+	LastError string    `json:"last_error,omitempty"`
+}
+
+// Gateway is what the gateway says of itself in <home>/run/gateway.json.
+type Gateway struct {
+	URL       string `json:"url"`
+	TokenFile string `json:"token_file"`
+}
+
+// Network is what a running dev says of its nodes, in DIR/dev.json.
+type Network struct {
+	PID       int         `json:"pid"`
+	StartedAt time.Time   `json:"started_at"`
+	Nodes     []NodePlace `json:"nodes"`
+}
+
+// NodePlace says where one node of a Network lives.
+type NodePlace struct {
+	Name string `json:"name"`
+	Role string `json:"role"`
+	Home string `json:"home"`
+}
+
+// settings are what a node keeps from one start to the next.
+type settings struct {
+	Role   string   `json:"role"`
+	Listen []string `json:"listen,omitempty"`
+}
+
+// ReadState reads <home>/run/node.json. No such file: fs.ErrNotExist.
+func ReadState(h home.Home) (State, error) {
+	var s State
+	return s, readJSON(filepath.Join(runDir(h), "node.json"), &s)
+}
+
+// ReadGateway reads <home>/run/gateway.json. No such file: fs.ErrNotExist.
+func ReadGateway(h home.Home) (Gateway, error) {
+	var g Gateway
+	return g, readJSON(filepath.Join(runDir(h), "gateway.json"), &g)
+}
+
+// ReadNetwork reads DIR/dev.json. No such file: fs.ErrNotExist.
+func ReadNetwork(dir string) (Network, error) {
+	var n Network
+	return n, readJSON(filepath.Join(dir, "dev.json"), &n)
+}
+
+// RecordedRole is the role that this home was last started with, "" if it never was.
+func RecordedRole(h home.Home) string {
+	s, _ := readSettings(h)
+	return s.Role
+}
+
+// Running tells whether a supervisor holds the home or, where a node was started without one, its node service answers.
+func Running(h home.Home) bool {
+	if s, err := ReadState(h); err == nil && Alive(s.SupervisorPID) && Held(filepath.Join(h.Dir, "state", lockName, "lock")) {
+		return true
+	}
+	return answers(h.Socket("node"))
+}
+
+// answers tells whether somebody listens on a Unix socket.
+func answers(path string) bool {
+	c, err := net.DialTimeout("unix", path, 200*time.Millisecond)
+	if err != nil {
+		return false
+	}
+	_ = c.Close()
+	return true
+}
+
+// LogFile is where a process's log of a supervised node is.
+func LogFile(h home.Home, process string) string {
+	return filepath.Join(h.Dir, "logs", process+".log")
+}
+
+// lockName is the supervisor's name among the locks of a home.
+const lockName = "supervisor"
+
+// runDir may be a link to a shorter directory: see kit/home.
+func runDir(h home.Home) string { return filepath.Join(h.Dir, "run") }
+
+func readSettings(h home.Home) (settings, error) {
+	var s settings
+	return s, readJSON(filepath.Join(h.Dir, "state", lockName, "node.json"), &s)
+}
+
+func writeSettings(h home.Home, s settings) error {
+	data, err := json.MarshalIndent(s, "", "  ")
+	if err != nil {
+		return err
+	}
+	return home.WriteFile(filepath.Join(h.State(lockName), "node.json"), append(data, '\n'), 0o600)
+}
+
+// maxJSON bounds what is read of a file that another process wrote.
+const maxJSON = 4 << 20
+
+func readJSON(path string, into any) error {
+	info, err := os.Stat(path)
+	if err != nil {
+		return err
+	}
+	if info.Size() > maxJSON {
+		return fault.FailedPrecondition("STATE_UNREADABLE", "%s has %d bytes, which is too much to be true: remove it", path, info.Size())
+	}
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal(data, into); err != nil {
+		return fault.FailedPrecondition("STATE_UNREADABLE", "%s is not what was written there: remove it", path).Because(err)
+	}
+	return nil
+}
+
+// writeRunJSON replaces a file that says what runs now. Nothing is synced: after a crash of the machine nothing runs,
+// whatever the file says.
+func writeRunJSON(path string, v any) error {
+	data, err := json.MarshalIndent(v, "", "  ")
+	if err != nil {
+		return err
+	}
+	tmp, err := os.CreateTemp(filepath.Dir(path), ".tmp-*")
+	if err != nil {
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	defer func() { _ = os.Remove(tmp.Name()) }()
+	if _, err := tmp.Write(append(data, '\n')); err != nil {
+		return errors.Join(fmt.Errorf("write %s: %w", path, err), tmp.Close())
+	}
+	if err := tmp.Close(); err != nil {
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	return os.Rename(tmp.Name(), path)
+}
+
+// IsNotExist is for callers that read the files above.
+func IsNotExist(err error) bool { return errors.Is(err, fs.ErrNotExist) }

@@ -1,0 +1,309 @@
+package supervisor
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/shallot-net/shallot/kit/fault"
+	"github.com/shallot-net/shallot/kit/home"
+	"github.com/shallot-net/shallot/kit/lifecycle"
+)
+
+// remindEvery is how often a start that takes long says what it waits for.
+const remindEvery = 5 * time.Second
+
+// maxNodes bounds a dev network; each node is four to six processes.
+const maxNodes = 1000
+
+// NetworkConfig says what a dev network is.
+type NetworkConfig struct {
+	Dir                  string
+	Providers, Consumers int
+	Finder               Finder
+	Print                *Printer
+	Mirror               func(node, process, line string)
+	// Ready is called once, when every node is ready and knows every provider.
+	Ready func([]ReadyNode)
+}
+
+// ReadyNode is one node at the moment of readiness.
+type ReadyNode struct {
+	NodePlace
+	PeerID     string `json:"peer_id"`
+	GatewayURL string `json:"gateway_url"`
+}
+
+// RunNetwork runs a dev network until ctx ends, then stops all of it. It returns an error at once when it cannot
+// start: a program is missing, another dev runs on the directory.
+func RunNetwork(ctx context.Context, cfg NetworkConfig) error {
+	if cfg.Providers < 1 || cfg.Consumers < 0 || cfg.Providers+cfg.Consumers > maxNodes {
+		return fault.InvalidArgument("NODES_INVALID", "%d providers and %d consumers: there must be at least 1 provider, and %d nodes at most", cfg.Providers, cfg.Consumers, maxNodes)
+	}
+	binaries, err := cfg.Finder.FindAll(Processes(Provider)) // a consumer's are among them
+	if err != nil {
+		return err
+	}
+	dir, err := home.Open(cfg.Dir)
+	if err != nil {
+		return err
+	}
+	release, err := dir.Lock("dev")
+	if err != nil {
+		return err
+	}
+	defer release()
+	net := &network{cfg: cfg, dir: dir, started: time.Now(), joined: make(chan struct{})}
+	defer net.close()
+	if err := net.open(binaries); err != nil {
+		return err
+	}
+	return net.run(ctx)
+}
+
+type network struct {
+	cfg     NetworkConfig
+	dir     home.Home
+	nodes   []*Node
+	started time.Time
+
+	joined    chan struct{} // closed when bootstrap is set
+	bootstrap []string
+}
+
+func (n *network) open(binaries map[string]string) error {
+	taken := map[int]bool{}
+	add := func(role string, count int) error {
+		for i := range count {
+			name := fmt.Sprintf("%s-%d", role, i+1)
+			if err := n.add(name, role, binaries, taken); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	if err := add(Provider, n.cfg.Providers); err != nil {
+		return err
+	}
+	return add(Consumer, n.cfg.Consumers)
+}
+
+func (n *network) add(name, role string, binaries map[string]string, taken map[int]bool) error {
+	h, err := home.Open(filepath.Join(n.dir.Dir, name))
+	if err != nil {
+		return err
+	}
+	before, _ := readSettings(h) // a first start has none
+	listen, err := loopbackListen(before.Listen, taken)
+	if err != nil {
+		return err
+	}
+	cfg := NodeConfig{Name: name, Role: role, Home: h.Dir, Listen: listen, Binaries: binaries, Print: n.cfg.Print, Mirror: n.cfg.Mirror}
+	if len(n.nodes) > 0 {
+		cfg.Bootstrap = n.joined
+		cfg.BootstrapAddrs = func() []string { return n.bootstrap }
+	}
+	node, err := OpenNode(cfg)
+	if err != nil {
+		return err
+	}
+	n.nodes = append(n.nodes, node)
+	return nil
+}
+
+func (n *network) close() {
+	for _, node := range n.nodes {
+		node.Close()
+	}
+}
+
+func (n *network) run(ctx context.Context) error {
+	if err := n.write(os.Getpid()); err != nil {
+		return err
+	}
+	n.cfg.Print.Printf("starting %s and %s in %s (logs: NODE/logs)", plural(n.cfg.Providers, Provider), plural(n.cfg.Consumers, Consumer), n.dir.Dir)
+	fns := []func(context.Context) error{n.waitReady}
+	for _, node := range n.nodes {
+		fns = append(fns, node.Run)
+	}
+	err := lifecycle.Run(ctx, fns...)
+	n.cfg.Print.Printf("stopped")
+	if werr := n.write(0); err == nil {
+		err = werr
+	}
+	return err
+}
+
+func plural(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}
+
+func (n *network) write(pid int) error {
+	file := Network{PID: pid, StartedAt: n.started.UTC(), Nodes: []NodePlace{}}
+	for _, node := range n.nodes {
+		file.Nodes = append(file.Nodes, n.place(node))
+	}
+	return writeRunJSON(filepath.Join(n.dir.Dir, "dev.json"), file)
+}
+
+func (n *network) place(node *Node) NodePlace {
+	return NodePlace{Name: node.Name(), Role: node.Role(), Home: node.Home().Dir}
+}
+
+// waitReady ends when every node is ready and knows every provider. The first provider comes first: its address is
+// what the others join through.
+func (n *network) waitReady(ctx context.Context) error {
+	w := newWaiting(n.nodes)
+	remind, stop := context.WithCancel(ctx)
+	defer stop()
+	go w.remind(remind, remindEvery, n.cfg.Print)
+
+	probes := make([]*probe, len(n.nodes))
+	for i, node := range n.nodes {
+		p, err := newProbe(node.Home())
+		if err != nil {
+			return err
+		}
+		defer p.close()
+		probes[i] = p
+	}
+	if err := n.findBootstrap(ctx, probes[0], w); err != nil {
+		return ignoreEnd(ctx, err)
+	}
+	ids := make([]string, len(n.nodes))
+	if err := n.each(ctx, func(ctx context.Context, i int) error {
+		id, err := n.waitHealthy(ctx, n.nodes[i], probes[i], w)
+		ids[i] = id
+		return err
+	}); err != nil {
+		return ignoreEnd(ctx, err)
+	}
+	n.cfg.Print.Printf("all services are healthy (%s); waiting until every node knows every provider", n.since())
+	for _, node := range n.nodes {
+		w.note(node.Name())("not asked yet")
+	}
+	if err := n.each(ctx, func(ctx context.Context, i int) error {
+		return n.waitKnows(ctx, i, ids, probes[i], w)
+	}); err != nil {
+		return ignoreEnd(ctx, err)
+	}
+	stop()
+	n.announce(ids)
+	return nil
+}
+
+// ignoreEnd: being stopped before being ready is no failure.
+func ignoreEnd(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
+}
+
+func (n *network) since() string { return time.Since(n.started).Round(10 * time.Millisecond).String() }
+
+// each calls fn for every node side by side; the first error ends the others.
+func (n *network) each(ctx context.Context, fn func(ctx context.Context, i int) error) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var wg sync.WaitGroup
+	for i := range n.nodes {
+		wg.Go(func() {
+			if err := fn(ctx, i); err != nil {
+				cancel(err)
+			}
+		})
+	}
+	wg.Wait()
+	return context.Cause(ctx)
+}
+
+// interval is how often each node is asked: a large network must not spend its start on answering.
+func (n *network) interval() time.Duration {
+	return probeInterval * time.Duration(1+len(n.nodes)/8)
+}
+
+func (n *network) findBootstrap(ctx context.Context, p *probe, w *waiting) error {
+	return poll(ctx, probeInterval, w.note(n.nodes[0].Name()), func(ctx context.Context) string {
+		node, err := p.node(ctx)
+		if err != nil {
+			return err.Error()
+		}
+		if n.bootstrap = joinable(node.GetAddresses()); len(n.bootstrap) == 0 {
+			return "it has no address yet"
+		}
+		close(n.joined)
+		return ""
+	})
+}
+
+// joinable picks what others of this machine can dial: loopback addresses, or all where there is none.
+func joinable(addresses []string) []string {
+	var full, loopback []string
+	for _, a := range addresses {
+		if !strings.Contains(a, "/p2p/") {
+			continue
+		}
+		full = append(full, a)
+		if strings.HasPrefix(a, "/ip4/127.") || strings.HasPrefix(a, "/ip6/::1/") {
+			loopback = append(loopback, a)
+		}
+	}
+	if len(loopback) > 0 {
+		return loopback
+	}
+	return full
+}
+
+func (n *network) waitHealthy(ctx context.Context, node *Node, p *probe, w *waiting) (id string, err error) {
+	err = poll(ctx, n.interval(), w.note(node.Name()), func(ctx context.Context) string {
+		got, err := p.node(ctx)
+		if err != nil {
+			return err.Error()
+		}
+		id = got.GetPeerId()
+		return missing(got)
+	})
+	if err == nil {
+		n.cfg.Print.Printf("%s is up (%s)", node.Name(), n.since())
+	}
+	return id, err
+}
+
+// waitKnows waits until a node lists every other provider as available.
+func (n *network) waitKnows(ctx context.Context, i int, ids []string, p *probe, w *waiting) error {
+	var want []string
+	for j, id := range ids {
+		if j != i && n.nodes[j].Role() == Provider {
+			want = append(want, id)
+		}
+	}
+	return poll(ctx, n.interval(), w.note(n.nodes[i].Name()), func(ctx context.Context) string {
+		known, err := p.available(ctx)
+		if err != nil {
+			return err.Error()
+		}
+		left := len(slices.DeleteFunc(slices.Clone(want), func(id string) bool { return known[id] }))
+		if left == 0 {
+			return ""
+		}
+		return fmt.Sprintf("knows %d of %s", len(want)-left, plural(len(want), "other provider"))
+	})
+}
+
+func (n *network) announce(ids []string) {
+	ready := make([]ReadyNode, len(n.nodes))
+	for i, node := range n.nodes {
+		g, _ := ReadGateway(node.Home()) // a gateway that does not say where it is shows as nothing
+		ready[i] = ReadyNode{NodePlace: n.place(node), PeerID: ids[i], GatewayURL: g.URL}
+	}
+	n.cfg.Ready(ready)
+}

@@ -1,0 +1,142 @@
+package supervisor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strconv"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/thejerf/suture/v4"
+
+	"github.com/shallot-net/shallot/kit/lifecycle"
+)
+
+// How a process is started again: at once, but one that keeps dying waits for the pause, so that it does not eat the
+// machine. Failures fade with half-life decay.
+const (
+	restartThreshold = 5
+	restartDecay     = 10 // seconds
+	restartPause     = 2 * time.Second
+)
+
+// Stopping: together under five seconds, with the broker after all others.
+const (
+	serviceGrace = 2500 * time.Millisecond
+	brokerGrace  = 1200 * time.Millisecond
+	// pipeGrace is how long what a dead process wrote may take to arrive.
+	pipeGrace = 50 * time.Millisecond
+)
+
+// process is one supervised process, a suture.Service.
+type process struct {
+	name  string
+	path  string
+	args  func() []string // asked at every start
+	log   *processLog
+	gate  <-chan struct{} // nil, or closed when it may start
+	grace time.Duration
+	// changed is told of every start (pid > 0) and end (pid 0, with why).
+	changed func(name string, pid int, why string)
+
+	starts atomic.Int64
+}
+
+func (p *process) String() string { return p.name }
+
+// run supervises the process until ctx ends and the process has ended.
+func (p *process) run(ctx context.Context) {
+	s := suture.New(p.name, suture.Spec{
+		EventHook:        func(suture.Event) {}, // changed tells more
+		FailureThreshold: restartThreshold, FailureDecay: restartDecay, FailureBackoff: restartPause,
+		Timeout: p.grace + time.Second,
+	})
+	s.Add(p)
+	_ = s.Serve(ctx) // it only repeats why ctx ended
+	_ = p.log.Close()
+}
+
+// Serve implements suture.Service: one life of the process.
+func (p *process) Serve(ctx context.Context) error {
+	if p.gate != nil {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-p.gate:
+		}
+	}
+	cmd, err := p.command()
+	if err == nil {
+		err = start(cmd)
+	}
+	if err != nil {
+		err = fmt.Errorf("cannot start %s: %w", p.path, err)
+		p.changed(p.name, 0, err.Error())
+		return err
+	}
+	p.starts.Add(1)
+	p.changed(p.name, cmd.Process.Pid, "")
+	ended := make(chan error, 1)
+	go func() { ended <- reap(cmd) }()
+	select {
+	case err := <-ended:
+		why := p.why(err)
+		p.changed(p.name, 0, why)
+		return errors.New(why)
+	case <-ctx.Done():
+		p.stop(cmd, ended)
+		p.changed(p.name, 0, "")
+		return ctx.Err()
+	}
+}
+
+func (p *process) command() (*exec.Cmd, error) {
+	pipe, err := parentPipe()
+	if err != nil {
+		return nil, err
+	}
+	cmd := exec.Command(p.path, p.args()...)
+	cmd.Env = append(os.Environ(), lifecycle.ParentFD+"="+strconv.Itoa(3))
+	cmd.ExtraFiles = []*os.File{pipe} // descriptor 3
+	cmd.Stdout, cmd.Stderr = p.log, p.log
+	cmd.SysProcAttr = sysProc()
+	cmd.WaitDelay = pipeGrace
+	return cmd, nil
+}
+
+// reap waits for the end of a process and ends what it left in its group.
+func reap(cmd *exec.Cmd) error {
+	waitExit(cmd.Process.Pid)
+	_ = signalGroup(cmd.Process.Pid, syscall.SIGKILL)
+	return cmd.Wait()
+}
+
+func (p *process) stop(cmd *exec.Cmd, ended <-chan error) {
+	_ = cmd.Process.Signal(syscall.SIGTERM)
+	timer := time.NewTimer(p.grace)
+	defer timer.Stop()
+	select {
+	case <-ended:
+		return
+	case <-timer.C:
+	}
+	_ = signalGroup(cmd.Process.Pid, syscall.SIGKILL)
+	_ = cmd.Process.Kill()
+	<-ended
+}
+
+// why says how a process ended, with its last words.
+func (p *process) why(err error) string {
+	how := "exit status 0"
+	if err != nil && !errors.Is(err, exec.ErrWaitDelay) {
+		how = err.Error()
+	}
+	if last := p.log.takeLast(); last != "" {
+		how += ": " + last
+	}
+	return how
+}
