@@ -107,9 +107,12 @@ func (l *loader) load(args []string) error {
 	if err != nil {
 		return err
 	}
-	env, err := l.parseEnv()
+	env, envFile, err := l.parseEnv()
 	if err != nil {
 		return err
+	}
+	if file == "" {
+		file = envFile
 	}
 	if err := l.loadFile(file, l.homeOf(flags, env)); err != nil {
 		return err

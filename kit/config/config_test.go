@@ -156,6 +156,15 @@ func TestHelp(t *testing.T) {
 	}
 }
 
+func TestFileFromTheEnvironment(t *testing.T) {
+	path := write(t, filepath.Join(t.TempDir(), "c.yaml"), "queue_length: 33")
+	s := defaults()
+	l, err := load(t, s, []string{"SHALLOT_TASK_CONFIG=" + path}, "--home", t.TempDir())
+	if err != nil || s.Queue != 33 || l.File != path {
+		t.Errorf("%+v, %v", s, err)
+	}
+}
+
 func TestArgs(t *testing.T) {
 	s := struct {
 		On bool `koanf:"on"`

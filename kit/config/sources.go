@@ -20,7 +20,7 @@ func envName(process, key string) string {
 }
 
 // parseEnv takes the variables with this process's prefix.
-func (l *loader) parseEnv() (map[string]any, error) {
+func (l *loader) parseEnv() (values map[string]any, file string, err error) {
 	byName := map[string]string{}
 	var names []string
 	for _, f := range l.fields {
@@ -34,13 +34,17 @@ func (l *loader) parseEnv() (map[string]any, error) {
 		if !strings.HasPrefix(name, envPrefix(l.process)) {
 			continue
 		}
+		if name == envName(l.process, "config") {
+			file = value
+			continue
+		}
 		key, ok := byName[name]
 		if !ok {
-			return nil, l.unknown("variable", name, "the environment", names)
+			return nil, "", l.unknown("variable", name, "the environment", names)
 		}
 		out[key] = value
 	}
-	return out, nil
+	return out, file, nil
 }
 
 // parseFlags takes --key value, --key=value and, for booleans, --key. A dash in a key may stand for "_".
@@ -108,7 +112,7 @@ func (l *loader) help() error {
 	fmt.Fprintf(l.stdout, "shallot-%s: each value comes from a flag, else the environment, else the configuration file, else its default.\n\n", l.process)
 	w := tabwriter.NewWriter(l.stdout, 0, 4, 2, ' ', 0)
 	fmt.Fprintln(w, "FLAG\tDEFAULT\tENVIRONMENT\tWHAT IT IS")
-	fmt.Fprintf(w, "--config FILE\t\t\tYAML with these keys, or a section %q of them; else that section of HOME/config.yaml\n", l.process)
+	fmt.Fprintf(w, "--config FILE\t\t%s\tYAML with these keys, or a section %q of them; else that section of HOME/config.yaml\n", envName(l.process, "config"), l.process)
 	for _, f := range l.fields {
 		fmt.Fprintf(w, "--%s\t%s\t%s\t%s\n", f.key, f.show(), envName(l.process, f.key), f.help)
 	}

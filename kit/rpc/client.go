@@ -19,6 +19,7 @@ import (
 
 // ClientConfig says how to call; its zero value works on one machine.
 type ClientConfig struct {
+	Service    string                // what is called, for error messages: "the broker"
 	TLS        *tls.Config           // required off loopback
 	Registry   prometheus.Registerer // clients of one process share the metrics
 	MaxMessage int                   // bytes; default MaxMessage
@@ -37,11 +38,14 @@ func Dial(target string, cfg ClientConfig) (*grpc.ClientConn, error) {
 	if cfg.Timeout <= 0 {
 		cfg.Timeout = ClientTimeout
 	}
+	if cfg.Service == "" {
+		cfg.Service = "the service"
+	}
 	creds := insecure.NewCredentials()
 	if cfg.TLS != nil {
 		creds = credentials.NewTLS(cfg.TLS)
 	}
-	i := &clientInterceptor{newCallMetrics(cfg.Registry, MetricClientHandled, MetricClientSeconds, "client"), cfg.Timeout}
+	i := &clientInterceptor{cfg.Service, newCallMetrics(cfg.Registry, MetricClientHandled, MetricClientSeconds, "client"), cfg.Timeout}
 	opts := []grpc.DialOption{
 		grpc.WithTransportCredentials(creds),
 		grpc.WithUnaryInterceptor(i.unary), grpc.WithStreamInterceptor(i.stream),

@@ -13,6 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/status"
 
 	"github.com/shallot-net/shallot/kit/fault"
@@ -110,7 +111,11 @@ type timeoutOption struct {
 	d time.Duration
 }
 
+// ReasonUnreachable is of an UNAVAILABLE fault: there was no connection until the call's deadline, so nothing was sent.
+const ReasonUnreachable = "SERVICE_UNREACHABLE"
+
 type clientInterceptor struct {
+	service string
 	metrics *callMetrics
 	timeout time.Duration
 }
@@ -134,6 +139,11 @@ func (c *clientInterceptor) unary(ctx context.Context, method string, req, reply
 		return nil
 	}
 	f := fault.From(err)
+	if f.Code == codes.DeadlineExceeded && cc.GetState() != connectivity.Ready {
+		// gRPC's own text for this names its inner parts, and the address.
+		f = fault.Wrap(errors.Join(context.DeadlineExceeded, err), codes.Unavailable, ReasonUnreachable,
+			"%s cannot be reached: is it running?", c.service).With("method", method)
+	}
 	c.metrics.done(method, f.Code, start)
 	return f
 }

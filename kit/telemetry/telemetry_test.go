@@ -1,0 +1,86 @@
+package telemetry_test
+
+import (
+	"context"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/shallot-net/shallot/kit/fault"
+	"github.com/shallot-net/shallot/kit/grpctest"
+	"github.com/shallot-net/shallot/kit/rpc"
+	"github.com/shallot-net/shallot/kit/telemetry"
+	telemetryv1 "github.com/shallot-net/shallot/proto/shallot/telemetry/v1"
+)
+
+func registry() *prometheus.Registry {
+	r := telemetry.NewRegistry()
+	c := prometheus.NewCounter(prometheus.CounterOpts{Name: "shallot_test_total", Help: "x"})
+	c.Add(7)
+	r.MustRegister(c)
+	return r
+}
+
+func TestGather(t *testing.T) {
+	cc := grpctest.Start(t, func(s *rpc.Server) {
+		telemetry.Register(s, "node", registry(), telemetry.GathererFunc(func(context.Context) ([]*telemetryv1.ProcessMetrics, error) {
+			return []*telemetryv1.ProcessMetrics{{Process: "task", Error: "unreachable"}}, nil
+		}))
+	})
+	r, err := telemetryv1.NewTelemetryServiceClient(cc).Gather(t.Context(), &telemetryv1.GatherRequest{})
+	if err != nil || len(r.Processes) != 2 || r.Processes[1].Process != "task" {
+		t.Fatalf("%v, %v", r, err)
+	}
+	own := r.Processes[0]
+	for _, want := range []string{"\nshallot_test_total 7\n", "go_goroutines", "process_resident_memory_bytes"} {
+		if !strings.Contains(string(own.Text), want) {
+			t.Errorf("lacks %q", want)
+		}
+	}
+	if own.Process != "node" || own.Pid != int64(os.Getpid()) {
+		t.Errorf("%v %v", own.Process, own.Pid)
+	}
+}
+
+func TestScrape(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := l.Addr().String()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	if f := fault.From(telemetry.Serve(ctx, addr, registry())); f == nil || f.Reason != "ENDPOINT_IN_USE" || !strings.Contains(f.Message, addr) {
+		t.Errorf("a port in use gives %v", f)
+	}
+	_ = l.Close()
+	if f := fault.From(telemetry.Serve(ctx, "0.0.0.0:0", registry())); f == nil || f.Reason != "ENDPOINT_INSECURE" {
+		t.Errorf("got %v", f)
+	}
+	done := make(chan error, 1)
+	go func() { done <- telemetry.Serve(ctx, addr, registry()) }()
+	var resp *http.Response
+	for end := time.Now().Add(5 * time.Second); ; {
+		if resp, err = http.Get("http://" + addr + "/metrics"); err == nil {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatal(err)
+		}
+	}
+	body, _ := io.ReadAll(resp.Body)
+	_ = resp.Body.Close()
+	if !strings.Contains(string(body), "shallot_test_total 7") {
+		t.Errorf("%s", body)
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
