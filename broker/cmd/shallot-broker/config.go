@@ -1,0 +1,60 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/shallot-net/shallot/broker/internal/app"
+	"github.com/shallot-net/shallot/broker/internal/domain/delivery"
+	"github.com/shallot-net/shallot/kit/config"
+)
+
+// Config of the process. What is 0 takes the default that ARCHITECTURE and the help name.
+type Config struct {
+	config.Common
+	Mode        string   `koanf:"mode" help:"open; a home that was used in one mode is refused in another"`
+	ListenAddrs []string `koanf:"listen_addrs" help:"multiaddrs on which other nodes are answered, such as /ip4/0.0.0.0/tcp/4001; empty: only dial out"`
+	Limits      Limits   `koanf:"limits"`
+}
+
+// Limits bound what the broker holds.
+type Limits struct {
+	PeerEvents     int           `koanf:"peer_events" help:"events of one peer that may be unanswered before its stream is read no further"`
+	PeerBytes      config.Size   `koanf:"peer_bytes" help:"the same in bytes"`
+	TotalBytes     config.Size   `koanf:"total_bytes" help:"events of all peers that are unanswered, in bytes"`
+	Backlog        int           `koanf:"backlog" help:"events that may wait for one peer"`
+	BacklogBytes   config.Size   `koanf:"backlog_bytes" help:"the same in bytes"`
+	SubscriberWait time.Duration `koanf:"subscriber_wait" help:"how long an event waits for a service that takes it, such as one that restarts"`
+	GossipBuffer   int           `koanf:"gossip_buffer" help:"gossip of one topic that a slow group may have waiting; then the oldest is dropped"`
+}
+
+func defaults() Config {
+	return Config{
+		Mode:        app.ModeOpen,
+		ListenAddrs: []string{"/ip4/127.0.0.1/tcp/0"},
+		Limits: Limits{PeerEvents: 256, PeerBytes: 2 << 20, TotalBytes: 48 << 20, Backlog: 8192, BacklogBytes: 32 << 20,
+			SubscriberWait: 5 * time.Second, GossipBuffer: 1024},
+	}
+}
+
+// Validate checks what the tags cannot say.
+func (c *Config) Validate() error {
+	if c.Mode != app.ModeOpen {
+		return fmt.Errorf("mode is %q: this version knows %s only", c.Mode, app.ModeOpen)
+	}
+	l := c.Limits
+	if l.PeerEvents < 1 || l.PeerBytes < 1<<20 || l.TotalBytes < l.PeerBytes || l.Backlog < 1 || l.BacklogBytes < 1<<20 || l.GossipBuffer < 1 || l.SubscriberWait < 0 {
+		return errors.New("limits: counts must be 1 or more, sizes 1MiB or more, total_bytes at least peer_bytes")
+	}
+	return nil
+}
+
+func (l Limits) app() app.Limits {
+	return app.Limits{InEvents: l.PeerEvents, InBytes: int(l.PeerBytes), InTotal: int(l.TotalBytes),
+		OutEvents: l.PeerEvents, OutBytes: int(l.PeerBytes), OutWaiting: l.Backlog, OutWaitingBytes: int(l.BacklogBytes)}
+}
+
+func (l Limits) delivery() delivery.Config {
+	return delivery.Config{Linger: max(l.SubscriberWait, time.Millisecond), Gossip: l.GossipBuffer}
+}

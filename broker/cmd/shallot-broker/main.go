@@ -1,0 +1,85 @@
+// Command shallot-broker is the sidecar: the only process of a node that touches the network.
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+
+	"github.com/shallot-net/shallot/broker/internal/adapter/codec"
+	"github.com/shallot-net/shallot/broker/internal/adapter/files"
+	"github.com/shallot-net/shallot/broker/internal/adapter/grpcserver"
+	"github.com/shallot-net/shallot/broker/internal/adapter/libp2p"
+	"github.com/shallot-net/shallot/broker/internal/adapter/metrics"
+	"github.com/shallot-net/shallot/broker/internal/app"
+	"github.com/shallot-net/shallot/kit/config"
+	"github.com/shallot-net/shallot/kit/home"
+	"github.com/shallot-net/shallot/kit/lifecycle"
+	"github.com/shallot-net/shallot/kit/logging"
+	"github.com/shallot-net/shallot/kit/rpc"
+	"github.com/shallot-net/shallot/kit/telemetry"
+)
+
+const process = "broker"
+
+func main() { lifecycle.Main(process, run) }
+
+func run(ctx context.Context, args []string) error {
+	cfg := defaults()
+	if _, err := config.Load(process, &cfg, args); err != nil {
+		return err
+	}
+	h, err := home.Open(cfg.Home)
+	if err != nil {
+		return err
+	}
+	release, err := h.Lock(process)
+	if err != nil {
+		return err
+	}
+	defer release()
+	log := logging.New(os.Stderr, cfg.Log.Level, cfg.Log.Format, process)
+	libp2p.LogTo(log)
+	state := h.State(process)
+	if err := files.ClaimMode(state, cfg.Mode); err != nil {
+		return err
+	}
+	keys, err := files.NewKeys(state)
+	if err != nil {
+		return err
+	}
+	messages, err := codec.New()
+	if err != nil {
+		return fmt.Errorf("read the contract: %w", err)
+	}
+	registry := telemetry.NewRegistry()
+	network, err := libp2p.NewNetwork(libp2p.Config{ListenAddrs: cfg.ListenAddrs, Log: log})
+	if err != nil {
+		return err
+	}
+	server, err := rpc.NewServer(rpc.ServerConfig{Process: process, Listen: cfg.Listen, Log: log, Registry: registry})
+	if err != nil {
+		return err
+	}
+	if err := server.Listen(ctx); err != nil {
+		return err
+	}
+	broker := app.New(app.Config{
+		Mode: cfg.Mode, Network: network, Keys: keys, Codec: messages, Signers: libp2p.Signers{},
+		Observer: metrics.New(registry), Log: log, Limits: cfg.Limits.app(), Delivery: cfg.Limits.delivery(),
+	})
+	if err := broker.Start(); err != nil {
+		return err
+	}
+	grpcserver.Register(server, broker)
+	telemetry.Register(server, process, registry)
+	server.SetServing(true)
+	log.Info("broker is up")
+	return lifecycle.Run(ctx,
+		server.Serve,
+		func(ctx context.Context) error { return telemetry.Serve(ctx, cfg.TelemetryListen, registry) },
+		func(ctx context.Context) error {
+			<-ctx.Done()
+			return broker.Close()
+		})
+}

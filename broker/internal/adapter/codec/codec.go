@@ -1,0 +1,103 @@
+// Package codec is envelopes and payloads in protobuf.
+package codec
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/reflect/protoregistry"
+
+	"github.com/shallot-net/shallot/broker/internal/domain/event"
+	eventv1 "github.com/shallot-net/shallot/proto/shallot/event/v1"
+)
+
+// Codec is made by New.
+type Codec struct {
+	types map[event.Type]*payloadType
+}
+
+// payloadType keeps messages to decode into: what was decoded is not wanted, only whether it does.
+type payloadType struct{ pool sync.Pool }
+
+// New finds the message of each event type in the contract: the type NAME_OF_IT holds a message NameOfIt.
+func New() (*Codec, error) {
+	c := &Codec{types: make(map[event.Type]*payloadType)}
+	for number, name := range eventv1.EventType_name {
+		if number == 0 {
+			continue
+		}
+		full := protoreflect.FullName("shallot.event.v1." + messageName(name))
+		mt, err := protoregistry.GlobalTypes.FindMessageByName(full)
+		if err != nil {
+			return nil, fmt.Errorf("the contract has no message %s for the event type %s: %w", full, name, err)
+		}
+		t := &payloadType{}
+		t.pool.New = func() any { return mt.New().Interface() }
+		c.types[event.Type(number)] = t
+	}
+	return c, nil
+}
+
+func messageName(enum string) string {
+	var b strings.Builder
+	for word := range strings.SplitSeq(strings.TrimPrefix(enum, "EVENT_TYPE_"), "_") {
+		b.WriteString(word[:1] + strings.ToLower(word[1:]))
+	}
+	return b.String()
+}
+
+// Known tells whether the contract has the type.
+func (c *Codec) Known(t event.Type) bool { return c.types[t] != nil }
+
+// TypeName is for metric labels: one of a fixed set.
+func TypeName(t event.Type) string {
+	if n, ok := eventv1.EventType_name[int32(t)]; ok && t != 0 {
+		return strings.ToLower(strings.TrimPrefix(n, "EVENT_TYPE_"))
+	}
+	return "unknown"
+}
+
+var errUnknown = errors.New("unknown event type")
+
+// CheckPayload decodes the payload and lets it go.
+func (c *Codec) CheckPayload(t event.Type, payload []byte) error {
+	pt := c.types[t]
+	if pt == nil {
+		return errUnknown
+	}
+	m, _ := pt.pool.Get().(proto.Message)
+	err := proto.Unmarshal(payload, m) // it resets m first
+	pt.pool.Put(m)
+	return err
+}
+
+// Encode makes the bytes of an envelope, the same ones each time.
+func (c *Codec) Encode(e *event.Event) ([]byte, error) {
+	return proto.MarshalOptions{Deterministic: true}.Marshal(ToProto(e))
+}
+
+// Decode reads an envelope.
+func (c *Codec) Decode(b []byte) (*event.Event, error) {
+	var m eventv1.Event
+	if err := proto.Unmarshal(b, &m); err != nil {
+		return nil, err
+	}
+	return FromProto(&m), nil
+}
+
+// ToProto shares the bytes.
+func ToProto(e *event.Event) *eventv1.Event {
+	return &eventv1.Event{Id: e.ID, Type: eventv1.EventType(e.Type), Payload: e.Payload, Attachment: e.Attachment, Author: e.Author, Signature: e.Signature}
+}
+
+// FromProto shares the bytes; nil for nil.
+func FromProto(m *eventv1.Event) *event.Event {
+	if m == nil {
+		return nil
+	}
+	return &event.Event{ID: m.GetId(), Type: event.Type(m.GetType()), Payload: m.GetPayload(), Attachment: m.GetAttachment(), Author: m.GetAuthor(), Signature: m.GetSignature()}
+}

@@ -1,0 +1,135 @@
+package libp2p
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/control"
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/p2p/net/swarm"
+	ma "github.com/multiformats/go-multiaddr"
+	madns "github.com/multiformats/go-multiaddr-dns"
+)
+
+// maxRefused bounds the peers that are kept out at once; identities are free, so the list must not grow with those who misbehave.
+const maxRefused = 4096
+
+// gater keeps peers out for a time.
+type gater struct {
+	mu      sync.Mutex
+	refused map[peer.ID]time.Time
+}
+
+func newGater() *gater { return &gater{refused: make(map[peer.ID]time.Time)} }
+
+func (g *gater) refuse(p peer.ID, until time.Time) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if len(g.refused) >= maxRefused {
+		now := time.Now()
+		var some peer.ID
+		for q, t := range g.refused {
+			if now.After(t) {
+				delete(g.refused, q)
+			}
+			some = q
+		}
+		if len(g.refused) >= maxRefused {
+			delete(g.refused, some)
+		}
+	}
+	g.refused[p] = until
+}
+
+func (g *gater) allowed(p peer.ID) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	until, ok := g.refused[p]
+	if ok && time.Now().After(until) {
+		delete(g.refused, p)
+		ok = false
+	}
+	return !ok
+}
+
+func (g *gater) InterceptPeerDial(p peer.ID) bool             { return g.allowed(p) }
+func (g *gater) InterceptAddrDial(peer.ID, ma.Multiaddr) bool { return true }
+func (g *gater) InterceptAccept(network.ConnMultiaddrs) bool  { return true }
+func (g *gater) InterceptUpgraded(network.Conn) (bool, control.DisconnectReason) {
+	return true, 0
+}
+
+// InterceptSecured is the first moment at which it is proven who the peer is.
+func (g *gater) InterceptSecured(_ network.Direction, p peer.ID, _ network.ConnMultiaddrs) bool {
+	return g.allowed(p)
+}
+
+// maxNames bounds the names that may be looked up.
+const maxNames = 256
+
+// resolver looks up only names that this node's own services gave it. What a peer says of itself may hold any name, and looking it up would
+// tell the name's owner who asks.
+type resolver struct {
+	inner network.MultiaddrDNSResolver // nil: nothing is looked up
+
+	mu    sync.Mutex
+	names map[string]struct{}
+}
+
+func newResolver(enabled bool) *resolver {
+	r := &resolver{names: make(map[string]struct{})}
+	if enabled {
+		r.inner = swarm.ResolverFromMaDNS{Resolver: madns.DefaultResolver}
+	}
+	return r
+}
+
+var dnsProtocols = []int{ma.P_DNS, ma.P_DNS4, ma.P_DNS6, ma.P_DNSADDR}
+
+func nameOf(a ma.Multiaddr) string {
+	for _, p := range dnsProtocols {
+		if v, err := a.ValueForProtocol(p); err == nil {
+			return v
+		}
+	}
+	return ""
+}
+
+// allow permits the names in addresses that a service gave.
+func (r *resolver) allow(addrs []ma.Multiaddr) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, a := range addrs {
+		if n := nameOf(a); n != "" && len(r.names) < maxNames {
+			r.names[n] = struct{}{}
+		}
+	}
+}
+
+func (r *resolver) check(a ma.Multiaddr) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if _, ok := r.names[nameOf(a)]; !ok || r.inner == nil {
+		return fmt.Errorf("names in addresses that peers give are not looked up")
+	}
+	return nil
+}
+
+// ResolveDNSAddr resolves /dnsaddr.
+func (r *resolver) ResolveDNSAddr(ctx context.Context, p peer.ID, a ma.Multiaddr, recursion, limit int) ([]ma.Multiaddr, error) {
+	if err := r.check(a); err != nil {
+		return nil, err
+	}
+	return r.inner.ResolveDNSAddr(ctx, p, a, recursion, limit)
+}
+
+// ResolveDNSComponent resolves /dns, /dns4 and /dns6.
+func (r *resolver) ResolveDNSComponent(ctx context.Context, a ma.Multiaddr, limit int) ([]ma.Multiaddr, error) {
+	if err := r.check(a); err != nil {
+		return nil, err
+	}
+	return r.inner.ResolveDNSComponent(ctx, a, limit)
+}

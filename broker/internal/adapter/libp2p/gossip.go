@@ -1,0 +1,154 @@
+package libp2p
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+
+	pubsub "github.com/libp2p/go-libp2p-pubsub"
+	pb "github.com/libp2p/go-libp2p-pubsub/pb"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/protocol"
+
+	"github.com/shallot-net/shallot/broker/internal/app"
+	"github.com/shallot-net/shallot/broker/internal/domain/event"
+)
+
+// Sizes of gossipsub's queues, in messages, and of its frames.
+const (
+	outboundQueue = 128
+	validateQueue = 256
+	validators    = 2 // signatures are checked in these; a gossip flood gets two cores at most
+	topicBuffer   = 256
+	maxGossipRPC  = 4 * event.MaxGossipSize
+	messageID     = 20 // bytes of the hash; it is told to peers for every message
+)
+
+// wireTopic is a topic's name between nodes.
+func wireTopic(name string) string { return "/shallot/" + name + "/1.0.0" }
+
+// gossip is gossipsub on one host.
+type gossip struct {
+	host   *Host
+	pubsub *pubsub.PubSub
+
+	mu     sync.Mutex
+	topics map[string]*pubsub.Topic
+}
+
+func newGossip(h *Host) (*gossip, error) {
+	p := h.network.profile
+	params := pubsub.DefaultGossipSubParams()
+	params.HeartbeatInterval, params.HistoryLength, params.HistoryGossip = p.heartbeat, p.history, p.historyGossip
+	params.IWantFollowupTime, params.GraftFloodThreshold, params.UnsubscribeBackoff = p.iwantFollowup, p.graftFlood, p.unsubBackoff
+	params.ConnectionTimeout, params.FanoutTTL = p.gossipDial, p.fanoutTTL
+	params.MaxPendingConnections = 16
+	params.IDontWantMessageTTL *= 2 // it and the next two count heartbeats
+	params.OpportunisticGraftTicks *= 2
+	params.DirectConnectTicks *= 2
+	var wire []string
+	for _, t := range event.Topics() {
+		wire = append(wire, wireTopic(t))
+	}
+	ps, err := pubsub.NewGossipSub(h.ctx, h.host,
+		pubsub.WithGossipSubProtocols([]protocol.ID{GossipProtocol}, func(f pubsub.GossipSubFeature, id protocol.ID) bool {
+			return id == GossipProtocol && f != pubsub.GossipSubFeaturePX && f != pubsub.GossipSubFeatureExtensions
+		}),
+		pubsub.WithGossipSubParams(params),
+		// Who spoke first is nobody's business: what must be checked is signed inside.
+		pubsub.WithMessageSignaturePolicy(pubsub.StrictNoSign), pubsub.WithNoAuthor(),
+		pubsub.WithMessageIdFn(func(m *pb.Message) string {
+			sum := sha256.Sum256(m.GetData())
+			return string(sum[:messageID])
+		}),
+		pubsub.WithSeenMessagesTTL(p.seenTTL),
+		pubsub.WithSubscriptionFilter(pubsub.WrapLimitSubscriptionFilter(pubsub.NewAllowlistSubscriptionFilter(wire...), 2*len(wire))),
+		pubsub.WithPeerExchange(false), pubsub.WithFloodPublish(false),
+		pubsub.WithMaxMessageSize(maxGossipRPC),
+		pubsub.WithPeerOutboundQueueSize(outboundQueue), pubsub.WithValidateQueueSize(validateQueue), pubsub.WithValidateWorkers(validators),
+		pubsub.WithLogger(slog.New(slog.DiscardHandler)), pubsub.WithRPCLogger(slog.New(slog.DiscardHandler)), // they name peers
+	)
+	if err != nil {
+		return nil, fmt.Errorf("start gossipsub: %w", err)
+	}
+	g := &gossip{host: h, pubsub: ps, topics: make(map[string]*pubsub.Topic)}
+	for _, t := range event.Topics() {
+		if err := ps.RegisterTopicValidator(wireTopic(t), g.validator(t), pubsub.WithValidatorInline(true)); err != nil {
+			return nil, fmt.Errorf("start gossipsub: %w", err)
+		}
+	}
+	return g, nil
+}
+
+func (g *gossip) validator(topic string) pubsub.ValidatorEx {
+	return func(_ context.Context, from peer.ID, m *pubsub.Message) pubsub.ValidationResult {
+		if from == g.host.host.ID() {
+			return pubsub.ValidationAccept // checked by whoever published it
+		}
+		verdict, e := g.host.handlers.Validate(topic, from.String(), m.GetData())
+		switch verdict {
+		case app.VerdictAccept:
+			m.ValidatorData = e
+			return pubsub.ValidationAccept
+		case app.VerdictIgnore:
+			return pubsub.ValidationIgnore
+		}
+		return pubsub.ValidationReject
+	}
+}
+
+// topic joins in the sense of gossipsub: so much is needed to publish, and peers do not hear of it.
+func (g *gossip) topic(name string) (*pubsub.Topic, error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if t, ok := g.topics[name]; ok {
+		return t, nil
+	}
+	t, err := g.pubsub.Join(wireTopic(name))
+	if err != nil {
+		return nil, fmt.Errorf("join the topic %s: %w", name, err)
+	}
+	g.topics[name] = t
+	return t, nil
+}
+
+// Join hears a topic until leave is called.
+func (h *Host) Join(name string) (func(), error) {
+	t, err := h.gossip.topic(name)
+	if err != nil {
+		return nil, err
+	}
+	sub, err := t.Subscribe(pubsub.WithBufferSize(topicBuffer))
+	if err != nil {
+		return nil, fmt.Errorf("subscribe to the topic %s: %w", name, err)
+	}
+	h.wg.Go(func() {
+		for {
+			m, err := sub.Next(h.ctx)
+			if err != nil {
+				return
+			}
+			if e, ok := m.ValidatorData.(*event.Event); ok { // own messages have none
+				h.handlers.Gossip(name, m.ReceivedFrom.String(), e)
+			}
+		}
+	})
+	return sub.Cancel, nil
+}
+
+// Publish gossips bytes that follow the rules.
+func (h *Host) Publish(ctx context.Context, name string, data []byte) error {
+	t, err := h.gossip.topic(name)
+	if err != nil {
+		return err
+	}
+	err = t.Publish(ctx, data)
+	var dup pubsub.ValidationError
+	if errors.As(err, &dup) && dup.Reason == pubsub.RejectValidationIgnored {
+		return nil // the same bytes were published a moment ago
+	}
+	return err
+}

@@ -1,0 +1,201 @@
+package libp2p
+
+import (
+	"context"
+	"crypto/ed25519"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"syscall"
+	"time"
+
+	golibp2p "github.com/libp2p/go-libp2p"
+	"github.com/libp2p/go-libp2p/core/crypto"
+	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+	ma "github.com/multiformats/go-multiaddr"
+
+	"github.com/shallot-net/shallot/broker/internal/app"
+	"github.com/shallot-net/shallot/kit/fault"
+)
+
+// Config of a Network. OnHost may be left out.
+type Config struct {
+	ListenAddrs []string // multiaddrs
+	Log         *slog.Logger
+	// OnHost is given each host before it listens, the moment to set further protocol handlers; OffHost when it is about to close.
+	OnHost  func(persona string, h host.Host) error
+	OffHost func(persona string)
+}
+
+// Network makes hosts, all with one profile.
+type Network struct {
+	cfg     Config
+	profile profile
+	listen  []ma.Multiaddr
+}
+
+// NewNetwork makes hosts of open mode.
+func NewNetwork(cfg Config) (*Network, error) {
+	n := &Network{cfg: cfg, profile: open()}
+	if n.cfg.Log == nil {
+		n.cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	for _, s := range cfg.ListenAddrs {
+		a, err := ma.NewMultiaddr(s)
+		if err != nil {
+			return nil, fault.InvalidArgument("LISTEN_ADDR_INVALID", "listen address %q is not a multiaddr such as /ip4/0.0.0.0/tcp/4001", s).Because(err)
+		}
+		if _, err := a.ValueForProtocol(ma.P_TCP); err != nil {
+			return nil, fault.InvalidArgument("LISTEN_ADDR_INVALID", "listen address %q: open mode listens on /tcp only", s)
+		}
+		n.listen = append(n.listen, a)
+	}
+	return n, nil
+}
+
+// Host is one persona's presence on the network.
+type Host struct {
+	persona  string
+	host     host.Host
+	network  *Network
+	handlers app.Handlers
+	gate     *gater
+	names    *resolver
+	gossip   *gossip
+	log      *slog.Logger
+
+	ctx    context.Context
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+
+	mu        sync.Mutex
+	protected map[string]map[peer.ID]struct{}
+	measured  map[peer.ID]time.Time // when the round trip was last asked for
+	measuring chan struct{}
+	closed    bool
+}
+
+// Open makes a host that does not listen yet.
+func (n *Network) Open(persona string, seed []byte, h app.Handlers) (app.Host, error) {
+	if len(seed) != ed25519.SeedSize {
+		return nil, fmt.Errorf("a seed of %d bytes", len(seed))
+	}
+	key, err := crypto.UnmarshalEd25519PrivateKey(ed25519.NewKeyFromSeed(seed))
+	if err != nil {
+		return nil, err
+	}
+	rm, err := resourceManager(EventProtocol, GossipProtocol)
+	if err != nil {
+		return nil, err
+	}
+	out := &Host{persona: persona, network: n, handlers: h, gate: newGater(), names: newResolver(n.profile.resolve), log: n.cfg.Log,
+		protected: make(map[string]map[peer.ID]struct{}), measured: make(map[peer.ID]time.Time), measuring: make(chan struct{}, 4)}
+	options, err := n.profile.options(key, rm, out.gate, out.names)
+	if err != nil {
+		return nil, err
+	}
+	if out.host, err = golibp2p.New(options...); err != nil {
+		return nil, fmt.Errorf("make the libp2p host: %w", err)
+	}
+	out.ctx, out.cancel = context.WithCancel(context.Background())
+	if err := out.start(); err != nil {
+		return nil, errors.Join(err, out.Close())
+	}
+	return out, nil
+}
+
+// start sets all handlers, so that none has to be told of later.
+func (h *Host) start() error {
+	h.host.SetStreamHandler(EventProtocol, func(s network.Stream) {
+		h.handlers.Stream(s.Conn().RemotePeer().String(), s)
+	})
+	if err := h.watch(); err != nil {
+		return err
+	}
+	var err error
+	if h.gossip, err = newGossip(h); err != nil {
+		return err
+	}
+	if h.network.cfg.OnHost != nil {
+		return h.network.cfg.OnHost(h.persona, h.host)
+	}
+	return nil
+}
+
+// Listen begins to accept connections. A port in use is an error that names the address.
+func (h *Host) Listen() error {
+	for _, a := range h.network.listen {
+		if err := h.host.Network().Listen(a); err != nil {
+			if errors.Is(err, syscall.EADDRINUSE) {
+				return fault.FailedPrecondition("PORT_IN_USE", "the port of listen address %s is in use by another process: stop that, or give another --listen-addrs", a).With("address", a.String()).Because(err)
+			}
+			return fault.FailedPrecondition("LISTEN_FAILED", "cannot listen on %s: does this machine have the address?", a).With("address", a.String()).Because(err)
+		}
+	}
+	// The host learns of its own addresses a moment later; nobody should see it without.
+	t := time.NewTicker(time.Millisecond)
+	defer t.Stop()
+	for deadline := time.Now().Add(2 * time.Second); len(h.network.listen) > 0 && len(h.host.Addrs()) == 0 && time.Now().Before(deadline); {
+		<-t.C
+	}
+	return nil
+}
+
+// Close ends everything of the host.
+func (h *Host) Close() error {
+	h.mu.Lock()
+	if h.closed {
+		h.mu.Unlock()
+		return nil
+	}
+	h.closed = true
+	h.mu.Unlock()
+	if h.network.cfg.OffHost != nil {
+		h.network.cfg.OffHost(h.persona)
+	}
+	h.cancel()
+	err := h.host.Close()
+	h.wg.Wait()
+	return err
+}
+
+// ID is the peer id.
+func (h *Host) ID() string { return h.host.ID().String() }
+
+// Addresses are those to announce, without /p2p.
+func (h *Host) Addresses() []string { return texts(h.host.Addrs()) }
+
+func texts(addrs []ma.Multiaddr) []string {
+	out := make([]string, len(addrs))
+	for i, a := range addrs {
+		out[i] = a.String()
+	}
+	return out
+}
+
+// Sign signs with the host's key.
+func (h *Host) Sign(b []byte) ([]byte, error) {
+	return h.host.Peerstore().PrivKey(h.host.ID()).Sign(b)
+}
+
+// Signers finds the public keys that Ed25519 peer ids hold.
+type Signers struct{}
+
+// PublicKey fails for ids of other keys.
+func (Signers) PublicKey(author string) (ed25519.PublicKey, error) {
+	id, err := peer.Decode(author)
+	if err != nil {
+		return nil, err
+	}
+	key, err := id.ExtractPublicKey()
+	if err != nil {
+		return nil, err
+	}
+	if key.Type() != crypto.Ed25519 || id.String() != author {
+		return nil, errors.New("not the usual form of an Ed25519 peer id")
+	}
+	return key.Raw()
+}

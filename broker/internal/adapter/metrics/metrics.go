@@ -1,0 +1,102 @@
+// Package metrics counts what the broker does, for Prometheus. No label is an identity.
+package metrics
+
+import (
+	"strings"
+	"sync"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/shallot-net/shallot/broker/internal/adapter/codec"
+	"github.com/shallot-net/shallot/broker/internal/domain/event"
+)
+
+// Names.
+const (
+	Events       = "shallot_broker_events_total"
+	Offences     = "shallot_broker_offences_total"
+	Drops        = "shallot_broker_gossip_dropped_total"
+	Redeliveries = "shallot_broker_redeliveries_total"
+	LateAcks     = "shallot_broker_late_acks_total"
+	StreamResets = "shallot_broker_stream_resets_total"
+	AckSeconds   = "shallot_broker_send_seconds"
+	Current      = "shallot_broker_current"
+)
+
+// Observer is an app.Observer.
+type Observer struct {
+	events   *prometheus.CounterVec
+	offences *prometheus.CounterVec
+	drops    *prometheus.CounterVec
+	again    prometheus.Counter
+	late     prometheus.Counter
+	resets   *prometheus.CounterVec
+	seconds  prometheus.Histogram
+	current  *prometheus.GaugeVec
+	children sync.Map // eventKey -> prometheus.Counter: an event must not cost a look-up by labels
+	gauges   sync.Map // string -> prometheus.Gauge
+}
+
+type eventKey struct {
+	t            event.Type
+	dir, outcome string
+}
+
+// New registers the metrics.
+func New(r prometheus.Registerer) *Observer {
+	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
+		c := prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
+		r.MustRegister(c)
+		return c
+	}
+	o := &Observer{
+		events:   counter(Events, "Events by type, direction (in, out) and what became of them.", "type", "direction", "outcome"),
+		offences: counter(Offences, "What was held against peers, and peers cut off.", "offence"),
+		drops:    counter(Drops, "Gossip that a consumer group let go.", "topic", "reason"),
+		again:    prometheus.NewCounter(prometheus.CounterOpts{Name: Redeliveries, Help: "Deliveries of events that a member did not acknowledge."}),
+		late:     prometheus.NewCounter(prometheus.CounterOpts{Name: LateAcks, Help: "Acknowledgements of deliveries that were taken back."}),
+		resets:   counter(StreamResets, "Streams of directed events that ended badly.", "reason"),
+		seconds: prometheus.NewHistogram(prometheus.HistogramOpts{Name: AckSeconds, Help: "From Send to the acknowledgement of the receiving service.",
+			Buckets: []float64{.0001, .00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .25, 1, 5, 30}}),
+		current: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: Current, Help: "Streams, group members and unanswered events now."}, []string{"what"}),
+	}
+	r.MustRegister(o.again, o.late, o.seconds, o.current)
+	return o
+}
+
+// Event counts one event.
+func (o *Observer) Event(t event.Type, dir, outcome string) {
+	k := eventKey{t, dir, outcome}
+	c, ok := o.children.Load(k)
+	if !ok {
+		c, _ = o.children.LoadOrStore(k, o.events.WithLabelValues(codec.TypeName(t), dir, strings.ToLower(outcome)))
+	}
+	c.(prometheus.Counter).Inc()
+}
+
+// Offence counts one.
+func (o *Observer) Offence(name string) { o.offences.WithLabelValues(name).Inc() }
+
+// Dropped counts one event of gossip.
+func (o *Observer) Dropped(topic, why string) { o.drops.WithLabelValues(topic, why).Inc() }
+
+// Redelivered counts one.
+func (o *Observer) Redelivered() { o.again.Inc() }
+
+// LateAck counts one.
+func (o *Observer) LateAck() { o.late.Inc() }
+
+// StreamReset counts one stream.
+func (o *Observer) StreamReset(reason string) { o.resets.WithLabelValues(reason).Inc() }
+
+// AckSeconds observes one Send.
+func (o *Observer) AckSeconds(s float64) { o.seconds.Observe(s) }
+
+// Adjust moves a gauge.
+func (o *Observer) Adjust(gauge string, by float64) {
+	g, ok := o.gauges.Load(gauge)
+	if !ok {
+		g, _ = o.gauges.LoadOrStore(gauge, o.current.WithLabelValues(gauge))
+	}
+	g.(prometheus.Gauge).Add(by)
+}

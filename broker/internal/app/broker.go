@@ -1,0 +1,186 @@
+package app
+
+import (
+	"errors"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/shallot-net/shallot/broker/internal/domain/conduct"
+	"github.com/shallot-net/shallot/broker/internal/domain/delivery"
+	"github.com/shallot-net/shallot/broker/internal/domain/event"
+	"github.com/shallot-net/shallot/kit/logging"
+)
+
+// Limits bound what the broker holds; a zero field takes its default.
+type Limits struct {
+	// Of one peer's events that this node's services have not answered yet. At a bound its stream is not read any further, and
+	// so its broker has to wait.
+	InEvents int // default 256
+	InBytes  int // default 2 MiB
+	// Of all peers together, in bytes.
+	InTotal int // default 48 MiB
+
+	// Of one peer, events that were written and not acknowledged yet. No more than the receiver's InEvents and InBytes, or it would
+	// stop reading in the middle.
+	OutEvents int // default 256
+	OutBytes  int // default 2 MiB
+	// Of one peer, events that wait at all: more are refused. It holds what 100 callers may have in flight.
+	OutWaiting      int // default 8192
+	OutWaitingBytes int // default 32 MiB
+
+	Recent    int           // finished events of a peer that are remembered; default 512
+	Remotes   int           // peers for which that is remembered; default 1024
+	IdleAfter time.Duration // when a stream without events is closed; default 2 min
+	Grace     time.Duration // how long an event waits for a peer of which no address is known; default 1 s
+	TopicKept time.Duration // how long a topic is kept after its last subscriber left; default 30 s
+}
+
+func (l *Limits) defaults() {
+	set(&l.InEvents, 256)
+	set(&l.InBytes, 2<<20)
+	set(&l.InTotal, 48<<20)
+	set(&l.OutEvents, 256)
+	set(&l.OutBytes, 2<<20)
+	set(&l.OutWaiting, 8192)
+	set(&l.OutWaitingBytes, 32<<20)
+	set(&l.Recent, 512)
+	set(&l.Remotes, 1024)
+	set(&l.IdleAfter, 2*time.Minute)
+	set(&l.Grace, time.Second)
+	set(&l.TopicKept, 30*time.Second)
+}
+
+func set[T comparable](p *T, v T) {
+	var zero T
+	if *p == zero {
+		*p = v
+	}
+}
+
+// Modes.
+const (
+	ModeOpen      = "open"
+	ModeAnonymous = "anonymous"
+)
+
+// Config is what a Broker is made of. Log and Observer may be left out.
+type Config struct {
+	Mode     string // open: the node's own persona is the only one
+	Network  Network
+	Keys     Keys
+	Codec    Codec
+	Signers  event.Keys // public keys of authors
+	Observer Observer
+	Log      *slog.Logger
+	Limits   Limits
+	Delivery delivery.Config
+}
+
+// Broker is the sidecar's business: it is safe for concurrent use.
+type Broker struct {
+	cfg    Config
+	limits Limits
+	rules  event.Rules
+	obs    Observer
+	log    *slog.Logger
+	inbox  *dispatcher
+	budget *budget
+
+	conduct struct {
+		sync.Mutex
+		ledger *conduct.Ledger
+	}
+
+	mu       sync.Mutex
+	opening  sync.Mutex // one persona is opened or closed at a time
+	personas map[string]*persona
+	topics   map[string]*topicUse
+	closed   bool
+}
+
+// New makes a Broker without personas; Start opens them.
+func New(cfg Config) *Broker {
+	cfg.Limits.defaults()
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Observer == nil {
+		cfg.Observer = noObserver{}
+	}
+	b := &Broker{cfg: cfg, limits: cfg.Limits, rules: event.Rules{Codec: cfg.Codec, Keys: cfg.Signers}, obs: cfg.Observer, log: cfg.Log,
+		budget: newBudget(cfg.Limits.InTotal), personas: make(map[string]*persona), topics: make(map[string]*topicUse)}
+	b.conduct.ledger = conduct.NewLedger()
+	b.inbox = newDispatcher(cfg.Delivery, cfg.Observer)
+	return b
+}
+
+// Start opens the node's own persona and, where the mode has others, those whose keys were kept.
+func (b *Broker) Start() error {
+	if _, err := b.open(""); err != nil {
+		return err
+	}
+	if b.cfg.Mode == ModeOpen {
+		return nil
+	}
+	names, err := b.cfg.Keys.List()
+	if err != nil {
+		return err
+	}
+	for _, n := range names {
+		if _, err := b.open(n); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Close closes all personas and ends all subscriptions.
+func (b *Broker) Close() error {
+	b.opening.Lock()
+	defer b.opening.Unlock()
+	b.mu.Lock()
+	b.closed = true
+	open := make([]*persona, 0, len(b.personas))
+	for _, p := range b.personas {
+		open = append(open, p)
+	}
+	clear(b.personas)
+	for _, u := range b.topics {
+		if u.leave != nil {
+			u.leave.Stop()
+		}
+	}
+	b.mu.Unlock()
+	var errs []error
+	for _, p := range open {
+		errs = append(errs, p.close())
+	}
+	b.inbox.close()
+	return errors.Join(errs...)
+}
+
+// charge holds something against a peer, and cuts it off when that was one too many.
+func (b *Broker) charge(p *persona, peer string, o conduct.Offence) (cutOff bool) {
+	b.obs.Offence(o.Name)
+	b.conduct.Lock()
+	cutOff = b.conduct.ledger.Charge(p.name+"\x00"+peer, o, time.Now())
+	b.conduct.Unlock()
+	if cutOff {
+		b.obs.Offence("cut_off")
+		b.log.Warn("peer cut off", logging.Peer(peer), slog.String("last_offence", o.Name), slog.Duration("for", conduct.CutOff))
+		p.host.Refuse(peer, conduct.CutOff)
+	}
+	return cutOff
+}
+
+type noObserver struct{}
+
+func (noObserver) Event(event.Type, string, string) {}
+func (noObserver) Offence(string)                   {}
+func (noObserver) Dropped(string, string)           {}
+func (noObserver) Redelivered()                     {}
+func (noObserver) LateAck()                         {}
+func (noObserver) StreamReset(string)               {}
+func (noObserver) AckSeconds(float64)               {}
+func (noObserver) Adjust(string, float64)           {}

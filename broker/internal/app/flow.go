@@ -1,0 +1,144 @@
+package app
+
+import (
+	"errors"
+	"sync"
+
+	"github.com/shallot-net/shallot/broker/internal/domain/event"
+	"github.com/shallot-net/shallot/broker/internal/domain/frame"
+)
+
+var (
+	errClosed  = errors.New("the stream was replaced or closed")
+	errOverrun = errors.New("the peer does not read its acknowledgements")
+)
+
+// budget bounds the bytes of all streams together.
+type budget struct {
+	mu    sync.Mutex
+	freed sync.Cond
+	left  int
+}
+
+func newBudget(total int) *budget {
+	b := &budget{left: total}
+	b.freed.L = &b.mu
+	return b
+}
+
+// flow bounds what one stream has on its way to the services. All flows share the budget's lock: they are touched twice an event.
+type flow struct {
+	budget *budget
+	events int
+	bytes  int
+	used   int
+	held   int // events
+	limit  int
+	closed bool
+}
+
+func newFlow(events, bytes int, b *budget) *flow {
+	return &flow{budget: b, limit: events, bytes: bytes}
+}
+
+// acquire blocks until n bytes fit, here and in the budget. A stream that has nothing on its way is let through the budget, so that no
+// peer can be starved by others.
+func (f *flow) acquire(n int) error {
+	b := f.budget
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for !f.closed && f.held > 0 && (f.held >= f.limit || f.used+n > f.bytes || b.left < n) {
+		b.freed.Wait()
+	}
+	if f.closed {
+		return errClosed
+	}
+	f.held++
+	f.used += n
+	b.left -= n
+	return nil
+}
+
+func (f *flow) release(n int) {
+	b := f.budget
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	f.held--
+	f.used -= n
+	b.left += n
+	b.freed.Broadcast()
+}
+
+func (f *flow) close() {
+	f.budget.mu.Lock()
+	defer f.budget.mu.Unlock()
+	f.closed = true
+	f.budget.freed.Broadcast()
+}
+
+// maxAckBacklog is how many bytes of acknowledgements may wait for a peer to read them: some ten thousand.
+const maxAckBacklog = 512 << 10
+
+// ackWriter writes acknowledgements in a goroutine of its own, those that came meanwhile in one write.
+type ackWriter struct {
+	stream Stream
+	wake   chan struct{}
+
+	mu       sync.Mutex
+	buf      []byte
+	finished bool
+	overrun  bool
+}
+
+func newAckWriter(s Stream) *ackWriter { return &ackWriter{stream: s, wake: make(chan struct{}, 1)} }
+
+// push never blocks.
+func (a *ackWriter) push(id event.ID, o event.Outcome) { _ = a.pushIn(id, o) }
+
+// pushIn is push for the goroutine that reads the stream, which has to end it when the peer does not read.
+func (a *ackWriter) pushIn(id event.ID, o event.Outcome) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if len(a.buf) > maxAckBacklog {
+		a.overrun = true
+	}
+	if a.overrun || a.finished {
+		if a.overrun {
+			return errOverrun
+		}
+		return nil
+	}
+	a.buf = frame.AppendAck(a.buf, id, o)
+	signal(a.wake)
+	return nil
+}
+
+// finish lets run return once everything is written.
+func (a *ackWriter) finish() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.finished = true
+	signal(a.wake)
+}
+
+func (a *ackWriter) run() {
+	var spare []byte
+	for range a.wake {
+		a.mu.Lock()
+		out, finished := a.buf, a.finished
+		a.buf = spare[:0]
+		a.mu.Unlock()
+		if len(out) > 0 {
+			if _, err := a.stream.Write(out); err != nil {
+				return
+			}
+		}
+		spare = out
+		if cap(spare) > 16<<10 {
+			spare = nil
+		}
+		if finished {
+			return
+		}
+	}
+}

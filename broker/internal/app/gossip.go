@@ -1,0 +1,115 @@
+package app
+
+import (
+	"context"
+
+	"github.com/shallot-net/shallot/broker/internal/domain/conduct"
+	"github.com/shallot-net/shallot/broker/internal/domain/delivery"
+	"github.com/shallot-net/shallot/broker/internal/domain/event"
+	"github.com/shallot-net/shallot/kit/fault"
+)
+
+// Publish gossips an event and returns it as it went out. Nobody may be there to hear it: that is no error.
+func (b *Broker) Publish(ctx context.Context, name, topic string, e *event.Event, sign bool) (*event.Event, error) {
+	p, err := b.persona(name)
+	if err != nil {
+		return nil, err
+	}
+	if !event.KnownTopic(topic) {
+		return nil, unknownTopic(topic)
+	}
+	if e, err = b.outgoing(p, e, sign); err != nil {
+		return nil, err
+	}
+	data, err := b.cfg.Codec.Encode(e)
+	if err != nil {
+		return nil, err
+	}
+	if problem := b.rules.CheckGossip(topic, e, len(data)); problem != event.OK {
+		return nil, invalidEvent(e, problem, len(data), event.MaxGossipSize)
+	}
+	if err := p.host.Publish(ctx, topic, data); err != nil {
+		return nil, err
+	}
+	b.obs.Event(e.Type, "out", "published")
+	return e, nil
+}
+
+// Sign returns the event with the persona's name and signature.
+func (b *Broker) Sign(name string, e *event.Event) (*event.Event, error) {
+	p, err := b.persona(name)
+	if err != nil {
+		return nil, err
+	}
+	return b.outgoing(p, e, true)
+}
+
+func (b *Broker) outgoing(p *persona, e *event.Event, sign bool) (*event.Event, error) {
+	if e == nil {
+		return nil, fault.InvalidArgument("EVENT_MISSING", "the request has no event")
+	}
+	if !sign {
+		return e, nil
+	}
+	if problem := b.rules.CheckOutgoing(e); problem != event.OK {
+		return nil, invalidEvent(e, problem, len(e.Payload)+len(e.Attachment), event.MaxSize)
+	}
+	return p.sign(e)
+}
+
+func invalidEvent(e *event.Event, problem event.Problem, size, limit int) error {
+	f := fault.InvalidArgument("INVALID_EVENT", "event %.40q of type %d: %s", e.ID, e.Type, problemText(problem, size, limit))
+	return f.With("problem", string(problem))
+}
+
+func problemText(p event.Problem, size, limit int) string {
+	switch p {
+	case event.Oversized:
+		return fault.InvalidArgument("", "it has %d bytes and may have %d: send large bodies as content", size, limit).Message
+	case event.BadID:
+		return "its id is not 32 lowercase hex digits"
+	case event.UnknownType:
+		return "its type is not in this broker's contract"
+	case event.BadPayload:
+		return "its payload does not decode as the message that its type names"
+	case event.Unsigned:
+		return "events of its type, and all gossip, must be signed: set sign"
+	case event.BadAuthor, event.BadSignature:
+		return "its author and signature do not verify"
+	case event.WrongTopic:
+		return "events of its type are not gossiped on this topic"
+	}
+	return string(p)
+}
+
+// validateGossip judges before anything is relayed. What does not hold is held against the peer that relayed it: an honest one
+// checks by the same rules.
+func (p *persona) validateGossip(topic, from string, data []byte) (Verdict, *event.Event) {
+	b := p.broker
+	e, err := b.cfg.Codec.Decode(data)
+	if err != nil {
+		b.obs.Event(0, "in", string(event.Undecodable))
+		b.charge(p, from, conduct.Malformed)
+		return VerdictReject, nil
+	}
+	switch problem := b.rules.CheckGossip(topic, e, len(data)); problem {
+	case event.OK:
+		return VerdictAccept, e
+	case event.UnknownType:
+		b.obs.Event(0, "in", string(problem))
+		b.charge(p, from, conduct.Unknown)
+		return VerdictIgnore, nil
+	case event.BadAuthor, event.BadSignature, event.Unsigned:
+		b.obs.Event(e.Type, "in", string(problem))
+		b.charge(p, from, conduct.Forged)
+	default:
+		b.obs.Event(e.Type, "in", string(problem))
+		b.charge(p, from, conduct.Malformed)
+	}
+	return VerdictReject, nil
+}
+
+func (p *persona) gossip(topic, from string, e *event.Event) {
+	p.broker.obs.Event(e.Type, "in", "gossip")
+	p.broker.inbox.offer(&delivery.Item{Persona: p.name, Sender: from, Topic: topic, Type: e.Type, Value: &arrival{event: e}})
+}

@@ -1,0 +1,137 @@
+// Package app is what the broker does: personas and their hosts, directed events, gossip, and handing events to the services of this
+// node. It knows neither libp2p nor gRPC.
+package app
+
+import (
+	"context"
+	"errors"
+	"io"
+	"time"
+
+	"github.com/shallot-net/shallot/broker/internal/domain/event"
+)
+
+// Codec turns envelopes into bytes and back, and knows the messages in them.
+type Codec interface {
+	event.Codec
+	Encode(e *event.Event) ([]byte, error)
+	// Decode may share the bytes.
+	Decode(b []byte) (*event.Event, error)
+}
+
+// Stream is one stream of directed events between two peers.
+type Stream interface {
+	io.Reader
+	io.Writer
+	// Close ends the stream after what was written.
+	Close() error
+	// Reset ends it at once, both ways.
+	Reset() error
+	SetReadDeadline(t time.Time) error
+}
+
+// Errors of OpenStream and Connect that the caller branches on; everything else may pass when tried again.
+var (
+	ErrNoAddress = errors.New("no connection to the peer, and no address of it is known")
+	ErrPeerID    = errors.New("not a peer id")
+	ErrSelf      = errors.New("the peer is this persona itself")
+)
+
+// Peer is a connected peer.
+type Peer struct {
+	ID        string
+	Addresses []string
+	RTT       time.Duration // 0: not measured
+	Since     time.Time
+	Inbound   bool
+}
+
+// Verdict on gossip, before it is relayed.
+type Verdict uint8
+
+// Verdicts: relay it, say nothing, or refuse it and hold it against the relaying peer.
+const (
+	VerdictAccept Verdict = iota
+	VerdictIgnore
+	VerdictReject
+)
+
+// Handlers are what a host calls. All may be called from many goroutines.
+type Handlers struct {
+	// Stream owns the stream and returns when it is done with it.
+	Stream func(peer string, s Stream)
+	// Validate judges gossip and may return what it has decoded.
+	Validate func(topic, from string, data []byte) (Verdict, *event.Event)
+	// Gossip gets what was accepted on a topic that is joined, own events excluded. It must not block.
+	Gossip func(topic, from string, e *event.Event)
+	// Changed tells of the first connection to a peer, and of the end of the last. It must not block.
+	Changed func(peer string, connected bool)
+}
+
+// Host is a persona's presence on the network. Peers are named by their ids; errors carry no addresses.
+type Host interface {
+	ID() string
+	Addresses() []string
+	// Sign signs with the persona's key.
+	Sign(b []byte) ([]byte, error)
+	// Listen begins to accept connections; before it the host can be given its handlers.
+	Listen() error
+	// Connect returns once a connection stands; addresses are remembered also when it fails.
+	Connect(ctx context.Context, t Target) (peer string, err error)
+	// Remember only keeps the addresses.
+	Remember(t Target) (peer string, err error)
+	Disconnect(peer string) error
+	// Refuse closes the connections to a peer and allows none for a time.
+	Refuse(peer string, d time.Duration)
+	Peers() []Peer
+	Connected(peer string) bool
+	Protect(tag string, peers []string) error
+	// OpenStream dials the peer where there is no connection.
+	OpenStream(ctx context.Context, peer string) (Stream, error)
+	// Join hears a topic until leave is called.
+	Join(topic string) (leave func(), err error)
+	Publish(ctx context.Context, topic string, data []byte) error
+	Close() error
+}
+
+// Target is a peer to be reached: an id, addresses, or both.
+type Target struct {
+	Peer      string
+	Addresses []string
+}
+
+// Network makes hosts.
+type Network interface {
+	// Open makes the host of a persona from its key, an Ed25519 seed. It does not listen yet.
+	Open(persona string, seed []byte, h Handlers) (Host, error)
+}
+
+// Keys keeps personas' keys.
+type Keys interface {
+	// Load returns the seed of a persona's key; os.ErrNotExist when there is none.
+	Load(persona string) (seed []byte, openedAt time.Time, err error)
+	// Create makes a fresh one, durably, or returns the one that is there.
+	Create(persona string) (seed []byte, openedAt time.Time, err error)
+	Remove(persona string) error
+	// List names the personas that have keys, the node's own excluded.
+	List() ([]string, error)
+}
+
+// Observer counts. Labels are never identities.
+type Observer interface {
+	// Event counts directed events and gossip by type, direction (in, out) and outcome.
+	Event(t event.Type, dir, outcome string)
+	// Offence counts what peers did wrong.
+	Offence(name string)
+	// Dropped counts gossip that a group let go.
+	Dropped(topic, why string)
+	// Redelivered and LateAck count the hand-overs that went wrong.
+	Redelivered()
+	LateAck()
+	// StreamReset counts streams that ended badly, by reason.
+	StreamReset(reason string)
+	// AckSeconds observes the time from an event's Send to its acknowledgement.
+	AckSeconds(s float64)
+	// Adjust adds to a gauge: streams_in, streams_out, members, pending_out, pending_in.
+	Adjust(gauge string, by float64)
+}

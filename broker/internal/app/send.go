@@ -1,0 +1,146 @@
+package app
+
+import (
+	"time"
+
+	"google.golang.org/grpc/codes"
+
+	"github.com/shallot-net/shallot/broker/internal/domain/event"
+	"github.com/shallot-net/shallot/broker/internal/domain/frame"
+	"github.com/shallot-net/shallot/kit/fault"
+)
+
+// Bounds of a Send's timeout.
+const (
+	defaultSendTimeout = 10 * time.Second
+	maxSendTimeout     = 2 * time.Minute
+)
+
+// Reasons of a failed Send.
+const (
+	ReasonUnreachable  = "UNREACHABLE"   // never handed over
+	ReasonRejected     = "REJECTED"      // refused by the receiving service
+	ReasonSendTimeout  = "SEND_TIMEOUT"  // handed over and not answered in time
+	ReasonNoSubscriber = "NO_SUBSCRIBER" // no service of the receiving node takes such events now
+	ReasonAckTimeout   = "ACK_TIMEOUT"   // the receiving service did not answer its broker in time
+	ReasonPeerBusy     = "PEER_BUSY"
+	ReasonBacklogFull  = "BACKLOG_FULL" // too much waits for this peer here
+)
+
+// Outgoing is one event for one peer.
+type Outgoing struct {
+	Persona string
+	Peer    string
+	Event   *event.Event
+	Sign    bool
+	Timeout time.Duration // 0: 10 s
+}
+
+// Send hands an event to its peer's queue and returns. done is called once, from any goroutine and maybe before Send returns: with nil when the
+// receiving service has acknowledged the event, else with a fault. It must not block.
+func (b *Broker) Send(o Outgoing, done func(error)) {
+	start := time.Now()
+	p, id, data, err := b.prepare(&o)
+	if err != nil {
+		done(err)
+		return
+	}
+	t := o.Event.Type
+	p.send(o.Peer, id, data, o.Timeout, func(err error) {
+		if err == nil {
+			b.obs.AckSeconds(time.Since(start).Seconds())
+			b.obs.Event(t, "out", "acknowledged")
+		} else {
+			b.obs.Event(t, "out", fault.From(err).Reason)
+		}
+		done(err)
+	})
+}
+
+func (b *Broker) prepare(o *Outgoing) (*persona, event.ID, []byte, error) {
+	p, err := b.persona(o.Persona)
+	if err != nil {
+		return nil, event.ID{}, nil, err
+	}
+	if o.Timeout == 0 {
+		o.Timeout = defaultSendTimeout
+	}
+	if o.Timeout < 0 || o.Timeout > maxSendTimeout {
+		return nil, event.ID{}, nil, fault.InvalidArgument("TIMEOUT_INVALID", "timeout is %v: it must be more than 0 and %v at most", o.Timeout, maxSendTimeout)
+	}
+	e, err := b.outgoing(p, o.Event, o.Sign)
+	if err != nil {
+		return nil, event.ID{}, nil, err
+	}
+	o.Event = e
+	data, err := b.cfg.Codec.Encode(e)
+	if err != nil {
+		return nil, event.ID{}, nil, err
+	}
+	// The receiver checks the same: an event that breaks a rule must not cost this node its standing there. What was just signed here
+	// need not be verified.
+	problem := event.OK
+	switch {
+	case len(data) > event.MaxSize:
+		problem = event.Oversized
+	case !o.Sign:
+		problem = b.rules.CheckDirected(e, len(data))
+	}
+	if problem != event.OK {
+		return nil, event.ID{}, nil, invalidEvent(e, problem, len(data), event.MaxSize)
+	}
+	if o.Peer == p.host.ID() {
+		return nil, event.ID{}, nil, fault.InvalidArgument("PEER_IS_SELF", "the event is for this persona itself: events go to other nodes")
+	}
+	id, _ := event.ParseID(e.ID)
+	return p, id, frame.AppendEvent(make([]byte, 0, len(data)+8), data), nil
+}
+
+// send queues the frame at the peer's sender.
+func (p *persona) send(peer string, id event.ID, data []byte, timeout time.Duration, done func(error)) {
+	for {
+		p.mu.Lock()
+		if p.senders == nil {
+			p.mu.Unlock()
+			done(fault.Unavailable("PERSONA_CLOSED", "the persona was closed"))
+			return
+		}
+		s, ok := p.senders[peer]
+		if !ok {
+			s = newSender(p, peer)
+			p.senders[peer] = s
+		}
+		p.mu.Unlock()
+		if s.enqueue(id, data, timeout, done) {
+			return
+		}
+		p.forgetSender(s) // it ended just now: the next one takes it
+	}
+}
+
+func (p *persona) forgetSender(s *sender) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.senders[s.peer] == s {
+		delete(p.senders, s.peer)
+	}
+}
+
+// outcomeFault is what a Send ends with.
+func outcomeFault(o event.Outcome) error {
+	switch o.Status {
+	case event.Acknowledged:
+		return nil
+	case event.Rejected:
+		return fault.FailedPrecondition(ReasonRejected, "the receiving service refused the event: %s", o.Detail).With("reason", o.Detail)
+	case event.NoSubscriber:
+		return fault.Unavailable(ReasonNoSubscriber, "no service of the receiving node takes events of this type now: try again")
+	case event.TimedOut:
+		return fault.New(codes.DeadlineExceeded, ReasonAckTimeout, "the receiving service did not answer in time: whether it has the event is not known")
+	case event.Busy:
+		return fault.ResourceExhausted(ReasonPeerBusy, "the receiving node has too much to do: try again later")
+	case event.Invalid:
+		return fault.InvalidArgument("INVALID_EVENT", "the receiving broker refused the envelope: %s", o.Detail).With("problem", o.Detail)
+	}
+	return fault.New(codes.Unknown, "OUTCOME_UNKNOWN", "the receiving broker answered with status %d, which this version does not know", o.Status)
+}

@@ -1,0 +1,113 @@
+// Package conduct keeps what is held against each peer. Points fade with time; a peer that collects too many is to be cut off for
+// a while.
+package conduct
+
+import "time"
+
+// Offence is something that a well-behaved node does not do.
+type Offence struct {
+	Name   string
+	Points float64
+	Free   float64 // as many a minute are not held against a peer
+}
+
+// The offences and what they weigh. Honest nodes never send garbage, so two such streams are a mistake and ten are an attack;
+// repeats and unknown types are normal after a broken stream or an upgrade, in moderation.
+var (
+	Garbage     = Offence{Name: "garbage", Points: 20}
+	Forged      = Offence{Name: "forged", Points: 20}
+	Malformed   = Offence{Name: "malformed", Points: 10}
+	Refused     = Offence{Name: "rejected", Points: 2, Free: 10}
+	Repeated    = Offence{Name: "repeated", Points: 0.1, Free: 600}
+	Unknown     = Offence{Name: "unknown_type", Points: 0.1, Free: 600}
+	Overrunning = Offence{Name: "overrun", Points: 5}
+)
+
+// Limits of the ledger.
+const (
+	Limit     = 100.0           // points at which a peer is cut off
+	Fade      = 1.0             // points that fade in a second
+	CutOff    = 2 * time.Minute // how long it is cut off
+	maxPeers  = 4096            // peers remembered
+	freeSpan  = time.Minute     // what Free counts over
+	maxKinds  = 8               // offences counted apart
+	forgetAge = 10 * time.Minute
+)
+
+// Ledger is not safe for concurrent use.
+type Ledger struct {
+	peers map[string]*account
+}
+
+type account struct {
+	points float64
+	at     time.Time
+	since  time.Time // start of the span that free counts
+	free   map[string]float64
+}
+
+// NewLedger makes an empty one.
+func NewLedger() *Ledger { return &Ledger{peers: make(map[string]*account)} }
+
+// Charge holds an offence against a peer and tells whether that was one too many. The account is clean again then: being
+// cut off is the price.
+func (l *Ledger) Charge(peer string, o Offence, now time.Time) (cutOff bool) {
+	a := l.account(peer, now)
+	a.points = max(0, a.points-Fade*now.Sub(a.at).Seconds())
+	a.at = now
+	if o.Free > 0 {
+		if now.Sub(a.since) > freeSpan {
+			a.since = now
+			clear(a.free)
+		}
+		if a.free == nil {
+			a.free = make(map[string]float64, maxKinds)
+		}
+		a.free[o.Name]++
+		if a.free[o.Name] <= o.Free {
+			return false
+		}
+	}
+	a.points += o.Points
+	if a.points < Limit {
+		return false
+	}
+	delete(l.peers, peer)
+	return true
+}
+
+// Points are what is held against a peer now.
+func (l *Ledger) Points(peer string, now time.Time) float64 {
+	a, ok := l.peers[peer]
+	if !ok {
+		return 0
+	}
+	return max(0, a.points-Fade*now.Sub(a.at).Seconds())
+}
+
+func (l *Ledger) account(peer string, now time.Time) *account {
+	if a, ok := l.peers[peer]; ok {
+		return a
+	}
+	if len(l.peers) >= maxPeers {
+		l.forget(now)
+	}
+	a := &account{at: now, since: now}
+	l.peers[peer] = a
+	return a
+}
+
+// forget drops the accounts that have faded, and any one when none has: identities are free, so those who flood the ledger with
+// them must not be able to grow it.
+func (l *Ledger) forget(now time.Time) {
+	var some string
+	for p, a := range l.peers {
+		if now.Sub(a.at) > forgetAge || a.points-Fade*now.Sub(a.at).Seconds() <= 0 {
+			delete(l.peers, p)
+		}
+		some = p
+	}
+	if len(l.peers) >= maxPeers {
+		delete(l.peers, some)
+	}
+}

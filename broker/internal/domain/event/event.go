@@ -1,0 +1,189 @@
+// Package event is the envelope of everything that nodes say to each other, and the rules that it must keep before it is
+// relayed or delivered. What a payload means is nobody's business here.
+package event
+
+import (
+	"crypto/ed25519"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+)
+
+// Limits of an envelope, in bytes as encoded.
+const (
+	MaxSize       = 256 << 10 // directed, attachment included
+	MaxGossipSize = 64 << 10  // every relay pays for it
+	maxAuthor     = 64        // an Ed25519 peer id has 52 characters
+)
+
+// Type says which message a payload is. The numbers are those of shallot.event.v1.EventType.
+type Type int32
+
+// The types that have rules of their own.
+const (
+	Announcement    Type = 1
+	MetricAvailable Type = 2
+	Ping            Type = 12
+	TaskSubmission  Type = 30
+	TaskResult      Type = 55
+	TaskFailure     Type = 56
+)
+
+// Topics that events are gossiped on.
+const (
+	TopicAnnouncements = "announcements"
+	TopicMetrics       = "metrics"
+)
+
+// topics has the one type that each topic carries.
+var topics = map[string]Type{TopicAnnouncements: Announcement, TopicMetrics: MetricAvailable}
+
+// mustSign are the types that a third party must be able to check again, however they travel.
+var mustSign = map[Type]bool{Announcement: true, MetricAvailable: true, TaskSubmission: true, TaskResult: true, TaskFailure: true}
+
+// Topics lists the topics, in a fixed order.
+func Topics() []string { return []string{TopicAnnouncements, TopicMetrics} }
+
+// KnownTopic tells whether events are gossiped under this name.
+func KnownTopic(name string) bool { _, ok := topics[name]; return ok }
+
+// ID is an event's id as bytes; on the envelope it is 32 lowercase hex digits.
+type ID [16]byte
+
+// ParseID reads the envelope's form.
+func ParseID(s string) (ID, bool) {
+	var id ID
+	if len(s) != 2*len(id) {
+		return id, false
+	}
+	for i := range len(s) {
+		if c := s[i]; (c < '0' || c > '9') && (c < 'a' || c > 'f') {
+			return id, false
+		}
+	}
+	_, err := hex.Decode(id[:], []byte(s))
+	return id, err == nil
+}
+
+// Event is an envelope. Its byte slices are shared, and never changed by those who have them.
+type Event struct {
+	ID         string
+	Type       Type
+	Payload    []byte
+	Attachment []byte
+	Author     string
+	Signature  []byte
+}
+
+const signingPrefix = "shallot-event-v1\x00"
+
+// SigningBytes are what a signature of the event is over: prefix | type, 4 bytes big endian | SHA-256 of the payload.
+func (e *Event) SigningBytes() []byte {
+	b := make([]byte, 0, len(signingPrefix)+4+sha256.Size)
+	b = append(b, signingPrefix...)
+	b = binary.BigEndian.AppendUint32(b, uint32(e.Type))
+	sum := sha256.Sum256(e.Payload)
+	return append(b, sum[:]...)
+}
+
+// Problem is why an envelope is refused: UPPER_SNAKE, for counting and for answers.
+type Problem string
+
+// Problems.
+const (
+	OK           Problem = ""
+	Oversized    Problem = "OVERSIZED"
+	Undecodable  Problem = "UNDECODABLE"
+	BadID        Problem = "BAD_ID"
+	UnknownType  Problem = "UNKNOWN_TYPE"
+	BadPayload   Problem = "BAD_PAYLOAD"
+	Unsigned     Problem = "UNSIGNED"
+	BadAuthor    Problem = "BAD_AUTHOR"
+	BadSignature Problem = "BAD_SIGNATURE"
+	WrongTopic   Problem = "WRONG_TOPIC"
+)
+
+// Codec knows the messages.
+type Codec interface {
+	// Known tells whether a type is in the contract that this node was built with.
+	Known(t Type) bool
+	// CheckPayload fails when the bytes do not decode as the message that the type names.
+	CheckPayload(t Type, payload []byte) error
+}
+
+// Keys finds the public key that an author's id holds.
+type Keys interface {
+	PublicKey(author string) (ed25519.PublicKey, error)
+}
+
+// Rules check envelopes.
+type Rules struct {
+	Codec Codec
+	Keys  Keys
+}
+
+// CheckDirected checks an event whose encoding has size bytes; OK or the first problem found, the cheap ones first.
+func (r Rules) CheckDirected(e *Event, size int) Problem {
+	if size > MaxSize {
+		return Oversized
+	}
+	return r.check(e, mustSign[e.Type])
+}
+
+// CheckGossip is CheckDirected for a topic: smaller, of the topic's type, and always signed, for nobody knows who spoke first.
+func (r Rules) CheckGossip(topic string, e *Event, size int) Problem {
+	if size > MaxGossipSize {
+		return Oversized
+	}
+	if r.Codec.Known(e.Type) && topics[topic] != e.Type {
+		return WrongTopic
+	}
+	return r.check(e, true)
+}
+
+// CheckOutgoing is what must hold before an event is signed: the rules that signing cannot mend.
+func (r Rules) CheckOutgoing(e *Event) Problem {
+	if _, ok := ParseID(e.ID); !ok {
+		return BadID
+	}
+	if !r.Codec.Known(e.Type) {
+		return UnknownType
+	}
+	if r.Codec.CheckPayload(e.Type, e.Payload) != nil {
+		return BadPayload
+	}
+	return OK
+}
+
+func (r Rules) check(e *Event, signed bool) Problem {
+	if p := r.CheckOutgoing(e); p != OK {
+		return p
+	}
+	if len(e.Signature) == 0 {
+		if e.Author != "" {
+			return BadSignature // a claim without proof
+		}
+		if signed {
+			return Unsigned
+		}
+		return OK
+	}
+	return r.verify(e)
+}
+
+func (r Rules) verify(e *Event) Problem {
+	if len(e.Signature) != ed25519.SignatureSize {
+		return BadSignature
+	}
+	if e.Author == "" || len(e.Author) > maxAuthor {
+		return BadAuthor
+	}
+	key, err := r.Keys.PublicKey(e.Author)
+	if err != nil || len(key) != ed25519.PublicKeySize {
+		return BadAuthor
+	}
+	if !ed25519.Verify(key, e.SigningBytes(), e.Signature) {
+		return BadSignature
+	}
+	return OK
+}
