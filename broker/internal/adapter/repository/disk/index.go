@@ -1,0 +1,106 @@
+package disk
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/syndtr/goleveldb/leveldb"
+	lerrors "github.com/syndtr/goleveldb/leveldb/errors"
+	"github.com/syndtr/goleveldb/leveldb/filter"
+	"github.com/syndtr/goleveldb/leveldb/opt"
+	"github.com/syndtr/goleveldb/leveldb/storage"
+
+	"github.com/shallot-net/shallot/broker/internal/domain/content"
+)
+
+// Keys of the index: a block's place by its multihash; a pin's end by content and owner, and again by owner and content.
+const (
+	prefixBlock   = "b"
+	prefixPin     = "p"
+	prefixOwner   = "o"
+	keyGeneration = "mgeneration"
+)
+
+func pinKey(p content.Pin) []byte   { return []byte(prefixPin + p.CID + "\x00" + p.Owner) }
+func ownerKey(p content.Pin) []byte { return []byte(prefixOwner + p.Owner + "\x00" + p.CID) }
+
+func pinValue(p content.Pin) []byte {
+	var ms int64
+	if !p.ExpiresAt.IsZero() {
+		ms = p.ExpiresAt.UnixMilli()
+	}
+	return binary.BigEndian.AppendUint64(nil, uint64(ms))
+}
+
+func decodePin(key, value []byte) (content.Pin, error) {
+	if len(key) == 0 || len(value) != 8 {
+		return content.Pin{}, errors.New("a pin in the index cannot be read")
+	}
+	a, b, ok := strings.Cut(string(key[1:]), "\x00")
+	if !ok {
+		return content.Pin{}, errors.New("a pin in the index has no owner")
+	}
+	p := content.Pin{CID: a, Owner: b}
+	if string(key[:1]) == prefixOwner {
+		p.CID, p.Owner = b, a
+	}
+	if ms := int64(binary.BigEndian.Uint64(value)); ms != 0 {
+		p.ExpiresAt = time.UnixMilli(ms)
+	}
+	return p, nil
+}
+
+// indexOptions keep the index small in memory: its entries are about a hundred bytes, and blocks are not in it.
+func indexOptions(create bool) *opt.Options {
+	return &opt.Options{
+		ErrorIfMissing:         !create,
+		WriteBuffer:            1 << 20,
+		BlockCacheCapacity:     1 << 20,
+		OpenFilesCacheCapacity: 32,
+		Filter:                 filter.NewBloomFilter(10), // most look-ups of new blocks find nothing
+		Compression:            opt.NoCompression,         // hashes do not compress
+		DisableSeeksCompaction: true,
+		DisableBufferPool:      true,
+		Strict:                 opt.DefaultStrict,
+	}
+}
+
+func openIndex(dir string, create bool) (*leveldb.DB, storage.Storage, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, nil, err
+	}
+	st, err := storage.OpenFile(dir, false)
+	if err != nil {
+		return nil, nil, err
+	}
+	db, err := leveldb.Open(st, indexOptions(create))
+	if err != nil {
+		_ = st.Close()
+		return nil, nil, err
+	}
+	return db, st, nil
+}
+
+func isTorn(err error) bool {
+	return lerrors.IsCorrupted(err) || errors.Is(err, os.ErrNotExist)
+}
+
+func generationValue(g uint64) []byte { return binary.BigEndian.AppendUint64(nil, g) }
+
+func readGeneration(db *leveldb.DB) (uint64, error) {
+	v, err := db.Get([]byte(keyGeneration), nil)
+	if errors.Is(err, leveldb.ErrNotFound) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	if len(v) != 8 {
+		return 0, fmt.Errorf("the generation has %d bytes instead of 8", len(v))
+	}
+	return binary.BigEndian.Uint64(v), nil
+}

@@ -1,0 +1,510 @@
+package disk
+
+import (
+	"bytes"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/syndtr/goleveldb/leveldb"
+	"github.com/syndtr/goleveldb/leveldb/opt"
+	"github.com/syndtr/goleveldb/leveldb/storage"
+	"github.com/syndtr/goleveldb/leveldb/util"
+
+	app "github.com/shallot-net/shallot/broker/internal/app/content"
+	"github.com/shallot-net/shallot/broker/internal/domain/content"
+	"github.com/shallot-net/shallot/kit/logging"
+)
+
+// Config says where a store is; only Dir is required.
+type Config struct {
+	Dir      string
+	Log      *slog.Logger
+	PackSize int64  // bytes at which the next pack is begun; default 128 MiB
+	Reserve  uint64 // bytes of the disk that are left free; default 32 MiB
+	FS       FS     // default: the operating system's
+}
+
+// Store implements app.Store.
+type Store struct {
+	cfg   Config
+	index string
+	packs *packs
+	room  room
+
+	// mu is held for reading by every change, so that a collection, which holds it for writing while it removes, sees none half done.
+	mu     sync.RWMutex
+	db     *leveldb.DB
+	st     storage.Storage
+	broken error // the index refused a write; it is opened again when there is space
+	closed bool
+
+	genMu sync.Mutex
+	gen   uint64
+	holds map[*hold]struct{}
+}
+
+type hold struct{ gen uint64 }
+
+var _ app.Store = (*Store)(nil)
+
+// Open opens or makes the store. *content.TornError names what cannot be read; a store that another process has open is no
+// torn one.
+func Open(cfg Config) (*Store, error) {
+	if cfg.PackSize <= 0 {
+		cfg.PackSize = 128 << 20
+	}
+	if cfg.Reserve == 0 {
+		cfg.Reserve = 32 << 20
+	}
+	if cfg.FS == nil {
+		cfg.FS = osFS{}
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	s := &Store{cfg: cfg, index: filepath.Join(cfg.Dir, "index"), holds: make(map[*hold]struct{})}
+	packDir := filepath.Join(cfg.Dir, "packs")
+	if err := os.MkdirAll(packDir, 0o700); err != nil {
+		return nil, fmt.Errorf("make the content store %s: %w", cfg.Dir, err)
+	}
+	// Packs without an index are a store whose index was lost: making an empty one would hide that.
+	entries, err := cfg.FS.ReadDir(packDir)
+	if err != nil {
+		return nil, fmt.Errorf("open the content store %s: %w", cfg.Dir, err)
+	}
+	if err := s.openDB(len(entries) == 0); err != nil {
+		return nil, err
+	}
+	if s.packs, err = openPacks(packDir, cfg.FS, cfg.PackSize); err != nil {
+		_ = s.closeDB()
+		return nil, fmt.Errorf("open the content store %s: %w", cfg.Dir, err)
+	}
+	s.room = room{fsys: cfg.FS, dir: cfg.Dir, reserve: cfg.Reserve}
+	return s, nil
+}
+
+func (s *Store) openDB(create bool) error {
+	db, st, err := openIndex(s.index, create)
+	switch {
+	case err == nil:
+	case errors.Is(err, syscall.EAGAIN), errors.Is(err, storage.ErrLocked):
+		return fmt.Errorf("the content store %s is in use by another process: stop it, or use another home: %w", s.cfg.Dir, err)
+	case isTorn(err):
+		return &content.TornError{Path: s.index, Err: err}
+	default:
+		return fmt.Errorf("open the content index %s: %w", s.index, err)
+	}
+	s.db, s.st = db, st
+	gen, err := readGeneration(db)
+	if err == nil {
+		gen = max(gen, s.gen) + 1
+		err = db.Put([]byte(keyGeneration), generationValue(gen), nil)
+	}
+	if err != nil {
+		_ = s.closeDB()
+		return &content.TornError{Path: s.index, Err: err}
+	}
+	s.gen = gen
+	return nil
+}
+
+func (s *Store) closeDB() error { return errors.Join(s.db.Close(), s.st.Close()) }
+
+// Close makes everything durable and ends. Calls that come later fail with content.ErrClosed.
+func (s *Store) Close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return nil
+	}
+	s.closed = true
+	return errors.Join(s.packs.close(), s.closeDB())
+}
+
+// Used is the bytes that packs take.
+func (s *Store) Used() int64 { return s.packs.used() }
+
+func (s *Store) generation() uint64 {
+	s.genMu.Lock()
+	defer s.genMu.Unlock()
+	return s.gen
+}
+
+// Hold implements app.Store.
+func (s *Store) Hold() func() {
+	s.genMu.Lock()
+	defer s.genMu.Unlock()
+	h := &hold{s.gen}
+	s.holds[h] = struct{}{}
+	return func() {
+		s.genMu.Lock()
+		defer s.genMu.Unlock()
+		delete(s.holds, h)
+	}
+}
+
+// lookup finds a block's place; the caller holds mu.
+func (s *Store) lookup(key string) (place, error) {
+	if s.closed {
+		return place{}, content.ErrClosed
+	}
+	v, err := s.db.Get([]byte(prefixBlock+key), nil)
+	if errors.Is(err, leveldb.ErrNotFound) {
+		return place{}, content.ErrNotFound
+	}
+	if err != nil {
+		return place{}, s.readFailed(err)
+	}
+	at, err := decodePlace(v)
+	if err != nil {
+		return place{}, &content.TornError{Path: s.index, Err: err}
+	}
+	return at, nil
+}
+
+func (s *Store) readFailed(err error) error {
+	if isTorn(err) {
+		return &content.TornError{Path: s.index, Err: err}
+	}
+	return fmt.Errorf("read the content index %s: %w", s.index, err)
+}
+
+// Get implements app.Store.
+func (s *Store) Get(key string) ([]byte, error) {
+	var last place
+	for {
+		s.mu.RLock()
+		at, err := s.lookup(key)
+		s.mu.RUnlock()
+		if err != nil {
+			return nil, err
+		}
+		b, err := s.readChecked(key, at)
+		// A collection may have moved the block since: then its place is another one now.
+		if errors.Is(err, content.ErrNotFound) && at != last {
+			last = at
+			continue
+		}
+		return b, err
+	}
+}
+
+func (s *Store) readChecked(key string, at place) ([]byte, error) {
+	if at.size > content.MaxBlock {
+		return nil, &content.CorruptError{Key: key, Path: s.packs.path(at.pack)}
+	}
+	b := make([]byte, at.size)
+	if err := s.packs.read(at, b); err != nil {
+		if errors.Is(err, content.ErrNotFound) {
+			return nil, err
+		}
+		return nil, fmt.Errorf("read %s: %w", s.packs.path(at.pack), err)
+	}
+	if matches(key, b) {
+		return b, nil
+	}
+	if !s.packs.holds(key, at) {
+		return nil, content.ErrNotFound // it was never durable, and a power cut took it
+	}
+	return nil, &content.CorruptError{Key: key, Path: s.packs.path(at.pack)}
+}
+
+// Size implements app.Store.
+func (s *Store) Size(key string) (int, error) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	at, err := s.lookup(key)
+	return int(at.size), err
+}
+
+// Commit implements app.Store.
+func (s *Store) Commit(c app.Change) error {
+	if err := s.heal(); err != nil {
+		return err
+	}
+	// A pin that is lifted only if it has not been renewed is compared and removed alone.
+	if conditional(c.Unpins) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+	} else {
+		s.mu.RLock()
+		defer s.mu.RUnlock()
+	}
+	if s.closed {
+		return content.ErrClosed
+	}
+	batch := new(leveldb.Batch)
+	if err := s.writeBlocks(c.Blocks, batch); err != nil {
+		return s.writeFailed(err)
+	}
+	for _, p := range c.Pins {
+		v := pinValue(p)
+		batch.Put(pinKey(p), v)
+		batch.Put(ownerKey(p), v)
+	}
+	for _, p := range c.Unpins {
+		if !p.ExpiresAt.IsZero() {
+			v, err := s.db.Get(pinKey(p), nil)
+			if errors.Is(err, leveldb.ErrNotFound) || err == nil && !bytes.Equal(v, pinValue(p)) {
+				continue
+			}
+			if err != nil {
+				return s.readFailed(err)
+			}
+		}
+		batch.Delete(pinKey(p))
+		batch.Delete(ownerKey(p))
+	}
+	if c.Durable {
+		if err := s.packs.sync(); err != nil {
+			return s.writeFailed(err)
+		}
+	}
+	return s.writeIndex(batch, c.Durable)
+}
+
+func conditional(unpins []content.Pin) bool {
+	for _, p := range unpins {
+		if !p.ExpiresAt.IsZero() {
+			return true
+		}
+	}
+	return false
+}
+
+// writeIndex is the moment at which a change happens. The caller holds mu.
+func (s *Store) writeIndex(batch *leveldb.Batch, durable bool) error {
+	if batch.Len() == 0 && !durable {
+		return nil
+	}
+	if batch.Len() == 0 { // a sync of what was written before needs something to carry it
+		batch.Put([]byte(keyGeneration), generationValue(s.generation()))
+	}
+	if err := s.db.Write(batch, &opt.WriteOptions{Sync: durable}); err != nil {
+		s.genMu.Lock()
+		s.broken = err
+		s.genMu.Unlock()
+		return s.writeFailed(fmt.Errorf("write the index %s: %w", s.index, err))
+	}
+	return nil
+}
+
+// writeBlocks appends what is not there and gives all of it to the current generation.
+func (s *Store) writeBlocks(blocks []app.Block, batch *leveldb.Batch) error {
+	if len(blocks) == 0 {
+		return nil
+	}
+	gen := s.generation()
+	fresh := make([]namedBlock, 0, len(blocks))
+	total := 0
+	for _, b := range blocks {
+		if len(b.Data) > content.MaxBlock {
+			return &content.InvalidError{Field: "block", Value: fmt.Sprintf("%d bytes", len(b.Data)), Why: "it is larger than peers take"}
+		}
+		// Small ones are written blindly: that costs less than to look, and mends what may be damaged.
+		if len(b.Data) > smallData {
+			if at, err := s.lookup(b.Key); err == nil {
+				if _, err := s.readChecked(b.Key, at); err == nil {
+					at.gen = gen
+					batch.Put([]byte(prefixBlock+b.Key), at.encode())
+					continue
+				}
+			}
+		}
+		fresh = append(fresh, namedBlock{b.Key, b.Data})
+		total += len(b.Data)
+	}
+	if len(fresh) == 0 {
+		return nil
+	}
+	if err := s.room.check(total); err != nil {
+		return err
+	}
+	p, err := s.packs.take()
+	if err != nil {
+		return err
+	}
+	places, err := s.packs.append(p, fresh)
+	s.packs.give(p)
+	if err != nil {
+		return err
+	}
+	for i, at := range places {
+		at.gen = gen
+		batch.Put([]byte(prefixBlock+fresh[i].key), at.encode())
+	}
+	return nil
+}
+
+// Touch implements app.Store.
+func (s *Store) Touch(keys []string) (missing []string, err error) {
+	if err := s.heal(); err != nil {
+		return nil, err
+	}
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	gen := s.generation()
+	batch := new(leveldb.Batch)
+	for _, key := range keys {
+		at, err := s.lookup(key)
+		if errors.Is(err, content.ErrNotFound) {
+			missing = append(missing, key)
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		if at.gen == gen {
+			continue
+		}
+		at.gen = gen
+		batch.Put([]byte(prefixBlock+key), at.encode())
+	}
+	return missing, s.writeIndex(batch, false)
+}
+
+// writeFailed says what a failed write means to the caller.
+func (s *Store) writeFailed(err error) error {
+	var full *content.FullError
+	switch {
+	case err == nil || errors.As(err, &full) || errors.Is(err, content.ErrClosed):
+		return err
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT), errors.Is(err, syscall.EFBIG):
+		return &content.FullError{Path: s.cfg.Dir, Err: err}
+	case isTorn(err):
+		return &content.TornError{Path: s.index, Err: err}
+	}
+	return err
+}
+
+// heal opens the index again after it refused a write: LevelDB's journal takes nothing more after an error, though what it
+// has can still be read. It is not tried before there is space.
+func (s *Store) heal() error {
+	s.genMu.Lock()
+	broken := s.broken
+	s.genMu.Unlock()
+	if broken == nil {
+		return nil
+	}
+	s.room.forget()
+	if err := s.room.check(4 << 20); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.broken == nil || s.closed {
+		return nil
+	}
+	if err := s.closeDB(); err != nil {
+		s.cfg.Log.Warn("closing the content index after a failed write", logging.Err(err))
+	}
+	if err := s.openDB(false); err != nil {
+		return s.writeFailed(err)
+	}
+	s.genMu.Lock()
+	s.broken = nil
+	s.genMu.Unlock()
+	s.cfg.Log.Info("the content index was opened again after a failed write")
+	return nil
+}
+
+// Pins implements app.Store.
+func (s *Store) Pins(cid, owner, cursor string, limit int) (pins []content.Pin, next string, err error) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if s.closed {
+		return nil, "", content.ErrClosed
+	}
+	var prefix []byte
+	switch {
+	case cid != "" && owner != "":
+		prefix = pinKey(content.Pin{CID: cid, Owner: owner})
+	case cid != "":
+		prefix = []byte(prefixPin + cid + "\x00")
+	case owner != "":
+		prefix = []byte(prefixOwner + owner + "\x00")
+	default:
+		prefix = []byte(prefixPin)
+	}
+	r := util.BytesPrefix(prefix)
+	if cursor != "" {
+		after, err := base64.RawURLEncoding.DecodeString(cursor)
+		if err != nil || !bytes.HasPrefix(after, prefix) {
+			return nil, "", &content.InvalidError{Field: "page token", Value: cursor, Why: "it is not one that this list returned"}
+		}
+		r.Start = append(after, 0)
+	}
+	it := s.db.NewIterator(r, nil)
+	defer it.Release()
+	for it.Next() {
+		if cid != "" && owner != "" && !bytes.Equal(it.Key(), prefix) {
+			break
+		}
+		if len(pins) == limit {
+			next = base64.RawURLEncoding.EncodeToString(lastKey(pins[limit-1], prefix))
+			break
+		}
+		p, err := decodePin(it.Key(), it.Value())
+		if err != nil {
+			return nil, "", &content.TornError{Path: s.index, Err: err}
+		}
+		pins = append(pins, p)
+	}
+	if err := it.Error(); err != nil {
+		return nil, "", s.readFailed(err)
+	}
+	return pins, next, nil
+}
+
+func lastKey(p content.Pin, prefix []byte) []byte {
+	if string(prefix[:1]) == prefixOwner {
+		return ownerKey(p)
+	}
+	return pinKey(p)
+}
+
+// room refuses writes before the disk is so full that the index itself could not be written. It looks seldom: looking costs as much
+// as a small write.
+type room struct {
+	fsys    FS
+	dir     string
+	reserve uint64
+
+	mu     sync.Mutex
+	left   int64
+	looked time.Time
+}
+
+func (r *room) check(n int) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.left -= int64(n)
+	if r.left > 0 && time.Since(r.looked) < time.Second {
+		return nil
+	}
+	free, err := r.fsys.Free(r.dir)
+	if err != nil {
+		return err
+	}
+	r.looked = time.Now()
+	if free < r.reserve+uint64(n) {
+		r.left = 0
+		return &content.FullError{Path: r.dir, Err: fmt.Errorf("%d MiB are free, and %d MiB are left to others", free>>20, r.reserve>>20)}
+	}
+	// Others write too: trust a part of it only, and for a second.
+	r.left = int64(min((free-r.reserve)/2, 64<<20))
+	return nil
+}
+
+func (r *room) forget() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.left = 0
+}

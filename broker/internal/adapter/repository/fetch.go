@@ -1,0 +1,328 @@
+package repository
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/ipfs/boxo/exchange"
+	"github.com/ipfs/boxo/ipld/merkledag"
+	blocks "github.com/ipfs/go-block-format"
+	"github.com/ipfs/go-cid"
+	ipld "github.com/ipfs/go-ipld-format"
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	app "github.com/shallot-net/shallot/broker/internal/app/content"
+	"github.com/shallot-net/shallot/broker/internal/domain/content"
+	"github.com/shallot-net/shallot/kit/fault"
+	"github.com/shallot-net/shallot/kit/logging"
+)
+
+// Source says where content may come from. The zero value is the node's own persona, asking whoever is connected.
+type Source struct {
+	Persona string
+	Peers   []string // asked first
+	Local   bool     // the disk only
+}
+
+const (
+	maxFromPeers   = 32
+	connectTimeout = 15 * time.Second
+	window         = 32 // blocks asked for at once
+)
+
+// fetcher gives the blocks of one request: from disk, and otherwise from peers, by one bitswap session that begins with the first miss.
+type fetcher struct {
+	s     *Store
+	src   Source
+	peers []peer.ID
+	root  cid.Cid
+
+	ctx    context.Context
+	cancel context.CancelCauseFunc
+	stall  *time.Timer
+
+	mu      sync.Mutex
+	session exchange.Fetcher
+	ex      exchange.Interface
+	failed  error
+}
+
+var _ ipld.NodeGetter = (*fetcher)(nil)
+
+// newFetcher checks the source. stop ends the session.
+func (s *Store) newFetcher(ctx context.Context, root cid.Cid, src Source) (f *fetcher, stop func(), err error) {
+	f = &fetcher{s: s, src: src, root: root}
+	if len(src.Peers) > maxFromPeers {
+		return nil, nil, fault.InvalidArgument("INVALID_ARGUMENT", "%d peers are named, and %d may be", len(src.Peers), maxFromPeers)
+	}
+	for _, p := range src.Peers {
+		id, err := peer.Decode(p)
+		if err != nil {
+			return nil, nil, fault.InvalidArgument("PEER_INVALID", "%q is not a peer id", p).Because(err)
+		}
+		f.peers = append(f.peers, id)
+	}
+	f.ctx, f.cancel = context.WithCancelCause(ctx)
+	unhook := context.AfterFunc(s.ctx, func() { f.cancel(context.Cause(s.ctx)) })
+	return f, func() {
+		unhook()
+		f.cancel(context.Canceled)
+	}, nil
+}
+
+// cause is err, or why the request was ended.
+func (f *fetcher) cause(err error) error {
+	if f.ctx.Err() != nil {
+		return context.Cause(f.ctx)
+	}
+	return err
+}
+
+func (f *fetcher) online() (exchange.Fetcher, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.session != nil || f.failed != nil {
+		return f.session, f.failed
+	}
+	f.session, f.ex, f.failed = f.begin()
+	return f.session, f.failed
+}
+
+func (f *fetcher) begin() (exchange.Fetcher, exchange.Interface, error) {
+	if f.src.Local {
+		return nil, nil, content.ErrNotFound
+	}
+	p, err := f.s.persona(f.src.Persona)
+	if err != nil {
+		return nil, nil, err
+	}
+	f.connect(p)
+	if err := f.ctx.Err(); err != nil {
+		return nil, nil, f.cause(err)
+	}
+	if f.s.cfg.Routing == nil && len(p.host.Network().Peers()) == 0 {
+		if len(f.peers) > 0 {
+			return nil, nil, fault.Unavailable(ReasonUnreachable, "the content %s is not here, and none of the %d peers named for it can be reached", f.root, len(f.peers))
+		}
+		return nil, nil, fault.NotFound(ReasonNotFound, "the content %s is not here, and no peer is connected to ask: name one that has it", f.root)
+	}
+	return p.bitswap.NewSession(f.ctx), p.bitswap, nil
+}
+
+// connect returns when one of the named peers is connected, or none can be.
+func (f *fetcher) connect(p *persona) {
+	h := p.host
+	var dial []peer.ID
+	for _, id := range f.peers {
+		if id == h.ID() {
+			continue
+		}
+		if h.Network().Connectedness(id) == network.Connected {
+			return // the others are dialled when this one fails: by the caller, who names them again
+		}
+		dial = append(dial, id)
+	}
+	if len(dial) == 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(f.ctx, connectTimeout)
+	outcomes := make(chan error, len(dial))
+	for _, id := range dial {
+		go func() { outcomes <- h.Connect(ctx, peer.AddrInfo{ID: id}) }()
+	}
+	// Those that come later are welcome too: bitswap asks everybody who is connected.
+	for range dial {
+		err := <-outcomes
+		if err == nil {
+			context.AfterFunc(f.ctx, cancel)
+			return
+		}
+		f.s.log.Debug("connecting to a peer named for content", logging.Err(err))
+	}
+	cancel()
+}
+
+// progress puts off the end for want of blocks.
+func (f *fetcher) progress() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.stall == nil {
+		f.stall = time.AfterFunc(f.s.cfg.StallTimeout, func() {
+			f.cancel(fault.Unavailable(ReasonUnreachable, "no peer gave a block of %s within %s: name one that has it, or try again", f.root, f.s.cfg.StallTimeout))
+		})
+		return
+	}
+	f.stall.Reset(f.s.cfg.StallTimeout)
+}
+
+func (f *fetcher) rest() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.stall != nil {
+		f.stall.Stop()
+	}
+}
+
+// local reads a block from disk.
+func (f *fetcher) local(c cid.Cid) ([]byte, error) {
+	if data, ok := identity(c); ok {
+		return data, nil
+	}
+	data, err := f.s.blocks.Get(keyOf(c))
+	if err != nil {
+		f.s.metrics.readFailed(err)
+	}
+	return data, err
+}
+
+// remote fetches blocks, stores them, and gives each to each, in any order. They are few: a window.
+func (f *fetcher) remote(cids []cid.Cid, each func(cid.Cid, []byte) error) error {
+	session, err := f.online()
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(f.ctx)
+	defer cancel()
+	f.progress()
+	defer f.rest()
+	got, err := session.GetBlocks(ctx, cids)
+	if err != nil {
+		return f.cause(err)
+	}
+	left := len(cids)
+	for b := range got {
+		f.progress()
+		if err := f.keep(b); err != nil {
+			return err
+		}
+		left--
+		if err := each(b.Cid(), b.RawData()); err != nil {
+			return err
+		}
+	}
+	if left > 0 {
+		return f.cause(fault.Unavailable(ReasonUnreachable, "%d blocks of %s did not come", left, f.root))
+	}
+	return nil
+}
+
+func (f *fetcher) keep(b blocks.Block) error {
+	data := b.RawData()
+	if err := f.s.blocks.Commit(app.Change{Blocks: []app.Block{{Key: keyOf(b.Cid()), Data: data}}}); err != nil {
+		return err
+	}
+	f.s.metrics.flow("fetched", 1, len(data))
+	f.s.metrics.written.Add(int64(len(data)))
+	return f.ex.NotifyNewBlocks(f.ctx, b)
+}
+
+func decode(c cid.Cid, data []byte) (ipld.Node, error) {
+	b, err := blocks.NewBlockWithCid(data, c)
+	if err != nil {
+		return nil, err
+	}
+	if c.Type() == cid.Raw {
+		return merkledag.NewRawNodeWPrefix(data, c.Prefix())
+	}
+	n, err := merkledag.DecodeProtobufBlock(b)
+	if err != nil {
+		return nil, fault.InvalidArgument(ReasonMalformed, "the block %s cannot be read as a node of a file or directory", c).Because(err)
+	}
+	return n, nil
+}
+
+// bytes returns one block, from wherever it is to be had. A damaged one is fetched again where that is allowed.
+func (f *fetcher) bytes(c cid.Cid) (data []byte, err error) {
+	if err := checkCID(c); err != nil {
+		return nil, fault.InvalidArgument("CID_UNSUPPORTED", "%s has a link to %s, which cannot be used: %s", f.root, c, err)
+	}
+	data, err = f.local(c)
+	var corrupt *content.CorruptError
+	if err == nil || !errors.Is(err, content.ErrNotFound) && !errors.As(err, &corrupt) {
+		return data, err
+	}
+	disk := err
+	err = f.remote([]cid.Cid{c}, func(_ cid.Cid, b []byte) error { data = b; return nil })
+	if err != nil && corrupt != nil && f.ctx.Err() == nil {
+		return nil, disk // that it is damaged says more than that nobody else has it
+	}
+	return data, err
+}
+
+// Get is part of ipld.NodeGetter.
+func (f *fetcher) Get(_ context.Context, c cid.Cid) (ipld.Node, error) {
+	data, err := f.bytes(c)
+	if err != nil {
+		return nil, err
+	}
+	return decode(c, data)
+}
+
+// GetMany is part of ipld.NodeGetter: nodes come in any order, a failure comes last.
+func (f *fetcher) GetMany(ctx context.Context, cids []cid.Cid) <-chan *ipld.NodeOption {
+	out := make(chan *ipld.NodeOption, len(cids)+1)
+	go func() {
+		defer close(out)
+		give := func(c cid.Cid, data []byte) error {
+			n, err := decode(c, data)
+			if err == nil {
+				out <- &ipld.NodeOption{Node: n}
+			}
+			return err
+		}
+		if err := f.many(ctx, cids, give); err != nil {
+			out <- &ipld.NodeOption{Err: err}
+		}
+	}()
+	return out
+}
+
+// many gives each of the blocks, those on disk first.
+func (f *fetcher) many(ctx context.Context, cids []cid.Cid, give func(cid.Cid, []byte) error) error {
+	var misses []cid.Cid
+	var damaged error
+	asked := make(map[cid.Cid]struct{}, len(cids))
+	for _, c := range cids {
+		if _, ok := asked[c]; ok {
+			continue
+		}
+		asked[c] = struct{}{}
+		if err := checkCID(c); err != nil {
+			return fault.InvalidArgument("CID_UNSUPPORTED", "%s has a link to %s, which cannot be used: %s", f.root, c, err)
+		}
+		data, err := f.local(c)
+		var corrupt *content.CorruptError
+		switch {
+		case err == nil:
+			if err := give(c, data); err != nil {
+				return err
+			}
+		case errors.As(err, &corrupt):
+			damaged, misses = err, append(misses, c)
+		case errors.Is(err, content.ErrNotFound):
+			misses = append(misses, c)
+		default:
+			return err
+		}
+		if ctx.Err() != nil {
+			return f.cause(ctx.Err())
+		}
+	}
+	for len(misses) > 0 {
+		n := min(len(misses), window)
+		if err := f.remote(misses[:n], give); err != nil {
+			if damaged != nil && f.ctx.Err() == nil {
+				return damaged
+			}
+			return err
+		}
+		misses = misses[n:]
+	}
+	return nil
+}
+
+func sizeText(n int) string { return fmt.Sprintf("%d bytes", n) }

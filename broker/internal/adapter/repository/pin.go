@@ -1,0 +1,186 @@
+package repository
+
+import (
+	"context"
+
+	"github.com/ipfs/go-cid"
+
+	app "github.com/shallot-net/shallot/broker/internal/app/content"
+	"github.com/shallot-net/shallot/broker/internal/domain/content"
+	"github.com/shallot-net/shallot/kit/fault"
+)
+
+// linksOf reads one inner node for a collection.
+func linksOf(text string, read func(string) ([]byte, error)) (app.Node, error) {
+	c, err := cid.Decode(text)
+	if err != nil {
+		return app.Node{}, err
+	}
+	n := app.Node{Key: keyOf(c)}
+	if c.Type() == cid.Raw {
+		return n, nil
+	}
+	if _, ok := identity(c); ok {
+		return n, nil
+	}
+	data, err := read(n.Key)
+	if err != nil {
+		return n, err
+	}
+	err = eachLink(c, data, func(child cid.Cid) error {
+		switch {
+		case child.Type() == cid.Raw:
+			n.Leaves = append(n.Leaves, keyOf(child))
+		default:
+			n.Inner = append(n.Inner, canonical(child).String())
+		}
+		return nil
+	})
+	return n, err
+}
+
+func eachLink(c cid.Cid, data []byte, f func(cid.Cid) error) error {
+	if c.Type() == cid.Raw {
+		return nil
+	}
+	n, err := decode(c, data)
+	if err != nil {
+		return err
+	}
+	for _, l := range n.Links() {
+		if err := checkCID(l.Cid); err != nil {
+			return fault.InvalidArgument("CID_UNSUPPORTED", "%s has a link to %s, which cannot be used: %s", c, l.Cid, err)
+		}
+		if err := f(l.Cid); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Pin keeps a DAG for an owner; it returns when all of it is on disk, durably. size is the file's, or that of a directory's
+// own nodes.
+func (s *Store) Pin(ctx context.Context, text string, pin PinFor, src Source) (size uint64, err error) {
+	defer func() { s.metrics.done("pin", err) }()
+	c, err := parseCID(text)
+	if err != nil {
+		return 0, err
+	}
+	p, err := content.NewPin(c.String(), pin.Owner, pin.Keep, s.cfg.Now())
+	if err != nil {
+		return 0, toFault(err, c)
+	}
+	release := s.blocks.Hold()
+	defer release()
+	f, stop, err := s.newFetcher(ctx, c, src)
+	if err != nil {
+		return 0, err
+	}
+	defer stop()
+	all := &walk{f: f}
+	if err := all.run(c); err != nil {
+		return 0, toFault(f.cause(err), c)
+	}
+	root, err := f.Get(ctx, c)
+	if err != nil {
+		return 0, toFault(f.cause(err), c)
+	}
+	kind, size, err := describe(root)
+	if err != nil {
+		return 0, malformed(c, err)
+	}
+	if kind == kindDirectory {
+		size = all.inner
+	}
+	if err := s.blocks.Commit(app.Change{Pins: []content.Pin{p}, Durable: true}); err != nil {
+		return 0, toFault(err, c)
+	}
+	s.metrics.pins.WithLabelValues("added").Inc()
+	return size, nil
+}
+
+// Unpin lifts an owner's pins. All of them, or none.
+func (s *Store) Unpin(owner string, texts []string) (err error) {
+	defer func() { s.metrics.done("unpin", err) }()
+	if err := content.CheckOwner(owner); err != nil {
+		return toFault(err, cid.Undef)
+	}
+	change := app.Change{Unpins: make([]content.Pin, 0, len(texts))}
+	for _, text := range texts {
+		c, err := parseCID(text)
+		if err != nil {
+			return err
+		}
+		change.Unpins = append(change.Unpins, content.Pin{CID: c.String(), Owner: owner})
+	}
+	if err := s.blocks.Commit(change); err != nil {
+		return toFault(err, cid.Undef)
+	}
+	s.metrics.pins.WithLabelValues("lifted").Add(float64(len(texts)))
+	return nil
+}
+
+// Pins lists an owner's pins, or all, that have not ended. A page may be shorter than limit before the end.
+func (s *Store) Pins(owner, cursor string, limit int) (pins []content.Pin, next string, err error) {
+	all, next, err := s.blocks.Pins("", owner, cursor, limit)
+	if err != nil {
+		return nil, "", toFault(err, cid.Undef)
+	}
+	now := s.cfg.Now()
+	for _, p := range all {
+		if !p.Expired(now) {
+			pins = append(pins, p)
+		}
+	}
+	return pins, next, nil
+}
+
+// Stat is what is known of content.
+type Stat struct {
+	CID    string
+	Kind   string
+	Size   uint64
+	Blocks uint64
+	Local  bool
+	Pins   []content.Pin
+}
+
+const maxStatPins = 100
+
+// Stat looks at content; at most its root is fetched.
+func (s *Store) Stat(ctx context.Context, text string, src Source) (st Stat, err error) {
+	defer func() { s.metrics.done("stat", err) }()
+	c, err := parseCID(text)
+	if err != nil {
+		return st, err
+	}
+	f, stop, err := s.newFetcher(ctx, c, src)
+	if err != nil {
+		return st, err
+	}
+	defer stop()
+	root, err := f.Get(ctx, c)
+	if err != nil {
+		return st, toFault(f.cause(err), c)
+	}
+	st.CID = c.String()
+	if st.Kind, st.Size, err = describe(root); err != nil {
+		return st, malformed(c, err)
+	}
+	look := &walk{look: true, f: &fetcher{s: s, src: Source{Local: true}, root: c, ctx: f.ctx, cancel: f.cancel}}
+	if err := look.run(c); err != nil {
+		return st, toFault(f.cause(err), c)
+	}
+	st.Blocks, st.Local = look.blocks, look.complete
+	pins, _, err := s.blocks.Pins(st.CID, "", "", maxStatPins)
+	if err != nil {
+		return st, toFault(err, c)
+	}
+	now := s.cfg.Now()
+	for _, p := range pins {
+		if !p.Expired(now) {
+			st.Pins = append(st.Pins, p)
+		}
+	}
+	return st, nil
+}

@@ -1,0 +1,206 @@
+package repository
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/ipfs/boxo/bitswap"
+	"github.com/ipfs/boxo/bitswap/network/bsnet"
+	"github.com/ipfs/go-cid"
+	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/routing"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/shallot-net/shallot/broker/internal/adapter/repository/disk"
+	app "github.com/shallot-net/shallot/broker/internal/app/content"
+	"github.com/shallot-net/shallot/kit/fault"
+	"github.com/shallot-net/shallot/kit/logging"
+)
+
+// Config says where content is kept and with whom it is shared. Only Dir is required.
+type Config struct {
+	Dir      string
+	Log      *slog.Logger
+	Registry prometheus.Registerer
+	// StallTimeout is how long a fetch waits for the next block before it gives up; default 30 s.
+	StallTimeout time.Duration
+	// CollectEvery is the time between collections of what nobody pins; default 10 minutes, negative for never. Content that is not
+	// pinned is kept for one such time at least after it was last written or pinned.
+	CollectEvery time.Duration
+	// Allow says whether a persona serves a block to a peer; nil serves everything to everyone, as in open mode.
+	Allow func(persona string, p peer.ID, c cid.Cid) bool
+	// Routing finds providers of content for a persona; nil asks connected peers only.
+	Routing func(persona string) routing.ContentDiscovery
+	// Disk overrides how the disk is used, for tests; its Dir and Log are ignored.
+	Disk disk.Config
+	// Now replaces the clock of pins that end.
+	Now func() time.Time
+}
+
+// Store is the repository of one node: one set of blocks, shared by all personas.
+type Store struct {
+	cfg     Config
+	log     *slog.Logger
+	blocks  app.Store
+	close   func() error
+	metrics *metrics
+	ctx     context.Context
+	cancel  context.CancelCauseFunc
+	done    sync.WaitGroup
+	collect *app.Collector
+
+	mu       sync.Mutex
+	personas map[string]*persona
+}
+
+// persona is one presence in the bitswap network.
+type persona struct {
+	name    string
+	host    host.Host
+	bitswap *bitswap.Bitswap
+}
+
+// New opens the store and begins to collect what nobody keeps.
+func New(cfg Config) (*Store, error) {
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.StallTimeout <= 0 {
+		cfg.StallTimeout = 30 * time.Second
+	}
+	if cfg.CollectEvery == 0 {
+		cfg.CollectEvery = 10 * time.Minute
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	dc := cfg.Disk
+	dc.Dir, dc.Log = cfg.Dir, cfg.Log
+	blocks, err := disk.Open(dc)
+	if err != nil {
+		return nil, toFault(err, cid.Undef)
+	}
+	s := &Store{cfg: cfg, log: cfg.Log, blocks: blocks, close: blocks.Close, personas: make(map[string]*persona)}
+	s.metrics = newMetrics(cfg.Registry, blocks.Used)
+	s.ctx, s.cancel = context.WithCancelCause(context.Background())
+	s.collect = app.NewCollector(app.CollectorConfig{Store: blocks, Links: linksOf, Now: cfg.Now})
+	if cfg.CollectEvery > 0 {
+		s.done.Add(1)
+		go s.collectLoop()
+	}
+	return s, nil
+}
+
+// Attach serves and fetches blocks on a persona's host, until Detach.
+func (s *Store) Attach(name string, h host.Host) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ctx.Err() != nil {
+		return fault.Unavailable(fault.ReasonShuttingDown, "the content store is shutting down")
+	}
+	if _, ok := s.personas[name]; ok {
+		return fault.AlreadyExists("PERSONA_ATTACHED", "the persona %q shares content already", name)
+	}
+	opts := []bitswap.Option{
+		// The defaults are made for machines that do nothing else: 128 goroutines that read the disk, and so on.
+		bitswap.EngineBlockstoreWorkerCount(8), bitswap.TaskWorkerCount(4), bitswap.EngineTaskWorkerCount(4),
+		// With leaves of 1 MiB the default of 1 MiB in flight per peer would stop after each leaf.
+		bitswap.MaxOutstandingBytesPerPeer(8 << 20), bitswap.WithTargetMessageSize(1 << 20),
+		bitswap.MaxCidSize(128), bitswap.MaxQueuedWantlistEntriesPerPeer(1024),
+		bitswap.WithoutDuplicatedBlockStats(),
+	}
+	if s.cfg.Allow != nil {
+		opts = append(opts, bitswap.WithPeerBlockRequestFilter(func(p peer.ID, c cid.Cid) bool { return s.cfg.Allow(name, p, c) }))
+	}
+	var finder routing.ContentDiscovery
+	if s.cfg.Routing != nil {
+		finder = s.cfg.Routing(name)
+	}
+	bs := bitswap.New(s.ctx, bsnet.NewFromIpfsHost(h), finder, &blockstore{s}, opts...)
+	s.personas[name] = &persona{name: name, host: h, bitswap: bs}
+	return nil
+}
+
+// Detach ends what Attach began. An unknown persona is no error.
+func (s *Store) Detach(name string) error {
+	s.mu.Lock()
+	p := s.personas[name]
+	delete(s.personas, name)
+	s.mu.Unlock()
+	if p == nil {
+		return nil
+	}
+	return p.bitswap.Close()
+}
+
+// Close detaches everything, ends what is running, and makes what is stored durable.
+func (s *Store) Close() error {
+	s.cancel(fault.Unavailable(fault.ReasonShuttingDown, "the content store is shutting down"))
+	s.mu.Lock()
+	names := make([]string, 0, len(s.personas))
+	for name := range s.personas {
+		names = append(names, name)
+	}
+	s.mu.Unlock()
+	var errs []error
+	for _, name := range names {
+		errs = append(errs, s.Detach(name))
+	}
+	s.done.Wait()
+	return errors.Join(append(errs, s.close())...)
+}
+
+func (s *Store) persona(name string) (*persona, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p, ok := s.personas[name]
+	if !ok {
+		return nil, fault.NotFound(ReasonPersona, "there is no persona %q: open it first", name)
+	}
+	return p, nil
+}
+
+// Collect takes what nobody keeps now. It returns what it did.
+func (s *Store) Collect(ctx context.Context) (app.Swept, error) {
+	swept, err := s.collect.Collect(ctx)
+	s.metrics.collected(swept, err)
+	return swept, err
+}
+
+const (
+	collectLimit    = 10 * time.Minute
+	releasedTrigger = 256 << 20 // bytes unpinned since the last collection that bring the next one forward
+)
+
+func (s *Store) collectLoop() {
+	defer s.done.Done()
+	// A burst of results that were fetched and let go must not fill the disk until the next regular time.
+	early := time.NewTicker(s.cfg.CollectEvery / 5)
+	defer early.Stop()
+	last := time.Now()
+	for {
+		select {
+		case <-s.ctx.Done():
+			return
+		case <-early.C:
+		}
+		if time.Since(last) < s.cfg.CollectEvery-s.cfg.CollectEvery/10 && s.metrics.written.Load() < releasedTrigger {
+			continue
+		}
+		s.metrics.written.Store(0)
+		last = time.Now()
+		ctx, cancel := context.WithTimeout(s.ctx, collectLimit)
+		swept, err := s.Collect(ctx)
+		cancel()
+		switch {
+		case err != nil && s.ctx.Err() == nil:
+			s.log.Warn("collecting content that nobody keeps", logging.Err(err))
+		case swept.Blocks > 0:
+			s.log.Info("collected content that nobody keeps", "blocks", swept.Blocks, "bytes", swept.Bytes, "kept", swept.Kept)
+		}
+	}
+}

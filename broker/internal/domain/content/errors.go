@@ -1,0 +1,55 @@
+package content
+
+import (
+	"errors"
+	"fmt"
+)
+
+// ErrNotFound says that a block is not kept here.
+var ErrNotFound = errors.New("the block is not here")
+
+// ErrClosed says that the store has been closed.
+var ErrClosed = errors.New("the content store is closed")
+
+// InvalidError says which part of a request is wrong.
+type InvalidError struct {
+	Field, Value, Why string
+}
+
+func (e *InvalidError) Error() string {
+	return fmt.Sprintf("%s %q is not usable: %s", e.Field, e.Value, e.Why)
+}
+
+// CorruptError says that what is on disk under a block's name is not that block.
+type CorruptError struct {
+	Key  string // the block's multihash, binary
+	Path string // the file it lies in
+}
+
+func (e *CorruptError) Error() string {
+	return fmt.Sprintf("the block %x in %s is corrupted: its bytes do not have its hash", e.Key, e.Path)
+}
+
+// FullError says that nothing more can be written to the disk below Path.
+type FullError struct {
+	Path string
+	Err  error
+}
+
+func (e *FullError) Error() string {
+	return fmt.Sprintf("the disk of %s is full (%v): free some space, or unpin content", e.Path, e.Err)
+}
+
+func (e *FullError) Unwrap() error { return e.Err }
+
+// TornError says that the store itself cannot be read.
+type TornError struct {
+	Path string
+	Err  error
+}
+
+func (e *TornError) Error() string {
+	return fmt.Sprintf("the content store %s is damaged: %v", e.Path, e.Err)
+}
+
+func (e *TornError) Unwrap() error { return e.Err }
