@@ -1,0 +1,79 @@
+// Command shallot-gateway is REST in front of shallot.node.v1, for people and programs that do not speak gRPC.
+package main
+
+import (
+	"context"
+	"os"
+
+	"github.com/shallot-net/shallot/gateway/internal/access"
+	"github.com/shallot-net/shallot/gateway/internal/rest"
+	"github.com/shallot-net/shallot/kit/config"
+	"github.com/shallot-net/shallot/kit/home"
+	"github.com/shallot-net/shallot/kit/lifecycle"
+	"github.com/shallot-net/shallot/kit/logging"
+	"github.com/shallot-net/shallot/kit/rpc"
+	"github.com/shallot-net/shallot/kit/telemetry"
+)
+
+const process = "gateway"
+
+func main() { lifecycle.Main(process, run) }
+
+func run(ctx context.Context, args []string) error {
+	cfg := newSettings()
+	if _, err := config.Load(process, cfg, args); err != nil {
+		return err
+	}
+	log := logging.New(os.Stderr, cfg.Log.Level, cfg.Log.Format, process)
+	node, err := home.Open(cfg.Home)
+	if err != nil {
+		return err
+	}
+	unlock, err := node.Lock(process)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	token, err := access.LoadToken(cfg.TokenFile, node)
+	if err != nil {
+		return err
+	}
+
+	registry := telemetry.NewRegistry()
+	conn, err := rpc.Dial(cfg.nodeEndpoint(node), rpc.ClientConfig{Registry: registry})
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+
+	listener, err := rest.Listen(ctx, cfg.HTTP, node)
+	if err != nil {
+		return err
+	}
+	handler, err := rest.New(rest.Config{
+		Node: conn, Log: log, Registry: registry, MaxBody: int64(cfg.MaxBody), MaxUpload: int64(cfg.MaxUpload), Timeout: cfg.Timeout,
+		Guard: access.Guard{Token: token, Hosts: access.NewHosts(listener.Addr().String(), cfg.AllowedHosts)},
+	})
+	if err != nil {
+		return err
+	}
+
+	// What the other processes ask of everybody: health, reflection and metrics, on the home's socket.
+	server, err := rpc.NewServer(rpc.ServerConfig{Process: process, Listen: cfg.Listen, Log: log, Registry: registry})
+	if err != nil {
+		return err
+	}
+	telemetry.Register(server, process, registry)
+	if err := server.Listen(ctx); err != nil {
+		return err
+	}
+	if err := rest.Announce(node, listener.Addr().String(), token.File); err != nil {
+		return err
+	}
+	server.SetServing(true)
+	return lifecycle.Run(ctx,
+		server.Serve,
+		func(ctx context.Context) error { return rest.Serve(ctx, listener, handler) },
+		func(ctx context.Context) error { return telemetry.Serve(ctx, cfg.TelemetryListen, registry) },
+	)
+}
