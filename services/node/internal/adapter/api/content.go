@@ -1,0 +1,95 @@
+package api
+
+import (
+	"context"
+
+	"google.golang.org/grpc"
+
+	brokerv1 "github.com/shallot-net/shallot/proto/shallot/broker/v1"
+	nodev1 "github.com/shallot-net/shallot/proto/shallot/node/v1"
+)
+
+// PutContent stores a file, pinned for the user.
+func (s *Service) PutContent(in grpc.ClientStreamingServer[nodev1.PutContentRequest, nodev1.PutContentResponse]) error {
+	r, err := s.cfg.Putter.Put(in.Context(), &brokerv1.PinOptions{Owner: userOwner}, func() ([]byte, error) {
+		m, err := in.Recv()
+		if err != nil {
+			return nil, err
+		}
+		return m.GetData(), checkPiece(m.GetData())
+	})
+	if err != nil {
+		return err
+	}
+	return in.SendAndClose(&nodev1.PutContentResponse{Cid: r.GetCid(), Size: r.GetSize()})
+}
+
+// GetContent streams a file.
+func (s *Service) GetContent(in *nodev1.GetContentRequest, out grpc.ServerStreamingServer[nodev1.GetContentResponse]) error {
+	ctx, cancel := context.WithCancel(out.Context())
+	defer cancel()
+	if err := s.checkCID(ctx, in.GetCid()); err != nil {
+		return err
+	}
+	from, err := s.cfg.Content.Get(ctx, &brokerv1.GetRequest{Cid: in.GetCid(), Offset: in.GetOffset(), MaxSize: in.GetMaxSize()})
+	if err == nil {
+		err = forward(from, func(m *brokerv1.GetResponse) error {
+			r := &nodev1.GetContentResponse{}
+			switch x := m.GetResponse().(type) {
+			case *brokerv1.GetResponse_Size:
+				r.Response = &nodev1.GetContentResponse_Size{Size: x.Size}
+			case *brokerv1.GetResponse_Data:
+				r.Response = &nodev1.GetContentResponse_Data{Data: x.Data}
+			}
+			return out.Send(r)
+		})
+	}
+	return s.contentError(ctx, in.GetCid(), err)
+}
+
+// StatContent says what is known of a CID.
+func (s *Service) StatContent(ctx context.Context, in *nodev1.StatContentRequest) (*nodev1.StatContentResponse, error) {
+	if err := s.checkCID(ctx, in.GetCid()); err != nil {
+		return nil, err
+	}
+	r, err := s.cfg.Content.Stat(ctx, &brokerv1.StatRequest{Cid: in.GetCid()})
+	if err != nil {
+		return nil, s.contentError(ctx, in.GetCid(), err)
+	}
+	return &nodev1.StatContentResponse{Content: r}, nil
+}
+
+// PinContent keeps content for the user.
+func (s *Service) PinContent(ctx context.Context, in *nodev1.PinContentRequest) (*nodev1.PinContentResponse, error) {
+	if err := s.checkCID(ctx, in.GetCid()); err != nil {
+		return nil, err
+	}
+	r, err := s.cfg.Content.Pin(ctx, &brokerv1.PinRequest{Cid: in.GetCid(), Pin: &brokerv1.PinOptions{Owner: userOwner, Keep: in.GetKeep()}})
+	if err != nil {
+		return nil, s.contentError(ctx, in.GetCid(), err)
+	}
+	return &nodev1.PinContentResponse{Size: r.GetSize()}, nil
+}
+
+// UnpinContent lets content go. What is not pinned is no error.
+func (s *Service) UnpinContent(ctx context.Context, in *nodev1.UnpinContentRequest) (*nodev1.UnpinContentResponse, error) {
+	if err := s.checkCID(ctx, in.GetCid()); err != nil {
+		return nil, err
+	}
+	if _, err := s.cfg.Content.Unpin(ctx, &brokerv1.UnpinRequest{Cids: []string{in.GetCid()}, Owner: userOwner}); err != nil {
+		return nil, s.contentError(ctx, in.GetCid(), err)
+	}
+	return &nodev1.UnpinContentResponse{}, nil
+}
+
+// ListPins lists what is pinned for the user.
+func (s *Service) ListPins(ctx context.Context, in *nodev1.ListPinsRequest) (*nodev1.ListPinsResponse, error) {
+	if err := checkPage(in.GetPageSize()); err != nil {
+		return nil, err
+	}
+	r, err := s.cfg.Content.ListPins(ctx, &brokerv1.ListPinsRequest{Owner: userOwner, PageSize: in.GetPageSize(), PageToken: in.GetPageToken()})
+	if err != nil {
+		return nil, err
+	}
+	return &nodev1.ListPinsResponse{Pins: r.GetPins(), NextPageToken: r.GetNextPageToken()}, nil
+}

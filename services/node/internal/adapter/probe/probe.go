@@ -1,0 +1,84 @@
+// Package probe looks at the node's other processes: their health, which process they are, and their metrics.
+package probe
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+
+	"github.com/shallot-net/shallot/kit/fault"
+	telemetryv1 "github.com/shallot-net/shallot/proto/shallot/telemetry/v1"
+)
+
+// gatherTimeout bounds what one process may hold up an answer with everybody's metrics.
+const gatherTimeout = 1500 * time.Millisecond
+
+// Process is one of them.
+type Process struct {
+	name      string
+	health    healthpb.HealthClient
+	telemetry telemetryv1.TelemetryServiceClient
+}
+
+// New makes a probe over a connection.
+func New(name string, conn grpc.ClientConnInterface) *Process {
+	return &Process{name, healthpb.NewHealthClient(conn), telemetryv1.NewTelemetryServiceClient(conn)}
+}
+
+// WatchHealth follows its health; see app.Prober.
+func (p *Process) WatchHealth(ctx context.Context, serving func(bool)) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	s, err := p.health.Watch(ctx, &healthpb.HealthCheckRequest{})
+	if err != nil {
+		return err
+	}
+	for {
+		r, err := s.Recv()
+		if err != nil {
+			return err
+		}
+		serving(r.GetStatus() == healthpb.HealthCheckResponse_SERVING)
+	}
+}
+
+// PID asks which process it is.
+func (p *Process) PID(ctx context.Context) (int64, error) {
+	r, err := p.telemetry.Gather(ctx, &telemetryv1.GatherRequest{})
+	if err != nil {
+		return 0, err
+	}
+	for _, m := range r.GetProcesses() {
+		if m.GetPid() != 0 {
+			return m.GetPid(), nil
+		}
+	}
+	return 0, nil
+}
+
+// Gather asks every process for its metrics, side by side; who does not answer in time is there with an error.
+func Gather(ctx context.Context, processes []*Process) ([]*telemetryv1.ProcessMetrics, error) {
+	out := make([][]*telemetryv1.ProcessMetrics, len(processes))
+	var wg sync.WaitGroup
+	for i, p := range processes {
+		wg.Go(func() {
+			ctx, cancel := context.WithTimeout(ctx, gatherTimeout)
+			defer cancel()
+			r, err := p.telemetry.Gather(ctx, &telemetryv1.GatherRequest{})
+			if err != nil {
+				out[i] = []*telemetryv1.ProcessMetrics{{Process: p.name, Error: "it does not answer: " + fault.From(err).Message}}
+				return
+			}
+			out[i] = r.GetProcesses()
+		})
+	}
+	wg.Wait()
+	var all []*telemetryv1.ProcessMetrics
+	for _, o := range out {
+		all = append(all, o...)
+	}
+	return all, nil
+}

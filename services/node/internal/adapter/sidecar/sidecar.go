@@ -1,0 +1,140 @@
+// Package sidecar is the broker as node calls it: events, connections, and who this node is.
+package sidecar
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/shallot-net/shallot/kit/brokerclient"
+	"github.com/shallot-net/shallot/kit/fault"
+	brokerv1 "github.com/shallot-net/shallot/proto/shallot/broker/v1"
+	eventv1 "github.com/shallot-net/shallot/proto/shallot/event/v1"
+	"github.com/shallot-net/shallot/services/node/internal/app"
+)
+
+// Group is node's name among the services that share the broker's deliveries.
+const Group = "node"
+
+// Client calls the broker.
+type Client struct {
+	events  *brokerclient.Client
+	network brokerv1.NetworkServiceClient
+	// Repository is handed on as it is.
+	Repository brokerv1.RepositoryServiceClient
+}
+
+// New makes a client over a connection.
+func New(conn grpc.ClientConnInterface, log *slog.Logger) *Client {
+	return &Client{events: brokerclient.New(conn, log), network: brokerv1.NewNetworkServiceClient(conn), Repository: brokerv1.NewRepositoryServiceClient(conn)}
+}
+
+// Close ends the stream of events.
+func (c *Client) Close() { c.events.Close() }
+
+// Send hands an event over; see app.EventSender.
+func (c *Client) Send(ctx context.Context, persona, peer string, ev *eventv1.Event, sign bool, timeout time.Duration) error {
+	return c.events.Send(ctx, persona, peer, ev, brokerclient.SendOptions{Sign: sign, Timeout: timeout})
+}
+
+// SendEvent hands one of node's own events over, as the node's own persona.
+func (c *Client) SendEvent(ctx context.Context, peer string, typ eventv1.EventType, id string, payload proto.Message, timeout time.Duration) error {
+	b, err := proto.Marshal(payload)
+	if err != nil {
+		return err
+	}
+	return c.events.Send(ctx, "", peer, &eventv1.Event{Id: id, Type: typ, Payload: b}, brokerclient.SendOptions{Timeout: timeout})
+}
+
+// Remember tells the broker where a peer is.
+func (c *Client) Remember(ctx context.Context, persona, peer string, addresses []string) error {
+	_, err := c.network.Connect(ctx, &brokerv1.ConnectRequest{Persona: persona, PeerId: peer, Addresses: addresses, RememberOnly: true})
+	return err
+}
+
+// Connect dials a peer; see app.ConsumerNetwork.
+func (c *Client) Connect(ctx context.Context, peer string, addresses []string) (string, error) {
+	r, err := c.network.Connect(ctx, &brokerv1.ConnectRequest{PeerId: peer, Addresses: addresses})
+	return r.GetPeerId(), err
+}
+
+// Self asks who this node is.
+func (c *Client) Self(ctx context.Context) (*brokerv1.SelfResponse, error) {
+	return c.network.Self(ctx, &brokerv1.SelfRequest{})
+}
+
+// Watch follows connections; see app.Sidecar.
+func (c *Client) Watch(ctx context.Context, opened func(), changed func(peer string, connected bool)) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	s, err := c.network.Watch(ctx, &brokerv1.WatchRequest{})
+	if err != nil {
+		return err
+	}
+	opened()
+	for {
+		r, err := s.Recv()
+		if err != nil {
+			return err
+		}
+		changed(r.GetPeerId(), r.GetConnected())
+	}
+}
+
+// RoundTrips are the measured ones of connected peers.
+func (c *Client) RoundTrips(ctx context.Context) (map[string]time.Duration, error) {
+	r, err := c.network.ListPeers(ctx, &brokerv1.ListPeersRequest{})
+	if err != nil {
+		return nil, err
+	}
+	out := make(map[string]time.Duration, len(r.GetPeers()))
+	for _, p := range r.GetPeers() {
+		if p.GetRtt() != nil {
+			out[p.GetPeerId()] = p.GetRtt().AsDuration()
+		}
+	}
+	return out, nil
+}
+
+const (
+	maxInFlight = 256
+	workers     = 256
+)
+
+// Subscribe gives deliveries to the handler until ctx ends; state is told when the subscription stands and when it was
+// lost.
+func (c *Client) Subscribe(ctx context.Context, d *app.Deliverer, state func(up bool)) error {
+	open := &brokerv1.Open{Group: Group, Types: d.Types(), MaxInFlight: maxInFlight, AckTimeout: durationpb.New(app.AckTimeout)}
+	return c.events.Subscribe(ctx, open, func(ctx context.Context, del *brokerv1.Delivery) brokerclient.Answer {
+		v := d.Handle(ctx, del)
+		return brokerclient.Answer{Verdict: v.Verdict, Reason: v.Reason}
+	}, brokerclient.SubscribeOptions{Workers: workers, Order: app.Order, OnState: func(up bool, _ error) { state(up) }})
+}
+
+// Put stores a file for the user; next gives its pieces and io.EOF at the end.
+func (c *Client) Put(ctx context.Context, pin *brokerv1.PinOptions, next func() ([]byte, error)) (*brokerv1.PutResponse, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	s, err := c.Repository.Put(ctx)
+	if err != nil {
+		return nil, err
+	}
+	err = s.Send(&brokerv1.PutRequest{Request: &brokerv1.PutRequest_Options{Options: &brokerv1.PutOptions{Pin: pin}}})
+	for err == nil {
+		var b []byte
+		if b, err = next(); err == nil {
+			err = s.Send(&brokerv1.PutRequest{Request: &brokerv1.PutRequest_Data{Data: b}})
+		} else if !isEOF(err) {
+			return nil, fault.From(err) // the caller's end, not the broker's: the stream is cancelled, and nothing is kept
+		}
+	}
+	return s.CloseAndRecv()
+}
+
+func isEOF(err error) bool { return errors.Is(err, io.EOF) }

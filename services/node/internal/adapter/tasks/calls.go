@@ -1,0 +1,72 @@
+package tasks
+
+import (
+	"context"
+	"errors"
+	"io"
+
+	eventv1 "github.com/shallot-net/shallot/proto/shallot/event/v1"
+	taskv1 "github.com/shallot-net/shallot/proto/shallot/task/v1"
+)
+
+// API is the task service itself, for calls that are handed on as they are.
+func (c *Client) API() taskv1.TaskServiceClient { return c.api }
+
+// GetTask asks for a task with its history.
+func (c *Client) GetTask(ctx context.Context, id string) (*taskv1.Task, error) {
+	r, err := c.api.GetTask(ctx, &taskv1.GetTaskRequest{TaskId: id})
+	if err != nil {
+		return nil, err
+	}
+	return r.GetTask(), nil
+}
+
+// ReadResult reads a body of a result; see app.BodyReader.
+func (c *Client) ReadResult(ctx context.Context, task, body string, offset uint64, size func(uint64) error, data func([]byte) error) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	s, err := c.api.GetResult(ctx, &taskv1.GetResultRequest{TaskId: task, Body: body, Offset: offset})
+	if err != nil {
+		return err
+	}
+	for {
+		r, err := s.Recv()
+		switch {
+		case errors.Is(err, io.EOF):
+			return nil
+		case err != nil:
+			return err
+		}
+		switch x := r.GetResponse().(type) {
+		case *taskv1.GetResultResponse_Size:
+			err = size(x.Size)
+		case *taskv1.GetResultResponse_Data:
+			err = data(x.Data)
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// Describe asks what the task service is.
+func (c *Client) Describe(ctx context.Context) (*taskv1.DescribeResponse, error) {
+	return c.api.Describe(ctx, &taskv1.DescribeRequest{})
+}
+
+// WatchQueue follows the queue's figures; see app.TaskDescriber.
+func (c *Client) WatchQueue(ctx context.Context, figures func(*eventv1.Queue)) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	s, err := c.api.WatchQueue(ctx, &taskv1.WatchQueueRequest{})
+	if err != nil {
+		return err
+	}
+	for {
+		r, err := s.Recv()
+		if err != nil {
+			return err
+		}
+		figures(r.GetQueue())
+	}
+}

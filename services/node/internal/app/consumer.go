@@ -1,0 +1,374 @@
+package app
+
+import (
+	"context"
+	"log/slog"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/shallot-net/shallot/kit/logging"
+	"github.com/shallot-net/shallot/kit/pace"
+	eventv1 "github.com/shallot-net/shallot/proto/shallot/event/v1"
+	taskv1 "github.com/shallot-net/shallot/proto/shallot/task/v1"
+	"github.com/shallot-net/shallot/services/node/internal/domain"
+)
+
+// ConsumerNetwork is how a consumer's node reaches providers.
+type ConsumerNetwork interface {
+	// Connect dials a peer and returns its id; with peer "" each address must end in /p2p/ID.
+	Connect(ctx context.Context, peer string, addresses []string) (string, error)
+	// SendEvent returns nil once the receiving service has acknowledged.
+	SendEvent(ctx context.Context, peer string, typ eventv1.EventType, id string, payload proto.Message, timeout time.Duration) error
+}
+
+// ConsumerConfig says how a consumer finds providers. The zero value takes the defaults.
+type ConsumerConfig struct {
+	Directory  domain.DirectoryLimits
+	Bootstrap  func() []string // addresses that end in /p2p/ID; asked again before every round of dialling
+	Neighbours int             // connections to keep to providers; 8
+	Ask        pace.Config     // how often to ask, once the view is settled
+	Settle     time.Duration   // how long after news to ask often; 15 s
+}
+
+// Consumer is a consumer's view of the providers and what keeps it true. It has no discovery and no metric service: it
+// asks the providers that it is connected to.
+type Consumer struct {
+	cfg ConsumerConfig
+	net ConsumerNetwork
+	log *slog.Logger
+
+	// Changed is told when placements may come out otherwise. It must not block.
+	Changed func()
+
+	mu        sync.Mutex
+	dir       *domain.Directory
+	conns     map[string]*conn
+	questions map[string]question // by event id
+	joined    []string            // addresses given while running
+	newsAt    time.Time           // the last time that the view changed
+	placedAt  time.Time           // the last placement
+	known     int                 // providers that others say there are
+	joinKick  chan struct{}
+	askKick   chan struct{}
+	loadKick  chan struct{}
+	counts    ConsumerCounts
+}
+
+// ConsumerCounts count what a Consumer heard.
+type ConsumerCounts struct {
+	Asked, Answers, Unasked, Invalid uint64
+}
+
+// conn is a peer that is connected now.
+type conn struct {
+	askedAt  time.Time
+	failures int // questions in a row that were not taken
+	answered bool
+}
+
+// question waits for its answer.
+type question struct {
+	peer  string
+	kind  eventv1.EventType
+	until time.Time
+}
+
+const (
+	maxQuestions = 512
+	answerWithin = 15 * time.Second
+	askTimeout   = 5 * time.Second
+	maxJoined    = 64
+)
+
+// NewConsumer makes one; Run it.
+func NewConsumer(cfg ConsumerConfig, net ConsumerNetwork, log *slog.Logger) *Consumer {
+	if cfg.Bootstrap == nil {
+		cfg.Bootstrap = func() []string { return nil }
+	}
+	if cfg.Neighbours <= 0 {
+		cfg.Neighbours = 8
+	}
+	if cfg.Ask == (pace.Config{}) {
+		cfg.Ask = pace.Config{Min: 10 * time.Second, Max: 2 * time.Minute, PerPeer: time.Second}
+	}
+	if cfg.Settle <= 0 {
+		cfg.Settle = 15 * time.Second
+	}
+	return &Consumer{cfg: cfg, net: net, log: log, Changed: func() {}, dir: domain.NewDirectory(cfg.Directory), conns: map[string]*conn{},
+		questions: map[string]question{}, newsAt: time.Now(), joinKick: make(chan struct{}, 1), askKick: make(chan struct{}, 1), loadKick: make(chan struct{}, 1)}
+}
+
+func kick(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// Place chooses a provider from the view.
+func (c *Consumer) Place(need *domain.Need) (*taskv1.Candidate, string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.placedAt = time.Now()
+	d := domain.Place(c.dir.View(), need, nil)
+	if d.Chosen == nil {
+		return nil, d.Detail()
+	}
+	p := d.Chosen
+	return &taskv1.Candidate{PeerId: p.PeerID, SealingKey: p.SealingKey, Addresses: p.Addresses}, d.Detail()
+}
+
+// TaskChanged follows this node's own tasks, so that placement knows what metrics cannot say yet.
+func (c *Consumer) TaskChanged(t *taskv1.Task) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case Terminal(t.GetState()):
+		c.dir.Finished(t.GetId())
+	case t.GetProvider() != "" && t.GetState() != statePending:
+		c.dir.Placed(t.GetId(), t.GetProvider(), time.Now())
+	}
+}
+
+// refusals are no faults: a provider that says no is as good as before for the next task.
+var refusals = []string{"QUEUE_FULL", "TYPE_UNKNOWN", "LIMITS_TOO_HIGH", "PEER_NOT_ALLOWED", "PAYLOAD_INVALID", "EXCLUDED_BY_USER",
+	"SHUTTING_DOWN", "BUSY", "HOPS", "REFUSED"}
+
+// TaskLeft says that a task has left its provider. If that was the provider's fault, it is chosen less often for a while.
+func (c *Consumer) TaskLeft(task string, excluded map[string]string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	at := c.dir.At(task)
+	c.dir.Finished(task)
+	why, left := excluded[at]
+	if at == "" || !left {
+		return
+	}
+	for _, r := range refusals {
+		if strings.HasPrefix(why, r) {
+			return
+		}
+	}
+	c.dir.Penalise(at, time.Now())
+}
+
+// Unreachable says that a peer could not be reached.
+func (c *Consumer) Unreachable(peer string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.conns[peer] == nil { // with a connection it is a service that is missing there, for now
+		c.dir.Suspect(peer, time.Now())
+	}
+}
+
+// Connected says whether a connection to a peer stands.
+func (c *Consumer) Connected(peer string, on bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now := time.Now()
+	c.dir.SetConnected(peer, on, now)
+	if !on {
+		delete(c.conns, peer)
+		kick(c.joinKick)
+		return
+	}
+	if c.conns[peer] == nil {
+		c.conns[peer] = &conn{}
+		c.newsAt = now
+		kick(c.askKick)
+	}
+}
+
+// Disconnected says that no connection stands: the broker is gone, or new.
+func (c *Consumer) Disconnected() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for peer := range c.conns {
+		c.dir.SetConnected(peer, false, time.Now())
+	}
+	clear(c.conns)
+	kick(c.joinKick)
+}
+
+// Contact says that a provider has just spoken to this node.
+func (c *Consumer) Contact(peer string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.dir.Contact(peer, time.Now())
+}
+
+// answered tells whether an event answers a question that was put to this peer.
+func (c *Consumer) answered(from, inReplyTo string, kind eventv1.EventType) bool {
+	q, ok := c.questions[inReplyTo]
+	if !ok || q.peer != from || q.kind != kind {
+		c.counts.Unasked++
+		return false
+	}
+	delete(c.questions, inReplyTo)
+	c.counts.Answers++
+	if conn := c.conns[from]; conn != nil {
+		conn.failures, conn.answered = 0, true
+	}
+	return true
+}
+
+// DiscoverResponse takes a provider's answer. What does not pass the checks costs its sender the whole answer: it has
+// passed on what it should have checked itself.
+func (c *Consumer) DiscoverResponse(from string, ev *eventv1.Event) Verdict {
+	var m eventv1.DiscoverResponse
+	if err := proto.Unmarshal(ev.GetPayload(), &m); err != nil {
+		return c.invalid("NOT_DECODABLE")
+	}
+	c.mu.Lock()
+	ok := c.answered(from, m.GetInReplyTo(), eventv1.EventType_EVENT_TYPE_DISCOVER)
+	c.mu.Unlock()
+	if !ok { // before anything is verified: a stranger's answer costs nothing
+		return ignored("NOT_ASKED")
+	}
+	heard := make([]domain.Announcement, 0, min(len(m.GetAnnouncements()), domain.MaxDiscoverReply))
+	for _, a := range m.GetAnnouncements() {
+		if len(heard) == domain.MaxDiscoverReply {
+			break
+		}
+		if c.old(a) {
+			continue
+		}
+		x, err := announcementOf(a)
+		if err != nil {
+			c.log.Debug("a provider passed on an announcement that is not one", logging.Peer(from), logging.Err(err))
+			return c.invalid("ANNOUNCEMENT_INVALID")
+		}
+		heard = append(heard, x)
+	}
+	c.mu.Lock()
+	c.known = int(min(m.GetKnown(), 1<<20))
+	c.dir.Contact(from, time.Now())
+	c.mu.Unlock()
+	c.hear(from, heard)
+	return Verdict{}
+}
+
+// old spares the verification of what is known already, bit for bit.
+func (c *Consumer) old(ev *eventv1.Event) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	p := c.dir.Get(ev.GetAuthor())
+	if p == nil {
+		return false
+	}
+	have, ok := p.Signed.(*eventv1.Event)
+	return ok && string(have.GetPayload()) == string(ev.GetPayload()) && string(have.GetSignature()) == string(ev.GetSignature())
+}
+
+func (c *Consumer) invalid(reason string) Verdict {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.counts.Invalid++
+	return rejected(reason)
+}
+
+func (c *Consumer) hear(from string, heard []domain.Announcement) {
+	c.mu.Lock()
+	now := time.Now()
+	learned, changed := 0, false
+	for _, a := range heard {
+		change := c.dir.Hear(a, a.PeerID == from, now)
+		if change == domain.Learned {
+			learned++
+			if c.conns[a.PeerID] != nil {
+				c.dir.SetConnected(a.PeerID, true, now)
+			}
+		}
+		changed = changed || change != domain.Nothing
+	}
+	if learned > 0 {
+		c.newsAt = now
+		c.log.Debug("providers learned", slog.Int("providers", learned))
+		kick(c.askKick)
+		kick(c.joinKick)
+		kick(c.loadKick)
+	}
+	c.mu.Unlock()
+	if changed {
+		c.Changed()
+	}
+}
+
+// MetricAvailable takes a provider's metric.
+func (c *Consumer) MetricAvailable(from string, ev *eventv1.Event) Verdict {
+	m, err := metricOf(ev)
+	if err != nil || ev.GetAuthor() != from {
+		return c.invalid("METRIC_INVALID")
+	}
+	interval := min(max(m.GetMetric().GetInterval().AsDuration(), domain.MinInterval), domain.MaxInterval)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.answered(from, m.GetInReplyTo(), eventv1.EventType_EVENT_TYPE_METRIC_QUERY) {
+		return ignored("NOT_ASKED")
+	}
+	now := time.Now()
+	if !c.dir.SetLoad(from, loadOf(m.GetMetric(), 0, interval, now), now) {
+		return ignored("OLD")
+	}
+	return Verdict{}
+}
+
+// Redirected learns of the provider that has a task of this node's now, and connects to it: until then it holds what it
+// has to say.
+func (c *Consumer) Redirected(ctx context.Context, ev *eventv1.Event) {
+	a, err := announcementOf(ev)
+	if err != nil || a.Leaving {
+		c.log.Debug("a redirect names a provider by an announcement that is not one", logging.Err(err))
+		return
+	}
+	c.hear("", []domain.Announcement{a})
+	c.mu.Lock()
+	connected := c.conns[a.PeerID] != nil
+	c.mu.Unlock()
+	if connected || len(a.Addresses) == 0 {
+		return
+	}
+	go func() { // the acknowledgement must not wait for a dial
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), dialTimeout)
+		defer cancel()
+		if _, err := c.net.Connect(ctx, a.PeerID, a.Addresses); err != nil {
+			c.log.Debug("the provider that a task was handed to could not be reached", logging.Peer(a.PeerID), logging.Err(err))
+		}
+	}()
+}
+
+// Figures are what others may want to know about the view.
+func (c *Consumer) Figures() (available, known int, counts ConsumerCounts) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, p := range c.dir.View() {
+		if p.State == domain.StateAvailable {
+			available++
+		}
+	}
+	return available, len(c.dir.View()), c.counts
+}
+
+// Providers lists the view by peer id; see domain.Directory.List.
+func (c *Consumer) Providers(after string, limit int, keep func(*domain.Provider) bool) ([]domain.Provider, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.dir.Sweep(time.Now())
+	return c.dir.List(after, limit, keep)
+}
+
+// SetRTT notes measured round trips.
+func (c *Consumer) SetRTT(peer string, rtt time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.dir.SetRTT(peer, rtt)
+}
+
+func pick(ids []string, n int) []string {
+	rand.Shuffle(len(ids), func(i, j int) { ids[i], ids[j] = ids[j], ids[i] })
+	return ids[:min(n, len(ids))]
+}

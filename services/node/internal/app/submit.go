@@ -1,0 +1,164 @@
+package app
+
+import (
+	"context"
+	"crypto/rand"
+
+	"github.com/shallot-net/shallot/kit/fault"
+	eventv1 "github.com/shallot-net/shallot/proto/shallot/event/v1"
+	taskv1 "github.com/shallot-net/shallot/proto/shallot/task/v1"
+	"github.com/shallot-net/shallot/services/node/internal/domain"
+)
+
+// TaskCreator makes tasks.
+type TaskCreator interface {
+	// Create is safe to repeat: the request id returns the task made before. It does so itself across a restart of the
+	// task service, until ctx ends. seen runs with the answer before anything that the task service says after it.
+	Create(ctx context.Context, c *taskv1.CreateTask, seen func(*taskv1.Task)) (*taskv1.Task, error)
+}
+
+// BodyReader reads what a task has printed.
+type BodyReader interface {
+	// ReadResult gives data the pieces of a body in order; they may be kept.
+	ReadResult(ctx context.Context, task, body string, offset uint64, size func(uint64) error, data func([]byte) error) error
+}
+
+// Placement finds a provider for a task. It does not block. With no candidate, detail says why.
+type Placement interface {
+	Place(need *domain.Need) (candidate *taskv1.Candidate, detail string)
+}
+
+// Submitter takes users' tasks.
+type Submitter struct {
+	tasks     TaskCreator
+	bodies    BodyReader
+	placement Placement // nil on a provider
+	watches   *Watches
+}
+
+// NewSubmitter makes one. placement is nil on a provider, which takes no tasks from users.
+func NewSubmitter(tasks TaskCreator, bodies BodyReader, placement Placement, watches *Watches) *Submitter {
+	return &Submitter{tasks, bodies, placement, watches}
+}
+
+const (
+	maxRequestID = 128 // bytes
+	maxNamed     = 256 // providers named or excluded by one task
+)
+
+// Submit makes a task, or finds the one of this request id, and returns it.
+func (s *Submitter) Submit(ctx context.Context, requestID string, spec *taskv1.TaskSpec) (*taskv1.Task, error) {
+	return s.create(ctx, requestID, spec, nil)
+}
+
+func (s *Submitter) create(ctx context.Context, requestID string, spec *taskv1.TaskSpec, seen func(*taskv1.Task)) (*taskv1.Task, error) {
+	if s.placement == nil {
+		return nil, fault.FailedPrecondition("ROLE_PROVIDER", "this node is a provider and runs other people's tasks: submit at a consumer node, for example one started by `shallot up --role consumer --bootstrap ADDR` with an address of this node (`shallot node` prints them)")
+	}
+	if err := checkSubmission(requestID, spec); err != nil {
+		return nil, err
+	}
+	if requestID == "" {
+		requestID = rand.Text()
+	}
+	candidate, detail := s.placement.Place(needOf(spec))
+	return s.tasks.Create(ctx, &taskv1.CreateTask{RequestId: requestID, Spec: spec, Candidate: candidate, Detail: detail}, seen)
+}
+
+// checkSubmission looks at what node itself uses; the task service checks the payload.
+func checkSubmission(requestID string, spec *taskv1.TaskSpec) error {
+	if len(requestID) > maxRequestID {
+		return fault.InvalidArgument("REQUEST_ID_TOO_LONG", "request_id has %d bytes and may have %d: make a random one, for example a UUID", len(requestID), maxRequestID)
+	}
+	if spec == nil || spec.GetType() == "" {
+		return fault.InvalidArgument("TYPE_MISSING", "spec.type is empty: say what to run, for example sum or wasm")
+	}
+	if !domain.ValidType(spec.GetType()) {
+		return fault.InvalidArgument("TYPE_INVALID", "spec.type is %q: a task type has letters, digits, '.', '-' and '_', 64 at most", clip(spec.GetType()))
+	}
+	for field, ids := range map[string][]string{"spec.placement.providers": spec.GetPlacement().GetProviders(), "spec.placement.exclude": spec.GetPlacement().GetExclude()} {
+		if len(ids) > maxNamed {
+			return fault.InvalidArgument("TOO_MANY_PROVIDERS", "%s names %d providers and may name %d", field, len(ids), maxNamed)
+		}
+		for i, id := range ids {
+			if !domain.ValidPeerID(id) {
+				return fault.InvalidArgument("PEER_ID_INVALID", "%s[%d] is %q, which is no peer id: `shallot peers` lists them", field, i, clip(id))
+			}
+		}
+	}
+	return nil
+}
+
+// clip bounds what of an input is repeated in a message.
+func clip(s string) string {
+	if len(s) > 128 {
+		return s[:128] + "…"
+	}
+	return s
+}
+
+func needOf(spec *taskv1.TaskSpec) *domain.Need {
+	n := &domain.Need{Type: spec.GetType(), Limits: limitsOf(spec.GetLimits()), Only: spec.GetPlacement().GetProviders()}
+	if ids := spec.GetPlacement().GetExclude(); len(ids) > 0 {
+		n.Excluded = make(map[string]string, len(ids))
+		for _, id := range ids {
+			n.Excluded[id] = "by the submission"
+		}
+	}
+	return n
+}
+
+func limitsOf(l *eventv1.Limits) domain.Limits {
+	return domain.Limits{Time: l.GetTime().AsDuration(), Memory: l.GetMemory(), Output: l.GetOutput()}
+}
+
+// Run is Submit, then the task after each change of its state (the first time once it is stored), then its stdout in pieces.
+// When ctx ends early the task goes on.
+func (s *Submitter) Run(ctx context.Context, requestID string, spec *taskv1.TaskSpec, emit func(*taskv1.Task) error, stdout func([]byte) error) error {
+	var watch *domain.Watch[TaskUpdate]
+	var full error
+	t, err := s.create(ctx, requestID, spec, func(t *taskv1.Task) {
+		// Here, and not after the answer: the result may be the very next thing that the task service says.
+		if watch, full = s.watches.watch(t.GetId()); full == nil {
+			watch.Offer(update(TaskUpdate{Task: t}))
+		}
+	})
+	if watch != nil {
+		defer watch.Close()
+	}
+	if err != nil {
+		return err
+	}
+	if full != nil {
+		return full
+	}
+	state := ""
+	var last TaskUpdate
+	err = s.watches.follow(ctx, watch, t.GetId(), func(u TaskUpdate) error {
+		last = u
+		if u.Task.GetState() == state {
+			return nil
+		}
+		state = u.Task.GetState()
+		return emit(u.Task)
+	})
+	if err != nil {
+		return err
+	}
+	return s.printed(ctx, last, stdout)
+}
+
+// printed gives stdout what the program has printed, also where it failed in the end.
+func (s *Submitter) printed(ctx context.Context, u TaskUpdate, stdout func([]byte) error) error {
+	if u.HasStdout {
+		if len(u.Stdout) == 0 {
+			return nil
+		}
+		return stdout(u.Stdout)
+	}
+	r := u.Task.GetResult()
+	if !r.GetAvailable() || r.GetStdoutSize() == 0 {
+		return nil
+	}
+	return s.bodies.ReadResult(ctx, u.Task.GetId(), "", 0, func(uint64) error { return nil }, stdout)
+}

@@ -1,0 +1,88 @@
+package run
+
+import (
+	"context"
+	"log/slog"
+	"os"
+
+	"google.golang.org/grpc"
+
+	"github.com/shallot-net/shallot/kit/config"
+	"github.com/shallot-net/shallot/kit/home"
+	"github.com/shallot-net/shallot/kit/lifecycle"
+	"github.com/shallot-net/shallot/kit/logging"
+	"github.com/shallot-net/shallot/kit/rpc"
+	"github.com/shallot-net/shallot/kit/telemetry"
+	"github.com/shallot-net/shallot/kit/version"
+)
+
+// Main is the process: configuration, parts, run.
+func Main(ctx context.Context, args []string) error {
+	cfg := Default()
+	if _, err := config.Load(Process, &cfg, args); err != nil {
+		return err
+	}
+	h, err := home.Open(cfg.Home)
+	if err != nil {
+		return err
+	}
+	release, err := h.Lock(Process)
+	if err != nil {
+		return err
+	}
+	defer release()
+	cfg.endpoints(h)
+	log := logging.New(os.Stderr, cfg.Log.Level, cfg.Log.Format, Process)
+	registry := telemetry.NewRegistry()
+	server, err := rpc.NewServer(rpc.ServerConfig{Process: Process, Listen: cfg.Listen, Log: log, Registry: registry})
+	if err != nil {
+		return err
+	}
+	conns, closeAll, err := dial(&cfg, rpc.ClientConfig{Registry: registry})
+	if err != nil {
+		return err
+	}
+	defer closeAll()
+	node := New(cfg, conns, registry, log)
+	node.Register(server, registry)
+	if err := server.Listen(ctx); err != nil {
+		return err
+	}
+	log.Info("starting", slog.String("role", cfg.Role), slog.String("version", version.String()))
+	return lifecycle.Run(ctx,
+		server.Serve,
+		func(ctx context.Context) error { return node.Run(ctx, server.SetServing) },
+		func(ctx context.Context) error { return telemetry.Serve(ctx, cfg.TelemetryListen, registry) })
+}
+
+// dial makes the connections that the role needs.
+func dial(cfg *Config, client rpc.ClientConfig) (Conns, func(), error) {
+	var conns Conns
+	var open []*grpc.ClientConn
+	closeAll := func() {
+		for _, c := range open {
+			_ = c.Close()
+		}
+	}
+	targets := []struct {
+		to     *grpc.ClientConnInterface
+		target string
+		wanted bool
+	}{
+		{&conns.Broker, cfg.Broker, true}, {&conns.Task, cfg.Task, true},
+		{&conns.Discovery, cfg.Discovery, cfg.Role == RoleProvider}, {&conns.Metric, cfg.Metric, cfg.Role == RoleProvider},
+	}
+	for _, t := range targets {
+		if !t.wanted {
+			continue
+		}
+		c, err := rpc.Dial(t.target, client)
+		if err != nil {
+			closeAll()
+			return Conns{}, nil, err
+		}
+		open = append(open, c)
+		*t.to = c
+	}
+	return conns, closeAll, nil
+}

@@ -1,0 +1,159 @@
+package run
+
+import (
+	"context"
+	"crypto/rand"
+	"log/slog"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/grpc"
+
+	"github.com/shallot-net/shallot/kit/lifecycle"
+	"github.com/shallot-net/shallot/kit/telemetry"
+	"github.com/shallot-net/shallot/kit/version"
+	brokerv1 "github.com/shallot-net/shallot/proto/shallot/broker/v1"
+	telemetryv1 "github.com/shallot-net/shallot/proto/shallot/telemetry/v1"
+	"github.com/shallot-net/shallot/services/node/internal/adapter/api"
+	"github.com/shallot-net/shallot/services/node/internal/adapter/peers"
+	"github.com/shallot-net/shallot/services/node/internal/adapter/probe"
+	"github.com/shallot-net/shallot/services/node/internal/adapter/sidecar"
+	"github.com/shallot-net/shallot/services/node/internal/adapter/tasks"
+	"github.com/shallot-net/shallot/services/node/internal/app"
+	"github.com/shallot-net/shallot/services/node/internal/domain"
+)
+
+// Process is this process's name.
+const Process = "node"
+
+// Conns are the connections to the node's other services; Discovery and Metric are nil on a consumer.
+type Conns struct {
+	Broker, Task, Discovery, Metric grpc.ClientConnInterface
+}
+
+// Node is a node's parts, joined.
+type Node struct {
+	cfg     Config
+	log     *slog.Logger
+	probes  []*probe.Process
+	sidecar *sidecar.Client
+	tasks   *tasks.Client
+
+	carrier   *app.Carrier
+	watches   *app.Watches
+	flow      *app.Flow
+	deliverer *app.Deliverer
+	identity  *app.Identity
+	processes *app.Processes
+	placer    *app.Placer   // consumer
+	consumer  *app.Consumer // consumer
+	provider  *app.Provider // provider
+	api       *api.Service
+}
+
+// New joins the parts; nothing runs yet.
+func New(cfg Config, conns Conns, registry prometheus.Registerer, log *slog.Logger) *Node {
+	n := &Node{cfg: cfg, log: log, sidecar: sidecar.New(conns.Broker, log), tasks: tasks.New(conns.Task, rand.Text(), log)}
+	n.carrier = app.NewCarrier(app.CarrierConfig{Outbox: domain.OutboxLimits{Bytes: int(cfg.OutboxMemory), LaneBytes: int(cfg.OutboxMemory) / 4},
+		SendTimeout: cfg.SendTimeout}, n.sidecar, n.tasks, log)
+	n.carrier.Resync = n.tasks.Resync
+	n.watches = app.NewWatches(n.tasks)
+	sinks := app.IdentitySinks{}
+	var view api.View
+	var placement app.Placement
+	if cfg.Role == RoleProvider {
+		view = n.newProvider(conns, &sinks)
+	} else {
+		view = n.newConsumer(&sinks)
+		placement = n.consumer
+	}
+	sinks.Online = n.flow.SetOnline
+	n.identity = app.NewIdentity(n.sidecar, sinks, log)
+	n.newProcesses(conns)
+	n.api = api.New(api.Config{Role: cfg.Role, Version: version.String(), StartedAt: time.Now(),
+		Submitter: app.NewSubmitter(n.tasks, n.tasks, placement, n.watches), Watcher: n.watches, Tasks: n.tasks.API(), Bodies: n.tasks,
+		Content: n.sidecar.Repository, Putter: n.sidecar, View: view, Identity: n.identity, Processes: n.processes})
+	n.registerMetrics(registry)
+	return n
+}
+
+func (n *Node) newProvider(conns Conns, sinks *app.IdentitySinks) api.View {
+	discovery, metric := peers.NewDiscovery(conns.Discovery), peers.NewMetric(conns.Metric)
+	n.provider = app.NewProvider(discovery, metric, n.tasks, n.log)
+	n.flow = app.NewFlow(n.carrier, n.watches, nil, nil, n.tasks, n.log)
+	n.flow.Synced = n.provider.TaskServiceUp
+	n.deliverer = app.NewDeliverer(n.tasks, n.provider, nil, n.log)
+	sinks.Self = func(s *brokerv1.SelfResponse) { n.provider.SetOwnPeerID(s.GetPeerId()) }
+	sinks.Connected = n.connected
+	return api.ProviderView{Discovery: discovery.API, Metric: metric.API, Snapshot: n.provider}
+}
+
+func (n *Node) newConsumer(sinks *app.IdentitySinks) api.View {
+	n.consumer = app.NewConsumer(app.ConsumerConfig{Directory: domain.DirectoryLimits{Size: n.cfg.ViewSize}, Bootstrap: n.cfg.bootstrap,
+		Neighbours: n.cfg.Neighbours}, n.sidecar, n.log)
+	n.placer = app.NewPlacer(n.tasks, n.consumer, n.log)
+	n.consumer.Changed = n.placer.Changed
+	n.placer.Left = n.consumer.TaskLeft
+	n.carrier.Unreachable = n.consumer.Unreachable
+	n.flow = app.NewFlow(n.carrier, n.watches, n.placer, n.consumer, n.tasks, n.log)
+	n.deliverer = app.NewDeliverer(n.tasks, nil, n.consumer, n.log)
+	sinks.Lost = n.consumer.Disconnected
+	sinks.Connected = func(peer string, on bool) {
+		n.connected(peer, on)
+		n.consumer.Connected(peer, on)
+	}
+	return api.ConsumerView{Directory: n.consumer, RoundTrips: n.sidecar.RoundTrips}
+}
+
+func (n *Node) connected(peer string, on bool) {
+	if on {
+		n.carrier.Reachable(peer)
+	}
+}
+
+func (n *Node) newProcesses(conns Conns) {
+	order := []string{"broker", "task"}
+	by := map[string]grpc.ClientConnInterface{"broker": conns.Broker, "task": conns.Task}
+	if n.cfg.Role == RoleProvider {
+		order = []string{"broker", "discovery", "metric", "task"}
+		by["discovery"], by["metric"] = conns.Discovery, conns.Metric
+	}
+	probers := map[string]app.Prober{}
+	for _, name := range order {
+		p := probe.New(name, by[name])
+		n.probes = append(n.probes, p)
+		probers[name] = p
+	}
+	n.processes = app.NewProcesses(order, probers, n.log)
+}
+
+// Register adds what this process serves to a server.
+func (n *Node) Register(s grpc.ServiceRegistrar, registry prometheus.Gatherer) {
+	n.api.Register(s)
+	telemetry.Register(s, Process, registry, telemetry.GathererFunc(func(ctx context.Context) ([]*telemetryv1.ProcessMetrics, error) {
+		return probe.Gather(ctx, n.probes)
+	}))
+}
+
+// Run works until ctx ends. ready is told whether all processes of the node are serving.
+func (n *Node) Run(ctx context.Context, ready func(bool)) error {
+	n.processes.Ready = ready
+	n.tasks.Open(n.flow)
+	defer n.sidecar.Close()
+	defer n.tasks.Close()
+	parts := []func(context.Context) error{n.carrier.Run, n.flow.Run, n.identity.Run, n.processes.Run, n.subscribe}
+	if n.provider != nil {
+		parts = append(parts, n.provider.Run)
+	} else {
+		parts = append(parts, n.consumer.Run, n.placer.Run)
+	}
+	return lifecycle.Run(ctx, parts...)
+}
+
+func (n *Node) subscribe(ctx context.Context) error {
+	return n.sidecar.Subscribe(ctx, n.deliverer, func(up bool) {
+		if !up {
+			n.carrier.BrokerRestarted()
+		}
+	})
+}
