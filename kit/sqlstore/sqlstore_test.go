@@ -9,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"testing/fstest"
 	"time"
@@ -139,13 +138,10 @@ func holdWriter(t *testing.T, db *sqlstore.DB) (release func()) {
 // Whatever fails, panics or fails without a write, each caller gets its own outcome, and exactly the rows of those
 // that got nil are there.
 func TestBatchesKeepTheirMembersApart(t *testing.T) {
-	dir, n := t.TempDir(), atomic.Int32{}
+	db, base := open(t, filepath.Join(t.TempDir(), "db"), v1), 0
 	rapid.Check(t, func(rt *rapid.T) {
-		db, err := sqlstore.Open(context.Background(), filepath.Join(dir, fmt.Sprint(n.Add(1))), v1)
-		if err != nil {
-			rt.Fatal(err)
-		}
-		defer db.Close()
+		base += 1000 // each run has ids of its own
+		base := base
 		kinds := rapid.SliceOfN(rapid.SampledFrom([]string{"ok", "ok", "ok", "error", "duplicate", "panic", "early", "later"}), 1, 40).Draw(rt, "kinds")
 		mine := errors.New("mine")
 		release := holdWriter(t, db)
@@ -156,7 +152,7 @@ func TestBatchesKeepTheirMembersApart(t *testing.T) {
 				if kind == "early" {
 					return mine
 				}
-				if err := insert(i)(tx); err != nil {
+				if err := insert(base + i)(tx); err != nil {
 					return err
 				}
 				switch kind {
@@ -165,7 +161,7 @@ func TestBatchesKeepTheirMembersApart(t *testing.T) {
 				case "panic":
 					panic("boom")
 				case "duplicate":
-					return insert(i)(tx)
+					return insert(base + i)(tx)
 				}
 				return nil
 			}
@@ -177,12 +173,12 @@ func TestBatchesKeepTheirMembersApart(t *testing.T) {
 		}
 		release()
 		wg.Wait()
-		if err := db.Commit(context.Background(), insert(1000)); err != nil { // also flushes Later
+		if err := db.Commit(context.Background(), insert(base + 999)); err != nil { // also flushes Later
 			rt.Fatal(err)
 		}
 		for i, kind := range kinds {
 			var there int
-			if err := db.Read().QueryRow("SELECT count(*) FROM items WHERE id = ?", i).Scan(&there); err != nil {
+			if err := db.Read().QueryRow("SELECT count(*) FROM items WHERE id = ?", base+i).Scan(&there); err != nil {
 				rt.Fatal(err)
 			}
 			want := map[string]bool{"ok": true, "later": true}[kind]
