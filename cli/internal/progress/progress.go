@@ -131,5 +131,5 @@ func (l *Line) newBar(total uint64) *progressbar.ProgressBar {
 	if total > 0 {
 		size = int64(min(total, 1<<62))
 	}
-	return progressbar.NewOptions64(size, append(opts, progressbar.OptionShowBytes(true), progressbar.OptionShowTotalBytes(total > 0), progressbar.OptionUseIECUnits(true))...)
+	return progressbar.NewOptions64(size, append(opts, progressbar.OptionShowBytes(true), progressbar.OptionShowCount(), progressbar.OptionUseIECUnits(true))...)
 }

@@ -1,0 +1,226 @@
+package supervisor
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/shallot-net/shallot/kit/fault"
+)
+
+func TestNetworkBecomesReadyAndLeavesNothing(t *testing.T) {
+	t.Parallel()
+	r := startNetwork(t, 3, 2)
+	nodes := r.awaitReady(t)
+	var names []string
+	for _, n := range nodes {
+		names = append(names, n.Name)
+		if n.PeerID != "peer-"+n.Name || !strings.HasPrefix(n.GatewayURL, "http://127.0.0.1:") || n.Home != filepath.Join(r.dir, n.Name) {
+			t.Errorf("node is %+v", n)
+		}
+	}
+	if want := []string{"provider-1", "provider-2", "provider-3", "consumer-1", "consumer-2"}; !slices.Equal(names, want) {
+		t.Errorf("nodes are %v, want %v", names, want)
+	}
+	if got := len(processesUnder(t, r.dir)); got != 3*6+2*4 {
+		t.Errorf("%d processes carry a node's home on their command line, want 26", got)
+	}
+	file, err := ReadNetwork(r.dir)
+	if err != nil || file.PID != os.Getpid() || len(file.Nodes) != 5 || file.Nodes[3].Role != Consumer {
+		t.Errorf("dev.json is %+v, %v", file, err)
+	}
+	h := r.home(t, "consumer-1")
+	if !Running(h) || RecordedRole(h) != Consumer {
+		t.Error("consumer-1 does not look as if it ran")
+	}
+	begin := time.Now()
+	r.stop()
+	if err := <-r.ended; err != nil {
+		t.Errorf("stopped with %v", err)
+	}
+	r.ended <- nil
+	if took := time.Since(begin); took > 5*time.Second {
+		t.Errorf("stopping took %v", took)
+	}
+	if left := processesUnder(t, r.dir); len(left) > 0 {
+		t.Errorf("still running: %v", left)
+	}
+	if err := filepath.WalkDir(r.dir, func(path string, d fs.DirEntry, err error) error {
+		if err == nil && d.Type()&fs.ModeSocket != 0 {
+			t.Errorf("socket %s was left", path)
+		}
+		return err
+	}); err != nil {
+		t.Error(err)
+	}
+	if Running(h) {
+		t.Error("consumer-1 looks as if it still ran")
+	}
+	if file, _ := ReadNetwork(r.dir); file.PID != 0 || len(file.Nodes) != 5 {
+		t.Errorf("dev.json is %+v after the stop", file)
+	}
+}
+
+func TestSecondNetworkOnTheSameDirectoryIsRefused(t *testing.T) {
+	t.Parallel()
+	r := startNetwork(t, 1, 0)
+	r.awaitReady(t)
+	cfg := NetworkConfig{Dir: r.dir, Providers: 1, Finder: Finder{Path: true, Dirs: []string{binOf(t, r, "provider-1")}}, Print: NewPrinter(&buffer{})}
+	err := RunNetwork(t.Context(), cfg)
+	var f *fault.Error
+	if !errors.As(err, &f) || f.Reason != "HOME_IN_USE" || !strings.Contains(err.Error(), "pid ") {
+		t.Errorf("a second network got %v", err)
+	}
+	if _, err := OpenNode(NodeConfig{Name: "x", Role: Provider, Home: filepath.Join(r.dir, "provider-1"), Print: cfg.Print}); !errors.As(err, &f) || f.Reason != "HOME_IN_USE" {
+		t.Errorf("up on a node of a network got %v", err)
+	}
+}
+
+// binOf is the directory that a running node's programs are in.
+func binOf(t *testing.T, r *running, node string) string {
+	t.Helper()
+	exe, err := os.Readlink("/proc/" + itoa(pidOf(t, r.home(t, node), "broker")) + "/exe")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return filepath.Dir(exe)
+}
+
+func TestKilledProcessesRunAgainAtOnce(t *testing.T) {
+	t.Parallel()
+	r := startNetwork(t, 1, 1)
+	r.awaitReady(t)
+	h := r.home(t, "provider-1")
+	for _, name := range Processes(Provider) {
+		old := pidOf(t, h, name)
+		begin := time.Now()
+		if err := syscall.Kill(old, syscall.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+		var now int
+		eventually(t, name+" runs again", func() bool { now = pidOf(t, h, name); return now != old && now != 0 })
+		if took := time.Since(begin); took > time.Second { // 100 ms on a quiet machine
+			t.Errorf("%s ran again after %v", name, took)
+		}
+		if !zombieFree(old) {
+			t.Errorf("%s was left as a zombie", name)
+		}
+	}
+	s, _ := ReadState(h)
+	for _, p := range s.Processes {
+		if p.Restarts != 1 || p.LastError == "" {
+			t.Errorf("process is %+v", p)
+		}
+	}
+	if p := mustProbe(t, h); p == nil {
+		t.Error("the node does not answer")
+	}
+	if out := r.out.String(); !strings.Contains(out, "provider-1: broker ended: signal: killed") || !strings.Contains(out, "provider-1: broker runs again") {
+		t.Errorf("it said %s", out)
+	}
+}
+
+func TestProcessThatKeepsDyingIsTriedForEver(t *testing.T) {
+	t.Parallel()
+	r := startNetwork(t, 1, 0)
+	r.awaitReady(t)
+	h := r.home(t, "provider-1")
+	crash := filepath.Join(h.Dir, "crash.metric")
+	if err := os.WriteFile(crash, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Kill(pidOf(t, h, "metric"), syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	restarts := func() int {
+		s, _ := ReadState(h)
+		return s.Processes[2].Restarts
+	}
+	eventually(t, "it has paused and been tried again", func() bool { return restarts() > restartThreshold+1 })
+	if n := restarts(); n > 4*restartThreshold {
+		t.Errorf("%d restarts: there is no pause", n)
+	}
+	if err := os.Remove(crash); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "it runs", func() bool { return answers(h.Socket("metric")) })
+	if out := r.out.String(); !strings.Contains(out, "metric ended: exit status 1: shallot-metric: a file says that it must die") {
+		t.Errorf("its last words are not in\n%s", out)
+	}
+}
+
+func TestProcessThatIgnoresTheStopIsKilled(t *testing.T) {
+	t.Parallel()
+	r := startNetwork(t, 1, 0, func(dir string) {
+		if err := os.MkdirAll(filepath.Join(dir, "provider-1"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		for _, p := range []string{"task", Broker} {
+			if err := os.WriteFile(filepath.Join(dir, "provider-1", "deaf."+p), nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
+	r.awaitReady(t)
+	begin := time.Now()
+	r.stop()
+	r.ended <- <-r.ended
+	if took := time.Since(begin); took > 5*time.Second || took < serviceGrace {
+		t.Errorf("stopping took %v", took)
+	}
+	if answers(r.home(t, "provider-1").Socket("task")) {
+		t.Error("task still answers")
+	}
+}
+
+func TestPortsAndRolesStay(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	taken := map[int]bool{}
+	first, err := loopbackListen(nil, taken)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if again, err := loopbackListen(first, map[int]bool{}); err != nil || !slices.Equal(again, first) {
+		t.Errorf("port of %v became %v, %v", first, again, err)
+	}
+	if other, err := loopbackListen(first, taken); err != nil || slices.Equal(other, first) {
+		t.Errorf("two nodes were given %v, %v", other, err)
+	}
+	print := NewPrinter(&buffer{})
+	n, err := OpenNode(NodeConfig{Name: "n", Role: Provider, Home: dir, Print: print})
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.Close()
+	var f *fault.Error
+	if _, err := OpenNode(NodeConfig{Name: "n", Role: Consumer, Home: dir, Print: print}); !errors.As(err, &f) || f.Reason != "ROLE_FIXED" {
+		t.Errorf("the other role got %v", err)
+	}
+	if n, err = OpenNode(NodeConfig{Name: "n", Role: Provider, Home: dir, Print: print}); err != nil {
+		t.Fatal(err)
+	}
+	defer n.Close()
+	if want := []string{"--home", dir, "--listen-addr", "/ip4/0.0.0.0/tcp/4001"}; !slices.Equal(n.args(Broker), want) {
+		t.Errorf("arguments are %v, want %v", n.args(Broker), want)
+	}
+}
+
+func TestMissingProgramsAreNamed(t *testing.T) {
+	t.Parallel()
+	err := RunNetwork(t.Context(), NetworkConfig{Dir: t.TempDir(), Providers: 1, Finder: Finder{Dirs: []string{"/nowhere"}}, Print: NewPrinter(&buffer{})})
+	for _, want := range []string{"shallot-broker", "shallot-gateway", "/nowhere", "make build"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q is not in %v", want, err)
+		}
+	}
+	if err := RunNetwork(t.Context(), NetworkConfig{Dir: t.TempDir(), Providers: 0}); err == nil {
+		t.Error("a network without a provider started")
+	}
+}
