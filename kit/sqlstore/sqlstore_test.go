@@ -173,7 +173,7 @@ func TestBatchesKeepTheirMembersApart(t *testing.T) {
 		}
 		release()
 		wg.Wait()
-		if err := db.Commit(context.Background(), insert(base + 999)); err != nil { // also flushes Later
+		if err := db.Commit(context.Background(), insert(base+999)); err != nil { // also flushes Later
 			rt.Fatal(err)
 		}
 		for i, kind := range kinds {
