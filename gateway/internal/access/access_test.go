@@ -1,0 +1,106 @@
+package access
+
+import (
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/shallot-net/shallot/kit/home"
+)
+
+func loaded(t *testing.T) (Token, string) {
+	t.Helper()
+	h, err := home.Open(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	token, err := LoadToken("", h)
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw, err := os.ReadFile(token.File)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return token, strings.TrimSpace(string(raw))
+}
+
+func TestGuard(t *testing.T) {
+	token, word := loaded(t)
+	g := Guard{Token: token, Hosts: NewHosts("127.0.0.1:8080", []string{"node.example.org"})}
+	for _, c := range []struct {
+		name, host, origin, site, auth string
+		open                           bool
+		want                           int
+	}{
+		{"the token", "127.0.0.1:8080", "", "", "Bearer " + word, false, 0},
+		{"by name", "localhost:8080", "", "", "bearer " + word, false, 0},
+		{"by IPv6", "[::1]:8080", "", "", "Bearer " + word, false, 0},
+		{"an allowed name", "node.example.org", "", "", "Bearer " + word, false, 0},
+		{"no token", "127.0.0.1:8080", "", "", "", false, 401},
+		{"another token", "127.0.0.1:8080", "", "", "Bearer " + word[:len(word)-1] + "x", false, 401},
+		{"the token as another scheme", "127.0.0.1:8080", "", "", "Basic " + word, false, 401},
+		{"an open path", "127.0.0.1:8080", "", "", "", true, 0},
+		{"a rebound name", "evil.example.com:8080", "", "", "Bearer " + word, false, 403},
+		{"a rebound name on an open path", "evil.example.com:8080", "", "", "", true, 403},
+		{"another port", "127.0.0.1:9090", "", "", "Bearer " + word, false, 403},
+		{"own origin", "127.0.0.1:8080", "http://127.0.0.1:8080", "", "Bearer " + word, false, 0},
+		{"another origin", "127.0.0.1:8080", "http://evil.example.com", "", "Bearer " + word, false, 403},
+		{"the null origin", "127.0.0.1:8080", "null", "", "Bearer " + word, false, 403},
+		{"a page of another site", "127.0.0.1:8080", "", "cross-site", "Bearer " + word, false, 403},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r := httptest.NewRequest("GET", "/v1/node", nil)
+			r.Host = c.host
+			for k, v := range map[string]string{"Origin": c.origin, "Sec-Fetch-Site": c.site, "Authorization": c.auth} {
+				if v != "" {
+					r.Header.Set(k, v)
+				}
+			}
+			got := 0
+			if d := g.Check(r, c.open); d != nil {
+				got = d.Status
+				if strings.Contains(d.Message, word) {
+					t.Error("the denial tells the token")
+				}
+			}
+			if got != c.want {
+				t.Errorf("status %d, want %d", got, c.want)
+			}
+		})
+	}
+}
+
+func TestTokenFile(t *testing.T) {
+	h, err := home.Open(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	first, err := LoadToken("", h)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if info, err := os.Stat(first.File); err != nil || info.Mode().Perm() != 0o600 {
+		t.Fatalf("the token file has mode %v, error %v", info.Mode(), err)
+	}
+	if again, err := LoadToken("", h); err != nil || again.hash != first.hash {
+		t.Errorf("the second start has another token: %v", err)
+	}
+	if err := os.Chmod(first.File, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := LoadToken("", h); err == nil || !strings.Contains(err.Error(), first.File) {
+		t.Errorf("a token that others can read: %v", err)
+	}
+	torn := filepath.Join(t.TempDir(), "torn")
+	for _, body := range []string{"", "short\n", "two words that are long enough to count\n"} {
+		if err := os.WriteFile(torn, []byte(body), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := LoadToken(torn, h); err == nil || !strings.Contains(err.Error(), torn) {
+			t.Errorf("token file %q: %v", body, err)
+		}
+	}
+}
