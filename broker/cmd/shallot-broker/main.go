@@ -3,14 +3,17 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 
 	"github.com/shallot-net/shallot/broker/internal/adapter/codec"
 	"github.com/shallot-net/shallot/broker/internal/adapter/files"
 	"github.com/shallot-net/shallot/broker/internal/adapter/grpcserver"
 	"github.com/shallot-net/shallot/broker/internal/adapter/libp2p"
 	"github.com/shallot-net/shallot/broker/internal/adapter/metrics"
+	"github.com/shallot-net/shallot/broker/internal/adapter/repository"
 	"github.com/shallot-net/shallot/broker/internal/app"
 	"github.com/shallot-net/shallot/kit/config"
 	"github.com/shallot-net/shallot/kit/home"
@@ -53,7 +56,11 @@ func run(ctx context.Context, args []string) error {
 		return fmt.Errorf("read the contract: %w", err)
 	}
 	registry := telemetry.NewRegistry()
-	network, err := libp2p.NewNetwork(libp2p.Config{ListenAddrs: cfg.ListenAddrs, Log: log})
+	store, err := repository.New(repository.Config{Dir: filepath.Join(state, "repository"), Log: log, Registry: registry})
+	if err != nil {
+		return err
+	}
+	network, err := libp2p.NewNetwork(libp2p.Config{ListenAddrs: cfg.ListenAddrs, Log: log, OnHost: store.Attach, OffHost: store.Detach})
 	if err != nil {
 		return err
 	}
@@ -69,9 +76,10 @@ func run(ctx context.Context, args []string) error {
 		Observer: metrics.New(registry), Log: log, Limits: cfg.Limits.app(), Delivery: cfg.Limits.delivery(),
 	})
 	if err := broker.Start(); err != nil {
-		return err
+		return errors.Join(err, broker.Close(), store.Close())
 	}
 	grpcserver.Register(server, broker)
+	repository.NewServer(store).Register(server)
 	telemetry.Register(server, process, registry)
 	server.SetServing(true)
 	log.Info("broker is up")
@@ -80,6 +88,6 @@ func run(ctx context.Context, args []string) error {
 		func(ctx context.Context) error { return telemetry.Serve(ctx, cfg.TelemetryListen, registry) },
 		func(ctx context.Context) error {
 			<-ctx.Done()
-			return broker.Close()
+			return errors.Join(broker.Close(), store.Close()) // in this order: hosts serve what the store has
 		})
 }

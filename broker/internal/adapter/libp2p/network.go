@@ -10,7 +10,6 @@ import (
 	"syscall"
 	"time"
 
-	golibp2p "github.com/libp2p/go-libp2p"
 	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
@@ -27,7 +26,7 @@ type Config struct {
 	Log         *slog.Logger
 	// OnHost is given each host before it listens, the moment to set further protocol handlers; OffHost when it is about to close.
 	OnHost  func(persona string, h host.Host) error
-	OffHost func(persona string)
+	OffHost func(persona string) error
 }
 
 // Network makes hosts, all with one profile.
@@ -93,12 +92,8 @@ func (n *Network) Open(persona string, seed []byte, h app.Handlers) (app.Host, e
 	}
 	out := &Host{persona: persona, network: n, handlers: h, gate: newGater(), names: newResolver(n.profile.resolve), log: n.cfg.Log,
 		protected: make(map[string]map[peer.ID]struct{}), measured: make(map[peer.ID]time.Time), measuring: make(chan struct{}, 4)}
-	options, err := n.profile.options(key, rm, out.gate, out.names)
-	if err != nil {
-		return nil, err
-	}
-	if out.host, err = golibp2p.New(options...); err != nil {
-		return nil, fmt.Errorf("make the libp2p host: %w", err)
+	if out.host, err = n.profile.build(parts{key, rm, out.gate, out.names}); err != nil {
+		return nil, errors.Join(fmt.Errorf("make the libp2p host: %w", err), rm.Close())
 	}
 	out.ctx, out.cancel = context.WithCancel(context.Background())
 	if err := out.start(); err != nil {
@@ -153,11 +148,12 @@ func (h *Host) Close() error {
 	}
 	h.closed = true
 	h.mu.Unlock()
+	var err error
 	if h.network.cfg.OffHost != nil {
-		h.network.cfg.OffHost(h.persona)
+		err = h.network.cfg.OffHost(h.persona)
 	}
 	h.cancel()
-	err := h.host.Close()
+	err = errors.Join(err, h.host.Close())
 	h.wg.Wait()
 	return err
 }

@@ -1,15 +1,24 @@
 package libp2p
 
 import (
+	"errors"
+	"fmt"
 	"time"
 
-	"github.com/libp2p/go-libp2p"
 	"github.com/libp2p/go-libp2p/core/crypto"
+	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/protocol"
+	"github.com/libp2p/go-libp2p/core/sec"
+	"github.com/libp2p/go-libp2p/core/transport"
+	basichost "github.com/libp2p/go-libp2p/p2p/host/basic"
+	"github.com/libp2p/go-libp2p/p2p/host/eventbus"
+	"github.com/libp2p/go-libp2p/p2p/host/peerstore/pstoremem"
 	"github.com/libp2p/go-libp2p/p2p/muxer/yamux"
 	"github.com/libp2p/go-libp2p/p2p/net/connmgr"
 	"github.com/libp2p/go-libp2p/p2p/net/swarm"
+	"github.com/libp2p/go-libp2p/p2p/net/upgrader"
 	"github.com/libp2p/go-libp2p/p2p/security/noise"
 	"github.com/libp2p/go-libp2p/p2p/transport/tcp"
 )
@@ -28,9 +37,11 @@ const (
 
 // profile is what a mode decides. Another mode is another value of it, and no line elsewhere.
 type profile struct {
-	transports    []libp2p.Option
+	transports    []func(transport.Upgrader, network.ResourceManager) (transport.Transport, error)
 	dialTimeout   time.Duration
-	connLow       int // connections above connHigh are trimmed to connLow, protected ones never
+	acceptTimeout time.Duration // of an inbound handshake
+	negotiation   time.Duration // of a stream's protocol
+	connLow       int           // connections above connHigh are trimmed to connLow, protected ones never
 	connHigh      int
 	connGrace     time.Duration
 	yamuxTimeout  time.Duration // of writes, and of the answer to a keep-alive
@@ -53,9 +64,11 @@ type profile struct {
 // first heartbeat after it connects and a small network should talk at once; what counts heartbeats is scaled with it, so that the memory of messages stays as long.
 func open() profile {
 	return profile{
-		transports:  []libp2p.Option{libp2p.Transport(tcp.NewTCPTransport, tcp.DisableReuseport())},
-		dialTimeout: 5 * time.Second,
-		connLow:     160, connHigh: 256, connGrace: 30 * time.Second, // 130 nodes may all know each other
+		transports: []func(transport.Upgrader, network.ResourceManager) (transport.Transport, error){func(up transport.Upgrader, rm network.ResourceManager) (transport.Transport, error) {
+			return tcp.NewTCPTransport(up, rm, nil, tcp.DisableReuseport())
+		}},
+		dialTimeout: 5 * time.Second, acceptTimeout: 10 * time.Second, negotiation: 10 * time.Second,
+		connLow: 160, connHigh: 256, connGrace: 30 * time.Second, // 130 nodes may all know each other
 		yamuxTimeout: 10 * time.Second, yamuxAlive: 15 * time.Second, yamuxWindow: 4 << 20,
 		ping: true, resolve: true,
 		heartbeat: 400 * time.Millisecond, history: 12, historyGossip: 5, iwantFollowup: 3 * time.Second,
@@ -63,35 +76,93 @@ func open() profile {
 	}
 }
 
-// options is every switch of a host. The comment says what the library does without it.
-func (p profile) options(key crypto.PrivKey, rm network.ResourceManager, gate *gater, names network.MultiaddrDNSResolver) ([]libp2p.Option, error) {
-	conns, err := connmgr.NewConnManager(p.connLow, p.connHigh, connmgr.WithGracePeriod(p.connGrace))
+// parts are what a host is made of and its owner keeps.
+type parts struct {
+	key   crypto.PrivKey
+	rm    network.ResourceManager
+	gate  *gater
+	names *resolver
+}
+
+// build puts a host together by hand. libp2p.New would link QUIC, WebRTC, WebTransport and relays, of which no mode wants any: 8 MiB of memory that every node would pay for, and
+// so many ways out that would have to be kept shut. What is not in here a host cannot do: no NAT mapping, no AutoNAT, no hole punching, no relays, no mDNS, no routing.
+//
+// It does not listen: that comes once all handlers are set, because a change of them is pushed to every peer, at a rate that peers bound.
+func (p profile) build(w parts) (host.Host, error) {
+	id, err := peer.IDFromPrivateKey(w.key)
 	if err != nil {
 		return nil, err
 	}
-	mux := *yamux.DefaultTransport
-	mux.ConnectionWriteTimeout, mux.KeepAliveInterval, mux.MaxStreamWindowSize = p.yamuxTimeout, p.yamuxAlive, p.yamuxWindow
-	options := []libp2p.Option{
-		libp2p.Identity(key),
-		libp2p.NoListenAddrs,                                            // listens on TCP, QUIC, WebRTC; here Listen does it once all handlers are set, because changes are pushed to every peer at a bounded rate
-		libp2p.Security(noise.ID, noise.New),                            // offers TLS first
-		libp2p.Muxer(yamux.ID, &mux),                                    // windows of 16 MiB a stream
-		libp2p.ResourceManager(rm),                                      // limits by the machine's memory
-		libp2p.ConnectionManager(conns),                                 // trims from 192 connections on
-		libp2p.ConnectionGater(gate),                                    // dials whatever a peer says
-		libp2p.MultiaddrResolver(names),                                 // resolves names that peers made up
-		libp2p.UserAgent(userAgent),                                     // module path, version and revision
-		libp2p.ProtocolVersion(protocolVersion),                         // ipfs/0.1.0
-		libp2p.DisableRelay(),                                           // dials and accepts through relays
-		libp2p.ForceReachabilityPrivate(),                               // asks peers whether it can be reached (AutoNAT)
-		libp2p.DisableIdentifyAddressDiscovery(),                        // believes what peers say its address is
-		libp2p.DisableMetrics(),                                         // counts in the global registry
-		libp2p.WithDialTimeout(p.dialTimeout),                           // 15 s
-		libp2p.SwarmOpts(swarm.WithDialRanker(swarm.NoDelayDialRanker)), // waits between addresses, for the sake of QUIC
-		libp2p.UDPBlackHoleSuccessCounter(nil),                          // watches for UDP that gets nowhere
-		libp2p.IPv6BlackHoleSuccessCounter(nil),                         // and stops to dial IPv6 after some failures
-		libp2p.Ping(p.ping),                                             // answers pings
+	book, err := pstoremem.NewPeerstore(pstoremem.WithMaxAddresses(maxBookAddresses), pstoremem.WithMaxSignedPeerRecords(maxBookRecords)) // a million and 100,000
+	if err != nil {
+		return nil, err
 	}
-	// Never: EnableNATService, NATPortMap, EnableAutoNATv2, EnableHolePunching, EnableAutoRelay, EnableRelayService; no mDNS service is started.
-	return append(options, p.transports...), nil
+	if err := errors.Join(book.AddPrivKey(id, w.key), book.AddPubKey(id, w.key.GetPublic())); err != nil {
+		return nil, errors.Join(err, book.Close())
+	}
+	bus := eventbus.NewBus()
+	swrm, err := swarm.NewSwarm(id, book, bus,
+		swarm.WithResourceManager(w.rm),
+		swarm.WithConnectionGater(w.gate),             // dials and accepts whomever
+		swarm.WithMultiaddrResolver(w.names),          // looks up names that peers made up, before it knows whether it can dial them
+		swarm.WithDialTimeout(p.dialTimeout),          // 15 s
+		swarm.WithDialTimeoutLocal(p.dialTimeout),     // 5 s
+		swarm.WithDialRanker(swarm.NoDelayDialRanker), // waits between addresses, for the sake of QUIC
+		swarm.WithUDPBlackHoleSuccessCounter(nil),     // watches for UDP that gets nowhere
+		swarm.WithIPv6BlackHoleSuccessCounter(nil),    // and stops to dial IPv6 after some failures
+	)
+	if err != nil {
+		return nil, errors.Join(err, book.Close())
+	}
+	mux := *yamux.DefaultTransport
+	mux.ConnectionWriteTimeout, mux.KeepAliveInterval = p.yamuxTimeout, p.yamuxAlive // 10 s, 30 s
+	mux.MaxStreamWindowSize = p.yamuxWindow                                          // 16 MiB a stream
+	muxers := []upgrader.StreamMuxer{{ID: yamux.ID, Muxer: &mux}}
+	secure, err := noise.New(noise.ID, w.key, muxers) // TLS is offered first
+	if err != nil {
+		return nil, errors.Join(err, swrm.Close(), book.Close())
+	}
+	up, err := upgrader.New([]sec.SecureTransport{secure}, muxers, nil, w.rm, w.gate, upgrader.WithAcceptTimeout(p.acceptTimeout)) // 15 s
+	if err != nil {
+		return nil, errors.Join(err, swrm.Close(), book.Close())
+	}
+	if err := p.addTransports(swrm, up, w.rm); err != nil {
+		return nil, errors.Join(err, swrm.Close(), book.Close())
+	}
+	conns, err := connmgr.NewConnManager(p.connLow, p.connHigh, connmgr.WithGracePeriod(p.connGrace)) // 160, 192, 1 min
+	if err != nil {
+		return nil, errors.Join(err, swrm.Close(), book.Close())
+	}
+	h, err := basichost.NewHost(swrm, &basichost.HostOpts{
+		EventBus:           bus,
+		ConnManager:        conns,
+		UserAgent:          userAgent,       // module path, version and revision
+		ProtocolVersion:    protocolVersion, // ipfs/0.1.0
+		EnablePing:         p.ping,
+		NegotiationTimeout: p.negotiation, // 10 s, a dial that NewStream makes included
+	})
+	if err != nil {
+		return nil, errors.Join(err, conns.Close(), swrm.Close(), book.Close())
+	}
+	h.Start()
+	return h, nil
 }
+
+func (p profile) addTransports(s *swarm.Swarm, up transport.Upgrader, rm network.ResourceManager) error {
+	for _, t := range p.transports {
+		made, err := t(up, rm)
+		if err != nil {
+			return fmt.Errorf("make a transport: %w", err)
+		}
+		if err := s.AddTransport(made); err != nil {
+			return fmt.Errorf("add a transport: %w", err)
+		}
+	}
+	return nil
+}
+
+// What the book of addresses may hold of peers that are not connected: anyone can make up peers.
+const (
+	maxBookAddresses = 16384
+	maxBookRecords   = 4096
+)
