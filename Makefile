@@ -35,7 +35,8 @@ endif
 	@mkdir -p $(BIN)
 	@for c in $(COMMANDS); do \
 		echo "build $$(basename $$c)"; \
-		(case $$c in *executor-wasm) ;; *) export CGO_ENABLED=0 ;; esac; go build $(GOFLAGS_BUILD) -o $(BIN)/ ./$$c); \
+		(case $$c in *executor-wasm) ;; *) export CGO_ENABLED=0 ;; esac; \
+		cd $${c%%/cmd/*} && GOWORK=off go build $(GOFLAGS_BUILD) -o $(BIN)/ ./cmd/$${c##*/}); \
 	done
 
 .PHONY: examples
@@ -48,7 +49,7 @@ examples: ## the example programs, compiled to WebAssembly, into bin/examples/
 
 .PHONY: demo
 demo: build examples ## a small network on this machine: two tasks, their results, who did what
-	@cd test && GOWORK=off SHALLOT_BIN=$(BIN) go run ./cmd/demo
+	@cd test && GOWORK=off SHALLOT_BIN=$(BIN) go run ./cmd/demo $(DEMOFLAGS)
 
 .PHONY: test
 test: build examples ## all tests
