@@ -19,8 +19,9 @@ const (
 	maxDials    = 4 // at once
 	// A peer whose connection broke and that could not be dialled twice since counts as unreachable; with one dial it might be
 	// restarting.
-	lostDials  = 2
-	pingsAtOne = 4
+	lostDials   = 2
+	pingsAtOnce = 4
+	nudgeEvery  = 5 * time.Second
 )
 
 // newWait is a back-off with jitter of half its value either way.
@@ -242,6 +243,16 @@ func (s *Service) nextDial() time.Duration {
 	return next
 }
 
+// overdueLocked picks neighbours to ask for what should have been heard of them by now.
+func (s *Service) overdueLocked() []string {
+	now := time.Now()
+	out := s.table.Overdue(now, pingsAtOnce, func(id string) bool { return now.Sub(s.nudged[id]) > nudgeEvery })
+	for _, id := range out {
+		s.nudged[id] = now
+	}
+	return out
+}
+
 // pruneLocked forgets waits and queries that nobody needs any more, so that no map grows.
 func (s *Service) pruneLocked() {
 	now := time.Now()
@@ -253,6 +264,11 @@ func (s *Service) pruneLocked() {
 	for id := range s.lost {
 		if _, known := s.table.Get(id); !known {
 			delete(s.lost, id)
+		}
+	}
+	for id, at := range s.nudged {
+		if now.Sub(at) > nudgeEvery {
+			delete(s.nudged, id)
 		}
 	}
 	for id, q := range s.asked {
@@ -283,7 +299,7 @@ func (s *Service) lookAfter(ctx context.Context) {
 		}
 	}
 	s.mu.Unlock()
-	for _, id := range ping[:min(pingsAtOne, len(ping))] {
+	for _, id := range ping[:min(pingsAtOnce, len(ping))] {
 		_, _ = s.Ping(call, id)
 	}
 }

@@ -74,6 +74,7 @@ type Service struct {
 	asking   map[string]bool      // peers that are being asked
 	retry    map[string]*dialWait // peers that could not be dialled, until when
 	lost     map[string]int       // peers whose connection broke, and how often they could not be dialled since
+	nudged   map[string]time.Time // neighbours that were asked because they were overdue, and when
 
 	versions versions
 	triggers *rate.Limiter // for announcements that a newcomer triggers
@@ -108,7 +109,7 @@ func New(ctx context.Context, cfg Config) (*Service, error) {
 		cfg.Counter = noCounter{}
 	}
 	s := &Service{cfg: cfg, log: cfg.Log, net: cfg.Network, ev: cfg.Events, table: domain.NewTable(cfg.MaxPeers),
-		watchers: map[*Watcher]struct{}{}, asked: map[string]query{}, asking: map[string]bool{}, retry: map[string]*dialWait{}, lost: map[string]int{},
+		watchers: map[*Watcher]struct{}{}, asked: map[string]query{}, asking: map[string]bool{}, retry: map[string]*dialWait{}, lost: map[string]int{}, nudged: map[string]time.Time{},
 		versions: versions{store: cfg.Store},
 		// While the network is small, three newcomers in a row are greeted at once.
 		triggers: rate.NewLimiter(rate.Every(cfg.Pace.Min/2), 3),
@@ -257,7 +258,11 @@ func (s *Service) sweepLoop(ctx context.Context) error {
 			s.cfg.Counter.Count(CountForgotten)
 		}
 		s.pruneLocked()
+		overdue := s.overdueLocked()
 		s.mu.Unlock()
+		for _, id := range overdue {
+			s.askOne(id, 1)
+		}
 		if len(changed) > 0 {
 			wake(s.redial)
 		}

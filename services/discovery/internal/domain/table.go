@@ -222,6 +222,17 @@ func (t *Table) Sweep(now, onlineSince time.Time, by Patience) (changed, forgott
 	return changed, forgotten
 }
 
+// Overdue returns up to n neighbours whose next announcement should have been heard by now: gossip may have lost it.
+func (t *Table) Overdue(now time.Time, n int, ready func(id string) bool) []string {
+	var out []string
+	for id, p := range t.peers {
+		if len(out) < n && p.Connected && p.State == Available && now.Sub(p.LastSeen) > p.Interval*5/4 && ready(id) {
+			out = append(out, id)
+		}
+	}
+	return out
+}
+
 // SetConnected notes that a peer is connected or no longer is, and tells whether its row changed.
 func (t *Table) SetConnected(id string, connected bool) bool {
 	if connected {

@@ -1,0 +1,376 @@
+package app_test
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/shallot-net/shallot/kit/fault"
+	"github.com/shallot-net/shallot/kit/pace"
+	"github.com/shallot-net/shallot/services/discovery/internal/adapter/memory"
+	"github.com/shallot-net/shallot/services/discovery/internal/app"
+	"github.com/shallot-net/shallot/services/discovery/internal/domain"
+)
+
+func TestEverybodyKnowsEverybodyWithinASecond(t *testing.T) {
+	for _, size := range []int{2, 3, 5, 10, 30} {
+		t.Run(fmt.Sprint(size), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s, nodes := network(t, size)
+				s.mute = size <= 10 // a small network does not even need gossip
+				pass(time.Second)
+				for _, n := range nodes {
+					if !n.knows(nodes...) {
+						t.Errorf("%s knows %d of %d others", n.id, n.svc.Figures().Available, size-1)
+					}
+				}
+			})
+		})
+	}
+}
+
+func TestOneBootstrapAddressOfManySuffices(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSim(t)
+		dead, alive := s.add(), s.add().start()
+		dead.deaf = true
+		s.part(func(a, b string) bool { return a == dead.id || b == dead.id })
+		n := s.add().start(dead, alive)
+		pass(100 * time.Millisecond)
+		if !n.knows(alive) {
+			t.Error("the dead address held up the living one")
+		}
+		pass(5 * time.Minute)
+		if got := n.count(app.CountJoinFailed); got < 8 || got > 40 {
+			t.Errorf("the dead address was dialled %d times in 5 minutes", got)
+		}
+		// It comes back, and is found without anybody's help.
+		s.part(nil)
+		dead.start()
+		pass(time.Minute)
+		if !n.knows(dead) || !alive.knows(dead) {
+			t.Error("a bootstrap node that came back was not found")
+		}
+	})
+}
+
+func TestAnnouncementsAreAsSeldomAsTheNetworkIsLarge(t *testing.T) {
+	for _, size := range []int{3, 40} {
+		t.Run(fmt.Sprint(size), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				_, nodes := network(t, size)
+				pass(5 * time.Minute) // settled
+				from := time.Now()
+				pass(30 * time.Minute)
+				mean := app.DefaultPace.Interval(size)
+				for _, n := range nodes[:3] {
+					said := n.sayings(from)
+					want := int(30 * time.Minute / mean)
+					if len(said) < want*7/10 || len(said) > want*13/10 {
+						t.Errorf("%s announced itself %d times, want about %d", n.id, len(said), want)
+					}
+					for i, a := range said {
+						if a.a.Interval != pace.Stated(mean) {
+							t.Errorf("the interval stated is %v, want %v", a.a.Interval, pace.Stated(mean))
+						}
+						if i > 0 {
+							if gap := a.at.Sub(said[i-1].at); gap < mean/2 || gap > pace.Stated(mean)+time.Second {
+								t.Errorf("%v between two announcements, want %v to %v", gap, mean/2, pace.Stated(mean))
+							}
+							if a.a.Version <= said[i-1].a.Version {
+								t.Errorf("version %d came after %d", a.a.Version, said[i-1].a.Version)
+							}
+						}
+					}
+				}
+			})
+		})
+	}
+}
+
+func TestAChangeIsToldAtOnceAndARepetitionIsNone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		_, nodes := network(t, 3)
+		pass(time.Minute)
+		from := time.Now()
+		self := testSelf()
+		if err := nodes[0].svc.UpdateSelf(t.Context(), self); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		if said := nodes[0].sayings(from); len(said) != 0 {
+			t.Error("a repetition of the same was announced")
+		}
+		self.Capabilities = append(self.Capabilities, domain.Capability{Type: "wasm"})
+		if err := nodes[0].svc.UpdateSelf(t.Context(), self); err != nil {
+			t.Fatal(err)
+		}
+		pass(10 * time.Millisecond)
+		if p, err := nodes[2].svc.Peer(nodes[0].id); err != nil || !p.Has("wasm") {
+			t.Errorf("ten milliseconds later a peer has not heard: %v", err)
+		}
+	})
+}
+
+func TestNothingIsAnnouncedBeforeItIsKnownWhatThisNodeDoes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSim(t)
+		a := s.add().start()
+		b := s.add()
+		b.selfless = true
+		b.start(a)
+		pass(time.Minute)
+		if len(b.sayings(time.Time{})) != 0 || a.state(b) != "unknown" {
+			t.Error("a node that cannot do anything yet was announced")
+		}
+		if !b.knows(a) {
+			t.Error("meanwhile it learned nothing")
+		}
+		if err := b.svc.UpdateSelf(t.Context(), testSelf()); err != nil {
+			t.Fatal(err)
+		}
+		pass(100 * time.Millisecond)
+		if !a.knows(b) {
+			t.Error("then it was not heard")
+		}
+	})
+}
+
+func TestUpdateSelfRefusesNonsense(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newSim(t).add().start()
+		err := n.svc.UpdateSelf(t.Context(), app.Self{SealingKey: "AGE-SECRET-KEY-1"})
+		if fault.From(err).Reason != "SELF_INVALID" {
+			t.Errorf("UpdateSelf = %v", err)
+		}
+	})
+}
+
+func TestVersionsCountUpAcrossRestarts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, nodes := network(t, 2)
+		pass(time.Minute)
+		n := nodes[1]
+		last := uint64(0)
+		for range 5 {
+			for _, said := range n.sayings(time.Time{}) {
+				last = max(last, said.a.Version)
+			}
+			n.kill()
+			s.part(nil)
+			from := time.Now()
+			n.start(nodes[0])
+			pass(time.Minute)
+			said := n.sayings(from)
+			if len(said) == 0 || said[0].a.Version <= last {
+				t.Fatalf("after a restart it began with version %v, before it was at %d", said, last)
+			}
+			if !nodes[0].knows(n) {
+				t.Fatal("after a restart nobody listened to it")
+			}
+		}
+	})
+}
+
+func TestAVersionIsNotUsedBeforeItsReservationIsOnDisk(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newSim(t).add()
+		n.selfless = true
+		n.start()
+		pass(time.Second)
+		if err := n.svc.UpdateSelf(t.Context(), testSelf()); err != nil {
+			t.Fatal(err)
+		}
+		n.store.FailNext(errors.New("the disk is full"))
+		synctest.Wait()
+		if said := n.sayings(time.Time{}); len(said) != 0 {
+			t.Errorf("announced version %d, which no disk remembers", said[0].a.Version)
+		}
+		pass(time.Second)
+		if said := n.sayings(time.Time{}); len(said) == 0 {
+			t.Error("not announced after the disk was back")
+		}
+	})
+}
+
+func TestALostStoreCountsOnFromWhatPeersRemember(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, nodes := network(t, 3)
+		n := nodes[2]
+		pass(10 * time.Minute)
+		n.kill()
+		n.store = &memory.Store{}
+		s.part(nil)
+		n.start(nodes[0])
+		pass(5 * time.Second)
+		for _, other := range nodes[:2] {
+			p, err := other.svc.Peer(n.id)
+			if err != nil || p.State != domain.Available || p.Version < n.sayings(time.Time{})[0].a.Version {
+				t.Errorf("%s does not listen to it: %+v, %v", other.id, p.State, err)
+			}
+		}
+		said := n.sayings(time.Time{})
+		if v := said[len(said)-1].a.Version; v <= 1 {
+			t.Errorf("it is at version %d", v)
+		}
+	})
+}
+
+func TestAPeerThatDiesIsUnavailableThenForgotten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		_, nodes := network(t, 4)
+		pass(time.Minute)
+		nodes[3].kill()
+		// Its neighbours dial it twice, and do not wait for three intervals.
+		pass(5 * time.Second)
+		for _, n := range nodes[:3] {
+			if got := n.state(nodes[3]); got != domain.Unavailable {
+				t.Errorf("%s: five seconds later it is %s", n.id, got)
+			}
+		}
+		pass(59 * time.Minute)
+		if got := nodes[0].state(nodes[3]); got != domain.Unavailable {
+			t.Errorf("before an hour it is %s", got)
+		}
+		pass(2 * time.Minute)
+		if got := nodes[0].state(nodes[3]); got != "unknown" {
+			t.Errorf("after an hour it is %s", got)
+		}
+	})
+}
+
+func TestASilentServiceIsUnavailableAfterThreeStatedIntervals(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, nodes := network(t, 3)
+		pass(time.Minute)
+		// The broker stays connected, the service hangs: age alone tells.
+		s.mu.Lock()
+		said := nodes[2].said
+		stated := said[len(said)-1].a.Interval
+		since := said[len(said)-1].at
+		nodes[2].deaf = true
+		s.mu.Unlock()
+		nodes[2].stopSilently()
+		pass(time.Until(since.Add(3*stated)) - time.Second)
+		if got := nodes[0].state(nodes[2]); got != domain.Available {
+			t.Errorf("within three intervals it is %s", got)
+		}
+		pass(5 * time.Second)
+		if got := nodes[0].state(nodes[2]); got != domain.Unavailable {
+			t.Errorf("after three intervals it is %s", got)
+		}
+	})
+}
+
+func TestGoodbyeIsHeard(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		_, nodes := network(t, 3)
+		pass(time.Minute)
+		nodes[2].stop()
+		synctest.Wait()
+		for _, n := range nodes[:2] {
+			if got := n.state(nodes[2]); got != domain.Leaving {
+				t.Errorf("%s: after its goodbye it is %s", n.id, got)
+			}
+		}
+		nodes[2].start(nodes[0])
+		pass(time.Second)
+		if !nodes[0].knows(nodes[2]) {
+			t.Error("it came back and is not available")
+		}
+	})
+}
+
+func TestARestartedNodeRejoinsWithItsBootstrapNodeGone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, nodes := network(t, 5)
+		pass(time.Minute)
+		nodes[4].kill()
+		nodes[0].kill()
+		s.part(func(a, b string) bool { return a == nodes[0].id || b == nodes[0].id })
+		pass(3 * time.Hour)
+		nodes[4].start(nodes[0])
+		pass(5 * time.Second)
+		if !nodes[4].knows(nodes[1:4]...) || !nodes[1].knows(nodes[4]) {
+			t.Error("it did not find those that it knew before")
+		}
+	})
+}
+
+func TestANetworkCutInTwoFindsItselfAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, nodes := network(t, 8)
+		pass(time.Minute)
+		half := func(id string) bool { return slices.IndexFunc(nodes, func(n *node) bool { return n.id == id }) < 4 }
+		s.part(func(a, b string) bool { return half(a) != half(b) })
+		pass(30 * time.Minute)
+		if nodes[0].knows(nodes[7]) {
+			t.Error("the halves are not apart")
+		}
+		s.part(nil)
+		pass(6 * time.Minute) // the longest wait between two dials, and jitter
+		for _, n := range nodes {
+			if !n.knows(nodes...) {
+				t.Errorf("%s knows %d of 7 others after the cut", n.id, n.svc.Figures().Available)
+			}
+		}
+	})
+}
+
+func TestLostGossipIsMended(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, nodes := network(t, 12)
+		s.mute = true
+		pass(30 * time.Minute)
+		for _, n := range nodes {
+			// Its neighbours are asked, and tell of others.
+			if got := n.svc.Figures(); got.Neighbours < app.DefaultNeighbours || got.Available < 9 {
+				t.Errorf("%s has %d of 11 others and %d neighbours after half an hour without any gossip", n.id, got.Available, got.Neighbours)
+			}
+		}
+	})
+}
+
+func TestNeighboursAreBoundedInALargeNetwork(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, nodes := network(t, 60)
+		pass(2 * time.Minute)
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		total := 0
+		for _, n := range nodes {
+			total += len(n.peers)
+			if len(n.peers) < app.DefaultNeighbours {
+				t.Errorf("%s has %d neighbours, want at least %d", n.id, len(n.peers), app.DefaultNeighbours)
+			}
+		}
+		// Everybody dials the bootstrap node; apart from it each has what it dialled and what dialled it.
+		if mean := total / len(nodes); mean > 2*app.DefaultNeighbours+4 {
+			t.Errorf("%d neighbours on average", mean)
+		}
+	})
+}
+
+func TestANewcomerIsNoStorm(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, nodes := network(t, 60)
+		pass(10 * time.Minute)
+		from := time.Now()
+		late := s.add().start(nodes[0])
+		pass(2 * time.Second)
+		total := 0
+		for _, n := range nodes {
+			total += len(n.sayings(from))
+		}
+		// Eight greetings on average, and what was due anyway: 60 nodes, one a minute each.
+		if total > 30 {
+			t.Errorf("one newcomer made 60 nodes say %d announcements in 2 s", total)
+		}
+		if got := late.svc.Figures().Available; got < 32 {
+			t.Errorf("the newcomer knows %d", got)
+		}
+	})
+}
