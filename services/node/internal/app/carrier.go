@@ -17,7 +17,11 @@ import (
 const (
 	reasonRejected    = "REJECTED"
 	reasonUnreachable = "UNREACHABLE"
+	reasonNotSent     = "NOT_SENT" // it has not left this process
 )
+
+// reasonUncertain is what the task service is told of an event that may have arrived.
+const reasonUncertain = "NOT_ACKNOWLEDGED"
 
 // EventSender hands events over.
 type EventSender interface {
@@ -222,14 +226,16 @@ func (c *Carrier) landed(m domain.Message, err error) {
 		return
 	}
 	f := fault.From(err)
-	givenUp, told := c.box.Failed(m.ID, m.EventID, isFinal(f), now)
+	how := failureOf(f)
+	givenUp, told := c.box.Failed(m.ID, m.EventID, how, now)
 	if f.Reason == reasonUnreachable {
 		c.Unreachable(m.Lane.Peer)
 	}
 	switch {
 	case told:
 		c.counts.GivenUp++
-		c.fail(m, f.Reason, f.Message)
+		m.Uncertain = m.Uncertain || how == domain.Unknown
+		c.fail(m, how, f.Message)
 	case !givenUp:
 		c.counts.Retried++
 		c.log.Debug("an event will be sent again", logging.Peer(m.Lane.Peer), slog.String("reason", f.Reason))
@@ -238,9 +244,14 @@ func (c *Carrier) landed(m domain.Message, err error) {
 	c.pump(now)
 }
 
-// isFinal: the same event would fail in the same way.
-func isFinal(f *fault.Error) bool {
-	return f.Reason == reasonRejected || f.Code.String() == "InvalidArgument"
+func failureOf(f *fault.Error) domain.Failure {
+	switch {
+	case f.Reason == reasonRejected, f.Code.String() == "InvalidArgument":
+		return domain.Refused
+	case f.Reason == reasonUnreachable, f.Reason == reasonNotSent:
+		return domain.Unreached
+	}
+	return domain.Unknown
 }
 
 // mark notes that an event was sent; several are told together, because nobody waits for it. The caller holds mu.
@@ -290,9 +301,16 @@ func (c *Carrier) flush() {
 }
 
 // fail tells the task service that an event is given up. The caller holds mu.
-func (c *Carrier) fail(m domain.Message, reason, message string) {
+func (c *Carrier) fail(m domain.Message, how domain.Failure, message string) {
 	if c.stopped {
 		return
+	}
+	reason := reasonUnreachable
+	switch {
+	case how == domain.Refused:
+		reason = reasonRejected
+	case m.Uncertain:
+		reason = reasonUncertain
 	}
 	c.sends.Go(func() {
 		retry := domain.Backoff{First: 50 * time.Millisecond, Max: 2 * time.Second}
@@ -358,7 +376,7 @@ func (c *Carrier) tick(now time.Time) (next time.Time, resync bool) {
 	defer c.mu.Unlock()
 	for _, m := range c.box.Expire(now) {
 		c.counts.GivenUp++
-		c.fail(m, reasonUnreachable, "the peer could not be reached within the event's time")
+		c.fail(m, domain.Unreached, "the peer could not be reached within the event's time")
 	}
 	next = c.box.Wake(now)
 	c.wakeAt = next

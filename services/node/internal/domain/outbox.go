@@ -21,7 +21,19 @@ type Message struct {
 	Size    int    // bytes
 	Timeout time.Duration
 	Body    any // nothing here looks inside
+	// Uncertain: a try has failed in a way that leaves open whether the message has arrived.
+	Uncertain bool
 }
+
+// Failure is how a try to hand a message over has failed.
+type Failure int
+
+// Failures.
+const (
+	Unreached Failure = iota // it was not handed over
+	Unknown                  // it may have arrived
+	Refused                  // the receiver refuses it, and would again
+)
 
 // OutboxLimits bound what is held in memory. The zero value takes the defaults.
 type OutboxLimits struct {
@@ -280,16 +292,17 @@ func (o *Outbox) Sent(id uint64, eventID string) {
 	o.queue(l)
 }
 
-// Failed says that a message was not acknowledged. It reports whether the message is given up: it is when final, when
-// its time is over, or when it was withdrawn (then told is false: nobody waits for it). Otherwise it is tried again, after the lane's back-off.
-func (o *Outbox) Failed(id uint64, eventID string, final bool, now time.Time) (givenUp, told bool) {
+// Failed says that a message was not acknowledged. The message is given up when it was refused, when its time is over, or
+// when it was withdrawn (then told is false: nobody waits for it). Otherwise it is tried again, after the lane's back-off.
+func (o *Outbox) Failed(id uint64, eventID string, how Failure, now time.Time) (givenUp, told bool) {
 	e := o.land(id, eventID)
 	if e == nil {
 		return true, false
 	}
 	l := e.lane
 	defer o.queue(l)
-	if final {
+	e.Uncertain = e.Uncertain || how == Unknown
+	if how == Refused {
 		// The peer was reached and said no: nothing is wrong with the lane.
 		told = !e.gone
 		o.forget(e)
