@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -83,12 +84,17 @@ func (a *app) showNode(ctx context.Context) error {
 	return err
 }
 
+// askTimeout is short: there is something to show without an answer.
+const askTimeout = 3 * time.Second
+
 func (v *nodeView) ask(ctx context.Context, t nodeclient.Target) error {
 	c, err := nodeclient.Dial(t)
 	if err != nil {
 		return err
 	}
 	defer c.Close()
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
 	resp, err := c.GetNode(ctx, &nodev1.GetNodeRequest{})
 	if err != nil {
 		return err

@@ -75,7 +75,7 @@ func (a *app) printTask(t *taskv1.Task) error {
 	p.add("limits", limits(t.GetLimits()))
 	p.add("used", used(t.GetUsage()))
 	if r := t.GetResult(); r != nil {
-		p.add("result", result(r))
+		p.add("result", resultSizes(r))
 		p.add("result CID", r.GetCid())
 	}
 	p.add("labels", labels(t.GetLabels()))
@@ -140,7 +140,7 @@ func used(u *eventv1.Usage) string {
 	return strings.Join(append(out, render.Bytes(u.GetOutput())+" output"), ", ")
 }
 
-func result(r *taskv1.ResultInfo) string {
+func resultSizes(r *taskv1.ResultInfo) string {
 	out := []string{render.Bytes(r.GetStdoutSize()) + " stdout", render.Bytes(r.GetStderrSize()) + " stderr"}
 	for _, f := range r.GetFiles() {
 		out = append(out, f.GetPath()+" "+render.Bytes(f.GetSize()))

@@ -51,13 +51,18 @@ func New(cc *grpc.ClientConn) *Client {
 // Close ends the connection.
 func (c *Client) Close() { _ = c.cc.Close() }
 
-// transient tells errors that the next try may not meet: the service is down, restarting or draining.
+// transient tells errors that the next try may not meet: the service is down, restarting or draining. It is only asked
+// while the caller's own context lives, so a call that was cancelled was cancelled by the other side.
 func transient(err error) bool {
 	var f *fault.Error
 	if !errors.As(err, &f) {
 		return false
 	}
-	return f.Code == codes.Unavailable || f.Code == codes.Aborted || f.Reason == fault.ReasonShuttingDown
+	switch f.Code {
+	case codes.Unavailable, codes.Aborted, codes.Canceled, codes.DeadlineExceeded:
+		return true
+	}
+	return f.Reason == fault.ReasonShuttingDown
 }
 
 // persist calls try until it succeeds, fails for good, or nothing has moved for the client's patience. try says with
@@ -73,7 +78,7 @@ func (c *Client) persist(ctx context.Context, try func(moved func()) error) erro
 	}
 	for {
 		err := try(moved)
-		if err == nil || !transient(err) || ctx.Err() != nil {
+		if err == nil || ctx.Err() != nil || !transient(err) {
 			return err
 		}
 		if time.Since(last) > c.patience {
