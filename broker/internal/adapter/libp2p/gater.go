@@ -29,16 +29,9 @@ func (g *gater) refuse(p peer.ID, until time.Time) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if len(g.refused) >= maxRefused {
-		now := time.Now()
-		var some peer.ID
-		for q, t := range g.refused {
-			if now.After(t) {
-				delete(g.refused, q)
-			}
-			some = q
-		}
-		if len(g.refused) >= maxRefused {
-			delete(g.refused, some)
+		for q := range g.refused { // any one: all of them are recent
+			delete(g.refused, q)
+			break
 		}
 	}
 	g.refused[p] = until

@@ -25,13 +25,12 @@ var (
 
 // Limits of the ledger.
 const (
-	Limit     = 100.0           // points at which a peer is cut off
-	Fade      = 1.0             // points that fade in a second
-	CutOff    = 2 * time.Minute // how long it is cut off
-	maxPeers  = 4096            // peers remembered
-	freeSpan  = time.Minute     // what Free counts over
-	maxKinds  = 8               // offences counted apart
-	forgetAge = 10 * time.Minute
+	Limit    = 100.0           // points at which a peer is cut off
+	Fade     = 1.0             // points that fade in a second
+	CutOff   = 2 * time.Minute // how long it is cut off
+	maxPeers = 4096            // peers remembered
+	freeSpan = time.Minute     // what Free counts over
+	maxKinds = 8               // offences counted apart
 )
 
 // Ledger is not safe for concurrent use.
@@ -97,17 +96,24 @@ func (l *Ledger) account(peer string, now time.Time) *account {
 	return a
 }
 
-// forget drops the accounts that have faded, and any one when none has: identities are free, so those who flood the ledger with
-// them must not be able to grow it.
+// forget makes room for one: of a few accounts, chosen by the map's own chance, it drops those that have faded, and the lightest when none
+// has. Identities are free, so those who flood the ledger with them must neither grow it nor make each of them costly.
 func (l *Ledger) forget(now time.Time) {
-	var some string
+	const sample = 32
+	var lightest string
+	least, seen := 0.0, 0
 	for p, a := range l.peers {
-		if now.Sub(a.at) > forgetAge || a.points-Fade*now.Sub(a.at).Seconds() <= 0 {
+		points := a.points - Fade*now.Sub(a.at).Seconds()
+		if points <= 0 {
 			delete(l.peers, p)
+		} else if lightest == "" || points < least {
+			lightest, least = p, points
 		}
-		some = p
+		if seen++; seen == sample {
+			break
+		}
 	}
 	if len(l.peers) >= maxPeers {
-		delete(l.peers, some)
+		delete(l.peers, lightest)
 	}
 }
