@@ -226,7 +226,7 @@ func decode(c cid.Cid, data []byte) (ipld.Node, error) {
 		return nil, err
 	}
 	if c.Type() == cid.Raw {
-		return merkledag.NewRawNodeWPrefix(data, c.Prefix())
+		return &merkledag.RawNode{Block: b}, nil // the store and bitswap have compared the hash
 	}
 	n, err := merkledag.DecodeProtobufBlock(b)
 	if err != nil {

@@ -16,7 +16,6 @@ import (
 	"github.com/libp2p/go-libp2p/p2p/security/noise"
 	"github.com/libp2p/go-libp2p/p2p/transport/tcp"
 
-	"github.com/shallot-net/shallot/broker/internal/adapter/repository/disk"
 	"github.com/shallot-net/shallot/kit/logging"
 )
 
@@ -106,5 +105,3 @@ func mustGet(t testing.TB, s *Store, c string, src Source, want []byte) {
 		t.Fatalf("got %d bytes that differ from the %d put", len(got), len(want))
 	}
 }
-
-var _ = disk.Config{}

@@ -67,6 +67,7 @@ func (s *Store) Put(ctx context.Context, r io.Reader, pin PinFor) (c cid.Cid, si
 	if err := w.finish(last); err != nil {
 		return cid.Undef, 0, toFault(err, c)
 	}
+	s.serve([]cid.Cid{c}, [][]byte{root.RawData()})
 	s.metrics.flow("put", w.blocks, int(chunks.size))
 	s.metrics.written.Add(int64(chunks.size))
 	return c, chunks.size, nil
@@ -107,6 +108,11 @@ func (s *Store) PutMany(files []Small) (cids []cid.Cid, err error) {
 	if err := s.blocks.Commit(c); err != nil {
 		return nil, toFault(err, cid.Undef)
 	}
+	data := make([][]byte, len(files))
+	for i, f := range files {
+		data[i] = f.Data
+	}
+	s.serve(cids, data)
 	s.metrics.flow("put", len(files), total)
 	s.metrics.written.Add(int64(total))
 	s.metrics.pins.WithLabelValues("added").Add(float64(len(c.Pins)))

@@ -9,6 +9,7 @@ import (
 
 	"github.com/ipfs/boxo/bitswap"
 	"github.com/ipfs/boxo/bitswap/network/bsnet"
+	blocks "github.com/ipfs/go-block-format"
 	"github.com/ipfs/go-cid"
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -152,6 +153,31 @@ func (s *Store) Close() error {
 	}
 	s.done.Wait()
 	return errors.Join(append(errs, s.close())...)
+}
+
+// serve tells the personas' servers of new blocks: a peer may have asked for one before it was there.
+func (s *Store) serve(cids []cid.Cid, data [][]byte) {
+	s.mu.Lock()
+	servers := make([]*bitswap.Bitswap, 0, len(s.personas))
+	for _, p := range s.personas {
+		servers = append(servers, p.bitswap)
+	}
+	s.mu.Unlock()
+	if len(servers) == 0 {
+		return
+	}
+	many := make([]blocks.Block, 0, len(cids))
+	for i, c := range cids {
+		if b, err := blocks.NewBlockWithCid(data[i], c); err == nil {
+			many = append(many, b)
+		}
+	}
+	for _, bs := range servers {
+		// The server alone: it looks at sizes, where the client would keep the bytes.
+		if err := bs.Server.NotifyNewBlocks(s.ctx, many...); err != nil && s.ctx.Err() == nil {
+			s.log.Debug("telling peers of new blocks", logging.Err(err))
+		}
+	}
 }
 
 func (s *Store) persona(name string) (*persona, error) {

@@ -2,6 +2,7 @@ package disk
 
 import (
 	"fmt"
+	"io/fs"
 
 	"golang.org/x/sys/unix"
 )
@@ -20,7 +21,7 @@ func (f osFile) Datasync() error {
 		}
 	})
 	if err != nil {
-		return err
+		return fmt.Errorf("%w: %w", fs.ErrClosed, err) // the only reason that Control has
 	}
 	return serr
 }

@@ -58,7 +58,7 @@ func decodePin(key, value []byte) (content.Pin, error) {
 func indexOptions(create bool) *opt.Options {
 	return &opt.Options{
 		ErrorIfMissing:         !create,
-		WriteBuffer:            1 << 20,
+		WriteBuffer:            2 << 20,
 		BlockCacheCapacity:     1 << 20,
 		OpenFilesCacheCapacity: 32,
 		Filter:                 filter.NewBloomFilter(10), // most look-ups of new blocks find nothing

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"io"
 	"io/fs"
 	"path/filepath"
 	"strconv"
@@ -23,6 +24,11 @@ const (
 	smallData  = 64 << 10 // up to here a batch is copied together into one write
 	nudgeEvery = 8 << 20  // bytes after which writing back starts, so that the sync at the end finds little to do
 )
+
+// buffers are where small blocks are put together for one write.
+var buffers = sync.Pool{New: func() any { return new([]byte) }}
+
+const flushAt = 1 << 20 // bytes
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
@@ -205,24 +211,34 @@ func (ps *packs) give(p *pack) {
 func (ps *packs) append(p *pack, blocks []namedBlock) ([]place, error) {
 	start := p.end.Load()
 	at, places := start, make([]place, 0, len(blocks))
-	var buf []byte
+	scratch := buffers.Get().(*[]byte)
+	defer buffers.Put(scratch)
+	buf := (*scratch)[:0]
+	defer func() {
+		if cap(buf) <= 2*flushAt {
+			*scratch = buf
+		}
+	}()
 	write := func(b []byte) error {
 		if len(b) == 0 {
 			return nil
 		}
 		n, err := p.file.WriteAt(b, at)
 		if err == nil && n < len(b) {
-			err = fs.ErrInvalid
+			err = io.ErrShortWrite
 		}
 		at += int64(n)
 		return err
 	}
 	for _, b := range blocks {
+		if need := len(buf) + headerSize + len(b.key) + min(len(b.data), smallData); need > cap(buf) {
+			buf = append(make([]byte, 0, max(need, min(2*cap(buf), 2*flushAt), 4<<10)), buf...)
+		}
 		buf = appendHeader(buf, b.key, len(b.data))
 		places = append(places, place{pack: p.id, off: uint32(at + int64(len(buf))), size: uint32(len(b.data))})
 		if len(b.data) <= smallData {
 			buf = append(buf, b.data...)
-			if len(buf) < 1<<20 {
+			if len(buf) < flushAt {
 				continue
 			}
 		}
@@ -264,6 +280,9 @@ func (ps *packs) sync() error {
 	ps.mu.Unlock()
 	for _, p := range dirty {
 		if err := p.sync(); err != nil {
+			if errors.Is(err, fs.ErrClosed) && !ps.isOpen(p) {
+				continue // a collection has removed it: nothing in it lives
+			}
 			return fmt.Errorf("sync %s: %w", p.path, err)
 		}
 		ps.closeSealed(p)
@@ -277,6 +296,12 @@ func (ps *packs) sync() error {
 		}
 	}
 	return nil
+}
+
+func (ps *packs) isOpen(p *pack) bool {
+	ps.mu.Lock()
+	defer ps.mu.Unlock()
+	return ps.open[p.id] == p
 }
 
 func (ps *packs) closeSealed(p *pack) {

@@ -99,19 +99,22 @@ func (s *Store) openDB(create bool) error {
 	case isTorn(err):
 		return &content.TornError{Path: s.index, Err: err}
 	default:
-		return fmt.Errorf("open the content index %s: %w", s.index, err)
+		return s.writeFailed(fmt.Errorf("open the content index %s: %w", s.index, err)) // it writes when it opens
 	}
 	s.db, s.st = db, st
 	gen, err := readGeneration(db)
-	if err == nil {
-		gen = max(gen, s.gen) + 1
-		err = db.Put([]byte(keyGeneration), generationValue(gen), nil)
-	}
 	if err != nil {
 		_ = s.closeDB()
 		return &content.TornError{Path: s.index, Err: err}
 	}
-	s.gen = gen
+	s.genMu.Lock()
+	s.gen = max(gen, s.gen) + 1
+	gen = s.gen
+	s.genMu.Unlock()
+	if err := db.Put([]byte(keyGeneration), generationValue(gen), nil); err != nil {
+		_ = s.closeDB()
+		return s.writeFailed(fmt.Errorf("write the content index %s: %w", s.index, err))
+	}
 	return nil
 }
 

@@ -39,9 +39,13 @@ func (s *Store) Advance() (app.Generation, error) {
 		cutoff = min(cutoff, h.gen-1)
 	}
 	s.genMu.Unlock()
+	// Durable, so that packs which only saw changes that are not get synced and closed too.
+	if err := s.packs.sync(); err != nil {
+		return 0, s.writeFailed(err)
+	}
 	batch := new(leveldb.Batch)
 	batch.Put([]byte(keyGeneration), generationValue(gen))
-	return app.Generation(cutoff), s.writeIndex(batch, false)
+	return app.Generation(cutoff), s.writeIndex(batch, true)
 }
 
 // entry is a block as the index had it when it was looked at.
@@ -163,31 +167,37 @@ func (s *Store) remove(entries []entry, cutoff uint64) (n, size int64, err error
 	return n, size, s.writeIndex(batch, false)
 }
 
-// reclaim deletes packs in which nothing lives, after writing again what little lives in mostly dead ones.
+// reclaim deletes packs in which nothing lives, and then those of which little lives, after writing that again. In this order: the
+// disk may be full.
 func (s *Store) reclaim(ctx context.Context, sealed, live map[uint32]int64, done *app.Swept) error {
 	sparse := make(map[uint32]bool)
-	var empty []uint32
+	empty := make(map[uint32]bool)
 	budget := int64(maxMoved)
 	for id, size := range sealed {
 		switch n := live[id]; {
 		case n == 0:
-			empty = append(empty, id)
+			empty[id] = true
 		case n < size/2 && n <= budget && size >= sealFrom:
 			budget -= n
 			sparse[id] = true
 		}
 	}
-	if len(sparse) > 0 {
-		moved, err := s.move(ctx, sparse)
-		done.Moved += moved
-		if err != nil {
-			return err
-		}
-		for id := range sparse {
-			empty = append(empty, id)
-		}
+	if err := s.removePacks(empty); err != nil {
+		return err
 	}
-	if len(empty) == 0 {
+	if len(sparse) == 0 {
+		return nil
+	}
+	moved, err := s.move(ctx, sparse)
+	done.Moved += moved
+	if err != nil {
+		return err
+	}
+	return s.removePacks(sparse)
+}
+
+func (s *Store) removePacks(ids map[uint32]bool) error {
+	if len(ids) == 0 {
 		return nil
 	}
 	// What the index says must be on disk before the files go.
@@ -195,7 +205,7 @@ func (s *Store) reclaim(ctx context.Context, sealed, live map[uint32]int64, done
 		return err
 	}
 	var errs []error
-	for _, id := range empty {
+	for id := range ids {
 		if err := s.packs.remove(id); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			errs = append(errs, fmt.Errorf("remove %s: %w", s.packs.path(id), err))
 		}
