@@ -65,7 +65,8 @@ type settings struct {
 	config.Common
 	Role       string   `koanf:"role" help:"provider or consumer"`
 	Bootstrap  []string `koanf:"bootstrap" help:"addresses to join through"`
-	ListenAddr []string `koanf:"listen_addr" help:"swarm addresses"`
+	ListenAddr []string `koanf:"listen_addrs" help:"swarm addresses"`
+	HTTP       string   `koanf:"http" help:"where the gateway listens"`
 }
 
 func process(ctx context.Context, name string, args []string) error {
@@ -89,7 +90,7 @@ func process(ctx context.Context, name string, args []string) error {
 	}
 	defer release()
 	if name == "gateway" {
-		return serveHTTP(ctx, h)
+		return serveHTTP(ctx, h, cfg.HTTP)
 	}
 	s, err := rpc.NewServer(rpc.ServerConfig{Process: name, Listen: cfg.Listen})
 	if err != nil {
@@ -98,7 +99,7 @@ func process(ctx context.Context, name string, args []string) error {
 	switch name {
 	case "broker":
 		if len(cfg.ListenAddr) != 1 {
-			return fmt.Errorf("--listen-addr is %q", cfg.ListenAddr)
+			return fmt.Errorf("--listen-addrs is %q", cfg.ListenAddr)
 		}
 		if err := os.WriteFile(filepath.Join(h.Dir, "address"), []byte(cfg.ListenAddr[0]), 0o600); err != nil {
 			return err
@@ -170,8 +171,8 @@ func standIn(h home.Home, role string) *Node {
 	return n
 }
 
-func serveHTTP(ctx context.Context, h home.Home) error {
-	l, err := net.Listen("tcp4", "127.0.0.1:0")
+func serveHTTP(ctx context.Context, h home.Home, address string) error {
+	l, err := net.Listen("tcp4", address)
 	if err != nil {
 		return err
 	}

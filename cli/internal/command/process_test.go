@@ -198,7 +198,7 @@ func TestUpAsAUserSeesIt(t *testing.T) {
 		lines = append(lines, l)
 	}
 	all := strings.Join(lines, "\n")
-	for _, want := range []string{"--listen-addr /ip4/127.0.0.1/tcp/4242", "--bootstrap /ip4/192.0.2.1/tcp/1/p2p/x,/ip4/192.0.2.2/tcp/1/p2p/y", "shallot-metric"} {
+	for _, want := range []string{"--listen-addrs /ip4/127.0.0.1/tcp/4242", "--bootstrap /ip4/192.0.2.1/tcp/1/p2p/x,/ip4/192.0.2.2/tcp/1/p2p/y", "shallot-metric"} {
 		if !strings.Contains(all, want) {
 			t.Errorf("%q is not on a command line of\n%s", want, all)
 		}

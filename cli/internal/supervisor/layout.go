@@ -74,6 +74,8 @@ type NodePlace struct {
 type settings struct {
 	Role   string   `json:"role"`
 	Listen []string `json:"listen,omitempty"`
+	// GatewayPort stays, so that what was told the gateway's URL finds it again.
+	GatewayPort int `json:"gateway_port"`
 }
 
 // ReadState reads <home>/run/node.json. No such file: fs.ErrNotExist.

@@ -77,11 +77,11 @@ type network struct {
 }
 
 func (n *network) open(binaries map[string]string) error {
-	taken := map[int]bool{}
+	shared := &ports{}
 	add := func(role string, count int) error {
 		for i := range count {
 			name := fmt.Sprintf("%s-%d", role, i+1)
-			if err := n.add(name, role, binaries, taken); err != nil {
+			if err := n.add(name, role, binaries, shared); err != nil {
 				return err
 			}
 		}
@@ -93,17 +93,8 @@ func (n *network) open(binaries map[string]string) error {
 	return add(Consumer, n.cfg.Consumers)
 }
 
-func (n *network) add(name, role string, binaries map[string]string, taken map[int]bool) error {
-	h, err := home.Open(filepath.Join(n.dir.Dir, name))
-	if err != nil {
-		return err
-	}
-	before, _ := readSettings(h) // a first start has none
-	listen, err := loopbackListen(before.Listen, taken)
-	if err != nil {
-		return err
-	}
-	cfg := NodeConfig{Name: name, Role: role, Home: h.Dir, Listen: listen, Binaries: binaries, Print: n.cfg.Print, Mirror: n.cfg.Mirror}
+func (n *network) add(name, role string, binaries map[string]string, shared *ports) error {
+	cfg := NodeConfig{Name: name, Role: role, Home: filepath.Join(n.dir.Dir, name), Loopback: true, Ports: shared, Binaries: binaries, Print: n.cfg.Print, Mirror: n.cfg.Mirror}
 	if len(n.nodes) > 0 {
 		cfg.Bootstrap = n.joined
 		cfg.BootstrapAddrs = func() []string { return n.bootstrap }

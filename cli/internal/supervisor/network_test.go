@@ -182,15 +182,15 @@ func TestProcessThatIgnoresTheStopIsKilled(t *testing.T) {
 func TestPortsAndRolesStay(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	taken := map[int]bool{}
-	first, err := loopbackListen(nil, taken)
+	var p ports
+	first, err := p.swarm(nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if again, err := loopbackListen(first, map[int]bool{}); err != nil || !slices.Equal(again, first) {
+	if again, err := new(ports).swarm(first); err != nil || !slices.Equal(again, first) {
 		t.Errorf("port of %v became %v, %v", first, again, err)
 	}
-	if other, err := loopbackListen(first, taken); err != nil || slices.Equal(other, first) {
+	if other, err := p.swarm(first); err != nil || slices.Equal(other, first) {
 		t.Errorf("two nodes were given %v, %v", other, err)
 	}
 	print := NewPrinter(&buffer{})
@@ -207,8 +207,19 @@ func TestPortsAndRolesStay(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer n.Close()
-	if want := []string{"--home", dir, "--listen-addr", "/ip4/0.0.0.0/tcp/4001"}; !slices.Equal(n.args(Broker), want) {
+	if want := []string{"--home", dir, "--listen-addrs", "/ip4/0.0.0.0/tcp/4001"}; !slices.Equal(n.args(Broker), want) {
 		t.Errorf("arguments are %v, want %v", n.args(Broker), want)
+	}
+	gateway := n.args("gateway")
+	if len(gateway) != 4 || gateway[2] != "--http" || !strings.HasPrefix(gateway[3], "127.0.0.1:2") && !strings.HasPrefix(gateway[3], "127.0.0.1:3") {
+		t.Errorf("arguments are %v", gateway)
+	}
+	// What the user has configured is not overruled.
+	if err := os.WriteFile(filepath.Join(dir, "config.yaml"), []byte("broker:\n  listen_addrs: [/ip4/10.0.0.1/tcp/1]\ngateway:\n  http: 127.0.0.1:8080\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got := append(n.args(Broker), n.args("gateway")...); len(got) != 4 {
+		t.Errorf("arguments are %v", got)
 	}
 }
 

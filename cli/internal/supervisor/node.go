@@ -18,7 +18,9 @@ type NodeConfig struct {
 	Name     string // what messages call it
 	Role     string
 	Home     string   // its directory; made where missing
-	Listen   []string // swarm addresses of the broker
+	Listen   []string // swarm addresses of the broker; empty: those of before, else the role's default
+	Loopback bool     // listen on loopback where Listen does not say otherwise
+	Ports    *ports   // shared by the nodes of a network
 	Binaries map[string]string
 	Print    *Printer
 	// Mirror gets every line that a process writes; nil: only its log file does.
@@ -32,6 +34,7 @@ type NodeConfig struct {
 // Node is one node of this machine, and the lock on its home.
 type Node struct {
 	cfg     NodeConfig
+	keep    settings
 	home    home.Home
 	release func()
 
@@ -62,22 +65,42 @@ func OpenNode(cfg NodeConfig) (*Node, error) {
 		release()
 		return nil, fault.FailedPrecondition("ROLE_FIXED", "%s is the home of a %s and a node has one role: leave --role %s out, or give another --home", h.Dir, old.Role, cfg.Role)
 	}
-	if len(cfg.Listen) == 0 {
-		cfg.Listen = old.Listen
+	keep, err := cfg.places(old)
+	if err == nil {
+		err = writeSettings(h, keep)
 	}
-	if len(cfg.Listen) == 0 {
-		cfg.Listen = defaultListen[cfg.Role]
-	}
-	if err := writeSettings(h, settings{Role: cfg.Role, Listen: cfg.Listen}); err != nil {
+	if err != nil {
 		release()
 		return nil, err
 	}
-	n := &Node{cfg: cfg, home: h, release: release, dirty: make(chan struct{}, 1)}
+	n := &Node{cfg: cfg, keep: keep, home: h, release: release, dirty: make(chan struct{}, 1)}
 	n.state = State{Name: cfg.Name, Role: cfg.Role, SupervisorPID: os.Getpid(), StartedAt: time.Now().UTC()}
 	for _, p := range Processes(cfg.Role) {
 		n.state.Processes = append(n.state.Processes, ProcessState{Name: p})
 	}
 	return n, nil
+}
+
+// places decides where the node listens.
+func (cfg *NodeConfig) places(old settings) (settings, error) {
+	if cfg.Ports == nil {
+		cfg.Ports = &ports{}
+	}
+	keep := settings{Role: cfg.Role, Listen: cfg.Listen}
+	var err error
+	switch {
+	case len(keep.Listen) > 0:
+	case cfg.Loopback:
+		if keep.Listen, err = cfg.Ports.swarm(old.Listen); err != nil {
+			return keep, err
+		}
+	case len(old.Listen) > 0:
+		keep.Listen = old.Listen
+	default:
+		keep.Listen = defaultListen[cfg.Role]
+	}
+	keep.GatewayPort, err = cfg.Ports.pick(old.GatewayPort)
+	return keep, err
 }
 
 // Home is the node's home.
@@ -164,8 +187,12 @@ func (n *Node) args(name string) []string {
 	case "task", "node", "discovery", "metric":
 		args = append(args, "--role", n.cfg.Role)
 	case Broker:
-		if len(n.cfg.Listen) > 0 {
-			args = append(args, "--listen-addr", strings.Join(n.cfg.Listen, ","))
+		if len(n.cfg.Listen) > 0 || !configured(n.home, Broker, "listen_addrs") {
+			args = append(args, "--listen-addrs", strings.Join(n.keep.Listen, ","))
+		}
+	case "gateway":
+		if !configured(n.home, "gateway", "http") {
+			args = append(args, "--http", fmt.Sprintf("127.0.0.1:%d", n.keep.GatewayPort))
 		}
 	}
 	if needsBootstrap(n.cfg.Role, name) && n.cfg.BootstrapAddrs != nil {
