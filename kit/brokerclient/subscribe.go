@@ -139,8 +139,10 @@ func (c *Client) session(ctx context.Context, open *brokerv1.Open, handler Handl
 }
 
 type subscription struct {
-	client  *Client
-	stream  interface{ Send(*brokerv1.SubscribeRequest) error }
+	client *Client
+	stream interface {
+		Send(*brokerv1.SubscribeRequest) error
+	}
 	handler Handler
 	order   func(*brokerv1.Delivery) string
 	slots   chan struct{}

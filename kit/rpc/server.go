@@ -3,6 +3,7 @@ package rpc
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"log/slog"
 	"net"
 	"sync"
@@ -85,7 +86,7 @@ func NewServer(cfg ServerConfig) (*Server, error) {
 		grpc.UnaryInterceptor(i.unary), grpc.StreamInterceptor(i.stream),
 		grpc.MaxRecvMsgSize(cfg.MaxMessage), grpc.MaxSendMsgSize(cfg.MaxMessage),
 		grpc.InitialWindowSize(window), grpc.InitialConnWindowSize(4 * window),
-		grpc.SharedWriteBuffer(true), grpc.MaxConcurrentStreams(1024),
+		grpc.MaxConcurrentStreams(1024),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: time.Minute, Timeout: 10 * time.Second}),
 	}
@@ -158,6 +159,9 @@ func (s *Server) Serve(ctx context.Context) error {
 		s.Stop()
 		<-stopped
 	}
-	<-served
+	// Serve's error is that it was stopped.
+	if err := <-served; err != nil && !errors.Is(err, grpc.ErrServerStopped) {
+		return err
+	}
 	return nil
 }

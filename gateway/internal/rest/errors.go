@@ -46,7 +46,9 @@ func (p problems) write(w http.ResponseWriter, r *http.Request, err error) {
 	writeJSON(w, runtime.HTTPStatusFromCode(f.Code), body)
 }
 
-func internal(c codes.Code) bool { return c == codes.Internal || c == codes.Unknown || c == codes.DataLoss }
+func internal(c codes.Code) bool {
+	return c == codes.Internal || c == codes.Unknown || c == codes.DataLoss
+}
 
 func writeJSON(w http.ResponseWriter, status int, body any) {
 	w.Header().Set("Content-Type", "application/json")

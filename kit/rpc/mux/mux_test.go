@@ -120,7 +120,7 @@ func wantReason(t *testing.T, err error, code codes.Code, reason string) {
 func TestCallsGetTheirOwnAnswers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &serving{handle: func(ctx context.Context, f *frame) *frame {
-			time.Sleep(time.Duration(len(f.text)*7%5) * time.Millisecond) // answers overtake each other
+			time.Sleep(time.Duration(len(f.text)*7%5) * time.Millisecond) //nolint:forbidigo // virtual time: answers overtake each other
 			return echo(ctx, f)
 		}}
 		c := mux.NewCaller(s.open, setSeq, getSeq, nil)
@@ -244,7 +244,7 @@ func TestMaxInFlightHoldsTheCallers(t *testing.T) {
 		var now, peak atomic.Int32
 		s := &serving{buffer: 4, opts: options{MaxInFlight: 8}, handle: func(ctx context.Context, f *frame) *frame {
 			peak.Store(max(peak.Load(), now.Add(1)))
-			time.Sleep(time.Millisecond)
+			time.Sleep(time.Millisecond) //nolint:forbidigo // virtual time: the work that a call takes
 			now.Add(-1)
 			return echo(ctx, f)
 		}}
