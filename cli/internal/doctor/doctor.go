@@ -4,6 +4,7 @@ package doctor
 import (
 	"context"
 	"fmt"
+	"net"
 	"time"
 
 	"google.golang.org/grpc"
@@ -62,6 +63,7 @@ type Doctor struct {
 	report Report
 	state  supervisor.State
 	role   string
+	node   *nodev1.Node // nil when its service does not answer, which is a finding of its own
 }
 
 // Examine runs every check.
@@ -79,9 +81,10 @@ func (d *Doctor) Examine(ctx context.Context) Report {
 	d.clock()
 	d.locks()
 	if d.running() {
+		d.node = d.askNode(ctx)
 		d.processes(ctx)
 		d.gateway(ctx)
-		d.network(ctx)
+		d.network()
 	}
 	return d.report
 }
@@ -117,7 +120,7 @@ func (d *Doctor) expected() []string {
 
 // processes asks each for its health, over its own socket.
 func (d *Doctor) processes(ctx context.Context) {
-	said := d.askNode(ctx)
+	said := d.complaints()
 	for _, name := range d.expected() {
 		if name == "gateway" {
 			continue // it has a check of its own
@@ -162,6 +165,9 @@ func (d *Doctor) dial(process string) (*grpc.ClientConn, error) {
 }
 
 func (d *Doctor) health(ctx context.Context, process string) error {
+	if err := d.answers(process); err != nil {
+		return err
+	}
 	cc, err := d.dial(process)
 	if err != nil {
 		return err
@@ -172,7 +178,7 @@ func (d *Doctor) health(ctx context.Context, process string) error {
 	resp, err := grpc_health_v1.NewHealthClient(cc).Check(ctx, &grpc_health_v1.HealthCheckRequest{})
 	if err != nil {
 		if f := fault.From(err); f.Code == codes.DeadlineExceeded || f.Code == codes.Unavailable {
-			return fmt.Errorf("nobody answers on %s", d.Home.Socket(process))
+			return fmt.Errorf("it does not answer on %s", d.Home.Socket(process))
 		}
 		return err
 	}
@@ -182,8 +188,20 @@ func (d *Doctor) health(ctx context.Context, process string) error {
 	return nil
 }
 
-// node is what the node service says; nil when it does not answer, which is a finding of its own.
-func (d *Doctor) node(ctx context.Context) *nodev1.Node {
+// answers tells quickly whether anybody listens: a call would wait.
+func (d *Doctor) answers(process string) error {
+	c, err := net.DialTimeout("unix", d.Home.Socket(process), checkTimeout)
+	if err != nil {
+		return fmt.Errorf("nobody listens on %s", d.Home.Socket(process))
+	}
+	_ = c.Close()
+	return nil
+}
+
+func (d *Doctor) askNode(ctx context.Context) *nodev1.Node {
+	if d.answers("node") != nil {
+		return nil
+	}
 	cc, err := d.dial("node")
 	if err != nil {
 		return nil
@@ -196,10 +214,10 @@ func (d *Doctor) node(ctx context.Context) *nodev1.Node {
 	return resp.GetNode()
 }
 
-// askNode returns what the node service complains of, by process.
-func (d *Doctor) askNode(ctx context.Context) map[string]string {
+// complaints are what the node service says of others, by process.
+func (d *Doctor) complaints() map[string]string {
 	said := map[string]string{}
-	for _, p := range d.node(ctx).GetProcesses() {
+	for _, p := range d.node.GetProcesses() {
 		if p.GetState() == "serving" {
 			continue
 		}
@@ -211,8 +229,8 @@ func (d *Doctor) askNode(ctx context.Context) map[string]string {
 }
 
 // network looks at the connection to others.
-func (d *Doctor) network(ctx context.Context) {
-	n := d.node(ctx)
+func (d *Doctor) network() {
+	n := d.node
 	if n == nil {
 		return
 	}
