@@ -186,3 +186,18 @@ func (*CancelEvent) EventType() EventType     { return TypeCancel }
 func (*QueryEvent) EventType() EventType      { return TypeQuery }
 func (*StatusEvent) EventType() EventType     { return TypeStatus }
 func (*CollectedEvent) EventType() EventType  { return TypeCollected }
+
+var typeNames = map[EventType]string{
+	TypeAnnouncement: "ANNOUNCEMENT", TypeSubmission: "TASK_SUBMISSION", TypeCancel: "TASK_CANCEL", TypeQuery: "TASK_QUERY",
+	TypeCollected: "TASK_COLLECTED", TypeForceSubmission: "TASK_FORCE_SUBMISSION", TypeAccepted: "TASK_ACCEPTED",
+	TypeRedirected: "TASK_REDIRECTED", TypeRefused: "TASK_REFUSED", TypeProgress: "TASK_PROGRESS", TypeLog: "TASK_LOG",
+	TypeResult: "TASK_RESULT", TypeFailure: "TASK_FAILURE", TypeStatus: "TASK_STATUS",
+}
+
+// String is the type's name, or UNKNOWN for one that is not about tasks: never a number that a peer chose.
+func (t EventType) String() string {
+	if n, ok := typeNames[t]; ok {
+		return n
+	}
+	return "UNKNOWN"
+}

@@ -1,0 +1,143 @@
+// Command shallot-task keeps tasks: a consumer's records, keys and results; a provider's queue and attempts.
+package main
+
+import (
+	"context"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/shallot-net/shallot/kit/config"
+	"github.com/shallot-net/shallot/kit/home"
+	"github.com/shallot-net/shallot/kit/lifecycle"
+	"github.com/shallot-net/shallot/kit/logging"
+	"github.com/shallot-net/shallot/kit/rpc"
+	"github.com/shallot-net/shallot/kit/telemetry"
+	"github.com/shallot-net/shallot/services/task/internal/adapter/broker"
+	"github.com/shallot-net/shallot/services/task/internal/adapter/grpcserver"
+	"github.com/shallot-net/shallot/services/task/internal/adapter/metrics"
+	"github.com/shallot-net/shallot/services/task/internal/adapter/sqlite"
+)
+
+const process = "task"
+
+func main() { lifecycle.Main(process, run) }
+
+func run(ctx context.Context, args []string) error {
+	cfg := newSettings()
+	if _, err := config.Load(process, cfg, args); err != nil {
+		return err
+	}
+	log := logging.New(os.Stderr, cfg.Log.Level, cfg.Log.Format, process)
+	node, err := home.Open(cfg.Home)
+	if err != nil {
+		return err
+	}
+	unlock, err := node.Lock(process)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	dir := node.State(process)
+	store, err := sqlite.Open(ctx, filepath.Join(dir, "task.db"), log)
+	if err != nil {
+		return err
+	}
+	defer closeLogged(log, store)
+
+	registry := telemetry.NewRegistry()
+	server, err := rpc.NewServer(rpc.ServerConfig{Process: process, Listen: cfg.Listen, Log: log, Registry: registry})
+	if err != nil {
+		return err
+	}
+	conn, err := rpc.Dial(brokerEndpoint(cfg, node), rpc.ClientConfig{Registry: registry})
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	repository := broker.NewRepository(conn, server.SetServing)
+	defer repository.Close()
+
+	sessions := &grpcserver.Sessions{}
+	metrics.Process(registry, store.Commits, sessions.Len)
+	parts := &parts{cfg: cfg, dir: dir, store: store, repository: repository, sessions: sessions, registry: registry, log: log}
+	wire := parts.consumer
+	if cfg.Role == "provider" {
+		wire = parts.provider
+	}
+	service, background, err := wire(ctx)
+	if err != nil {
+		return err
+	}
+	defer parts.close()
+	grpcserver.New(service, sessions).Register(server)
+	telemetry.Register(server, process, registry)
+	if err := server.Listen(ctx); err != nil { // before anything is done that a second process would do twice
+		return err
+	}
+	return lifecycle.Run(ctx, append(background,
+		server.Serve,
+		func(ctx context.Context) error { return prune(ctx, store, log) },
+		func(ctx context.Context) error { return telemetry.Serve(ctx, cfg.TelemetryListen, registry) },
+	)...)
+}
+
+func brokerEndpoint(cfg *settings, node home.Home) string {
+	if cfg.Broker != "" {
+		return cfg.Broker
+	}
+	return node.Endpoint("broker")
+}
+
+func closeLogged(log *slog.Logger, store *sqlite.Store) {
+	if err := store.Close(); err != nil {
+		log.Error("the store could not be closed", logging.Err(err))
+	}
+}
+
+// inboxKeep is how long a repeated event is recognised by its id; the state machine knows it afterwards, too.
+const inboxKeep = 72 * time.Hour
+
+// prune forgets old inbox rows once an hour.
+func prune(ctx context.Context, store *sqlite.Store, log *slog.Logger) error {
+	return every(ctx, time.Hour, func() {
+		if err := store.Prune(ctx, time.Now().Add(-inboxKeep)); err != nil && ctx.Err() == nil {
+			log.Warn("old inbox rows could not be deleted", logging.Err(err))
+		}
+	})
+}
+
+// every calls f at the interval until ctx ends.
+func every(ctx context.Context, interval time.Duration, f func()) error {
+	t := time.NewTicker(interval)
+	defer t.Stop()
+	for {
+		select {
+		case <-t.C:
+			f()
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// parts are what both roles are made of.
+type parts struct {
+	cfg        *settings
+	dir        string
+	store      *sqlite.Store
+	repository *broker.Repository
+	sessions   *grpcserver.Sessions
+	registry   *prometheus.Registry
+	log        *slog.Logger
+	closers    []func()
+}
+
+func (p *parts) close() {
+	for _, f := range p.closers {
+		f()
+	}
+}

@@ -1,0 +1,135 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/shallot-net/shallot/kit/config"
+	"github.com/shallot-net/shallot/kit/fault"
+	"github.com/shallot-net/shallot/services/task/internal/app/consumer"
+	"github.com/shallot-net/shallot/services/task/internal/app/provider"
+	"github.com/shallot-net/shallot/services/task/internal/domain"
+)
+
+// settings are what can be configured; newSettings has the defaults.
+type settings struct {
+	config.Common
+	Role     string           `koanf:"role" help:"provider or consumer"`
+	Broker   string           `koanf:"broker" help:"endpoint of the broker; empty: its socket in the home"`
+	Provider providerSettings `koanf:"provider"`
+	Consumer consumerSettings `koanf:"consumer"`
+	Wasm     wasmSettings     `koanf:"wasm"`
+}
+
+type providerSettings struct {
+	Evaluator     string        `koanf:"evaluator" help:"who runs a task that is offered here: two-choices, best-metric or local"`
+	Types         []string      `koanf:"types" help:"task types that are offered; empty: all that there are executors for"`
+	Allow         []string      `koanf:"allow" help:"peers that may submit; empty: all"`
+	Deny          []string      `koanf:"deny" help:"peers that may not submit"`
+	Slots         int           `koanf:"slots" help:"tasks that run side by side; 0: the number of CPUs"`
+	Queue         int           `koanf:"queue" help:"tasks that wait at most"`
+	PerPeer       int           `koanf:"per_peer" help:"unfinished tasks of one peer at most; 0: three quarters of the queue"`
+	MaxPayload    config.Size   `koanf:"max_payload" help:"size of one payload at most"`
+	MaxTime       time.Duration `koanf:"max_time" help:"time limit that is granted at most"`
+	MaxMemory     config.Size   `koanf:"max_memory" help:"memory limit that is granted at most"`
+	MaxOutput     config.Size   `koanf:"max_output" help:"output limit that is granted at most"`
+	DefaultTime   time.Duration `koanf:"default_time" help:"time limit of a task that asks for none"`
+	DefaultMemory config.Size   `koanf:"default_memory" help:"memory limit of a task that asks for none"`
+	DefaultOutput config.Size   `koanf:"default_output" help:"output limit of a task that asks for none"`
+	Keep          time.Duration `koanf:"keep" help:"how long a result waits for its consumer at most"`
+}
+
+type consumerSettings struct {
+	Lease      time.Duration `koanf:"lease" help:"how long a provider may be silent before its task is given to another"`
+	Redirect   bool          `koanf:"redirect" help:"whether a provider may hand a task on to a better one when its user did not say"`
+	Keep       time.Duration `koanf:"keep" help:"how long a provider is asked to keep a result"`
+	Retention  time.Duration `koanf:"retention" help:"how long tasks are kept after their end; 0: for ever"`
+	MaxResult  config.Size   `koanf:"max_result" help:"size of one result at most"`
+	MaxPayload config.Size   `koanf:"max_payload" help:"size of one payload at most"`
+	KeyPool    int           `koanf:"key_pool" help:"task keys that are made ahead"`
+}
+
+type wasmSettings struct {
+	Binary string      `koanf:"binary" help:"the shallot-executor-wasm to start; empty: the one beside this program"`
+	Warm   int         `koanf:"warm" help:"child processes that are kept ready"`
+	Cache  config.Size `koanf:"cache" help:"compiled modules on disk at most"`
+}
+
+func newSettings() *settings {
+	p := provider.DefaultLimits
+	return &settings{
+		Role: "consumer",
+		Provider: providerSettings{Evaluator: domain.TwoChoices{}.Name(), Queue: 1024, MaxPayload: 1 << 30,
+			MaxTime: p.Max.Time, MaxMemory: config.Size(p.Max.Memory), MaxOutput: config.Size(p.Max.Output),
+			DefaultTime: p.Default.Time, DefaultMemory: config.Size(p.Default.Memory), DefaultOutput: config.Size(p.Default.Output), Keep: 48 * time.Hour},
+		Consumer: consumerSettings{Lease: 15 * time.Second, Redirect: true, Keep: 24 * time.Hour, MaxResult: 4 << 30, MaxPayload: 4 << 30, KeyPool: 16},
+		Wasm:     wasmSettings{Warm: 1, Cache: 1 << 30},
+	}
+}
+
+var evaluators = map[string]provider.Evaluator{
+	domain.TwoChoices{}.Name(): domain.TwoChoices{Margin: domain.DefaultRounds},
+	domain.BestMetric{}.Name(): domain.BestMetric{Margin: domain.DefaultMargin},
+	domain.Local{}.Name():      domain.Local{},
+}
+
+// Validate checks what the types cannot say.
+func (s *settings) Validate() error {
+	if s.Role != "provider" && s.Role != "consumer" {
+		return invalid("role", s.Role, "provider, consumer", []string{"provider", "consumer"})
+	}
+	if evaluators[s.Provider.Evaluator] == nil {
+		known := []string{"two-choices", "best-metric", "local"}
+		return invalid("provider.evaluator", s.Provider.Evaluator, strings.Join(known, ", "), known)
+	}
+	for _, peers := range [][]string{s.Provider.Allow, s.Provider.Deny} {
+		for _, p := range peers {
+			if !domain.ValidPeer(p) {
+				return fault.InvalidArgument("CONFIG_INVALID", "provider.allow or provider.deny has %q, which is not a peer id", p)
+			}
+		}
+	}
+	p, c := &s.Provider, &s.Consumer
+	if min(p.MaxTime, p.DefaultTime, p.Keep, c.Lease, c.Keep) <= 0 || min(p.MaxMemory, p.MaxOutput, p.MaxPayload, p.DefaultMemory, p.DefaultOutput, c.MaxResult, c.MaxPayload) <= 0 {
+		return fault.InvalidArgument("CONFIG_INVALID", "a limit, a size or a time of provider or consumer is not above 0")
+	}
+	if p.Slots < 0 || p.Queue <= 0 || p.PerPeer < 0 || c.KeyPool < 0 || c.Retention < 0 {
+		return fault.InvalidArgument("CONFIG_INVALID", "provider.slots, provider.queue, provider.per_peer, consumer.key_pool or consumer.retention is too small")
+	}
+	return nil
+}
+
+func invalid(key, value, known string, words []string) error {
+	msg := "%s is %q: it must be one of %s"
+	if hint := fault.Suggest(value, words); hint != "" {
+		msg += "; " + hint
+	}
+	return fault.InvalidArgument("CONFIG_INVALID", msg, key, value, known)
+}
+
+func (s *settings) policy() provider.Policy {
+	p := &s.Provider
+	return provider.Policy{Types: p.Types, Allow: p.Allow, Deny: p.Deny, Slots: p.Slots, Capacity: p.Queue, PerPeer: p.PerPeer, MaxPayload: int64(p.MaxPayload),
+		Limits: domain.LimitsPolicy{
+			Default: domain.Limits{Time: p.DefaultTime, Memory: int64(p.DefaultMemory), Output: int64(p.DefaultOutput)},
+			Max:     domain.Limits{Time: p.MaxTime, Memory: int64(p.MaxMemory), Output: int64(p.MaxOutput)}}}
+}
+
+func (s *settings) consumer() consumer.Config {
+	c := &s.Consumer
+	return consumer.Config{Lease: c.Lease, Redirect: c.Redirect, Keep: c.Keep, Retention: c.Retention, MaxResult: int64(c.MaxResult), MaxPayload: int64(c.MaxPayload)}
+}
+
+// wasmBinary is the executor to start.
+func (s *settings) wasmBinary() (string, error) {
+	if s.Wasm.Binary != "" {
+		return s.Wasm.Binary, nil
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return "", fault.FailedPrecondition("EXECUTOR_MISSING", "cannot find this program's directory: say where shallot-executor-wasm is with --wasm.binary").Because(err)
+	}
+	return filepath.Join(filepath.Dir(self), "shallot-executor-wasm"), nil
+}

@@ -1,0 +1,163 @@
+package grpcserver
+
+import (
+	"context"
+	"errors"
+	"sync/atomic"
+
+	"google.golang.org/grpc"
+
+	"github.com/shallot-net/shallot/kit/fault"
+	"github.com/shallot-net/shallot/kit/logging"
+	"github.com/shallot-net/shallot/kit/rpc/mux"
+	eventv1 "github.com/shallot-net/shallot/proto/shallot/event/v1"
+	taskv1 "github.com/shallot-net/shallot/proto/shallot/task/v1"
+	"github.com/shallot-net/shallot/services/task/internal/adapter/wire"
+	"github.com/shallot-net/shallot/services/task/internal/app"
+)
+
+// session is one node process.
+type session struct {
+	service *Service
+	server  *mux.Server[*taskv1.SessionRequest, *taskv1.SessionResponse]
+	hello   atomic.Bool
+}
+
+// maxInFlight bounds the commands of one node that are handled at once. Submissions that wait for their result are
+// among them.
+const maxInFlight = 512
+
+// Session implements shallot.task.v1.
+func (s *Service) Session(stream grpc.BidiStreamingServer[taskv1.SessionRequest, taskv1.SessionResponse]) error {
+	one := &session{service: s}
+	one.server = mux.NewServer(stream, (*taskv1.SessionRequest).GetSeq, func(r *taskv1.SessionResponse, seq uint64) { r.Seq = seq }, one.handle,
+		mux.Options[*taskv1.SessionRequest, *taskv1.SessionResponse]{MaxInFlight: maxInFlight, Failed: one.failed})
+	err := one.server.Run()
+	if left, was := s.sessions.remove(one); one.hello.Load() && (was || left == 0) {
+		s.ended(left)
+	}
+	return err
+}
+
+// ended hands what the session was told to another one, or says that nobody listens.
+func (s *Service) ended(left int) {
+	if left == 0 {
+		s.cfg.Role.Lost()
+		return
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	if err := s.cfg.Role.Sync(ctx, func(r app.Reply) error { s.sessions.Push(ctx, r); return nil }); err != nil {
+		s.cfg.Log.Warn("what a lost session was told could not be told to another", logging.Err(err))
+	}
+}
+
+func (one *session) push(ctx context.Context, m *taskv1.SessionResponse) error {
+	return one.server.Push(ctx, m)
+}
+
+func (one *session) failed(_ *taskv1.SessionRequest, err error) *taskv1.SessionResponse {
+	one.service.cfg.Log.Error("a command failed", logging.Err(err))
+	return faulty(fault.From(err))
+}
+
+func faulty(err error) *taskv1.SessionResponse {
+	f := fault.From(err)
+	return &taskv1.SessionResponse{Fault: &eventv1.Fault{Code: uint32(f.Code), Reason: f.Reason, Message: f.Message, Meta: f.Meta}}
+}
+
+var errNoHello = fault.FailedPrecondition("NO_HELLO", "the session must begin with a Hello")
+
+func (one *session) handle(ctx context.Context, req *taskv1.SessionRequest) *taskv1.SessionResponse {
+	if h := req.GetHello(); h != nil {
+		return one.sync(ctx, h)
+	}
+	if !one.hello.Load() {
+		return faulty(errNoHello)
+	}
+	r, err := one.command(ctx, req)
+	if err != nil {
+		if f := fault.From(err); f.Reason == fault.ReasonInternal {
+			one.service.cfg.Log.Error("a command failed", logging.Err(err))
+		}
+		return faulty(err)
+	}
+	return response(&r)
+}
+
+func (one *session) command(ctx context.Context, req *taskv1.SessionRequest) (app.Reply, error) {
+	role := one.service.cfg.Role
+	switch c := req.GetCommand().(type) {
+	case *taskv1.SessionRequest_Create:
+		create, err := fromCreate(c.Create)
+		if err != nil {
+			return app.Reply{}, err
+		}
+		return role.Create(ctx, create)
+	case *taskv1.SessionRequest_Place:
+		if c.Place.GetCandidate() == nil {
+			return app.Reply{}, fault.InvalidArgument("CANDIDATE_MISSING", "candidate is not set: say PlacementFailed when there is none")
+		}
+		return role.Place(ctx, c.Place.GetTaskId(), fromCandidate(c.Place.GetCandidate()), c.Place.GetDetail())
+	case *taskv1.SessionRequest_PlacementFailed:
+		return role.PlacementFailed(ctx, c.PlacementFailed.GetTaskId(), c.PlacementFailed.GetDetail())
+	case *taskv1.SessionRequest_Deliver:
+		return role.Deliver(ctx, fromDelivery(c.Deliver)), nil
+	case *taskv1.SessionRequest_Sent:
+		role.MarkSent(ctx, c.Sent.GetOutboxIds())
+		return app.Reply{}, nil
+	case *taskv1.SessionRequest_SendFailed:
+		return role.SendFailed(ctx, c.SendFailed.GetOutboxId(), c.SendFailed.GetReason(), c.SendFailed.GetMessage())
+	case *taskv1.SessionRequest_Online:
+		role.SetOnline(ctx, c.Online.GetOnline())
+		return app.Reply{}, nil
+	}
+	return app.Reply{}, fault.InvalidArgument("COMMAND_UNKNOWN", "the command is not set, or not known to this version")
+}
+
+// sync answers a Hello: first everything that a new session must know, then the answer itself.
+func (one *session) sync(ctx context.Context, _ *taskv1.Hello) *taskv1.SessionResponse {
+	if !one.hello.Swap(true) {
+		one.service.sessions.add(one)
+	}
+	err := one.service.cfg.Role.Sync(ctx, func(r app.Reply) error { return one.push(ctx, response(&r)) })
+	if err != nil {
+		if !errors.Is(err, context.Canceled) {
+			one.service.cfg.Log.Warn("a session could not be brought up to date", logging.Err(err))
+		}
+		return faulty(err)
+	}
+	return &taskv1.SessionResponse{Synced: true}
+}
+
+// response is a reply as node gets it.
+func response(r *app.Reply) *taskv1.SessionResponse {
+	m := &taskv1.SessionResponse{Existed: r.Existed}
+	if r.Task != nil {
+		m.Task = toTask(r.Task, false)
+	}
+	if r.HasStdout {
+		m.Stdout = r.Stdout
+		if m.Stdout == nil {
+			m.Stdout = []byte{} // set, and empty
+		}
+	}
+	if len(r.Outbox) > 0 {
+		m.Outbox = make([]*taskv1.OutboxEvent, len(r.Outbox))
+		for i := range r.Outbox {
+			m.Outbox[i] = toOutbox(&r.Outbox[i])
+		}
+	}
+	if p := r.Placement; p != nil {
+		m.Placement = &taskv1.PlacementNeeded{TaskId: p.TaskID, Type: p.Type, Attempt: p.Attempt, Excluded: p.Excluded, Only: p.Only, Limits: wire.Limits(p.Limits)}
+	}
+	if d := r.Delivered; d != nil {
+		m.Delivered = &taskv1.Delivered{Verdict: uint32(d.Verdict), Reason: d.Reason}
+	}
+	return m
+}
+
+func toOutbox(o *app.Outgoing) *taskv1.OutboxEvent {
+	return &taskv1.OutboxEvent{OutboxId: o.ID, TaskId: o.TaskID, Persona: o.Persona, PeerId: o.Peer, Addresses: o.Addresses, Event: wire.Event(&o.Event),
+		Sign: o.Sign, Timeout: wire.Duration(o.Timeout), Withdrawn: o.Withdrawn}
+}

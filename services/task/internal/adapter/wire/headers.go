@@ -1,0 +1,64 @@
+package wire
+
+import (
+	"errors"
+
+	taskv1 "github.com/shallot-net/shallot/proto/shallot/task/v1"
+	"github.com/shallot-net/shallot/services/task/internal/app"
+	"github.com/shallot-net/shallot/services/task/internal/domain"
+)
+
+var errNotSealed = errors.New("the attachment is not a SealedPayload")
+
+// Bounds of a header's content.
+const (
+	maxParts    = 1024
+	maxPartName = 1024 + len("output:")
+	maxOptions  = 4 << 20
+)
+
+// DecodePayloadHeader reads what EncodePayloadHeader wrote.
+func (Codec) DecodePayloadHeader(b []byte) (*app.PayloadHeader, error) {
+	c := &checker{}
+	var m taskv1.PayloadHeader
+	c.unmarshal(b, &m)
+	if len(m.Options) > maxOptions {
+		c.fail("options has %d bytes: it may have %d", len(m.Options), maxOptions)
+	}
+	h := &app.PayloadHeader{TaskID: c.id("task_id", m.TaskId), Type: c.text("type", m.Type, maxType), Options: m.Options, Parts: c.parts(m.Parts)}
+	return h, c.err
+}
+
+// DecodeResultHeader reads what EncodeResultHeader wrote.
+func (Codec) DecodeResultHeader(b []byte) (*app.ResultHeader, error) {
+	c := &checker{}
+	var m taskv1.ResultHeader
+	c.unmarshal(b, &m)
+	h := &app.ResultHeader{TaskID: c.id("task_id", m.TaskId), ExitCode: m.ExitCode, Reason: c.upper("reason", m.Reason),
+		Message: c.text("message", m.Message, maxMessage), Usage: c.usage(m.Usage), Parts: c.parts(m.Parts)}
+	return h, c.err
+}
+
+func (c *checker) parts(ps []*taskv1.PartInfo) []domain.Part {
+	if len(ps) > maxParts {
+		c.fail("%d parts are named: %d may be", len(ps), maxParts)
+		return nil
+	}
+	out, seen := make([]domain.Part, len(ps)), make(map[string]bool, len(ps))
+	total := int64(0)
+	for i, p := range ps {
+		out[i] = domain.Part{Name: c.text("part.name", p.GetName(), maxPartName), Size: c.size("part.size", p.GetSize()), SHA256: c.hash("part.sha256", p.GetSha256())}
+		if out[i].Name == "" {
+			c.fail("a part has no name")
+		}
+		if seen[out[i].Name] {
+			c.fail("two parts are named %q", out[i].Name)
+		}
+		seen[out[i].Name] = true
+		if total += out[i].Size; total > maxSize {
+			c.fail("the parts have more than %d bytes together", int64(maxSize))
+			return nil
+		}
+	}
+	return out
+}

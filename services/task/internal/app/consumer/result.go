@@ -1,0 +1,183 @@
+package consumer
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"time"
+
+	"github.com/shallot-net/shallot/services/task/internal/app"
+	"github.com/shallot-net/shallot/services/task/internal/domain"
+)
+
+// onResult takes a receipt: a small result is opened at once, a large one is collected afterwards.
+func (s *Service) onResult(ctx context.Context, d *app.Delivery, b *domain.ResultEvent) app.Reply {
+	return s.onReceipt(ctx, d, b.TaskID, b.PayloadHash, domain.Receipt{Attempt: b.Attempt, Peer: d.Event.Author, ExitCode: b.ExitCode, Usage: b.Usage, Limits: b.Limits,
+		Program: b.ProgramHash, Hash: b.ResultHash, Size: b.ResultSize, CID: b.ResultCID})
+}
+
+// onFailure takes the end of an attempt: the program's own is the task's outcome, a provider's is worth another attempt.
+func (s *Service) onFailure(ctx context.Context, d *app.Delivery, b *domain.FailureEvent) app.Reply {
+	if b.Cause != domain.CauseProvider {
+		return s.onReceipt(ctx, d, b.TaskID, b.PayloadHash, domain.Receipt{Attempt: b.Attempt, Peer: d.Event.Author, Cause: b.Cause, Reason: b.Reason, Message: b.Message,
+			Usage: b.Usage, Hash: b.ResultHash, Size: b.ResultSize, CID: b.ResultCID})
+	}
+	return s.apply(ctx, d, b.TaskID, func(e *edit) error {
+		if d.Event.Author == "" || b.PayloadHash != e.t.PayloadHash {
+			return rejection("RECEIPT_INVALID")
+		}
+		err := s.endAttempt(e, b.Attempt, d.Event.Author, domain.End{What: "FAILED_AT_PROVIDER", Reason: b.Reason, Message: b.Message})
+		if err != nil {
+			return s.mayCome(e, b.Attempt, err)
+		}
+		if a := e.t.Attempt(b.Attempt); a != nil {
+			s.addRelease(e, a)
+		}
+		return nil
+	})
+}
+
+func (s *Service) onReceipt(ctx context.Context, d *app.Delivery, taskID string, payload domain.Hash, rc domain.Receipt) app.Reply {
+	small := len(d.Event.Attachment) > 0
+	if rc.Peer == "" || small && (int64(len(d.Event.Attachment)) != rc.Size || sha256.Sum256(d.Event.Attachment) != rc.Hash) {
+		return verdict(app.Rejected, "RECEIPT_INVALID")
+	}
+	collect := false
+	r := s.apply(ctx, d, taskID, func(e *edit) error {
+		if payload != e.t.PayloadHash || rc.Cause == 0 && rc.Program != e.t.ProgramHash {
+			return rejection("RECEIPT_INVALID")
+		}
+		if err := e.t.Receive(e.now, rc); err != nil {
+			if a := e.t.Attempt(rc.Attempt); isLate(err) && a != nil && a.Peer == rc.Peer && e.t.State.Terminal() {
+				return s.unwanted(e, a) // or its provider would keep it for a day
+			}
+			return s.mayCome(e, rc.Attempt, err)
+		}
+		e.live.lease = time.Time{}
+		switch {
+		case small:
+			return s.openSmall(e, d.Event.Attachment)
+		case rc.Size == 0 && rc.Cause != 0:
+			return s.settle(e, nil)
+		case rc.Size > s.cfg.MaxResult || rc.CID == "":
+			return s.spoil(e, fmt.Sprintf("the result has %s, and this node takes %s", domain.Bytes(rc.Size), domain.Bytes(s.cfg.MaxResult)))
+		}
+		collect = true
+		return nil
+	})
+	if collect && r.Delivered == nil {
+		s.collectLater(taskID)
+	}
+	return r
+}
+
+// unwanted lets go a result that came after the end.
+func (s *Service) unwanted(e *edit, a *domain.Attempt) error {
+	r := app.ReleaseRow{TaskID: e.t.ID, Attempt: a.Number, Persona: a.Persona, Peer: a.Peer, Addresses: a.Addresses}
+	e.after = append(e.after, func() { s.let.add(0, r) })
+	return errUnchanged
+}
+
+// openSmall decrypts a result that came with its receipt, and makes it the outcome.
+func (s *Service) openSmall(e *edit, ciphertext []byte) error {
+	if err := s.loadKeys(e.live, e.t.ID); err != nil {
+		return err
+	}
+	plain, err := e.key.Decrypt(bytes.NewReader(ciphertext))
+	if err != nil {
+		return s.spoil(e, "the result is not encrypted to the task's key")
+	}
+	h, err := s.readResult(e.t, plain, int64(len(ciphertext)))
+	if err != nil {
+		return s.spoil(e, err.Error())
+	}
+	var body bytes.Buffer
+	body.Grow(len(ciphertext))
+	if err := copyParts(&body, plain, h.Parts); err != nil {
+		return s.spoil(e, err.Error())
+	}
+	e.body = body.Bytes()
+	if e.body == nil {
+		e.body = []byte{}
+	}
+	if err := s.settle(e, &domain.Result{CID: e.t.Receipt.CID, Parts: h.Parts}); err != nil {
+		return err
+	}
+	if p, off, ok := e.t.Result.Part("stdout"); ok && e.t.State == domain.Completed {
+		e.reply.Stdout, e.reply.HasStdout = e.body[off:off+p.Size], true
+	}
+	return nil
+}
+
+// readResult reads a result's header and holds it against the receipt.
+func (s *Service) readResult(t *domain.Task, plain io.Reader, total int64) (*app.ResultHeader, error) {
+	b, err := app.ReadHeader(plain, total)
+	if err != nil {
+		return nil, err
+	}
+	h, err := s.cfg.Codec.DecodeResultHeader(b)
+	if err != nil {
+		return nil, fmt.Errorf("the result's header is bad: %w", err)
+	}
+	if h.TaskID != t.ID {
+		return nil, errors.New("the result is another task's")
+	}
+	if t.Receipt.Cause == 0 && h.ExitCode != t.Receipt.ExitCode {
+		return nil, fmt.Errorf("the result's exit code is %d and the receipt's %d", h.ExitCode, t.Receipt.ExitCode)
+	}
+	return h, nil
+}
+
+// copyParts copies the parts' bytes to dst, and makes sure that each is what the header says, and that nothing follows.
+func copyParts(dst io.Writer, plain io.Reader, parts []domain.Part) error {
+	for _, p := range parts {
+		if err := app.CopyPart(dst, plain, p); err != nil {
+			return fmt.Errorf("the result's %s: %w", p.Name, err)
+		}
+	}
+	return app.AtEnd(plain)
+}
+
+// settle makes the receipt the task's outcome, and lets everybody else go.
+func (s *Service) settle(e *edit, result *domain.Result) error {
+	winner := e.t.Receipt.Attempt
+	if err := e.t.Settle(e.now, result); err != nil {
+		return err
+	}
+	for _, id := range e.rows { // a result implies that the submission has arrived: nothing is withdrawn
+		e.w.Sent = append(e.w.Sent, id)
+		e.after = append(e.after, func() { s.outbox.Take(id) })
+	}
+	e.live.rows = nil
+	for i := range e.t.Attempts {
+		a := &e.t.Attempts[i]
+		if a.Number != winner && slices.Contains([]string{"COMPLETED", "FAILED", "CANCELLED"}, a.Ended) {
+			s.sendCancel(e, a) // it was still at work on the same
+		}
+	}
+	s.letGo(e)
+	if r := e.t.Receipt; r.Usage.Wall > 0 {
+		s.cfg.Metrics.Run(e.t.Type, r.Usage.Wall)
+	}
+	return nil
+}
+
+// spoil gives up an attempt whose result is not what it should be.
+func (s *Service) spoil(e *edit, why string) error {
+	n := e.t.Receipt.Attempt
+	if a := e.t.Attempt(n); a != nil {
+		s.addRelease(e, a)
+	}
+	if err := e.t.Spoil(e.now, why); err != nil {
+		return err
+	}
+	s.cfg.Metrics.Attempt("RESULT_INVALID")
+	if e.t.State == domain.Pending {
+		e.reply.Placement = s.needed(e.t, e.now)
+	}
+	return nil
+}

@@ -1,0 +1,44 @@
+// Package provider is what a provider's task service does: it evaluates submissions, keeps a durable queue, runs
+// attempts within limits, and keeps results until their consumers have them.
+package provider
+
+import (
+	"context"
+	"time"
+
+	"github.com/shallot-net/shallot/services/task/internal/app"
+	"github.com/shallot-net/shallot/services/task/internal/domain"
+)
+
+// Store is the journal. Reads see what was committed; app.ErrNotFound says that there is no such row.
+type Store interface {
+	app.Committer
+	app.OutboxReader
+	Entry(ctx context.Context, k domain.EntryKey) (*domain.Entry, error)
+	// Entries returns those of a task id, of whatever consumer and attempt, newest first.
+	Entries(ctx context.Context, taskID string) ([]*domain.Entry, error)
+	// OpenEntries returns entries that are not terminal, in the order in which they were accepted.
+	OpenEntries(ctx context.Context) ([]*domain.Entry, error)
+	// KeptEntries returns entries with a small result that is not collected yet, with keys above after.
+	KeptEntries(ctx context.Context, after domain.EntryKey, limit int) ([]*domain.Entry, error)
+	// Overdue returns entries whose ForgetAt has passed.
+	Overdue(ctx context.Context, now time.Time, limit int) ([]*domain.Entry, error)
+	ListEntries(ctx context.Context, f app.TaskFilter) ([]*domain.Entry, error)
+	// Material and Result are an entry's payload and its result's ciphertext.
+	Material(ctx context.Context, k domain.EntryKey) (app.Material, error)
+	Result(ctx context.Context, k domain.EntryKey) ([]byte, error)
+}
+
+// Evaluator decides who runs a task.
+type Evaluator interface {
+	Name() string
+	// Wants is how many contenders it needs to hear of.
+	Wants() int
+	Decide(own domain.Resources, others []domain.Contender) domain.Decision
+}
+
+// Workspace gives directories for the files of runs.
+type Workspace interface {
+	// Make gives an empty directory that only this user can enter, and what removes it.
+	Make() (dir string, remove func(), err error)
+}

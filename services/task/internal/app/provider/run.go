@@ -1,0 +1,152 @@
+package provider
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/shallot-net/shallot/services/task/internal/app"
+	"github.com/shallot-net/shallot/services/task/internal/domain"
+)
+
+// grace is what an executor gets beyond the program's own time limit, to fetch, compile and end, before it counts
+// as stuck.
+const grace = 10 * time.Minute
+
+// run executes one attempt in the slot that it has, and settles it.
+func (s *Service) run(h *held) {
+	out, res := s.execute(h)
+	s.mu.Lock()
+	s.running--
+	s.pump()
+	s.watch.Tell(queueKey)
+	s.mu.Unlock()
+	s.settle(h, out, res)
+}
+
+// execute runs the program. out is nil when the attempt was broken off by the end of this process.
+func (s *Service) execute(h *held) (out *domain.Outcome, res *packedResult) {
+	start := time.Now()
+	if err := s.starting(h, start); err != nil {
+		return s.interrupted(h, err), nil
+	}
+	if h.entry.Runs > domain.MaxRuns {
+		return &domain.Outcome{Cause: domain.CauseProvider, Reason: "EXECUTOR_DIED", Message: fmt.Sprintf("it was started %d times and took its provider down each time", domain.MaxRuns)}, nil
+	}
+	run, clean, bad := s.unpack(h)
+	defer clean()
+	if bad != nil {
+		return s.interrupted(h, bad), nil
+	}
+	sink := newSink(s.cfg.Workspace, run.Limits.Output, &h.logs)
+	defer sink.remove()
+	ctx, cancel := context.WithTimeout(h.ctx, run.Limits.Time+grace)
+	defer cancel()
+	o, err := h.executor.Execute(ctx, run, sink)
+	program := app.ProgramHash(h.entry.Sub.Type, run.Parts)
+	h.mu.Lock()
+	cancelled := h.cancelled
+	h.mu.Unlock()
+	wall := time.Since(start)
+	if at := sink.startedAt(); !at.IsZero() {
+		wall = time.Since(at)
+	}
+	s.cfg.Metrics.Run(h.entry.Sub.Type, wall)
+	if s.ctx.Err() != nil && !cancelled {
+		return nil, nil
+	}
+	out = outcome(o, err, cancelled, sink)
+	out.Program = program
+	out.Usage = domain.Usage{Wall: wall, CPU: o.CPU, PeakMemory: o.PeakMemory, Output: sink.total()}
+	res, err = s.packResult(h, out, sink)
+	if err != nil {
+		if s.ctx.Err() != nil {
+			return nil, nil
+		}
+		s.cfg.Log.Warn("a result could not be put away", "error", err.Error())
+		return &domain.Outcome{Cause: domain.CauseProvider, Reason: "RESULT_LOST", Message: "the provider could not store the result", Usage: out.Usage}, nil
+	}
+	return out, res
+}
+
+// starting marks the attempt as running. One that this process did not take itself is committed before it runs, so that
+// one that takes the process down is not run for ever.
+func (s *Service) starting(h *held, now time.Time) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.cancelled {
+		return context.Canceled
+	}
+	e := h.entry.Clone()
+	resumed := e.State == domain.Running
+	if err := e.Start(now); err != nil {
+		return err
+	}
+	if !h.journaled {
+		h.entry = e
+		return nil
+	}
+	e.Revision++
+	w := &app.Writes{Entries: []app.EntryWrite{{Entry: e}}}
+	if resumed || h.resumed {
+		if err := s.cfg.Store.Commit(h.ctx, w); err != nil {
+			return err
+		}
+	} else {
+		s.cfg.Store.Later(w)
+	}
+	h.entry = e
+	s.watch.Tell(e.TaskID)
+	s.cfg.Pusher.Push(h.ctx, app.Reply{Outbox: []app.Outgoing{s.progressOf(e, 0)}})
+	return nil
+}
+
+// invalid is what is wrong with a payload: the same everywhere.
+type invalid string
+
+func (i invalid) Error() string { return string(i) }
+
+// interrupted is the outcome of an attempt that did not get to run.
+func (s *Service) interrupted(h *held, err error) *domain.Outcome {
+	h.mu.Lock()
+	cancelled := h.cancelled
+	h.mu.Unlock()
+	var bad invalid
+	switch {
+	case cancelled:
+		return &domain.Outcome{Cause: domain.CauseCancelled, Reason: app.ReasonCancelled, Message: "cancelled before it ran"}
+	case s.ctx.Err() != nil:
+		return nil
+	case errors.As(err, &bad):
+		return &domain.Outcome{Cause: domain.CauseProgram, Reason: app.ReasonPayloadInvalid, Message: string(bad)}
+	}
+	s.cfg.Log.Warn("an attempt could not be run", "error", err.Error())
+	return &domain.Outcome{Cause: domain.CauseProvider, Reason: "PROVIDER_FAILED", Message: "the provider could not run the task"}
+}
+
+// outcome judges how a run ended.
+func outcome(o app.Outcome, err error, cancelled bool, sink *sink) *domain.Outcome {
+	out := &domain.Outcome{ExitCode: o.ExitCode, Reason: o.Reason, Message: clip(o.Message)}
+	switch {
+	case cancelled:
+		out.Cause, out.Reason, out.Message = domain.CauseCancelled, app.ReasonCancelled, "the program was stopped"
+	case sink.over != "":
+		out.Cause, out.Reason, out.Message = domain.CauseLimit, app.ReasonOutputLimit, sink.over
+	case sink.err != nil, err != nil, o.Reason == app.ReasonCancelled: // nobody cancelled: the executor gave up by itself
+		out.Cause, out.Reason, out.Message = domain.CauseProvider, "EXECUTOR_DIED", "the executor ended before the program did"
+	case o.Reason == app.ReasonTimeLimit, o.Reason == app.ReasonMemoryLimit, o.Reason == app.ReasonOutputLimit:
+		out.Cause = domain.CauseLimit
+	case o.Reason != "":
+		out.Cause = domain.CauseProgram
+	}
+	return out
+}
+
+func clip(s string) string {
+	if len(s) > 2000 {
+		s = s[:2000]
+	}
+	return string(bytes.ToValidUTF8([]byte(s), []byte("\uFFFD")))
+}

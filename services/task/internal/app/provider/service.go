@@ -1,0 +1,206 @@
+package provider
+
+import (
+	"context"
+	"log/slog"
+	"runtime"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/shallot-net/shallot/kit/fault"
+	"github.com/shallot-net/shallot/services/task/internal/app"
+	"github.com/shallot-net/shallot/services/task/internal/domain"
+)
+
+// Config is what a Service needs. Everything up to Pusher is required.
+type Config struct {
+	Store      Store
+	Codec      app.Codec
+	Cipher     app.Cipher
+	Key        app.SealingKey
+	Repository app.Repository
+	Verifier   app.Verifier
+	Executors  []app.Executor
+	Evaluator  Evaluator
+	Workspace  Workspace
+	Pusher     app.Pusher
+
+	Metrics app.Metrics
+	Log     *slog.Logger
+	Policy  Policy
+
+	Express  time.Duration // how long a submission waits for its result before it is only acknowledged; 25 ms
+	Progress time.Duration // between reports to one consumer; 5 s
+	Keep     time.Duration // how long a result is kept at most; 48 h
+	Tomb     time.Duration // how long a repeated submission is recognised; 48 h
+	Fetches  int           // large payloads fetched side by side; 4
+}
+
+// Policy says what this provider does for whom.
+type Policy struct {
+	Types      []string // offered; empty: all that there are executors for
+	Allow      []string // peers that may submit; empty: all
+	Deny       []string // peers that may not
+	Limits     domain.LimitsPolicy
+	Slots      int   // tasks side by side; the number of CPUs
+	Capacity   int   // waiting tasks; 1,024
+	PerPeer    int   // unfinished tasks of one peer; three quarters of Capacity
+	MaxPayload int64 // bytes; 1 GiB
+}
+
+// DefaultLimits are granted and allowed where configuration does not say otherwise.
+var DefaultLimits = domain.LimitsPolicy{
+	Default: domain.Limits{Time: 10 * time.Minute, Memory: 512 << 20, Output: 64 << 20},
+	Max:     domain.Limits{Time: 24 * time.Hour, Memory: 2 << 30, Output: 1 << 30},
+}
+
+func (c Config) withDefaults() Config {
+	duration := func(v *time.Duration, d time.Duration) {
+		if *v <= 0 {
+			*v = d
+		}
+	}
+	number := func(v *int, d int) {
+		if *v <= 0 {
+			*v = d
+		}
+	}
+	duration(&c.Express, 25*time.Millisecond)
+	duration(&c.Progress, 5*time.Second)
+	duration(&c.Keep, 48*time.Hour)
+	duration(&c.Tomb, 48*time.Hour)
+	number(&c.Fetches, 4)
+	number(&c.Policy.Slots, runtime.NumCPU())
+	number(&c.Policy.Capacity, 1024)
+	number(&c.Policy.PerPeer, max(c.Policy.Capacity*3/4, c.Policy.Slots))
+	if c.Policy.MaxPayload <= 0 {
+		c.Policy.MaxPayload = 1 << 30
+	}
+	if c.Policy.Limits == (domain.LimitsPolicy{}) {
+		c.Policy.Limits = DefaultLimits
+	}
+	if c.Metrics == nil {
+		c.Metrics = app.NoMetrics{}
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	return c
+}
+
+// Service is a provider's use cases. It implements app.Role.
+type Service struct {
+	cfg       Config
+	outbox    *app.Outbox
+	watch     *app.Watchers
+	executors map[string]app.Executor
+	types     []string
+	ctx       context.Context // ends when Run does: running programs end with it, and are run again after the next start
+	cancel    context.CancelFunc
+	letter    *letter
+	runs      sync.WaitGroup
+
+	mu       sync.Mutex
+	stopping bool
+	held     map[domain.EntryKey]*held
+	queue    []*held // ready to run, in order
+	remote   []*held // their payload is still to be fetched, in order
+	fetching int     // payloads being fetched
+	staging  int     // those, and payloads that are here and do not run yet
+	running  int
+	perPeer  map[string]int
+	early    map[domain.EntryKey]time.Time // cancelled before they came
+	sentTo   map[string]handed             // redirects that the other's metric does not show yet
+}
+
+// handed counts what was handed to a peer since it measured itself.
+type handed struct {
+	version uint64
+	count   int
+}
+
+// queueKey is what watchers of the queue's figures watch.
+const queueKey = "queue"
+
+var _ app.Role = (*Service)(nil)
+
+// New makes a Service; call Load before the first command, and Run beside it.
+func New(cfg Config) (*Service, error) {
+	s := &Service{cfg: cfg.withDefaults(), outbox: app.NewOutbox(cfg.Codec), watch: app.NewWatchers(), executors: make(map[string]app.Executor),
+		held: make(map[domain.EntryKey]*held), perPeer: make(map[string]int), early: make(map[domain.EntryKey]time.Time), sentTo: make(map[string]handed)}
+	s.ctx, s.cancel = context.WithCancel(context.Background())
+	s.letter = &letter{s: s}
+	for _, e := range cfg.Executors {
+		t := e.Describe().Type
+		if len(s.cfg.Policy.Types) > 0 && !slices.Contains(s.cfg.Policy.Types, t) {
+			continue
+		}
+		if s.executors[t] != nil {
+			return nil, fault.InvalidArgument("CONFIG_INVALID", "there are two executors for the task type %q", t)
+		}
+		s.executors[t] = e
+		s.types = append(s.types, t)
+	}
+	for _, t := range s.cfg.Policy.Types {
+		if s.executors[t] == nil {
+			msg := "the policy offers the task type %q, and there is no executor for it"
+			if hint := fault.Suggest(t, s.types); hint != "" {
+				msg += ": " + hint
+			}
+			return nil, fault.InvalidArgument("CONFIG_INVALID", msg, t)
+		}
+	}
+	return s, nil
+}
+
+// held is an attempt that this provider works on. Its fields are guarded by mu, but for those that are set once.
+type held struct {
+	key      domain.EntryKey
+	persona  string
+	executor app.Executor
+	ctx      context.Context // ends when the run has to
+	stop     context.CancelFunc
+
+	mu        sync.Mutex
+	entry     *domain.Entry // replaced, never changed
+	journaled bool          // it is in the store
+	dropped   bool          // its delivery was answered with Again: what it gives is void
+	inbox     *app.InboxID  // of its delivery, until it is journaled
+	resumed   bool          // another process took it
+	cancelled bool          // its consumer wants it to end
+	material  *app.Material // until it has been read; nil: in the store
+	files     *staged       // a large payload, fetched
+	reply     app.Reply     // what the delivery has to say, when it was over before it was journaled
+	logs      logStream
+
+	settled chan struct{} // closed when it is over
+}
+
+// Describe is what this provider offers.
+func (s *Service) Describe() (caps []app.Capability, sealingKey, evaluator string, wants int) {
+	for _, t := range s.types {
+		c := s.executors[t].Describe()
+		p := s.cfg.Policy.Limits.Capped(domain.Limits(c.MaxLimits))
+		c.MaxLimits = app.Limits(p.Max)
+		caps = append(caps, c)
+	}
+	return caps, s.cfg.Key.Recipient(), s.cfg.Evaluator.Name(), s.cfg.Evaluator.Wants()
+}
+
+// Queue is what this provider has to do now.
+func (s *Service) Queue() domain.Queue {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.figures()
+}
+
+func (s *Service) figures() domain.Queue {
+	return domain.Queue{Pending: len(s.queue) + len(s.remote) + s.fetching, Running: s.running, Slots: s.cfg.Policy.Slots, Capacity: s.cfg.Policy.Capacity}
+}
+
+// WatchQueue wakes the caller when the figures change.
+func (s *Service) WatchQueue() (<-chan struct{}, func()) { return s.watch.Watch(queueKey) }
+
+// Watch wakes the caller when an attempt of this task changes.
+func (s *Service) Watch(taskID string) (<-chan struct{}, func()) { return s.watch.Watch(taskID) }

@@ -1,0 +1,247 @@
+package provider
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"io"
+	"time"
+
+	"github.com/shallot-net/shallot/services/task/internal/app"
+	"github.com/shallot-net/shallot/services/task/internal/domain"
+)
+
+// packedResult is an encrypted result.
+type packedResult struct {
+	ciphertext []byte // where it is small
+	hash       domain.Hash
+	size       int64
+	cid        string
+}
+
+// overhead is more than encryption to a hybrid recipient adds to a result of at most 64 KiB.
+const overhead = 3 << 10
+
+func resultOwner(taskID string) string { return "task:" + taskID }
+
+// packResult encrypts what the run gave to the task's key. A failure without any output has no result: nil. A large
+// one goes into the repository as it is encrypted.
+func (s *Service) packResult(h *held, out *domain.Outcome, sink *sink) (*packedResult, error) {
+	if out.Cause != 0 && sink.total() == 0 {
+		return nil, nil
+	}
+	bodies := sink.order()
+	header := &app.ResultHeader{TaskID: h.entry.TaskID, ExitCode: out.ExitCode, Reason: out.Reason, Message: out.Message, Usage: out.Usage, Parts: make([]domain.Part, len(bodies))}
+	total := int64(4)
+	for i, b := range bodies {
+		header.Parts[i] = b.part()
+		total += b.size
+	}
+	encoded := s.cfg.Codec.EncodeResultHeader(header)
+	total += int64(len(encoded))
+	if total+overhead > app.SmallLimit {
+		return s.packLarge(h, encoded, bodies)
+	}
+	var buf bytes.Buffer
+	buf.Grow(int(total) + overhead)
+	if err := s.encrypt(&buf, h.entry.Sub.Recipient, encoded, bodies); err != nil {
+		return nil, err
+	}
+	sum := domain.Hash(sha256.Sum256(buf.Bytes()))
+	return &packedResult{ciphertext: buf.Bytes(), hash: sum, size: int64(buf.Len()), cid: app.SmallCID(sum)}, nil
+}
+
+func (s *Service) encrypt(dst io.Writer, recipient string, header []byte, bodies []*spool) error {
+	w, err := s.cfg.Cipher.EncryptResult(recipient, dst)
+	if err != nil {
+		return err
+	}
+	if err := app.WriteHeader(w, header); err != nil {
+		return err
+	}
+	for _, b := range bodies {
+		if err := b.copyTo(w); err != nil {
+			return err
+		}
+	}
+	return w.Close()
+}
+
+func (s *Service) packLarge(h *held, header []byte, bodies []*spool) (*packedResult, error) {
+	r, w := io.Pipe()
+	out := app.NewHashingWriter(w)
+	done := make(chan error, 1)
+	go func() {
+		err := s.encrypt(out, h.entry.Sub.Recipient, header, bodies)
+		w.CloseWithError(err)
+		done <- err
+	}()
+	cid, err := s.cfg.Repository.Put(s.ctx, h.entry.Persona, r, app.Pin{Owner: resultOwner(h.key.TaskID), Keep: h.entry.Sub.Keep})
+	r.CloseWithError(io.ErrClosedPipe) // ends the goroutine when Put did not read to the end
+	if encErr := <-done; encErr != nil && !errors.Is(encErr, io.ErrClosedPipe) {
+		return nil, encErr
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &packedResult{hash: out.Sum(), size: out.N, cid: cid}, nil
+}
+
+// settle commits how an attempt ended, together with the event that tells of it, and says so: in the answer to its
+// delivery when that still waits, else by itself. out is nil when the attempt was broken off and has to run again.
+func (s *Service) settle(h *held, out *domain.Outcome, res *packedResult) {
+	defer h.stop()
+	if out == nil {
+		s.abandon(h)
+		return
+	}
+	for pause := 100 * time.Millisecond; ; pause = min(2*pause, 10*time.Second) {
+		done, push := s.trySettle(h, out, res)
+		if done {
+			s.forget(h)
+			s.watch.Tell(h.key.TaskID)
+			if push != nil {
+				s.cfg.Pusher.Push(s.ctx, *push)
+			}
+			return
+		}
+		select {
+		case <-time.After(pause):
+		case <-s.ctx.Done():
+			s.abandon(h)
+			return
+		}
+	}
+}
+
+// abandon leaves an attempt to the next process, when it is in the journal.
+func (s *Service) abandon(h *held) {
+	h.mu.Lock()
+	if !h.journaled {
+		h.reply = verdict(app.Again, "")
+	}
+	close(h.settled)
+	h.mu.Unlock()
+	s.forget(h)
+}
+
+// trySettle is one try. push is what has to be said when nobody waits for the answer.
+func (s *Service) trySettle(h *held, out *domain.Outcome, res *packedResult) (done bool, push *app.Reply) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.dropped {
+		close(h.settled)
+		return true, nil
+	}
+	e := h.entry.Clone()
+	o := *out
+	if res != nil {
+		o.ResultHash, o.ResultSize, o.ResultCID = res.hash, res.size, res.cid
+	}
+	if err := e.End(time.Now(), o); err != nil {
+		s.cfg.Log.Error("an attempt ended twice", "error", err.Error())
+		close(h.settled)
+		return true, nil
+	}
+	e.Revision++
+	row := s.receipt(e)
+	w := &app.Writes{Outbox: []app.OutboxRow{row}}
+	ew := app.EntryWrite{Entry: e, Insert: !h.journaled, Forget: h.journaled}
+	var small []byte
+	if res != nil {
+		small = res.ciphertext
+		ew.Result = small
+	}
+	w.Entries = []app.EntryWrite{ew}
+	if !h.journaled && h.inbox != nil {
+		w.Inbox = []app.InboxID{*h.inbox}
+	}
+	put := s.putSide(e, small)
+	err := s.cfg.Store.Commit(context.Background(), w)
+	put()
+	if err != nil {
+		return s.settleFailed(h, err)
+	}
+	h.entry = e
+	s.outbox.Track(row)
+	s.cfg.Metrics.Ended(e.State.String(), o.Reason)
+	v := view(e, 0)
+	r := app.Reply{Task: &v, Outbox: []app.Outgoing{row.Outgoing(small)}}
+	h.logs.close()
+	if h.journaled {
+		push = &r
+	} else {
+		h.reply, h.journaled = r, true
+	}
+	close(h.settled)
+	return true, push
+}
+
+// settleFailed decides what a failed commit means. h.mu is held.
+func (s *Service) settleFailed(h *held, err error) (done bool, push *app.Reply) {
+	switch {
+	case errors.Is(err, app.ErrRepeated), errors.Is(err, app.ErrExists):
+		h.reply = verdict(app.Ignored, "REPEATED") // another replica was faster
+	case errors.Is(err, app.ErrConflict):
+		fresh, readErr := s.cfg.Store.Entry(context.Background(), h.key)
+		if readErr != nil {
+			return false, nil
+		}
+		if !fresh.State.Terminal() {
+			h.entry = fresh
+			return false, nil
+		}
+	case !h.journaled: // nothing has been promised
+		s.cfg.Log.Warn("a result could not be committed", "error", err.Error())
+		h.reply = verdict(app.Again, "")
+	default:
+		s.cfg.Log.Warn("a result could not be committed and will be tried again", "error", err.Error())
+		return false, nil
+	}
+	close(h.settled)
+	return true, nil
+}
+
+// receipt is the event that tells how an attempt ended.
+func (s *Service) receipt(e *domain.Entry) app.OutboxRow {
+	row := s.outbox.Row(app.Address{Persona: e.Persona, Peer: e.Consumer}, domain.Ref{TaskID: e.TaskID, Attempt: e.Sub.Attempt}, receiptBody(e))
+	row.Sign = true
+	if !e.Outcome.ResultHash.IsZero() && e.Outcome.ResultSize <= app.SmallLimit {
+		row.Attach = app.AttachResult
+	}
+	return row
+}
+
+func receiptBody(e *domain.Entry) domain.Body {
+	o := e.Outcome
+	if o.Cause != 0 {
+		return &domain.FailureEvent{TaskID: e.TaskID, Attempt: e.Sub.Attempt, Type: e.Sub.Type, Cause: o.Cause, Reason: o.Reason, Message: o.Message, Usage: o.Usage,
+			ResultHash: o.ResultHash, ResultSize: o.ResultSize, ResultCID: o.ResultCID, PayloadHash: e.Sub.PayloadHash}
+	}
+	return &domain.ResultEvent{TaskID: e.TaskID, Attempt: e.Sub.Attempt, Type: e.Sub.Type, ProgramHash: o.Program, PayloadHash: e.Sub.PayloadHash,
+		ResultHash: o.ResultHash, ResultSize: o.ResultSize, ResultCID: o.ResultCID, ExitCode: o.ExitCode, Limits: e.Limits, Usage: o.Usage}
+}
+
+// putTimeout is how long a small result may take to get into the repository. It rides in its event as well.
+const putTimeout = 2 * time.Second
+
+// putSide puts a small result into the repository beside the commit. The returned function waits for it.
+func (s *Service) putSide(e *domain.Entry, small []byte) func() {
+	if small == nil {
+		return func() {}
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		ctx, cancel := context.WithTimeout(s.ctx, putTimeout)
+		defer cancel()
+		cid, err := s.cfg.Repository.PutSmall(ctx, small, app.Pin{Owner: resultOwner(e.TaskID), Keep: e.Sub.Keep})
+		if err != nil {
+			s.cfg.Log.Warn("a small result is not in the repository; its event carries it", "error", err.Error())
+		} else if cid != e.Outcome.ResultCID {
+			s.cfg.Log.Error("the repository stores small content otherwise than expected: receipts name another CID")
+		}
+	}()
+	return func() { <-done }
+}

@@ -1,0 +1,270 @@
+package provider
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"github.com/shallot-net/shallot/services/task/internal/app"
+	"github.com/shallot-net/shallot/services/task/internal/domain"
+)
+
+// staged is a large payload, decrypted to files.
+type staged struct {
+	header *app.PayloadHeader
+	parts  []app.Part
+	remove func()
+}
+
+// unpack decrypts the payload. clean removes what it put on disk; it is never nil.
+func (s *Service) unpack(h *held) (run app.Run, clean func(), err error) {
+	e := h.entry
+	run = app.Run{TaskID: e.TaskID, Attempt: e.Sub.Attempt, Limits: app.Limits(e.Limits)}
+	h.mu.Lock()
+	files, m := h.files, h.material
+	h.files, h.material = nil, nil
+	h.mu.Unlock()
+	if files != nil {
+		s.mu.Lock()
+		s.staging--
+		s.pump()
+		s.mu.Unlock()
+		run.Options, run.Parts = files.header.Options, files.parts
+		return run, files.remove, nil
+	}
+	clean = func() {}
+	if m == nil {
+		stored, err := s.cfg.Store.Material(h.ctx, h.key)
+		if err != nil {
+			return run, clean, err
+		}
+		m = &stored
+	}
+	plain, err := s.decrypt(e, m.SealedKey, bytes.NewReader(m.Ciphertext))
+	if err != nil {
+		return run, clean, err
+	}
+	header, err := s.readHeader(e, plain, int64(len(m.Ciphertext)))
+	if err != nil {
+		return run, clean, err
+	}
+	body := make([]byte, 0, len(m.Ciphertext))
+	buf := bytes.NewBuffer(body)
+	if _, err := buf.ReadFrom(plain); err != nil {
+		return run, clean, invalid("the payload's ciphertext is damaged")
+	}
+	run.Options = header.Options
+	run.Parts, err = cut(header.Parts, buf.Bytes())
+	return run, clean, err
+}
+
+func (s *Service) decrypt(e *domain.Entry, sealedKey []byte, src io.Reader) (io.Reader, error) {
+	key, err := s.cfg.Key.OpenKey(e.TaskID, sealedKey)
+	if err != nil {
+		return nil, invalid("the payload key is not sealed to this provider for this task")
+	}
+	plain, err := s.cfg.Cipher.DecryptPayload(key, src)
+	if err != nil {
+		return nil, invalid("the payload cannot be decrypted with its key")
+	}
+	return plain, nil
+}
+
+func (s *Service) readHeader(e *domain.Entry, plain io.Reader, total int64) (*app.PayloadHeader, error) {
+	b, err := app.ReadHeader(plain, total)
+	if err != nil {
+		return nil, invalid("the payload: " + err.Error())
+	}
+	h, err := s.cfg.Codec.DecodePayloadHeader(b)
+	if err != nil {
+		return nil, invalid("the payload's header: " + err.Error())
+	}
+	if h.TaskID != e.TaskID || h.Type != e.Sub.Type {
+		return nil, invalid("the payload was made for another task or type")
+	}
+	return h, nil
+}
+
+// cut divides a small payload's bytes into its parts, without copying them.
+func cut(infos []domain.Part, b []byte) ([]app.Part, error) {
+	parts := make([]app.Part, len(infos))
+	for i, p := range infos {
+		if p.Size > int64(len(b)) {
+			return nil, invalid(fmt.Sprintf("the payload ends within %s", p.Name))
+		}
+		data := b[:p.Size:p.Size]
+		b = b[p.Size:]
+		if domain.Hash(sha256.Sum256(data)) != p.SHA256 {
+			return nil, invalid(p.Name + " is not what its hash says")
+		}
+		parts[i] = app.Part{Name: p.Name, Size: p.Size, SHA256: p.SHA256, Inline: data}
+	}
+	if len(b) > 0 {
+		return nil, invalid("something follows the payload's last part")
+	}
+	return parts, nil
+}
+
+// Fetching a large payload.
+const (
+	fetchTries   = 5
+	fetchPause   = 2 * time.Second
+	fetchTimeout = 10 * time.Minute // for one try
+)
+
+// fetch brings a large payload here, and queues the attempt; or settles it where that fails for good.
+func (s *Service) fetch(h *held) {
+	var err error
+	for try := range fetchTries {
+		if try > 0 {
+			select {
+			case <-time.After(fetchPause << (try - 1)):
+			case <-h.ctx.Done():
+			}
+		}
+		if h.ctx.Err() != nil {
+			err = h.ctx.Err()
+			break
+		}
+		if err = s.stage(h); err == nil {
+			break
+		}
+		var bad invalid
+		if errors.As(err, &bad) {
+			break
+		}
+		s.cfg.Log.Warn("a payload could not be fetched", "error", err.Error())
+	}
+	s.mu.Lock()
+	s.fetching--
+	if err == nil && s.held[h.key] == h && !s.stopping {
+		s.queue = append(s.queue, h)
+		s.pump()
+		s.mu.Unlock()
+		return
+	}
+	s.staging--
+	s.pump()
+	s.mu.Unlock()
+	h.discard()
+	if err == nil { // cancelled or stopped meanwhile
+		err = context.Canceled
+	}
+	out := s.interrupted(h, err)
+	if out != nil && out.Cause == domain.CauseProvider {
+		out.Reason, out.Message = "PAYLOAD_UNAVAILABLE", "the provider could not fetch the payload"
+	}
+	s.settle(h, out, nil)
+}
+
+// discard removes a fetched payload that will not be run.
+func (h *held) discard() {
+	h.mu.Lock()
+	files := h.files
+	h.files = nil
+	h.mu.Unlock()
+	if files != nil {
+		files.remove()
+	}
+}
+
+// stage fetches, decrypts, checks and writes a large payload, streaming.
+func (s *Service) stage(h *held) error {
+	ctx, cancel := context.WithTimeout(h.ctx, fetchTimeout)
+	defer cancel()
+	h.mu.Lock()
+	e, m := h.entry, h.material
+	h.mu.Unlock()
+	if m == nil {
+		stored, err := s.cfg.Store.Material(ctx, h.key)
+		if err != nil {
+			return err
+		}
+		m = &stored
+	}
+	src, err := s.cfg.Repository.Get(ctx, e.Persona, e.Sub.PayloadCID, append([]string{e.Consumer}, e.Path...), e.Sub.PayloadSize)
+	if err != nil {
+		return err
+	}
+	defer src.Close()
+	in := app.NewHashingReader(src)
+	files, err := s.writeParts(e, m, in)
+	if err == nil {
+		if _, err = io.Copy(io.Discard, in); err == nil && (in.N != e.Sub.PayloadSize || in.Sum() != e.Sub.PayloadHash) {
+			err = invalid("the payload is not what the submission says")
+		}
+	}
+	if in.Err != nil { // the fetch broke off: that says nothing of the payload
+		err = in.Err
+	}
+	if err != nil {
+		if files != nil {
+			files.remove()
+		}
+		return err
+	}
+	h.mu.Lock()
+	h.files = files
+	h.mu.Unlock()
+	return nil
+}
+
+// smallPart is up to what size a part stays in memory, in bytes.
+const smallPart = 64 << 10
+
+func (s *Service) writeParts(e *domain.Entry, m *app.Material, in io.Reader) (*staged, error) {
+	plain, err := s.decrypt(e, m.SealedKey, in)
+	if err != nil {
+		return nil, err
+	}
+	header, err := s.readHeader(e, plain, e.Sub.PayloadSize)
+	if err != nil {
+		return nil, err
+	}
+	dir, remove, err := s.cfg.Workspace.Make()
+	if err != nil {
+		return nil, err
+	}
+	f := &staged{header: header, parts: make([]app.Part, len(header.Parts)), remove: remove}
+	small := int64(0)
+	for i, p := range header.Parts {
+		part := app.Part{Name: p.Name, Size: p.Size, SHA256: p.SHA256}
+		var dst io.Writer
+		var buf bytes.Buffer
+		var file *os.File
+		if small+p.Size <= smallPart {
+			small += p.Size
+			dst = &buf
+		} else {
+			part.Path = filepath.Join(dir, "part-"+strconv.Itoa(i))
+			if file, err = os.OpenFile(part.Path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600); err != nil {
+				return f, err
+			}
+			dst = file
+		}
+		err := app.CopyPart(dst, plain, p)
+		if file != nil {
+			err = errors.Join(err, file.Close())
+		} else {
+			part.Inline = buf.Bytes()
+		}
+		if app.BadData(err) {
+			return f, invalid("the payload's " + p.Name + ": " + err.Error())
+		}
+		if err != nil {
+			return f, fmt.Errorf("write a payload's part: %w", err)
+		}
+		f.parts[i] = part
+	}
+	if err := app.AtEnd(plain); err != nil {
+		return f, invalid("the payload: " + err.Error())
+	}
+	return f, nil
+}
