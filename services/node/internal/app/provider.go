@@ -194,6 +194,11 @@ func (p *Provider) told(ctx context.Context, kicks <-chan struct{}, what string,
 			if err == nil || ctx.Err() != nil {
 				break
 			}
+			if !transient(err) { // it will say the same again, until somebody mends something
+				p.log.Warn("another service refuses what it was told", slog.String("what", what), logging.Err(err))
+				sleep(ctx, domain.Jitter(10*time.Second, nil))
+				continue
+			}
 			p.log.Debug("another service was not told", slog.String("what", what), logging.Err(err))
 			sleep(ctx, pause.After(n, nil))
 		}

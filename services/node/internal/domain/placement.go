@@ -25,7 +25,7 @@ type Decision struct {
 }
 
 // Detail says in words why this one, and per other provider why not.
-func (d *Decision) Detail() string { return d.text() }
+func (d Decision) Detail() string { return d.text() }
 
 // maxWhyNot bounds the providers that a Detail names one by one.
 const maxWhyNot = 8

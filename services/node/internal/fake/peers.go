@@ -19,7 +19,7 @@ import (
 
 // Announce makes a signed announcement; sign puts author and signature on an event.
 func Announce(id string, version uint64, addresses []string, interval time.Duration, sign func(*eventv1.Event) *eventv1.Event, types ...string) *eventv1.Event {
-	a := &eventv1.Announcement{PeerId: id, Version: version, Role: "provider", SealingKey: "age1pq1fake", Addresses: addresses, Interval: durationpb.New(interval)}
+	a := &eventv1.Announcement{PeerId: id, Version: version, Role: "provider", SealingKey: "age1pq1fakefakefakefake", Addresses: addresses, Interval: durationpb.New(interval)}
 	for _, t := range types {
 		a.Capabilities = append(a.Capabilities, Capability(t))
 	}

@@ -564,7 +564,7 @@ func (t *Task) Describe(context.Context, *taskv1.DescribeRequest) (*taskv1.Descr
 	if t.Role != "provider" {
 		return &taskv1.DescribeResponse{Role: t.Role}, nil
 	}
-	return &taskv1.DescribeResponse{Role: t.Role, Capabilities: []*eventv1.Capability{Capability("sum")}, SealingKey: "age1pq1fake", Evaluator: "two-choices", CandidatesWanted: 2}, nil
+	return &taskv1.DescribeResponse{Role: t.Role, Capabilities: []*eventv1.Capability{Capability("sum")}, SealingKey: "age1pq1fakefakefakefake", Evaluator: "two-choices", CandidatesWanted: 2}, nil
 }
 
 // SetQueue changes the figures that WatchQueue gives.
