@@ -1,0 +1,34 @@
+package executor
+
+import (
+	"os"
+	"syscall"
+)
+
+// fenced starts a child in namespaces of its own: as nobody's root, without a network interface.
+func fenced() *syscall.SysProcAttr {
+	a := bare()
+	a.Cloneflags = syscall.CLONE_NEWUSER | syscall.CLONE_NEWNET | syscall.CLONE_NEWIPC | syscall.CLONE_NEWUTS
+	a.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}}
+	a.GidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}}
+	return a
+}
+
+// bare is without namespaces. Either way the child dies with the thread that started it, so that one is never let go.
+func bare() *syscall.SysProcAttr {
+	return &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
+}
+
+// wasKilled tells whether a process died of SIGKILL.
+func wasKilled(s *os.ProcessState) bool {
+	ws, ok := s.Sys().(syscall.WaitStatus)
+	return ok && ws.Signaled() && ws.Signal() == syscall.SIGKILL
+}
+
+// peakMemory is what a process had resident at most, in bytes.
+func peakMemory(s *os.ProcessState) int64 {
+	if u, ok := s.SysUsage().(*syscall.Rusage); ok {
+		return u.Maxrss << 10
+	}
+	return 0
+}

@@ -1,0 +1,2 @@
+// Package engines chooses the WebAssembly engine at build time: wasmtime with a C compiler, wazero without.
+package engines

@@ -1,0 +1,15 @@
+;; Prints "out" to stdout and "err" to stderr, and exits 3.
+(module
+  (import "wasi_snapshot_preview1" "fd_write" (func $fd_write (param i32 i32 i32 i32) (result i32)))
+  (import "wasi_snapshot_preview1" "proc_exit" (func $proc_exit (param i32)))
+  (memory (export "memory") 1)
+  (data (i32.const 16) "out\n")
+  (data (i32.const 32) "err\n")
+  (func $print (param $fd i32) (param $at i32)
+    (i32.store (i32.const 0) (local.get $at))
+    (i32.store (i32.const 4) (i32.const 4))
+    (drop (call $fd_write (local.get $fd) (i32.const 0) (i32.const 1) (i32.const 8))))
+  (func (export "_start")
+    (call $print (i32.const 1) (i32.const 16))
+    (call $print (i32.const 2) (i32.const 32))
+    (call $proc_exit (i32.const 3))))
