@@ -69,13 +69,16 @@ func indexOptions(create bool) *opt.Options {
 	}
 }
 
-func openIndex(dir string, create bool) (*leveldb.DB, storage.Storage, error) {
+func openIndex(dir string, create bool, wrap func(storage.Storage) storage.Storage) (*leveldb.DB, storage.Storage, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, nil, err
 	}
 	st, err := storage.OpenFile(dir, false)
 	if err != nil {
 		return nil, nil, err
+	}
+	if wrap != nil {
+		st = wrap(st)
 	}
 	db, err := leveldb.Open(st, indexOptions(create))
 	if err != nil {

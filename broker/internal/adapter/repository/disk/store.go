@@ -29,6 +29,8 @@ type Config struct {
 	PackSize int64  // bytes at which the next pack is begun; default 128 MiB
 	Reserve  uint64 // bytes of the disk that are left free; default 32 MiB
 	FS       FS     // default: the operating system's
+
+	wrapIndex func(storage.Storage) storage.Storage // the index's file system, for tests
 }
 
 // Store implements app.Store.
@@ -91,7 +93,7 @@ func Open(cfg Config) (*Store, error) {
 }
 
 func (s *Store) openDB(create bool) error {
-	db, st, err := openIndex(s.index, create)
+	db, st, err := openIndex(s.index, create, s.cfg.wrapIndex)
 	switch {
 	case err == nil:
 	case errors.Is(err, syscall.EAGAIN), errors.Is(err, storage.ErrLocked):
