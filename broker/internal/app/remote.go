@@ -38,6 +38,8 @@ type inStream struct {
 	stream Stream
 	acks   *ackWriter
 	flow   *flow
+
+	repeated int // events on this stream that had come before
 }
 
 // serve reads a stream until it ends; the host calls it.
@@ -198,7 +200,10 @@ func (in *inStream) event(body []byte) error {
 	if state != recent.New {
 		in.flow.release(len(body))
 		b.obs.Event(e.Type, "in", "repeated")
-		b.charge(p, r.peer, conduct.Repeated)
+		// After a broken stream an honest peer sends again what it had not been answered: a window full at most.
+		if in.repeated++; in.repeated > b.limits.InEvents {
+			b.charge(p, r.peer, conduct.Repeated)
+		}
 		if state == recent.Finished {
 			return in.acks.pushIn(id, outcome)
 		}

@@ -20,16 +20,17 @@ type sender struct {
 	peer    string
 	limits  *Limits
 
-	mu        sync.Mutex
-	queue     []*pending // not written on the present stream
-	sent      map[event.ID]*pending
-	byID      map[event.ID]*pending // queue and sent
-	bytes     int                   // of all
-	sentBytes int
-	order     uint64
-	running   bool
-	ended     bool
-	lastErr   error
+	mu         sync.Mutex
+	queue      []*pending // not written on the present stream
+	sent       map[event.ID]*pending
+	byID       map[event.ID]*pending // queue and sent
+	bytes      int                   // of all
+	sentBytes  int
+	order      uint64
+	running    bool
+	ended      bool
+	lastErr    error
+	progressed bool // something was answered
 
 	wake  chan struct{}   // there may be something to write, or room to write it
 	reach chan struct{}   // the peer has connected
@@ -165,6 +166,7 @@ func (s *sender) answered(id event.ID, o event.Outcome) {
 		s.mu.Unlock()
 		return
 	}
+	s.progressed = true
 	full := len(s.sent) >= s.limits.OutEvents || len(s.queue) > 0
 	s.remove(p)
 	waiters := p.waiters

@@ -49,7 +49,7 @@ func (s *sender) run() {
 		}
 		s.requeue(err)
 		s.persona.broker.log.Debug("no stream to the peer", logging.Peer(s.peer), logging.Err(err))
-		if time.Since(begun) > steadyStream && !errors.Is(err, ErrNoAddress) {
+		if s.progress() || time.Since(begun) > steadyStream && !errors.Is(err, ErrNoAddress) {
 			wait.Reset()
 		}
 		s.pause(wait.NextBackOff())
@@ -96,6 +96,15 @@ func (s *sender) retire() bool {
 		s.persona.forgetSender(s)
 	}
 	return idle
+}
+
+// progress tells whether anything was answered since it was last asked.
+func (s *sender) progress() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p := s.progressed
+	s.progressed = false
+	return p
 }
 
 // pause waits before the next attempt, shorter when the peer connects meanwhile.
