@@ -1,0 +1,609 @@
+// Package component_test plays consumer and provider against each other: real gRPC sessions, real SQLite stores, real
+// encryption and signatures; the nodes and the network between them are scripted.
+package component_test
+
+import (
+	"context"
+	"crypto/ed25519"
+	"crypto/rand"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+
+	"github.com/shallot-net/shallot/kit/fault"
+	"github.com/shallot-net/shallot/kit/grpctest"
+	"github.com/shallot-net/shallot/kit/logging"
+	"github.com/shallot-net/shallot/kit/rpc"
+	"github.com/shallot-net/shallot/kit/rpc/mux"
+	eventv1 "github.com/shallot-net/shallot/proto/shallot/event/v1"
+	taskv1 "github.com/shallot-net/shallot/proto/shallot/task/v1"
+	"github.com/shallot-net/shallot/services/task/internal/adapter/crypt"
+	"github.com/shallot-net/shallot/services/task/internal/adapter/executor"
+	"github.com/shallot-net/shallot/services/task/internal/adapter/files"
+	"github.com/shallot-net/shallot/services/task/internal/adapter/grpcserver"
+	"github.com/shallot-net/shallot/services/task/internal/adapter/identity"
+	"github.com/shallot-net/shallot/services/task/internal/adapter/sqlite"
+	"github.com/shallot-net/shallot/services/task/internal/adapter/wire"
+	"github.com/shallot-net/shallot/services/task/internal/app"
+	"github.com/shallot-net/shallot/services/task/internal/app/consumer"
+	"github.com/shallot-net/shallot/services/task/internal/app/provider"
+	"github.com/shallot-net/shallot/services/task/internal/domain"
+)
+
+// network joins the nodes of a test.
+type network struct {
+	t     testing.TB
+	repo  *repository
+	mu    sync.Mutex
+	nodes map[string]*node
+	// route decides about every event on its way; nil lets all pass. It may block.
+	route func(from, to string, ev *eventv1.Event) action
+	wg    sync.WaitGroup
+}
+
+// action is what happens to an event on its way.
+type action int
+
+const (
+	pass action = iota
+	lose
+	twice
+	unreachable
+)
+
+func newNetwork(t testing.TB) *network {
+	n := &network{t: t, repo: newRepository(), nodes: make(map[string]*node)}
+	t.Cleanup(n.wg.Wait)
+	return n
+}
+
+func (n *network) setRoute(f func(from, to string, ev *eventv1.Event) action) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.route = f
+}
+
+func (n *network) node(peer string) *node {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.nodes[peer]
+}
+
+// node is a scripted node with a real task service.
+type node struct {
+	t    testing.TB
+	net  *network
+	peer string
+	key  ed25519.PrivateKey
+	dir  string
+	role string
+
+	ctx    context.Context
+	cancel context.CancelFunc
+	store  *sqlite.Store
+	stop   func() // ends the task service as a crash would
+	cc     *grpc.ClientConn
+	client taskv1.TaskServiceClient
+	caller atomic.Pointer[mux.Caller[*taskv1.SessionRequest, *taskv1.SessionResponse]]
+
+	mu         sync.Mutex
+	candidates func(p *taskv1.PlacementNeeded) *taskv1.Candidate // consumer
+	offered    []*taskv1.Candidate                               // provider: for the evaluator
+	sealing    string
+	seen       []*eventv1.Event // delivered to this node
+	tasks      map[string]*taskv1.Task
+	news       chan struct{}
+	sent       int
+
+	consumer *consumer.Service
+	provider *provider.Service
+	cconf    consumer.Config
+	pconf    provider.Config
+}
+
+func newPeer() (string, ed25519.PrivateKey) {
+	pub, priv, _ := ed25519.GenerateKey(rand.Reader)
+	return identity.PeerID(pub), priv
+}
+
+func (n *network) addNode(role string) *node {
+	peer, key := newPeer()
+	nd := &node{t: n.t, net: n, peer: peer, key: key, dir: n.t.TempDir(), role: role, tasks: make(map[string]*taskv1.Task), news: make(chan struct{}, 1)}
+	n.mu.Lock()
+	n.nodes[peer] = nd
+	n.mu.Unlock()
+	return nd
+}
+
+// addConsumer starts a consumer; change may alter its configuration.
+func (n *network) addConsumer(change func(*consumer.Config)) *node {
+	nd := n.addNode("consumer")
+	if change != nil {
+		change(&nd.cconf)
+	}
+	nd.start()
+	return nd
+}
+
+func (n *network) addProvider(change func(*provider.Config)) *node {
+	nd := n.addNode("provider")
+	nd.pconf.Evaluator = domain.Local{}
+	if change != nil {
+		change(&nd.pconf)
+	}
+	nd.start()
+	return nd
+}
+
+func must[T any](t testing.TB) func(v T, err error) T {
+	return func(v T, err error) T {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return v
+	}
+}
+
+// start opens the store and serves; the node connects.
+func (nd *node) start() {
+	t := nd.t
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	nd.ctx, nd.cancel = ctx, cancel
+	log := logging.New(t.Output(), "debug", "text", nd.role)
+	nd.store = must[*sqlite.Store](t)(sqlite.Open(ctx, filepath.Join(nd.dir, "task.db"), log))
+	sessions := &grpcserver.Sessions{}
+	var cfg grpcserver.Config
+	var run []func(context.Context) error
+	if nd.role == "consumer" {
+		cfg, run = nd.newConsumer(sessions)
+	} else {
+		cfg, run = nd.newProvider(sessions)
+	}
+	cfg.Log = log
+	nd.cc = grpctest.Start(t, func(s *rpc.Server) { grpcserver.New(cfg, sessions).Register(s) })
+	nd.client = taskv1.NewTaskServiceClient(nd.cc)
+	var wg sync.WaitGroup
+	for _, f := range run {
+		wg.Go(func() { _ = f(ctx) })
+	}
+	store := nd.store
+	nd.stop = sync.OnceFunc(func() {
+		if c := nd.caller.Swap(nil); c != nil {
+			c.Close()
+		}
+		cancel()
+		wg.Wait()
+		if err := store.Close(); err != nil {
+			t.Errorf("close the store: %v", err)
+		}
+	})
+	t.Cleanup(nd.stop)
+	nd.connect()
+	if nd.role == "provider" {
+		d := must[*taskv1.DescribeResponse](t)(nd.client.Describe(ctx, &taskv1.DescribeRequest{}))
+		nd.mu.Lock()
+		nd.sealing = d.GetSealingKey()
+		nd.mu.Unlock()
+	}
+}
+
+// restart ends the task service and starts it again on the same files.
+func (nd *node) restart() {
+	nd.t.Helper()
+	nd.stop()
+	nd.start()
+}
+
+func (nd *node) newConsumer(p app.Pusher) (grpcserver.Config, []func(context.Context) error) {
+	t := nd.t
+	uploads := must[*files.Uploads](t)(files.NewUploads(filepath.Join(nd.dir, "uploads"), time.Hour))
+	keys := crypt.NewKeys(4)
+	c := nd.cconf
+	c.Store, c.Codec, c.Cipher, c.Keys, c.Repository, c.Verifier, c.Pusher = nd.store, wire.Codec{}, crypt.NewCipher(), keys, nd.net.repo, identity.Verifier{}, p
+	c.Results = must[*files.Results](t)(files.NewResults(filepath.Join(nd.dir, "results")))
+	c.Logs = must[*files.Logs](t)(files.NewLogs(filepath.Join(nd.dir, "logs")))
+	c.Uploads = uploads
+	c.Log = logging.New(t.Output(), "debug", "text", "consumer")
+	c.Validators = map[string]consumer.Validator{"sum": func(_ context.Context, o []byte, p []app.Part) error { return executor.ValidateSum(o, p) }}
+	s := consumer.New(c)
+	nd.consumer = s
+	if err := s.Load(nd.ctx); err != nil {
+		t.Fatal(err)
+	}
+	return grpcserver.Config{Role: s, Reader: s, Consumer: s, Uploads: uploads}, []func(context.Context) error{s.Run, keys.Run}
+}
+
+func (nd *node) newProvider(p app.Pusher) (grpcserver.Config, []func(context.Context) error) {
+	t := nd.t
+	secret := must[[]byte](t)(nd.store.Setting(nd.ctx, "sealing_key", func() ([]byte, error) { s, err := crypt.NewSecret(); return []byte(s), err }))
+	c := nd.pconf
+	c.Key = must[*crypt.SealingKey](t)(crypt.ParseSealingKey(string(secret)))
+	c.Store, c.Codec, c.Cipher, c.Repository, c.Verifier, c.Pusher = nd.store, wire.Codec{}, crypt.NewCipher(), nd.net.repo, identity.Verifier{}, p
+	c.Workspace = must[*files.Workspace](t)(files.NewWorkspace(filepath.Join(nd.dir, "work")))
+	c.Log = logging.New(t.Output(), "debug", "text", "provider")
+	if c.Executors == nil {
+		c.Executors = []app.Executor{executor.Sum{}}
+	}
+	s := must[*provider.Service](t)(provider.New(c))
+	nd.provider = s
+	if err := s.Load(nd.ctx); err != nil {
+		t.Fatal(err)
+	}
+	return grpcserver.Config{Role: s, Reader: s, Provider: s}, []func(context.Context) error{s.Run}
+}
+
+// connect opens the session, and waits until everything in the outbox has been told.
+func (nd *node) connect() {
+	nd.t.Helper()
+	caller := mux.NewCaller(
+		func(ctx context.Context) (mux.Stream[*taskv1.SessionRequest, *taskv1.SessionResponse], error) {
+			return nd.client.Session(ctx)
+		},
+		func(r *taskv1.SessionRequest, seq uint64) { r.Seq = seq }, (*taskv1.SessionResponse).GetSeq, func(r *taskv1.SessionResponse) { nd.handle(r) })
+	nd.caller.Store(caller)
+	r := nd.call(&taskv1.SessionRequest{Command: &taskv1.SessionRequest_Hello{Hello: &taskv1.Hello{NodeId: "test"}}})
+	if !r.GetSynced() {
+		nd.t.Fatalf("the answer to Hello is %v", r)
+	}
+}
+
+var errGone = errors.New("the task service is stopped")
+
+func (nd *node) try(req *taskv1.SessionRequest) (*taskv1.SessionResponse, error) {
+	c := nd.caller.Load()
+	if c == nil {
+		return nil, errGone
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	r, err := c.Call(ctx, req)
+	if err == nil {
+		nd.handle(r)
+	}
+	return r, err
+}
+
+func (nd *node) call(req *taskv1.SessionRequest) *taskv1.SessionResponse {
+	nd.t.Helper()
+	r, err := nd.try(req)
+	if err != nil {
+		nd.t.Fatalf("session: %v", err)
+	}
+	return r
+}
+
+// handle does what a node does with what its task service says.
+func (nd *node) handle(r *taskv1.SessionResponse) {
+	if t := r.GetTask(); t != nil {
+		nd.mu.Lock()
+		if old := nd.tasks[t.GetId()]; old == nil || old.GetRevision() <= t.GetRevision() {
+			nd.tasks[t.GetId()] = t
+		}
+		nd.mu.Unlock()
+		select {
+		case nd.news <- struct{}{}:
+		default:
+		}
+	}
+	for _, o := range r.GetOutbox() {
+		if !o.GetWithdrawn() {
+			nd.net.wg.Go(func() { nd.send(o) })
+		}
+	}
+	if p := r.GetPlacement(); p != nil {
+		nd.net.wg.Go(func() { nd.place(p) })
+	}
+}
+
+func (nd *node) place(p *taskv1.PlacementNeeded) {
+	nd.mu.Lock()
+	choose := nd.candidates
+	nd.mu.Unlock()
+	if choose == nil {
+		return
+	}
+	if c := choose(p); c != nil {
+		_, _ = nd.try(&taskv1.SessionRequest{Command: &taskv1.SessionRequest_Place{Place: &taskv1.PlaceTask{TaskId: p.GetTaskId(), Candidate: c}}})
+	} else {
+		_, _ = nd.try(&taskv1.SessionRequest{Command: &taskv1.SessionRequest_PlacementFailed{PlacementFailed: &taskv1.PlacementFailed{TaskId: p.GetTaskId(), Detail: "nobody is left"}}})
+	}
+}
+
+// send carries one event to its receiver's task service.
+func (nd *node) send(o *taskv1.OutboxEvent) {
+	ev := nd.signed(o)
+	nd.net.mu.Lock()
+	route := nd.net.route
+	nd.net.mu.Unlock()
+	what := pass
+	if route != nil {
+		what = route(nd.peer, o.GetPeerId(), ev)
+	}
+	to := nd.net.node(o.GetPeerId())
+	if what == lose {
+		return
+	}
+	if to == nil || what == unreachable {
+		nd.failed(o, "UNREACHABLE", "no such peer")
+		return
+	}
+	if what == twice {
+		_, _ = to.deliver(nd.peer, ev)
+	}
+	for range 200 {
+		d, err := to.deliver(nd.peer, ev)
+		if err == nil && d.GetVerdict() != 3 {
+			if d.GetVerdict() == 2 {
+				nd.failed(o, "REJECTED", d.GetReason())
+				return
+			}
+			nd.mu.Lock()
+			nd.sent++
+			nd.mu.Unlock()
+			_, _ = nd.try(&taskv1.SessionRequest{Command: &taskv1.SessionRequest_Sent{Sent: &taskv1.MarkSent{OutboxIds: []uint64{o.GetOutboxId()}}}})
+			return
+		}
+		if nd.ctx.Err() != nil {
+			return
+		}
+		pause(20 * time.Millisecond)
+	}
+	nd.failed(o, "TIMEOUT", "not acknowledged")
+}
+
+func (nd *node) failed(o *taskv1.OutboxEvent, reason, message string) {
+	_, _ = nd.try(&taskv1.SessionRequest{Command: &taskv1.SessionRequest_SendFailed{SendFailed: &taskv1.SendFailed{OutboxId: o.GetOutboxId(), Reason: reason, Message: message}}})
+}
+
+// pause is the scripted network's delay; nothing waits for an outcome with it.
+func pause(d time.Duration) { <-time.After(d) }
+
+func (nd *node) signed(o *taskv1.OutboxEvent) *eventv1.Event {
+	ev := o.GetEvent()
+	if o.GetSign() {
+		nd.sign(ev)
+	}
+	return ev
+}
+
+func (nd *node) sign(ev *eventv1.Event) {
+	d := wire.FromEvent(ev)
+	ev.Author, ev.Signature = nd.peer, ed25519.Sign(nd.key, identity.SignedBytes(&d))
+}
+
+// deliver hands an event to this node's task service.
+func (nd *node) deliver(from string, ev *eventv1.Event) (*taskv1.Delivered, error) {
+	nd.mu.Lock()
+	nd.seen = append(nd.seen, ev)
+	offered := nd.offered
+	nd.mu.Unlock()
+	r, err := nd.try(&taskv1.SessionRequest{Command: &taskv1.SessionRequest_Deliver{Deliver: &taskv1.DeliverEvent{FromPeer: from, Event: ev, OwnPeerId: nd.peer, Candidates: offered}}})
+	if err != nil {
+		return nil, err
+	}
+	if f := r.GetFault(); f != nil {
+		return nil, fmt.Errorf("%s: %s", f.GetReason(), f.GetMessage())
+	}
+	return r.GetDelivered(), nil
+}
+
+// candidate is this provider as consumers know it.
+func (nd *node) candidate() *taskv1.Candidate {
+	nd.mu.Lock()
+	defer nd.mu.Unlock()
+	ann := &eventv1.Event{Id: app.NewID(), Type: eventv1.EventType_EVENT_TYPE_ANNOUNCEMENT,
+		Payload: wire.Codec{}.Encode(&domain.Announcement{PeerID: nd.peer, SealingKey: nd.sealing, Addresses: []string{"/memory/1"}})}
+	nd.sign(ann)
+	return &taskv1.Candidate{PeerId: nd.peer, SealingKey: nd.sealing, Addresses: []string{"/memory/1"}, Announcement: ann}
+}
+
+// useProviders makes the consumer choose the first of these that is not excluded.
+func (nd *node) useProviders(ps ...*node) {
+	nd.mu.Lock()
+	defer nd.mu.Unlock()
+	nd.candidates = func(p *taskv1.PlacementNeeded) *taskv1.Candidate {
+		for _, c := range ps {
+			if p.GetExcluded()[c.peer] == "" {
+				return c.candidate()
+			}
+		}
+		return nil
+	}
+}
+
+func sumSpec(addends ...string) *taskv1.TaskSpec {
+	return &taskv1.TaskSpec{Type: "sum", Payload: &taskv1.TaskSpec_Sum{Sum: &taskv1.SumPayload{Addends: addends}}}
+}
+
+// create submits a task to p, or to nobody.
+func (nd *node) create(requestID string, spec *taskv1.TaskSpec, p *node) *taskv1.SessionResponse {
+	nd.t.Helper()
+	c := &taskv1.CreateTask{RequestId: requestID, Spec: spec}
+	if p != nil {
+		c.Candidate = p.candidate()
+	}
+	return nd.call(&taskv1.SessionRequest{Command: &taskv1.SessionRequest_Create{Create: c}})
+}
+
+func (nd *node) submit(spec *taskv1.TaskSpec, p *node) string {
+	nd.t.Helper()
+	r := nd.create(app.NewID(), spec, p)
+	if f := r.GetFault(); f != nil {
+		nd.t.Fatalf("create: %s: %s", f.GetReason(), f.GetMessage())
+	}
+	return r.GetTask().GetId()
+}
+
+// await waits until a task is in one of the states; without any, until it is terminal. It returns the task with its history.
+func (nd *node) await(id string, states ...string) *taskv1.Task {
+	nd.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	stream, err := nd.client.WatchTask(ctx, &taskv1.WatchTaskRequest{TaskId: id})
+	if err != nil {
+		nd.t.Fatal(err)
+	}
+	for {
+		m, err := stream.Recv()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			nd.t.Fatalf("wait for %v: %v; the task is %v", states, err, nd.get(id))
+		}
+		for _, s := range states {
+			if m.GetTask().GetState() == s {
+				return nd.get(id)
+			}
+		}
+	}
+	t := nd.get(id)
+	if len(states) > 0 {
+		for _, s := range states {
+			if s == t.GetState() {
+				return t
+			}
+		}
+		nd.t.Fatalf("the task is %s (%v), want one of %v", t.GetState(), t, states)
+	}
+	return t
+}
+
+func (nd *node) get(id string) *taskv1.Task {
+	nd.t.Helper()
+	r, err := nd.client.GetTask(context.Background(), &taskv1.GetTaskRequest{TaskId: id})
+	if err != nil {
+		nd.t.Fatal(err)
+	}
+	return r.GetTask()
+}
+
+func (nd *node) result(id, body string) string {
+	nd.t.Helper()
+	b, err := nd.tryResult(id, body)
+	if err != nil {
+		nd.t.Fatal(err)
+	}
+	return string(b)
+}
+
+func (nd *node) tryResult(id, body string) ([]byte, error) {
+	stream, err := nd.client.GetResult(context.Background(), &taskv1.GetResultRequest{TaskId: id, Body: body})
+	if err != nil {
+		return nil, err
+	}
+	var out []byte
+	for {
+		m, err := stream.Recv()
+		if errors.Is(err, io.EOF) {
+			return out, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, m.GetData()...)
+	}
+}
+
+// happened lists what a task's history says.
+func happened(t *taskv1.Task) []string {
+	var out []string
+	for _, h := range t.GetHistory() {
+		out = append(out, h.GetWhat())
+	}
+	return out
+}
+
+// until waits for a condition that no stream tells.
+func until(t testing.TB, what string, ok func() bool) {
+	t.Helper()
+	deadline := time.Now().Add(15 * time.Second)
+	for !ok() {
+		if time.Now().After(deadline) {
+			t.Fatalf("waited in vain for %s", what)
+		}
+		pause(2 * time.Millisecond)
+	}
+}
+
+// repository is an app.Repository in memory, shared by all nodes of a test.
+type repository struct {
+	mu      sync.Mutex
+	content map[string][]byte
+	pins    map[string]string
+	fail    error // of the next Get
+	block   chan struct{}
+}
+
+var _ app.Repository = (*repository)(nil)
+
+func newRepository() *repository {
+	return &repository{content: make(map[string][]byte), pins: make(map[string]string)}
+}
+
+func (r *repository) PutSmall(_ context.Context, data []byte, pin app.Pin) (string, error) {
+	cid := app.SmallCID(sha256.Sum256(data))
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.content[cid], r.pins[cid] = data, pin.Owner
+	return cid, nil
+}
+
+func (r *repository) Put(_ context.Context, _ string, src io.Reader, pin app.Pin) (string, error) {
+	b, err := io.ReadAll(src)
+	if err != nil {
+		return "", err
+	}
+	return r.PutSmall(context.Background(), b, pin)
+}
+
+func (r *repository) Get(_ context.Context, _, cid string, _ []string, maxSize int64) (io.ReadCloser, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err := r.fail; err != nil {
+		r.fail = nil
+		return nil, err
+	}
+	b, ok := r.content[cid]
+	if !ok || int64(len(b)) > maxSize {
+		return nil, fault.NotFound("CONTENT_NOT_FOUND", "no such content")
+	}
+	return io.NopCloser(&slowReader{b: b}), nil
+}
+
+func (r *repository) Unpin(_ context.Context, _ string, cids ...string) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, c := range cids {
+		delete(r.pins, c)
+	}
+	return nil
+}
+
+func (r *repository) pinned() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.pins)
+}
+
+// slowReader gives odd pieces.
+type slowReader struct{ b []byte }
+
+func (s *slowReader) Read(p []byte) (int, error) {
+	if len(s.b) == 0 {
+		return 0, io.EOF
+	}
+	n := copy(p, s.b[:min(len(s.b), 50_000)])
+	s.b = s.b[n:]
+	return n, nil
+}
