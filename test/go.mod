@@ -8,6 +8,7 @@ replace github.com/shallot-net/shallot/kit => ../kit
 
 require (
 	filippo.io/age v1.3.2
+	github.com/bytecodealliance/wasmtime-go/v44 v44.0.0
 	github.com/libp2p/go-libp2p v0.51.0
 	github.com/shallot-net/shallot/kit v0.0.0-00010101000000-000000000000
 	github.com/shallot-net/shallot/proto v0.0.0

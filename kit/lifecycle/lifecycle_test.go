@@ -3,9 +3,11 @@ package lifecycle_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime/debug"
 	"strings"
 	"syscall"
@@ -93,6 +95,28 @@ func up(t *testing.T, cmd *exec.Cmd) {
 	}
 	if _, err := io.ReadFull(out, make([]byte, 3)); err != nil {
 		t.Fatal(err)
+	}
+}
+
+func TestMainWritesAProfile(t *testing.T) {
+	dir := t.TempDir()
+	cmd, stderr := play(t, "wait", lifecycle.CPUProfile+"="+dir)
+	up(t, cmd)
+	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Wait(); err != nil || stderr.String() != "" {
+		t.Errorf("%v, %q", err, stderr)
+	}
+	name := filepath.Join(dir, fmt.Sprintf("x-%d.pprof", cmd.Process.Pid))
+	if info, err := os.Stat(name); err != nil || info.Size() == 0 || info.Mode().Perm() != 0o600 {
+		t.Errorf("%v, %v", info, err)
+	}
+	cmd, stderr = play(t, "wait", lifecycle.CPUProfile+"=/nowhere")
+	up(t, cmd)
+	_ = cmd.Process.Signal(syscall.SIGTERM)
+	if err := cmd.Wait(); err == nil || !strings.Contains(stderr.String(), lifecycle.CPUProfile) {
+		t.Errorf("a profile that cannot be written: %v, %q", err, stderr)
 	}
 }
 

@@ -7,7 +7,9 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"runtime/debug"
+	"runtime/pprof"
 	"strconv"
 	"strings"
 	"syscall"
@@ -19,6 +21,9 @@ import (
 // ParentFD names the variable with the number of an inherited pipe whose other end the parent holds: when the
 // parent dies, however it dies, the pipe ends, and so does this process.
 const ParentFD = "SHALLOT_PARENT_FD"
+
+// CPUProfile names the variable with a folder for CPU profiles, PROCESS-PID.pprof, which are whole when the process ends.
+const CPUProfile = "SHALLOT_CPUPROFILE"
 
 // defaultMemory is a soft limit: near it the collector works harder, so that GOGC=400 does not cost memory.
 const (
@@ -45,7 +50,28 @@ func Main(process string, fn func(ctx context.Context, args []string) error) {
 		os.Exit(130)
 	}()
 	watchParent(func() { cancel(errors.New("the parent process is gone")) })
-	os.Exit(finish(process, os.Stderr, Run(ctx, func(ctx context.Context) error { return fn(ctx, os.Args[1:]) })))
+	stopProfile := startProfile(process)
+	err := Run(ctx, func(ctx context.Context) error { return fn(ctx, os.Args[1:]) })
+	os.Exit(finish(process, os.Stderr, errors.Join(err, stopProfile())))
+}
+
+// startProfile writes a CPU profile of the whole process into the folder that CPUProfile names, if it does.
+func startProfile(process string) (stop func() error) {
+	dir := os.Getenv(CPUProfile)
+	if dir == "" {
+		return func() error { return nil }
+	}
+	f, err := os.OpenFile(filepath.Join(dir, fmt.Sprintf("%s-%d.pprof", process, os.Getpid())), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return func() error { return fmt.Errorf("no CPU profile, which %s asks for: %w", CPUProfile, err) }
+	}
+	if err := pprof.StartCPUProfile(f); err != nil {
+		return func() error { return errors.Join(err, f.Close()) }
+	}
+	return func() error {
+		pprof.StopCPUProfile()
+		return f.Close()
+	}
 }
 
 func finish(process string, stderr io.Writer, err error) int {

@@ -94,6 +94,8 @@ func (l *link) ask(body []byte) []byte {
 
 const method = "/floor.Floor/Link"
 
+var streamDesc = &grpc.StreamDesc{ClientStreams: true, ServerStreams: true}
+
 // listen serves streams on the role's socket.
 func listen(dir, role string, serve func(rawStream)) {
 	s := grpc.NewServer(grpc.ForceServerCodec(bytesCodec{}))
@@ -114,7 +116,7 @@ func connect(dir, role string) *grpc.ClientConn {
 }
 
 func open(ctx context.Context, c *grpc.ClientConn) grpc.ClientStream {
-	s, err := c.NewStream(ctx, &grpc.StreamDesc{ClientStreams: true, ServerStreams: true}, method)
+	s, err := c.NewStream(ctx, streamDesc, method)
 	must(err)
 	return s
 }

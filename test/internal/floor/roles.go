@@ -19,6 +19,9 @@ import (
 	"github.com/tetratelabs/wazero/imports/wasi_snapshot_preview1"
 )
 
+// ChildArg is the first argument with which a program that uses Start calls itself; the others are Child's.
+const ChildArg = "floor-child"
+
 // Child runs one of the six servers until its stdin closes: broker, node or task of the provider (p) or the consumer (c).
 // It prints one line when it is ready. express: the provider commits a task that ends at once together with its result.
 func Child(role, dir, arg string, express bool) {

@@ -8,13 +8,16 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 )
 
 // tick is the unit of /proc/PID/stat's times: USER_HZ, which is 100 on every Linux that Go runs on.
 const tick = 10 * time.Millisecond
 
-// CPU returns the user and system time that processes have taken, those that have ended left out.
+// CPU returns the user and system time that processes have taken, with that of their children that have ended.
+// Take it of whole trees of processes: what a child had taken moves to its parent with its end.
 func CPU(pids ...int) (sum time.Duration) {
 	for _, p := range pids {
 		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p))
@@ -22,7 +25,7 @@ func CPU(pids ...int) (sum time.Duration) {
 			continue
 		}
 		f := bytes.Fields(b[bytes.LastIndexByte(b, ')')+1:])
-		for _, i := range []int{11, 12} {
+		for _, i := range []int{11, 12, 13, 14} {
 			n, _ := strconv.ParseInt(string(f[i]), 10, 64)
 			sum += time.Duration(n) * tick
 		}
@@ -47,15 +50,48 @@ func PSS(pids ...int) (sum int64) {
 	return sum
 }
 
-// Latencies does a thing n times in a row and returns the median and the 99th percentile of its duration.
-func Latencies(n int, do func()) (p50, p99 time.Duration) {
+// Latencies does a thing n times in a row and returns how long each took.
+func Latencies(n int, do func() error) ([]time.Duration, error) {
 	d := make([]time.Duration, n)
 	for i := range d {
 		begin := time.Now()
-		do()
+		if err := do(); err != nil {
+			return nil, err
+		}
 		d[i] = time.Since(begin)
 	}
-	return Quantile(d, 0.50), Quantile(d, 0.99)
+	return d, nil
+}
+
+// InFlight does a thing n times, so many at a time, and returns how long each took and the first error, after which it
+// begins no more.
+func InFlight(n, width int, do func() error) ([]time.Duration, error) {
+	var (
+		next   atomic.Int64
+		failed atomic.Pointer[error]
+		wg     sync.WaitGroup
+		d      = make([]time.Duration, n)
+	)
+	for range width {
+		wg.Go(func() {
+			for failed.Load() == nil {
+				i := next.Add(1) - 1
+				if i >= int64(n) {
+					return
+				}
+				begin := time.Now()
+				if err := do(); err != nil {
+					failed.CompareAndSwap(nil, &err)
+				}
+				d[i] = time.Since(begin)
+			}
+		})
+	}
+	wg.Wait()
+	if err := failed.Load(); err != nil {
+		return nil, *err
+	}
+	return d, nil
 }
 
 // Quantile returns the q-quantile of durations (nearest rank), which it sorts.

@@ -1,0 +1,5 @@
+//go:build !cgo
+
+package bench
+
+func newBareEngine() (bareEngine, error) { return nil, errNoEngine }
