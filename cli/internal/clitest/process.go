@@ -8,10 +8,12 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -24,32 +26,54 @@ import (
 	nodev1 "github.com/shallot-net/shallot/proto/shallot/node/v1"
 )
 
-// Main turns the test binary into a stand-in for a process of a node when it is called shallot-PROCESS; else it returns.
-// A file named after a process in its home changes what it does: crash.PROCESS has it die at once, deaf.PROCESS has it
-// ignore SIGTERM.
+// Main is a stand-in for the process of a node that it is called after, shallot-PROCESS. A file named after a process in
+// its home changes what it does: crash.PROCESS has it die at once, deaf.PROCESS has it ignore SIGTERM.
 func Main() {
-	name, ok := strings.CutPrefix(filepath.Base(os.Args[0]), "shallot-")
-	if !ok {
-		return
-	}
+	name := strings.TrimPrefix(filepath.Base(os.Args[0]), "shallot-")
 	lifecycle.Main(name, func(ctx context.Context, args []string) error { return process(ctx, name, args) })
 }
 
-// Install puts the test binary into a new directory under the names of all programs, and returns the directory.
+// built is a directory with the real command and the stand-in. They are built without the race detector, which would
+// make a dozen processes slow to start: what they are made of is tested with it elsewhere.
+var built = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "shallot-cli-test")
+	if err != nil {
+		return "", err
+	}
+	builtIn = dir
+	const module = "github.com/shallot-net/shallot/cli/"
+	cmd := exec.Command("go", "build", "-o", dir, module+"cmd/shallot", module+"internal/clitest/standin")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return dir, fmt.Errorf("build the stand-ins: %w\n%s", err, out)
+	}
+	return dir, nil
+})
+
+var builtIn string
+
+// Clean removes what Install built; TestMain calls it at the end.
+func Clean() {
+	if builtIn != "" {
+		_ = os.RemoveAll(builtIn)
+	}
+}
+
+// Install puts the command, and stand-ins under the names of all processes, into a new directory and returns it.
 func Install(t testing.TB) string {
 	t.Helper()
-	self, err := os.Executable()
+	from, err := built()
 	if err != nil {
 		t.Fatal(err)
 	}
 	dir := t.TempDir()
-	for _, name := range append([]string{"shallot", "shallot-executor-wasm"}, processNames("provider")...) {
-		if !strings.HasPrefix(name, "shallot") {
-			name = "shallot-" + name
-		}
-		if err := os.Link(self, filepath.Join(dir, name)); err != nil {
+	link := func(file, name string) {
+		if err := os.Link(filepath.Join(from, file), filepath.Join(dir, name)); err != nil {
 			t.Fatal(err)
 		}
+	}
+	link("shallot", "shallot")
+	for _, name := range append(processNames("provider"), "executor-wasm") {
+		link("standin", "shallot-"+name)
 	}
 	return dir
 }

@@ -20,13 +20,10 @@ import (
 var update = flag.Bool("update", false, "write what the commands print into testdata")
 
 func TestMain(m *testing.M) {
-	if filepath.Base(os.Args[0]) == "shallot" { // the installed test binary is the command itself
-		os.Exit(Run(context.Background(), RealSystem(), os.Args[1:]))
-	}
-	clitest.Main()
-	_ = os.Setenv("TZ", "UTC")
 	time.Local = time.UTC
-	os.Exit(m.Run())
+	code := m.Run()
+	clitest.Clean()
+	os.Exit(code)
 }
 
 var noon = time.Date(2026, 3, 4, 12, 0, 0, 0, time.UTC)

@@ -17,12 +17,21 @@ import (
 	"github.com/shallot-net/shallot/cli/internal/supervisor"
 	"github.com/shallot-net/shallot/kit/home"
 	"github.com/shallot-net/shallot/kit/rpc"
+	"github.com/shallot-net/shallot/kit/version"
 	nodev1 "github.com/shallot-net/shallot/proto/shallot/node/v1"
 )
 
-func TestMain(m *testing.M) {
-	clitest.Main()
-	os.Exit(m.Run())
+// programs is a directory with programs that can only say their version.
+func programs(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	for _, name := range append(supervisor.Processes(supervisor.Provider), executor) {
+		script := "#!/bin/sh\necho shallot-" + name + " " + version.String() + "\n"
+		if err := os.WriteFile(filepath.Join(dir, "shallot-"+name), []byte(script), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
 }
 
 // patient is a consumer whose services are served by this process.
@@ -41,7 +50,7 @@ func newPatient(t *testing.T) *patient {
 		t.Fatal(err)
 	}
 	n := clitest.NewNode()
-	p := &patient{t: t, home: h, node: n.Info(), bin: clitest.Install(t)}
+	p := &patient{t: t, home: h, node: n.Info(), bin: programs(t)}
 	clitest.Serve(t, n, dir)
 	p.serve("broker", true)
 	p.serve("task", true)
@@ -132,7 +141,7 @@ func TestComplaints(t *testing.T) {
 		"a program that is none": {func(p *patient) {
 			_ = os.Remove(filepath.Join(p.bin, "shallot-task"))
 			p.write(filepath.Join(p.bin, "shallot-task"), "#!/bin/sh\nexit 7\n", 0o700)
-		}, "programs", "exit status 7", "install it again"},
+		}, "programs", "exit status 7", "install them beside"},
 		"a home open to others":  {func(p *patient) { _ = os.Chmod(p.home.Dir, 0o755) }, "permissions", "mode 0755", "chmod 700 "},
 		"a token open to others": {func(p *patient) { _ = os.Chmod(filepath.Join(p.home.State("gateway"), "token"), 0o644) }, "token", "mode 0644", "chmod 600 "},
 		"no token":               {func(p *patient) { _ = os.Remove(filepath.Join(p.home.State("gateway"), "token")) }, "token", "no such file", "restart"},
@@ -184,7 +193,7 @@ func TestNodeThatDoesNotRun(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d := Doctor{Home: h, Finder: supervisor.Finder{Dirs: []string{clitest.Install(t)}}, Now: time.Now}
+	d := Doctor{Home: h, Finder: supervisor.Finder{Dirs: []string{programs(t)}}, Now: time.Now}
 	d.Examine(t.Context()).want(t, "node", "not running", "shallot up --home "+h.Dir)
 }
 

@@ -11,6 +11,7 @@ import (
 	"sort"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/dustin/go-humanize"
@@ -29,22 +30,22 @@ func (d *Doctor) binaries(ctx context.Context) {
 	if d.role == supervisor.Provider {
 		names = append(names, executor)
 	}
+	found := make([]string, len(names))
+	errs := make([]error, len(names))
+	var wg sync.WaitGroup
+	for i, name := range names {
+		wg.Go(func() { found[i], errs[i] = d.versionOf(ctx, name) })
+	}
+	wg.Wait()
 	versions := map[string][]string{version.String(): {"shallot"}}
-	var bad bool
-	for _, name := range names {
-		path, err := d.Finder.Find(name)
-		if err != nil {
-			d.wrong("programs", "build them with 'make build', or install them beside shallot", "%v", err)
+	bad := false
+	for i, name := range names {
+		if errs[i] != nil {
+			d.wrong("programs", "build them with 'make build', or install them beside shallot again", "%v", errs[i])
 			bad = true
 			continue
 		}
-		v, err := versionOf(ctx, path, name)
-		if err != nil {
-			d.wrong("programs", "build or install it again", "%s does not say its version: %v", path, err)
-			bad = true
-			continue
-		}
-		versions[v] = append(versions[v], "shallot-"+name)
+		versions[found[i]] = append(versions[found[i]], "shallot-"+name)
 	}
 	if len(versions) > 1 {
 		var parts []string
@@ -60,19 +61,26 @@ func (d *Doctor) binaries(ctx context.Context) {
 	}
 }
 
+// versionTimeout is long: a machine under load takes its time to start seven programs.
+const versionTimeout = 10 * time.Second
+
 // versionOf runs a program with --version; it prints "shallot-NAME VERSION".
-func versionOf(ctx context.Context, path, name string) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
+func (d *Doctor) versionOf(ctx context.Context, name string) (string, error) {
+	path, err := d.Finder.Find(name)
+	if err != nil {
+		return "", err
+	}
+	ctx, cancel := context.WithTimeout(ctx, versionTimeout)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, path, "--version")
 	cmd.WaitDelay = checkTimeout
 	out, err := cmd.Output()
 	if err != nil {
-		return "", err
+		return "", fmt.Errorf("%s does not say its version: %w", path, err)
 	}
 	v, ok := strings.CutPrefix(strings.TrimSpace(string(out)), "shallot-"+name+" ")
 	if !ok || strings.ContainsAny(v, "\n ") {
-		return "", fmt.Errorf("it printed %.80q", out)
+		return "", fmt.Errorf("%s does not say its version: it printed %.80q", path, out)
 	}
 	return v, nil
 }

@@ -17,8 +17,9 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	clitest.Main()
-	os.Exit(m.Run())
+	code := m.Run()
+	clitest.Clean()
+	os.Exit(code)
 }
 
 // buffer can be read while it is written.
