@@ -14,6 +14,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/p2p/net/swarm"
 	ma "github.com/multiformats/go-multiaddr"
 
 	"github.com/shallot-net/shallot/broker/internal/app"
@@ -122,8 +123,12 @@ func (h *Host) start() error {
 
 // Listen begins to accept connections. A port in use is an error that names the address.
 func (h *Host) Listen() error {
-	for _, a := range h.network.listen {
-		if err := h.host.Network().Listen(a); err != nil {
+	swrm, ok := h.host.Network().(*swarm.Swarm)
+	if !ok {
+		return fmt.Errorf("a network of type %T", h.host.Network())
+	}
+	for _, a := range h.network.listen { // one by one: Listen is content when any address works
+		if err := swrm.AddListenAddr(a); err != nil {
 			if errors.Is(err, syscall.EADDRINUSE) {
 				return fault.FailedPrecondition("PORT_IN_USE", "the port of listen address %s is in use by another process: stop that, or give another --listen-addrs", a).With("address", a.String()).Because(err)
 			}

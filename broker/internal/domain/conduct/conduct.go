@@ -25,7 +25,7 @@ var (
 
 // Limits of the ledger.
 const (
-	Limit    = 100.0           // points at which a peer is cut off
+	Limit    = 90.0            // points at which a peer is cut off: five streams of garbage within ten seconds
 	Fade     = 1.0             // points that fade in a second
 	CutOff   = 2 * time.Minute // how long it is cut off
 	maxPeers = 4096            // peers remembered

@@ -1,0 +1,236 @@
+package grpcserver_test
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"google.golang.org/grpc/codes"
+
+	"github.com/shallot-net/shallot/broker/internal/app"
+	"github.com/shallot-net/shallot/broker/internal/testbroker"
+	"github.com/shallot-net/shallot/kit/fault"
+	brokerv1 "github.com/shallot-net/shallot/proto/shallot/broker/v1"
+)
+
+func wantFault(t *testing.T, err error, code codes.Code, reason string) {
+	t.Helper()
+	f := fault.From(err)
+	if f == nil || f.Code != code || f.Reason != reason {
+		t.Errorf("got %v, want %v %s", err, code, reason)
+	}
+}
+
+func TestSelfAndPeers(t *testing.T) {
+	t.Parallel()
+	a, b := pair(t, testbroker.Options{})
+	self, err := a.Network.Self(t.Context(), &brokerv1.SelfRequest{})
+	if err != nil || self.GetPeerId() != a.ID || self.GetMode() != "open" || !self.GetOnline() || self.GetConnections() != 1 || len(self.GetAddresses()) != 1 {
+		t.Errorf("got %v %v", self, err)
+	}
+	if addr := self.GetAddresses()[0]; strings.Contains(addr, "/p2p/") || !strings.HasPrefix(addr, "/ip4/127.0.0.1/tcp/") {
+		t.Errorf("the address is %s", addr)
+	}
+	testbroker.Eventually(t, "the round trip is measured", func() bool {
+		r, err := a.Network.ListPeers(t.Context(), &brokerv1.ListPeersRequest{})
+		if err != nil || len(r.GetPeers()) != 1 {
+			t.Fatalf("got %v %v", r, err)
+		}
+		p := r.GetPeers()[0]
+		if p.GetPeerId() != b.ID || p.GetInbound() || p.GetConnectedAt().AsTime().IsZero() {
+			t.Fatalf("got %v", p)
+		}
+		return p.GetRtt().AsDuration() > 0
+	})
+	testbroker.Eventually(t, "the other side sees it as inbound", func() bool {
+		r, err := b.Network.ListPeers(t.Context(), &brokerv1.ListPeersRequest{})
+		return err == nil && len(r.GetPeers()) == 1 && r.GetPeers()[0].GetInbound()
+	})
+}
+
+func TestWatch(t *testing.T) {
+	t.Parallel()
+	a, b := pair(t, testbroker.Options{})
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	w, err := a.Network.Watch(ctx, &brokerv1.WatchRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	next := func(peer string, connected bool) {
+		t.Helper()
+		for {
+			r, err := w.Recv()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if r.GetPeerId() == peer && r.GetConnected() == connected {
+				return
+			}
+			if r.GetPeerId() != peer {
+				t.Fatalf("got %v", r)
+			}
+		}
+	}
+	next(b.ID, true)
+	if _, err := a.Network.Disconnect(t.Context(), &brokerv1.DisconnectRequest{PeerId: b.ID}); err != nil {
+		t.Fatal(err)
+	}
+	next(b.ID, false)
+	b.Connect(a)
+	next(b.ID, true)
+	b.Stop()
+	next(b.ID, false)
+}
+
+func TestConnectErrors(t *testing.T) {
+	t.Parallel()
+	a, b := testbroker.Start(t, testbroker.Options{}), testbroker.Start(t, testbroker.Options{})
+	stranger := testbroker.Start(t, testbroker.Options{})
+	bare := strings.TrimSuffix(b.Addrs[0], "/p2p/"+b.ID)
+	for name, c := range map[string]struct {
+		r      *brokerv1.ConnectRequest
+		code   codes.Code
+		reason string
+	}{
+		"nothing":          {&brokerv1.ConnectRequest{}, codes.InvalidArgument, "PEER_MISSING"},
+		"no multiaddr":     {&brokerv1.ConnectRequest{Addresses: []string{"127.0.0.1:4001"}}, codes.InvalidArgument, "ADDRESS_INVALID"},
+		"no peer":          {&brokerv1.ConnectRequest{Addresses: []string{bare}}, codes.InvalidArgument, "ADDRESS_INVALID"},
+		"bad peer":         {&brokerv1.ConnectRequest{PeerId: "nobody"}, codes.InvalidArgument, "PEER_ID_INVALID"},
+		"two peers":        {&brokerv1.ConnectRequest{PeerId: stranger.ID, Addresses: b.Addrs}, codes.InvalidArgument, "PEER_MISMATCH"},
+		"no address":       {&brokerv1.ConnectRequest{PeerId: b.ID}, codes.NotFound, "NO_ADDRESS"},
+		"itself":           {&brokerv1.ConnectRequest{Addresses: a.Addrs}, codes.InvalidArgument, "PEER_IS_SELF"},
+		"somebody else":    {&brokerv1.ConnectRequest{Addresses: []string{bare + "/p2p/" + "12D3KooWBmAwcd4PJNJvfV89HwE48nwkRmAgo8Vy3uQEyNNHBox2"}}, codes.FailedPrecondition, "PEER_MISMATCH"},
+		"nobody there":     {&brokerv1.ConnectRequest{Addresses: []string{"/ip4/127.0.0.1/tcp/1/p2p/" + "12D3KooWQYhTNQdmr3ArTeUHRYzFg94BKyTkoWBDWez9kSCVe2Xo"}}, codes.Unavailable, "UNREACHABLE"},
+		"another persona":  {&brokerv1.ConnectRequest{Persona: "p", Addresses: b.Addrs}, codes.FailedPrecondition, "OPEN_MODE"},
+		"a long address":   {&brokerv1.ConnectRequest{Addresses: []string{strings.Repeat("/ip4/127.0.0.1", 40)}}, codes.InvalidArgument, "ADDRESS_INVALID"},
+		"a name to itself": {&brokerv1.ConnectRequest{Addresses: make([]string, 17)}, codes.InvalidArgument, "TOO_MANY_ADDRESSES"},
+	} {
+		_, err := a.Network.Connect(t.Context(), c.r)
+		if f := fault.From(err); f == nil || f.Code != c.code || f.Reason != c.reason {
+			t.Errorf("%s: got %v, want %v %s", name, err, c.code, c.reason)
+		}
+	}
+	// A bare address is enough with the peer's id.
+	if r, err := a.Network.Connect(t.Context(), &brokerv1.ConnectRequest{PeerId: b.ID, Addresses: []string{bare}}); err != nil || r.GetPeerId() != b.ID {
+		t.Errorf("got %v %v", r, err)
+	}
+}
+
+func TestProtectAndFindPeers(t *testing.T) {
+	t.Parallel()
+	a, b := pair(t, testbroker.Options{})
+	for _, peers := range [][]string{{b.ID}, {}} {
+		if _, err := a.Network.Protect(t.Context(), &brokerv1.ProtectRequest{Tag: "neighbour", PeerIds: peers}); err != nil {
+			t.Error(err)
+		}
+	}
+	_, err := a.Network.Protect(t.Context(), &brokerv1.ProtectRequest{Tag: "neighbour", PeerIds: []string{"x"}})
+	wantFault(t, err, codes.InvalidArgument, "PEER_ID_INVALID")
+	_, err = a.Network.Protect(t.Context(), &brokerv1.ProtectRequest{PeerIds: []string{b.ID}})
+	wantFault(t, err, codes.InvalidArgument, "TAG_INVALID")
+	find, err := a.Network.FindPeers(t.Context(), &brokerv1.FindPeersRequest{Capability: "sum"})
+	if err == nil {
+		_, err = find.Recv()
+	}
+	wantFault(t, err, codes.FailedPrecondition, "ROUTING_OFF")
+}
+
+func TestPersonasInOpenMode(t *testing.T) {
+	t.Parallel()
+	a := testbroker.Start(t, testbroker.Options{})
+	_, err := a.Network.OpenPersona(t.Context(), &brokerv1.OpenPersonaRequest{Persona: "p"})
+	wantFault(t, err, codes.FailedPrecondition, "OPEN_MODE")
+	_, err = a.Network.ClosePersona(t.Context(), &brokerv1.ClosePersonaRequest{Persona: "p"})
+	wantFault(t, err, codes.FailedPrecondition, "OPEN_MODE")
+	r, err := a.Network.ListPersonas(t.Context(), &brokerv1.ListPersonasRequest{})
+	if err != nil || len(r.GetPersonas()) != 1 || r.GetPersonas()[0].GetName() != "" || r.GetPersonas()[0].GetPeerId() != a.ID {
+		t.Errorf("got %v %v", r, err)
+	}
+}
+
+// Where the mode has them, personas are identities of their own, and outlive a restart until they are closed.
+func TestPersonas(t *testing.T) {
+	t.Parallel()
+	several := testbroker.Options{Mode: app.ModeAnonymous}
+	a := testbroker.Start(t, several)
+	b := testbroker.Start(t, testbroker.Options{})
+	open := func(on *testbroker.Broker, name string) string {
+		t.Helper()
+		r, err := on.Network.OpenPersona(t.Context(), &brokerv1.OpenPersonaRequest{Persona: name})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r.GetPersona().GetPeerId()
+	}
+	p, q := open(a, "p"), open(a, "q")
+	if p == q || p == a.ID || open(a, "p") != p {
+		t.Errorf("personas %s and %s of %s", p, q, a.ID)
+	}
+	if _, err := a.Network.Connect(t.Context(), &brokerv1.ConnectRequest{Persona: "p", Addresses: b.Addrs}); err != nil {
+		t.Fatal(err)
+	}
+	m := b.Subscribe(testbroker.Open("node", log))
+	stream, err := a.Events.Send(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := stream.Send(&brokerv1.SendRequest{Seq: 1, Persona: "p", PeerId: b.ID, Event: testbroker.Event(t, log), Sign: true}); err != nil {
+		t.Fatal(err)
+	}
+	d := m.Next()
+	m.Ack(d, ok, "")
+	if d.GetFromPeer() != p || d.GetEvent().GetAuthor() != p {
+		t.Errorf("it came from %s, signed by %s", d.GetFromPeer(), d.GetEvent().GetAuthor())
+	}
+	if r, err := stream.Recv(); err != nil || r.GetFault() != nil {
+		t.Errorf("got %v %v", r, err)
+	}
+	if _, err := a.Network.ClosePersona(t.Context(), &brokerv1.ClosePersonaRequest{Persona: "q"}); err != nil {
+		t.Fatal(err)
+	}
+	_, err = a.Network.Self(t.Context(), &brokerv1.SelfRequest{Persona: "q"})
+	wantFault(t, err, codes.FailedPrecondition, "PERSONA_NOT_OPEN")
+	_, err = a.Network.OpenPersona(t.Context(), &brokerv1.OpenPersonaRequest{Persona: "../x"})
+	wantFault(t, err, codes.InvalidArgument, "PERSONA_INVALID")
+	a.Stop()
+	again := testbroker.Start(t, testbroker.Options{Dir: a.Dir, Mode: app.ModeAnonymous})
+	r, err := again.Network.ListPersonas(t.Context(), &brokerv1.ListPersonasRequest{})
+	if err != nil || len(r.GetPersonas()) != 2 || r.GetPersonas()[1].GetPeerId() != p {
+		t.Errorf("after the restart: %v %v", r, err)
+	}
+}
+
+func TestPortInUse(t *testing.T) {
+	t.Parallel()
+	a := testbroker.Start(t, testbroker.Options{})
+	addr := strings.TrimSuffix(a.Addrs[0], "/p2p/"+a.ID)
+	_, err := testbroker.TryStart(t, testbroker.Options{Listen: []string{addr}})
+	wantFault(t, err, codes.FailedPrecondition, "PORT_IN_USE")
+	if err == nil || !strings.Contains(err.Error(), addr) {
+		t.Errorf("the error does not name the address %s: %v", addr, err)
+	}
+	_, err = testbroker.TryStart(t, testbroker.Options{Listen: []string{"/ip4/127.0.0.1/udp/1/quic-v1"}})
+	wantFault(t, err, codes.InvalidArgument, "LISTEN_ADDR_INVALID")
+}
+
+func TestTornKeyFile(t *testing.T) {
+	t.Parallel()
+	a := testbroker.Start(t, testbroker.Options{})
+	a.Stop()
+	path := filepath.Join(a.Dir, "identity.pem")
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, b[:len(b)/2], 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, err = testbroker.TryStart(t, testbroker.Options{Dir: a.Dir})
+	wantFault(t, err, codes.FailedPrecondition, "KEY_BROKEN")
+	if err == nil || !strings.Contains(err.Error(), path) {
+		t.Errorf("the error does not name the file: %v", err)
+	}
+}
