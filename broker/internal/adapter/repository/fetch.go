@@ -31,7 +31,7 @@ type Source struct {
 const (
 	maxFromPeers   = 32
 	connectTimeout = 15 * time.Second
-	window         = 32 // blocks asked for at once
+	window         = 16 // blocks asked for at once, of 2 MiB at most
 )
 
 // fetcher gives the blocks of one request: from disk, and otherwise from peers, by one bitswap session that begins with the first miss.
@@ -43,12 +43,13 @@ type fetcher struct {
 
 	ctx    context.Context
 	cancel context.CancelCauseFunc
-	stall  *time.Timer
 
 	mu      sync.Mutex
 	session exchange.Fetcher
 	ex      exchange.Interface
 	failed  error
+	stall   *time.Timer
+	waiting int
 }
 
 var _ ipld.NodeGetter = (*fetcher)(nil)
@@ -113,58 +114,66 @@ func (f *fetcher) begin() (exchange.Fetcher, exchange.Interface, error) {
 	return p.bitswap.NewSession(f.ctx), p.bitswap, nil
 }
 
-// connect returns when one of the named peers is connected, or none can be.
+// connect dials the named peers, and returns when one is connected or none can be.
 func (f *fetcher) connect(p *persona) {
-	h := p.host
 	var dial []peer.ID
+	connected := false
 	for _, id := range f.peers {
-		if id == h.ID() {
-			continue
+		switch {
+		case id == p.host.ID():
+		case p.host.Network().Connectedness(id) == network.Connected:
+			connected = true
+		default:
+			dial = append(dial, id)
 		}
-		if h.Network().Connectedness(id) == network.Connected {
-			return // the others are dialled when this one fails: by the caller, who names them again
-		}
-		dial = append(dial, id)
 	}
-	if len(dial) == 0 {
-		return
-	}
-	ctx, cancel := context.WithTimeout(f.ctx, connectTimeout)
 	outcomes := make(chan error, len(dial))
 	for _, id := range dial {
-		go func() { outcomes <- h.Connect(ctx, peer.AddrInfo{ID: id}) }()
+		go func() {
+			ctx, cancel := context.WithTimeout(f.ctx, connectTimeout)
+			defer cancel()
+			outcomes <- p.host.Connect(ctx, peer.AddrInfo{ID: id})
+		}()
 	}
-	// Those that come later are welcome too: bitswap asks everybody who is connected.
-	for range dial {
+	// Those that come later are welcome too: bitswap asks whoever connects.
+	for i := 0; i < len(dial) && !connected; i++ {
 		err := <-outcomes
-		if err == nil {
-			context.AfterFunc(f.ctx, cancel)
-			return
+		if connected = err == nil; !connected {
+			f.s.log.Debug("connecting to a peer named for content", logging.Err(err))
 		}
-		f.s.log.Debug("connecting to a peer named for content", logging.Err(err))
 	}
-	cancel()
 }
 
-// progress puts off the end for want of blocks.
+// await begins to wait for blocks: when none comes for too long, the request ends. done ends waiting.
+func (f *fetcher) await() (done func()) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.waiting++
+	f.progressLocked()
+	return func() {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		if f.waiting--; f.waiting == 0 {
+			f.stall.Stop()
+		}
+	}
+}
+
+// progress puts off the end.
 func (f *fetcher) progress() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.stall == nil {
-		f.stall = time.AfterFunc(f.s.cfg.StallTimeout, func() {
-			f.cancel(fault.Unavailable(ReasonUnreachable, "no peer gave a block of %s within %s: name one that has it, or try again", f.root, f.s.cfg.StallTimeout))
-		})
-		return
-	}
-	f.stall.Reset(f.s.cfg.StallTimeout)
+	f.progressLocked()
 }
 
-func (f *fetcher) rest() {
-	f.mu.Lock()
-	defer f.mu.Unlock()
+func (f *fetcher) progressLocked() {
 	if f.stall != nil {
-		f.stall.Stop()
+		f.stall.Reset(f.s.cfg.StallTimeout)
+		return
 	}
+	f.stall = time.AfterFunc(f.s.cfg.StallTimeout, func() {
+		f.cancel(fault.Unavailable(ReasonUnreachable, "no peer gave a block of %s within %s: name one that has it, or try again", f.root, f.s.cfg.StallTimeout))
+	})
 }
 
 // local reads a block from disk.
@@ -187,8 +196,7 @@ func (f *fetcher) remote(cids []cid.Cid, each func(cid.Cid, []byte) error) error
 	}
 	ctx, cancel := context.WithCancel(f.ctx)
 	defer cancel()
-	f.progress()
-	defer f.rest()
+	defer f.await()()
 	got, err := session.GetBlocks(ctx, cids)
 	if err != nil {
 		return f.cause(err)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"sync"
 
 	"github.com/ipfs/boxo/ipld/merkledag"
 	"github.com/ipfs/boxo/ipld/unixfs"
@@ -34,10 +35,16 @@ func (s *Store) Open(ctx context.Context, text string, src Source, offset, maxSi
 	if err != nil {
 		return nil, err
 	}
-	f, stop, err := s.newFetcher(ctx, c, src)
+	leave, err := s.gets.enter(ctx)
 	if err != nil {
 		return nil, err
 	}
+	f, end, err := s.newFetcher(ctx, c, src)
+	if err != nil {
+		leave()
+		return nil, err
+	}
+	stop := sync.OnceFunc(func() { end(); leave() })
 	file := &File{s: s, c: c, f: f, stop: stop, read: offset}
 	if err := file.open(maxSize); err != nil {
 		stop()

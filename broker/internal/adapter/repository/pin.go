@@ -70,6 +70,11 @@ func (s *Store) Pin(ctx context.Context, text string, pin PinFor, src Source) (s
 	if err != nil {
 		return 0, toFault(err, c)
 	}
+	leave, err := s.gets.enter(ctx)
+	if err != nil {
+		return 0, err
+	}
+	defer leave()
 	release := s.blocks.Hold()
 	defer release()
 	f, stop, err := s.newFetcher(ctx, c, src)

@@ -40,13 +40,18 @@ func (s *Store) Put(ctx context.Context, r io.Reader, pin PinFor) (c cid.Cid, si
 			return cid.Undef, 0, toFault(err, cid.Undef)
 		}
 	}
+	leave, err := s.puts.enter(ctx)
+	if err != nil {
+		return cid.Undef, 0, err
+	}
+	defer leave()
 	release := s.blocks.Hold()
 	defer release()
 	w := newSink(ctx, s.blocks)
 	defer w.stop()
-	chunks := &chunker{r: r, w: w}
+	file := &chunker{r: r}
 	params := helpers.DagBuilderParams{Maxlinks: maxLinks, RawLeaves: true, CidBuilder: builder, Dagserv: w}
-	db, err := params.New(chunks)
+	db, err := params.New(file)
 	if err != nil {
 		return cid.Undef, 0, toFault(err, cid.Undef)
 	}
@@ -68,9 +73,9 @@ func (s *Store) Put(ctx context.Context, r io.Reader, pin PinFor) (c cid.Cid, si
 		return cid.Undef, 0, toFault(err, c)
 	}
 	s.serve([]cid.Cid{c}, [][]byte{root.RawData()})
-	s.metrics.flow("put", w.blocks, int(chunks.size))
-	s.metrics.written.Add(int64(chunks.size))
-	return c, chunks.size, nil
+	s.metrics.flow("put", w.blocks, int(file.size))
+	s.metrics.written.Add(int64(file.size))
+	return c, file.size, nil
 }
 
 // Small is one file of a PutMany: one raw block.
@@ -140,44 +145,46 @@ type sink struct {
 	filled int
 	work   chan []app.Block
 	idle   chan error // outcome of the batch before; one is always due
-	free   sync.Pool  // *[]byte of chunkSize
+	done   chan struct{}
 }
 
-const sinkBatch = 4 << 20
+const sinkBatch = 2 << 20
+
+// chunks are buffers of chunkSize, for all Puts: a tiny file must not cost a fresh MiB.
+var chunks = sync.Pool{New: func() any { b := make([]byte, chunkSize); return &b }}
 
 var _ ipld.DAGService = (*sink)(nil)
 
 func newSink(ctx context.Context, store app.Store) *sink {
-	w := &sink{ctx: ctx, store: store, work: make(chan []app.Block), idle: make(chan error, 1)}
+	w := &sink{ctx: ctx, store: store, work: make(chan []app.Block), idle: make(chan error, 1), done: make(chan struct{})}
 	w.idle <- nil
 	go w.run()
 	return w
 }
 
 func (w *sink) run() {
+	defer close(w.done)
 	for batch := range w.work {
 		err := w.store.Commit(app.Change{Blocks: batch})
 		for _, b := range batch {
-			w.recycle(b.Data)
+			recycle(b.Data)
 		}
 		w.idle <- err
 	}
 }
 
-func (w *sink) stop() { close(w.work) }
-
-func (w *sink) recycle(b []byte) {
-	if cap(b) == chunkSize {
-		b = b[:chunkSize]
-		w.free.Put(&b)
-	}
+// stop returns when nothing is being written any more: what was written is held no longer than that.
+func (w *sink) stop() {
+	close(w.work)
+	<-w.done
 }
 
-func (w *sink) chunk() []byte {
-	if b, ok := w.free.Get().(*[]byte); ok {
-		return *b
+// recycle takes a leaf's bytes back: nobody looks at them once they are written.
+func recycle(b []byte) {
+	if cap(b) == chunkSize {
+		b = b[:chunkSize]
+		chunks.Put(&b)
 	}
-	return make([]byte, chunkSize)
 }
 
 // Add keeps the node's bytes until they are written.
@@ -216,7 +223,11 @@ func (w *sink) finish(last app.Change) error {
 	}
 	w.idle <- nil
 	last.Blocks = append(last.Blocks, w.batch...)
-	return w.store.Commit(last)
+	err := w.store.Commit(last)
+	for _, b := range w.batch {
+		recycle(b.Data)
+	}
+	return err
 }
 
 // AddMany is part of ipld.DAGService.
@@ -251,7 +262,6 @@ func (w *sink) RemoveMany(context.Context, []cid.Cid) error { return errWriteOnl
 // chunker cuts the file, into buffers that are used again once they are written.
 type chunker struct {
 	r    io.Reader
-	w    *sink
 	size uint64
 	err  error
 }
@@ -264,7 +274,7 @@ func (c *chunker) NextBytes() ([]byte, error) {
 	if c.err != nil {
 		return nil, c.err
 	}
-	b := c.w.chunk()
+	b := *chunks.Get().(*[]byte)
 	n, err := io.ReadFull(c.r, b)
 	c.size += uint64(n)
 	if errors.Is(err, io.ErrUnexpectedEOF) {

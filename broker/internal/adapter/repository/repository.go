@@ -53,6 +53,8 @@ type Store struct {
 	cancel  context.CancelCauseFunc
 	done    sync.WaitGroup
 	collect *app.Collector
+	puts    gate
+	gets    gate
 
 	mu       sync.Mutex
 	personas map[string]*persona
@@ -83,9 +85,13 @@ func New(cfg Config) (*Store, error) {
 	dc.Dir, dc.Log = cfg.Dir, cfg.Log
 	blocks, err := disk.Open(dc)
 	if err != nil {
-		return nil, toFault(err, cid.Undef)
+		if f := toFault(err, cid.Undef); fault.From(f).Reason != fault.ReasonInternal {
+			return nil, f
+		}
+		return nil, fault.FailedPrecondition("CONTENT_STORE_UNUSABLE", "%s", err).Because(err)
 	}
-	s := &Store{cfg: cfg, log: cfg.Log, blocks: blocks, close: blocks.Close, personas: make(map[string]*persona)}
+	s := &Store{cfg: cfg, log: cfg.Log, blocks: blocks, close: blocks.Close, personas: make(map[string]*persona),
+		puts: make(gate, maxTransfers), gets: make(gate, maxTransfers)}
 	s.metrics = newMetrics(cfg.Registry, blocks.Used)
 	s.ctx, s.cancel = context.WithCancelCause(context.Background())
 	s.collect = app.NewCollector(app.CollectorConfig{Store: blocks, Links: linksOf, Now: cfg.Now})

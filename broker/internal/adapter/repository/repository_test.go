@@ -22,7 +22,6 @@ import (
 	"google.golang.org/grpc/codes"
 
 	app "github.com/shallot-net/shallot/broker/internal/app/content"
-	"github.com/shallot-net/shallot/broker/internal/domain/content"
 	"github.com/shallot-net/shallot/kit/fault"
 )
 
@@ -561,10 +560,10 @@ func TestPutBreaks(t *testing.T) {
 // Memory does not grow with the file.
 func TestMemoryIsBounded(t *testing.T) {
 	if testing.Short() {
-		t.Skip("it moves 512 MiB")
+		t.Skip("it moves 256 MiB")
 	}
 	a, b, from := pair(t)
-	const size = 256 << 20
+	const size = 128 << 20
 	var peak atomic.Uint64
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
@@ -594,9 +593,7 @@ func TestMemoryIsBounded(t *testing.T) {
 	cancel()
 	<-done
 	t.Logf("heap in use at most: %d MiB putting, %d MiB fetching (both sides)", putPeak>>20, getPeak>>20)
-	if putPeak > 64<<20 || getPeak > 160<<20 {
+	if putPeak > 64<<20 || getPeak > 128<<20 {
 		t.Errorf("heap in use: %d MiB putting, %d MiB fetching", putPeak>>20, getPeak>>20)
 	}
 }
-
-var _ = content.MaxPage

@@ -75,6 +75,8 @@ type pack struct {
 	path string
 	file File
 	end  atomic.Int64
+	// pending counts appends that the index does not know of yet; guarded by packs.mu.
+	pending int
 
 	nudged int64 // end when writing back was last started
 	syncMu sync.Mutex
@@ -173,7 +175,7 @@ func (ps *packs) path(id uint32) string {
 	return filepath.Join(ps.dir, fmt.Sprintf("%08x%s", id, packSuffix))
 }
 
-// take gives the caller a pack to append to, alone, until give.
+// take gives the caller a pack to append to, alone, until give. Until settle it is not taken for a sealed one.
 func (ps *packs) take() (*pack, error) {
 	ps.slots <- struct{}{}
 	ps.mu.Lock()
@@ -181,6 +183,7 @@ func (ps *packs) take() (*pack, error) {
 	if n := len(ps.idle); n > 0 {
 		p := ps.idle[n-1]
 		ps.idle = ps.idle[:n-1]
+		p.pending++
 		return p, nil
 	}
 	id := ps.next
@@ -191,7 +194,7 @@ func (ps *packs) take() (*pack, error) {
 	}
 	ps.next++
 	ps.newFiles = true
-	p := &pack{id: id, path: ps.path(id), file: f}
+	p := &pack{id: id, path: ps.path(id), file: f, pending: 1}
 	ps.open[id] = p
 	return p, nil
 }
@@ -205,6 +208,13 @@ func (ps *packs) give(p *pack) {
 	}
 	ps.mu.Unlock()
 	<-ps.slots
+}
+
+// settle says that the index knows what was appended, or never will.
+func (ps *packs) settle(p *pack) {
+	ps.mu.Lock()
+	defer ps.mu.Unlock()
+	p.pending--
 }
 
 // append writes the blocks and returns their places. After an error the pack is as it was.
@@ -307,7 +317,7 @@ func (ps *packs) isOpen(p *pack) bool {
 func (ps *packs) closeSealed(p *pack) {
 	ps.mu.Lock()
 	_, sealed := ps.sizes[p.id]
-	if _, open := ps.open[p.id]; !sealed || !open {
+	if _, open := ps.open[p.id]; !sealed || !open || p.pending > 0 {
 		ps.mu.Unlock()
 		return
 	}
@@ -322,6 +332,9 @@ func (ps *packs) sealed() map[uint32]int64 {
 	defer ps.mu.Unlock()
 	all := make(map[uint32]int64, len(ps.sizes))
 	for id, size := range ps.sizes {
+		if p, ok := ps.open[id]; ok && p.pending > 0 {
+			continue
+		}
 		all[id] = size
 	}
 	return all

@@ -1,8 +1,6 @@
 package disk
 
 import (
-	"bytes"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -10,12 +8,9 @@ import (
 	"path/filepath"
 	"sync"
 	"syscall"
-	"time"
 
 	"github.com/syndtr/goleveldb/leveldb"
-	"github.com/syndtr/goleveldb/leveldb/opt"
 	"github.com/syndtr/goleveldb/leveldb/storage"
-	"github.com/syndtr/goleveldb/leveldb/util"
 
 	app "github.com/shallot-net/shallot/broker/internal/app/content"
 	"github.com/shallot-net/shallot/broker/internal/domain/content"
@@ -40,7 +35,10 @@ type Store struct {
 	packs *packs
 	room  room
 
-	// mu is held for reading by every change, so that a collection, which holds it for writing while it removes, sees none half done.
+	// ops is held for reading by whatever must end before Close.
+	ops sync.RWMutex
+	// mu is held for reading between looking at the index and writing what follows from it, and for writing where a collection removes.
+	// Nobody holds it during a sync: whoever waits to write would make everybody wait for the disk.
 	mu     sync.RWMutex
 	db     *leveldb.DB
 	st     storage.Storage
@@ -124,6 +122,8 @@ func (s *Store) closeDB() error { return errors.Join(s.db.Close(), s.st.Close())
 
 // Close makes everything durable and ends. Calls that come later fail with content.ErrClosed.
 func (s *Store) Close() error {
+	s.ops.Lock()
+	defer s.ops.Unlock()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
@@ -229,152 +229,6 @@ func (s *Store) Size(key string) (int, error) {
 	return int(at.size), err
 }
 
-// Commit implements app.Store.
-func (s *Store) Commit(c app.Change) error {
-	if err := s.heal(); err != nil {
-		return err
-	}
-	// A pin that is lifted only if it has not been renewed is compared and removed alone.
-	if conditional(c.Unpins) {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-	} else {
-		s.mu.RLock()
-		defer s.mu.RUnlock()
-	}
-	if s.closed {
-		return content.ErrClosed
-	}
-	batch := new(leveldb.Batch)
-	if err := s.writeBlocks(c.Blocks, batch); err != nil {
-		return s.writeFailed(err)
-	}
-	for _, p := range c.Pins {
-		v := pinValue(p)
-		batch.Put(pinKey(p), v)
-		batch.Put(ownerKey(p), v)
-	}
-	for _, p := range c.Unpins {
-		if !p.ExpiresAt.IsZero() {
-			v, err := s.db.Get(pinKey(p), nil)
-			if errors.Is(err, leveldb.ErrNotFound) || err == nil && !bytes.Equal(v, pinValue(p)) {
-				continue
-			}
-			if err != nil {
-				return s.readFailed(err)
-			}
-		}
-		batch.Delete(pinKey(p))
-		batch.Delete(ownerKey(p))
-	}
-	if c.Durable {
-		if err := s.packs.sync(); err != nil {
-			return s.writeFailed(err)
-		}
-	}
-	return s.writeIndex(batch, c.Durable)
-}
-
-func conditional(unpins []content.Pin) bool {
-	for _, p := range unpins {
-		if !p.ExpiresAt.IsZero() {
-			return true
-		}
-	}
-	return false
-}
-
-// writeIndex is the moment at which a change happens. The caller holds mu.
-func (s *Store) writeIndex(batch *leveldb.Batch, durable bool) error {
-	if batch.Len() == 0 && !durable {
-		return nil
-	}
-	if batch.Len() == 0 { // a sync of what was written before needs something to carry it
-		batch.Put([]byte(keyGeneration), generationValue(s.generation()))
-	}
-	if err := s.db.Write(batch, &opt.WriteOptions{Sync: durable}); err != nil {
-		s.genMu.Lock()
-		s.broken = err
-		s.genMu.Unlock()
-		return s.writeFailed(fmt.Errorf("write the index %s: %w", s.index, err))
-	}
-	return nil
-}
-
-// writeBlocks appends what is not there and gives all of it to the current generation.
-func (s *Store) writeBlocks(blocks []app.Block, batch *leveldb.Batch) error {
-	if len(blocks) == 0 {
-		return nil
-	}
-	gen := s.generation()
-	fresh := make([]namedBlock, 0, len(blocks))
-	total := 0
-	for _, b := range blocks {
-		if len(b.Data) > content.MaxBlock {
-			return &content.InvalidError{Field: "block", Value: fmt.Sprintf("%d bytes", len(b.Data)), Why: "it is larger than peers take"}
-		}
-		// Small ones are written blindly: that costs less than to look, and mends what may be damaged.
-		if len(b.Data) > smallData {
-			if at, err := s.lookup(b.Key); err == nil {
-				if _, err := s.readChecked(b.Key, at); err == nil {
-					at.gen = gen
-					batch.Put([]byte(prefixBlock+b.Key), at.encode())
-					continue
-				}
-			}
-		}
-		fresh = append(fresh, namedBlock{b.Key, b.Data})
-		total += len(b.Data)
-	}
-	if len(fresh) == 0 {
-		return nil
-	}
-	if err := s.room.check(total); err != nil {
-		return err
-	}
-	p, err := s.packs.take()
-	if err != nil {
-		return err
-	}
-	places, err := s.packs.append(p, fresh)
-	s.packs.give(p)
-	if err != nil {
-		return err
-	}
-	for i, at := range places {
-		at.gen = gen
-		batch.Put([]byte(prefixBlock+fresh[i].key), at.encode())
-	}
-	return nil
-}
-
-// Touch implements app.Store.
-func (s *Store) Touch(keys []string) (missing []string, err error) {
-	if err := s.heal(); err != nil {
-		return nil, err
-	}
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	gen := s.generation()
-	batch := new(leveldb.Batch)
-	for _, key := range keys {
-		at, err := s.lookup(key)
-		if errors.Is(err, content.ErrNotFound) {
-			missing = append(missing, key)
-			continue
-		}
-		if err != nil {
-			return nil, err
-		}
-		if at.gen == gen {
-			continue
-		}
-		at.gen = gen
-		batch.Put([]byte(prefixBlock+key), at.encode())
-	}
-	return missing, s.writeIndex(batch, false)
-}
-
 // writeFailed says what a failed write means to the caller.
 func (s *Store) writeFailed(err error) error {
 	var full *content.FullError
@@ -418,98 +272,4 @@ func (s *Store) heal() error {
 	s.genMu.Unlock()
 	s.cfg.Log.Info("the content index was opened again after a failed write")
 	return nil
-}
-
-// Pins implements app.Store.
-func (s *Store) Pins(cid, owner, cursor string, limit int) (pins []content.Pin, next string, err error) {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	if s.closed {
-		return nil, "", content.ErrClosed
-	}
-	var prefix []byte
-	switch {
-	case cid != "" && owner != "":
-		prefix = pinKey(content.Pin{CID: cid, Owner: owner})
-	case cid != "":
-		prefix = []byte(prefixPin + cid + "\x00")
-	case owner != "":
-		prefix = []byte(prefixOwner + owner + "\x00")
-	default:
-		prefix = []byte(prefixPin)
-	}
-	r := util.BytesPrefix(prefix)
-	if cursor != "" {
-		after, err := base64.RawURLEncoding.DecodeString(cursor)
-		if err != nil || !bytes.HasPrefix(after, prefix) {
-			return nil, "", &content.InvalidError{Field: "page token", Value: cursor, Why: "it is not one that this list returned"}
-		}
-		r.Start = append(after, 0)
-	}
-	it := s.db.NewIterator(r, nil)
-	defer it.Release()
-	for it.Next() {
-		if cid != "" && owner != "" && !bytes.Equal(it.Key(), prefix) {
-			break
-		}
-		if len(pins) == limit {
-			next = base64.RawURLEncoding.EncodeToString(lastKey(pins[limit-1], prefix))
-			break
-		}
-		p, err := decodePin(it.Key(), it.Value())
-		if err != nil {
-			return nil, "", &content.TornError{Path: s.index, Err: err}
-		}
-		pins = append(pins, p)
-	}
-	if err := it.Error(); err != nil {
-		return nil, "", s.readFailed(err)
-	}
-	return pins, next, nil
-}
-
-func lastKey(p content.Pin, prefix []byte) []byte {
-	if string(prefix[:1]) == prefixOwner {
-		return ownerKey(p)
-	}
-	return pinKey(p)
-}
-
-// room refuses writes before the disk is so full that the index itself could not be written. It looks seldom: looking costs as much
-// as a small write.
-type room struct {
-	fsys    FS
-	dir     string
-	reserve uint64
-
-	mu     sync.Mutex
-	left   int64
-	looked time.Time
-}
-
-func (r *room) check(n int) error {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.left -= int64(n)
-	if r.left > 0 && time.Since(r.looked) < time.Second {
-		return nil
-	}
-	free, err := r.fsys.Free(r.dir)
-	if err != nil {
-		return err
-	}
-	r.looked = time.Now()
-	if free < r.reserve+uint64(n) {
-		r.left = 0
-		return &content.FullError{Path: r.dir, Err: fmt.Errorf("%d MiB are free, and %d MiB are left to others", free>>20, r.reserve>>20)}
-	}
-	// Others write too: trust a part of it only, and for a second.
-	r.left = int64(min((free-r.reserve)/2, 64<<20))
-	return nil
-}
-
-func (r *room) forget() {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.left = 0
 }

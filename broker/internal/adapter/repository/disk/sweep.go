@@ -24,14 +24,17 @@ const (
 
 // Advance implements app.Store.
 func (s *Store) Advance() (app.Generation, error) {
+	s.ops.RLock()
+	defer s.ops.RUnlock()
 	if err := s.heal(); err != nil {
 		return 0, err
 	}
+	// Durable, so that packs which only saw changes that are not get synced and closed too.
+	if err := s.packs.sync(); err != nil {
+		return 0, s.writeFailed(err)
+	}
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	if s.closed {
-		return 0, content.ErrClosed
-	}
 	s.genMu.Lock()
 	s.gen++
 	gen, cutoff := s.gen, s.gen-1
@@ -39,10 +42,6 @@ func (s *Store) Advance() (app.Generation, error) {
 		cutoff = min(cutoff, h.gen-1)
 	}
 	s.genMu.Unlock()
-	// Durable, so that packs which only saw changes that are not get synced and closed too.
-	if err := s.packs.sync(); err != nil {
-		return 0, s.writeFailed(err)
-	}
 	batch := new(leveldb.Batch)
 	batch.Put([]byte(keyGeneration), generationValue(gen))
 	return app.Generation(cutoff), s.writeIndex(batch, true)
@@ -58,18 +57,20 @@ type entry struct {
 // sweep finds without entries.
 func (s *Store) Sweep(ctx context.Context, cutoff app.Generation, keep func(key string) bool) (app.Swept, error) {
 	var done app.Swept
+	s.ops.RLock()
+	defer s.ops.RUnlock()
 	if err := s.heal(); err != nil {
 		return done, err
 	}
-	// With the lock held no change is half done: whatever lies in a sealed pack is in the index by now, or dead.
-	s.mu.Lock()
-	if s.closed {
-		s.mu.Unlock()
+	s.mu.RLock()
+	closed := s.closed
+	s.mu.RUnlock()
+	if closed {
 		return done, content.ErrClosed
 	}
+	// Whatever lies in a sealed pack is in the index by now, or dead.
 	s.packs.seal(sealFrom)
 	sealed := s.packs.sealed()
-	s.mu.Unlock()
 
 	live := make(map[uint32]int64, len(sealed))
 	var doomed []entry
@@ -201,7 +202,7 @@ func (s *Store) removePacks(ids map[uint32]bool) error {
 		return nil
 	}
 	// What the index says must be on disk before the files go.
-	if err := s.Commit(app.Change{Durable: true}); err != nil {
+	if err := s.syncIndex(); err != nil {
 		return err
 	}
 	var errs []error
@@ -211,6 +212,15 @@ func (s *Store) removePacks(ids map[uint32]bool) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+func (s *Store) syncIndex() error {
+	if err := s.packs.sync(); err != nil {
+		return s.writeFailed(err)
+	}
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.writeIndex(new(leveldb.Batch), true)
 }
 
 // move writes the live blocks of sparse packs again. A pack with a block that cannot be read stays: it is taken out of sparse.
@@ -259,20 +269,21 @@ func (s *Store) rewrite(entries []entry, sparse map[uint32]bool) (moved int64, e
 	if len(blocks) == 0 {
 		return 0, nil
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.closed {
-		return 0, content.ErrClosed
+	if err := s.room.check(int(moved)); err != nil {
+		return 0, err
 	}
 	p, err := s.packs.take()
 	if err != nil {
 		return 0, s.writeFailed(err)
 	}
+	defer s.packs.settle(p)
 	places, err := s.packs.append(p, blocks)
 	s.packs.give(p)
 	if err != nil {
 		return 0, s.writeFailed(err)
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	batch := new(leveldb.Batch)
 	for i, e := range from {
 		at := places[i]

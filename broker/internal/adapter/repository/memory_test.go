@@ -1,0 +1,65 @@
+package repository
+
+import (
+	"os"
+	"os/exec"
+	"regexp"
+	"runtime/debug"
+	"strconv"
+	"testing"
+)
+
+const idleEnv = "SHALLOT_TEST_IDLE"
+
+func pss(t testing.TB) int {
+	t.Helper()
+	debug.FreeOSMemory()
+	b, err := os.ReadFile("/proc/self/smaps_rollup")
+	if err != nil {
+		t.Skip("proportional memory is not told here")
+	}
+	m := regexp.MustCompile(`(?m)^Pss:\s+(\d+)`).FindSubmatch(b)
+	n, err := strconv.Atoi(string(m[1]))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// What an idle repository adds to an idle host, in a process of its own.
+func TestIdleMemory(t *testing.T) {
+	if os.Getenv(idleEnv) == "" {
+		cmd := exec.Command(os.Args[0], "-test.run", "^TestIdleMemory$", "-test.v")
+		cmd.Env = append(os.Environ(), idleEnv+"=1", "GOGC=100")
+		out, err := cmd.CombinedOutput()
+		t.Logf("%s", out)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	h, other := newHost(t), newHost(t)
+	connect(t, h, other)
+	before := pss(t)
+	s := newStore(t)
+	if err := s.Attach("", h); err != nil {
+		t.Fatal(err)
+	}
+	idle := pss(t)
+	for i := range 5000 {
+		if _, err := s.PutMany([]Small{{Data: randomBytes(uint64(i), 2000), Pin: PinFor{Owner: "task:1"}}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c, _, err := s.Put(t.Context(), &endless{left: 64 << 20}, PinFor{Owner: "user"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	drain(t, s, c.String(), Source{Local: true})
+	collect(t, s, 2)
+	after := pss(t)
+	t.Logf("PSS: hosts %d KiB; the repository adds %d KiB idle, %d KiB idle after use", before, idle-before, after-before)
+	if idle-before > 8<<10 || after-before > 24<<10 {
+		t.Error("that is too much")
+	}
+}
