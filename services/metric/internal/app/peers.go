@@ -2,8 +2,9 @@ package app
 
 import (
 	"context"
-	"crypto/rand"
+	crand "crypto/rand"
 	"encoding/hex"
+	"math/rand/v2"
 	"sync"
 	"time"
 
@@ -94,6 +95,10 @@ func (s *Service) HandleMetric(from, inReplyTo string, m domain.Metric) Verdict 
 	}
 	switch outcome {
 	case domain.Added, domain.Newer:
+		if outcome == domain.Added && rand.IntN(s.networkLocked()) < greeters {
+			s.greeting = true
+			wake(s.marked)
+		}
 		s.tellLocked(Change{Metric: known})
 		return Applied
 	case domain.Full:
@@ -224,6 +229,6 @@ func (s *Service) Expects(from, inReplyTo string) bool {
 
 func newID() string {
 	var b [16]byte
-	_, _ = rand.Read(b[:]) // it never fails
+	_, _ = crand.Read(b[:]) // it never fails
 	return hex.EncodeToString(b[:])
 }

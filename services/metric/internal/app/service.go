@@ -25,6 +25,12 @@ const (
 	DefaultMaxMetrics = 256
 	DefaultSample     = 2 * time.Second
 
+	// A metric that is published before this node has connections is heard by nobody, and this service does not know when it
+	// has them: so the first reports follow each other quickly, each wait twice the one before.
+	firstWait    = 400 * time.Millisecond
+	firstReports = 4
+	greeters     = 8 // reports that one newcomer triggers in the whole network, on average
+
 	changesPerInterval = 5 // marked changes that are told between two regular reports, at most
 	tellEvery          = 5 * time.Second
 	callTimeout        = 5 * time.Second
@@ -53,6 +59,7 @@ type Service struct {
 	peerID   string
 	own      domain.Known // as measured last; its Version is that of the last one that was told
 	told     domain.Metric
+	greeting bool // a newcomer should hear of this node
 	queue    domain.Queue
 	table    *domain.Table
 	size     pace.Size
@@ -206,6 +213,7 @@ func (s *Service) publishLoop(ctx context.Context) error {
 	wait := newWait()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
+	early := firstWait
 	for {
 		s.mu.Lock()
 		interval := s.cfg.Pace.Interval(s.networkLocked())
@@ -233,6 +241,9 @@ func (s *Service) publishLoop(ctx context.Context) error {
 			next = wait.NextBackOff()
 		case said:
 			wait.Reset()
+			if early < firstWait<<firstReports {
+				next, early = min(next, pace.Jitter(early)), 2*early
+			}
 		default: // nobody knows yet who this node is
 			next = interval
 		}
@@ -243,7 +254,7 @@ func (s *Service) publishLoop(ctx context.Context) error {
 func (s *Service) worthTelling() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.told.PeerID != s.own.PeerID || domain.MarkedChange(&s.told, &s.own.Metric)
+	return s.greeting || s.told.PeerID != s.own.PeerID || domain.MarkedChange(&s.told, &s.own.Metric)
 }
 
 // publish tells the metric as it is; false when there is nothing to say yet.
@@ -258,7 +269,7 @@ func (s *Service) publish(ctx context.Context) (bool, error) {
 		return false, err
 	}
 	s.mu.Lock()
-	s.told = m
+	s.told, s.greeting = m, false
 	s.mu.Unlock()
 	s.cfg.Counter.Count(CountPublished)
 	return true, nil

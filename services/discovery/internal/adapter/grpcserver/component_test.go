@@ -149,6 +149,7 @@ func fiveNodes(t *testing.T) (*brokertest.Network, []*node) {
 }
 
 func TestFiveNodesKnowEachOtherWithinASecond(t *testing.T) {
+	t.Parallel()
 	_, nodes := fiveNodes(t)
 	began := time.Now()
 	for _, n := range nodes {
@@ -182,6 +183,7 @@ func TestFiveNodesKnowEachOtherWithinASecond(t *testing.T) {
 }
 
 func TestARestartedServiceRemembersAndIsHeard(t *testing.T) {
+	t.Parallel()
 	net, nodes := fiveNodes(t)
 	for _, n := range nodes {
 		n.updateSelf("sum")
@@ -218,6 +220,7 @@ func TestARestartedServiceRemembersAndIsHeard(t *testing.T) {
 }
 
 func TestABrokerThatRestartsElsewhereIsFoundAgain(t *testing.T) {
+	t.Parallel()
 	_, nodes := fiveNodes(t)
 	for _, n := range nodes {
 		n.updateSelf("sum")
@@ -237,6 +240,7 @@ func TestABrokerThatRestartsElsewhereIsFoundAgain(t *testing.T) {
 }
 
 func TestListPeersFiltersAndPages(t *testing.T) {
+	t.Parallel()
 	_, nodes := fiveNodes(t)
 	for i, n := range nodes {
 		n.updateSelf([]string{"sum", "wasm", "wasm", "wasm", "sum"}[i])
@@ -322,6 +326,7 @@ func (s speaker) announcement(t *testing.T, change func(*eventv1.Announcement)) 
 }
 
 func TestHostileAnnouncements(t *testing.T) {
+	t.Parallel()
 	net := brokertest.NewNetwork()
 	n := newNode(t, net)
 	n.updateSelf("sum")
@@ -350,6 +355,7 @@ func TestHostileAnnouncements(t *testing.T) {
 }
 
 func TestDiscoverIsAnsweredToAStrangerWithoutAService(t *testing.T) {
+	t.Parallel()
 	net, nodes := fiveNodes(t)
 	for _, n := range nodes {
 		n.updateSelf("sum")
@@ -406,6 +412,7 @@ func TestDiscoverIsAnsweredToAStrangerWithoutAService(t *testing.T) {
 }
 
 func TestUpdateSelfRefusesNonsense(t *testing.T) {
+	t.Parallel()
 	n := newNode(t, brokertest.NewNetwork())
 	_, err := n.client.UpdateSelf(t.Context(), &discoveryv1.UpdateSelfRequest{SealingKey: "not a recipient"})
 	if fault.From(err).Reason != "SELF_INVALID" {

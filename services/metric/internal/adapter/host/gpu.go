@@ -36,6 +36,7 @@ func nvidia(ctx context.Context) []domain.GPU {
 		return nil
 	}
 	text, readErr := io.ReadAll(io.LimitReader(out, maxSMIOutput))
+	_ = out.Close() // or a tool that prints more would wait for ever for its reader
 	if err := cmd.Wait(); err != nil || readErr != nil {
 		return nil
 	}
