@@ -8,8 +8,10 @@ type Cipher interface {
 	// EncryptPayload makes a random payload key and encrypts under it.
 	EncryptPayload(dst io.Writer) (w io.WriteCloser, key []byte, err error)
 	DecryptPayload(key []byte, src io.Reader) (io.Reader, error)
-	// SealKey seals a payload key, together with the task id, to a provider's sealing key.
-	SealKey(taskID string, key []byte, sealingKey string) ([]byte, error)
+	// OpenPayload is DecryptPayload for a small one; it costs no buffers but the plaintext.
+	OpenPayload(key, ciphertext []byte) ([]byte, error)
+	// SealKey seals a payload key to a provider's sealing key. What binds it to its task is the payload's header.
+	SealKey(key []byte, sealingKey string) ([]byte, error)
 	// EncryptResult encrypts to a task key's recipient.
 	EncryptResult(recipient string, dst io.Writer) (io.WriteCloser, error)
 }
@@ -17,8 +19,8 @@ type Cipher interface {
 // SealingKey is a provider's own.
 type SealingKey interface {
 	Recipient() string
-	// OpenKey opens what SealKey made, and checks that it was made for this task.
-	OpenKey(taskID string, sealed []byte) (key []byte, err error)
+	// OpenKey opens what SealKey made.
+	OpenKey(sealed []byte) (key []byte, err error)
 }
 
 // TaskKey is the key pair of one task.
@@ -26,6 +28,8 @@ type TaskKey interface {
 	Recipient() string
 	Secret() string
 	Decrypt(src io.Reader) (io.Reader, error)
+	// Open is Decrypt for a small ciphertext.
+	Open(ciphertext []byte) ([]byte, error)
 }
 
 // TaskKeys makes task keys.

@@ -102,6 +102,7 @@ type node struct {
 	tasks      map[string]*taskv1.Task
 	news       chan struct{}
 	sent       int
+	ended      chan string // set: hears the ids of tasks that end
 
 	consumer *consumer.Service
 	provider *provider.Service
@@ -289,7 +290,11 @@ func (nd *node) handle(r *taskv1.SessionResponse) {
 		if old := nd.tasks[t.GetId()]; old == nil || old.GetRevision() <= t.GetRevision() {
 			nd.tasks[t.GetId()] = t
 		}
+		ended := nd.ended
 		nd.mu.Unlock()
+		if ended != nil && t.GetFinishedAt() != nil {
+			ended <- t.GetId()
+		}
 		select {
 		case nd.news <- struct{}{}:
 		default:

@@ -4,7 +4,7 @@ package crypt
 
 import (
 	"bytes"
-	"encoding/hex"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
@@ -18,7 +18,6 @@ import (
 
 const (
 	payloadKeySize = 16
-	taskIDSize     = 16 // bytes: 32 hex digits
 	maxParsed      = 1024
 )
 
@@ -60,29 +59,59 @@ func (*Cipher) DecryptPayload(key []byte, src io.Reader) (io.Reader, error) {
 	return age.Decrypt(src, age.NewInjectedFileKeyIdentity(key))
 }
 
-// SealKey seals a payload key and the id of its task.
-func (c *Cipher) SealKey(taskID string, key []byte, sealingKey string) ([]byte, error) {
+// OpenPayload is DecryptPayload for a small one.
+func (*Cipher) OpenPayload(key, ciphertext []byte) ([]byte, error) {
+	if len(key) != payloadKeySize {
+		return nil, errors.New("a payload key has 16 bytes")
+	}
+	return open(ciphertext, age.NewInjectedFileKeyIdentity(key))
+}
+
+// open decrypts a small file. age's Reader has two buffers of 64 KiB, whatever the size.
+func open(ciphertext []byte, id age.Identity) ([]byte, error) {
+	r, size, err := age.DecryptReaderAt(bytes.NewReader(ciphertext), int64(len(ciphertext)), id)
+	if err != nil {
+		return nil, err
+	}
+	plain := make([]byte, size)
+	if n, err := r.ReadAt(plain, 0); err != nil && !errors.Is(err, io.EOF) || int64(n) != size {
+		return nil, errors.New("the ciphertext is damaged")
+	}
+	return plain, nil
+}
+
+// A sealed key is the stanza that age would put into a file's header, without the file around it: the version, the
+// encapsulated key, the payload key encrypted under it.
+const (
+	sealVersion = 1
+	sealEncSize = 1088 + 32 // ML-KEM-768 and X25519
+	sealSize    = 1 + sealEncSize + payloadKeySize + 16
+	stanzaType  = "mlkem768x25519"
+)
+
+var stanzaBase64 = base64.RawStdEncoding
+
+// SealKey seals a payload key.
+func (c *Cipher) SealKey(key []byte, sealingKey string) ([]byte, error) {
+	if len(key) != payloadKeySize {
+		return nil, errors.New("a payload key has 16 bytes")
+	}
 	r, err := c.parse(sealingKey)
 	if err != nil {
 		return nil, fault.InvalidArgument("SEALING_KEY_INVALID", "the provider's sealing key is not a hybrid age recipient").Because(err)
 	}
-	plain, err := hex.AppendDecode(make([]byte, 0, taskIDSize+payloadKeySize), []byte(taskID))
-	if err != nil || len(plain) != taskIDSize {
-		return nil, errors.New("a task id has 32 hex digits")
-	}
-	var out bytes.Buffer
-	out.Grow(2048)
-	w, err := age.Encrypt(&out, r)
+	stanzas, err := r.Wrap(key)
 	if err != nil {
 		return nil, fmt.Errorf("seal a payload key: %w", err)
 	}
-	if _, err := w.Write(append(plain, key...)); err != nil {
+	if len(stanzas) != 1 || stanzas[0].Type != stanzaType || len(stanzas[0].Args) != 1 {
+		return nil, errors.New("seal a payload key: age has wrapped it in another way than is known here")
+	}
+	out, err := stanzaBase64.AppendDecode(append(make([]byte, 0, sealSize), sealVersion), []byte(stanzas[0].Args[0]))
+	if err != nil {
 		return nil, fmt.Errorf("seal a payload key: %w", err)
 	}
-	if err := w.Close(); err != nil {
-		return nil, fmt.Errorf("seal a payload key: %w", err)
-	}
-	return out.Bytes(), nil
+	return append(out, stanzas[0].Body...), nil
 }
 
 func (c *Cipher) parse(recipient string) (*age.HybridRecipient, error) {
@@ -143,19 +172,15 @@ func ParseSealingKey(secret string) (*SealingKey, error) {
 // Recipient is what others seal to.
 func (k *SealingKey) Recipient() string { return k.recipient }
 
-// OpenKey opens what SealKey made for this task.
-func (k *SealingKey) OpenKey(taskID string, sealed []byte) ([]byte, error) {
-	r, err := age.Decrypt(bytes.NewReader(sealed), k.id)
+// OpenKey opens what SealKey made.
+func (k *SealingKey) OpenKey(sealed []byte) ([]byte, error) {
+	if len(sealed) != sealSize || sealed[0] != sealVersion {
+		return nil, fmt.Errorf("a sealed key of version %d has %d bytes, and here are %d", sealVersion, sealSize, len(sealed))
+	}
+	sealed = sealed[1:]
+	key, err := k.id.Unwrap([]*age.Stanza{{Type: stanzaType, Args: []string{stanzaBase64.EncodeToString(sealed[:sealEncSize])}, Body: sealed[sealEncSize:]}})
 	if err != nil {
 		return nil, fmt.Errorf("the payload key is not sealed to this provider: %w", err)
 	}
-	var plain [taskIDSize + payloadKeySize + 1]byte
-	n, err := io.ReadFull(r, plain[:])
-	if !errors.Is(err, io.ErrUnexpectedEOF) || n != len(plain)-1 {
-		return nil, errors.New("what is sealed is not a payload key")
-	}
-	if hex.EncodeToString(plain[:taskIDSize]) != taskID {
-		return nil, errors.New("the payload key was sealed for another task")
-	}
-	return plain[taskIDSize:n:n], nil
+	return key, nil
 }

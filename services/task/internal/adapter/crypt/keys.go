@@ -26,6 +26,9 @@ func (k *TaskKey) Secret() string { return k.id.String() }
 // Decrypt opens what was encrypted to the recipient.
 func (k *TaskKey) Decrypt(src io.Reader) (io.Reader, error) { return age.Decrypt(src, k.id) }
 
+// Open is Decrypt for a small ciphertext.
+func (k *TaskKey) Open(ciphertext []byte) ([]byte, error) { return open(ciphertext, k.id) }
+
 // Keys makes task keys ahead. Run fills it; without Run, Take makes each when it is asked for.
 type Keys struct{ ready chan *TaskKey }
 

@@ -194,7 +194,7 @@ func (s *Service) progress(e *edit, d *app.Delivery, p domain.ProgressEntry) err
 // follow moves the task to where its provider says that it is.
 func (s *Service) follow(e *edit, n uint32, from string, state domain.State) error {
 	moved := false
-	if state >= domain.Accepted && e.t.State < domain.Accepted && state != domain.Running {
+	if state >= domain.Accepted && e.t.State < domain.Accepted {
 		if err := e.t.Accept(e.now, n, from, ""); err != nil {
 			return err
 		}

@@ -87,22 +87,18 @@ func (s *Service) openSmall(e *edit, ciphertext []byte) error {
 	if err := s.loadKeys(e.live, e.t.ID); err != nil {
 		return err
 	}
-	plain, err := e.key.Decrypt(bytes.NewReader(ciphertext))
+	plain, err := e.key.Open(ciphertext)
 	if err != nil {
 		return s.spoil(e, "the result is not encrypted to the task's key")
 	}
-	h, err := s.readResult(e.t, plain, int64(len(ciphertext)))
+	src := bytes.NewReader(plain)
+	h, err := s.readResult(e.t, src, int64(len(plain)))
 	if err != nil {
 		return s.spoil(e, err.Error())
 	}
-	var body bytes.Buffer
-	body.Grow(len(ciphertext))
-	if err := copyParts(&body, plain, h.Parts); err != nil {
+	e.body = plain[len(plain)-src.Len():]
+	if err := copyParts(io.Discard, src, h.Parts); err != nil {
 		return s.spoil(e, err.Error())
-	}
-	e.body = body.Bytes()
-	if e.body == nil {
-		e.body = []byte{}
 	}
 	if err := s.settle(e, &domain.Result{CID: e.t.Receipt.CID, Parts: h.Parts}); err != nil {
 		return err

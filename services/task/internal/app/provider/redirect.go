@@ -44,11 +44,11 @@ func (s *Service) evaluate(o *offer) (*app.Candidate, string) {
 // redirect hands the task on: the other provider gets the consumer's own signed submission with the payload key sealed
 // to it, the consumer hears who has its task now, and the journal keeps that it was here.
 func (s *Service) redirect(ctx context.Context, o *offer, c *app.Candidate, why string) (app.Reply, error) {
-	key, err := s.cfg.Key.OpenKey(o.sub.TaskID, o.sealed.SealedKey)
+	key, err := s.cfg.Key.OpenKey(o.sealed.SealedKey)
 	if err != nil {
 		return app.Reply{}, err
 	}
-	sealed, err := s.cfg.Cipher.SealKey(o.sub.TaskID, key, c.SealingKey)
+	sealed, err := s.cfg.Cipher.SealKey(key, c.SealingKey)
 	if err != nil {
 		return app.Reply{}, err
 	}

@@ -70,7 +70,7 @@ func (s *Service) admit(h *held, inline bool) (wait time.Duration, no *refusal) 
 		return 0, nil
 	}
 	if q := s.figures(); q.Pending >= q.Capacity {
-		return 0, &refusal{Reason: "QUEUE_FULL", Message: "this provider's queue is full", RetryAfter: 2 * time.Second}
+		return 0, &refusal{Reason: "QUEUE_FULL", Message: "this provider's queue is full", RetryAfter: time.Second}
 	}
 	s.held[h.key] = h
 	s.perPeer[h.key.Consumer]++

@@ -47,28 +47,36 @@ func (s *Service) unpack(h *held) (run app.Run, clean func(), err error) {
 		}
 		m = &stored
 	}
-	plain, err := s.decrypt(e, m.SealedKey, bytes.NewReader(m.Ciphertext))
+	key, err := s.openKey(m.SealedKey)
 	if err != nil {
 		return run, clean, err
 	}
-	header, err := s.readHeader(e, plain, int64(len(m.Ciphertext)))
+	plain, err := s.cfg.Cipher.OpenPayload(key, m.Ciphertext)
+	if err != nil {
+		return run, clean, invalid("the payload cannot be decrypted with its key")
+	}
+	src := bytes.NewReader(plain)
+	header, err := s.readHeader(e, src, int64(len(plain)))
 	if err != nil {
 		return run, clean, err
-	}
-	body := make([]byte, 0, len(m.Ciphertext))
-	buf := bytes.NewBuffer(body)
-	if _, err := buf.ReadFrom(plain); err != nil {
-		return run, clean, invalid("the payload's ciphertext is damaged")
 	}
 	run.Options = header.Options
-	run.Parts, err = cut(header.Parts, buf.Bytes())
+	run.Parts, err = cut(header.Parts, plain[len(plain)-src.Len():])
 	return run, clean, err
 }
 
-func (s *Service) decrypt(e *domain.Entry, sealedKey []byte, src io.Reader) (io.Reader, error) {
-	key, err := s.cfg.Key.OpenKey(e.TaskID, sealedKey)
+func (s *Service) openKey(sealed []byte) ([]byte, error) {
+	key, err := s.cfg.Key.OpenKey(sealed)
 	if err != nil {
-		return nil, invalid("the payload key is not sealed to this provider for this task")
+		return nil, invalid("the payload key is not sealed to this provider")
+	}
+	return key, nil
+}
+
+func (s *Service) decrypt(sealedKey []byte, src io.Reader) (io.Reader, error) {
+	key, err := s.openKey(sealedKey)
+	if err != nil {
+		return nil, err
 	}
 	plain, err := s.cfg.Cipher.DecryptPayload(key, src)
 	if err != nil {
@@ -114,9 +122,9 @@ func cut(infos []domain.Part, b []byte) ([]app.Part, error) {
 
 // Fetching a large payload.
 const (
-	fetchTries   = 5
-	fetchPause   = 2 * time.Second
-	fetchTimeout = 10 * time.Minute // for one try
+	fetchTries   = 7
+	fetchPause   = 500 * time.Millisecond // doubled after each
+	fetchTimeout = 10 * time.Minute       // for one try
 )
 
 // fetch brings a large payload here, and queues the attempt; or settles it where that fails for good.
@@ -220,7 +228,7 @@ func (s *Service) stage(h *held) error {
 const smallPart = 64 << 10
 
 func (s *Service) writeParts(e *domain.Entry, m *app.Material, in io.Reader) (*staged, error) {
-	plain, err := s.decrypt(e, m.SealedKey, in)
+	plain, err := s.decrypt(m.SealedKey, in)
 	if err != nil {
 		return nil, err
 	}
