@@ -59,6 +59,8 @@ type nodeView struct {
 	state   supervisor.State
 	gateway supervisor.Gateway
 	home    string
+	// gatewayErr is why the gateway does not answer: the node service knows nothing of it.
+	gatewayErr error
 }
 
 func (a *app) showNode(ctx context.Context) error {
@@ -77,6 +79,9 @@ func (a *app) showNode(ctx context.Context) error {
 	}
 	if err != nil && len(v.state.Processes) == 0 {
 		return err
+	}
+	if v.gateway.URL != "" {
+		v.gatewayErr = v.gateway.Healthy(ctx)
 	}
 	if perr := a.printNode(v); perr != nil {
 		return perr
@@ -116,8 +121,13 @@ func (v *nodeView) processes() []*nodev1.Process {
 		delete(byName, s.Name)
 		if p == nil {
 			p = &nodev1.Process{Name: s.Name, State: "unknown"}
-			if s.PID == 0 {
+			switch {
+			case s.PID == 0:
 				p.State, p.Detail = "stopped", s.LastError
+			case s.Name == "gateway" && v.gateway.URL != "":
+				if p.State = "serving"; v.gatewayErr != nil {
+					p.State, p.Detail = "unreachable", v.gatewayErr.Error()
+				}
 			}
 		}
 		if s.PID != 0 && supervisor.Alive(s.PID) {

@@ -57,7 +57,7 @@ func (a *app) taskLs() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if more {
+			if more && !cmd.Flags().Changed("limit") {
 				a.say("there are more than %d tasks: --limit shows more of them", limit)
 			}
 			return a.printTasks(tasks)

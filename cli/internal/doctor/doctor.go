@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"path/filepath"
 	"time"
 
 	"google.golang.org/grpc"
@@ -106,8 +107,17 @@ func (d *Doctor) running() bool {
 		d.ok("node", "a %s, running", d.role)
 		return true
 	}
-	d.wrong("node", "start it: shallot up --home "+d.Home.Dir+" (or the dev network that it belongs to)", "it is not running")
+	start := "shallot up --home " + d.Home.Dir
+	if dir := filepath.Dir(d.Home.Dir); isNetwork(dir) {
+		start = "shallot dev --home " + dir
+	}
+	d.wrong("node", "start it: "+start, "it is not running")
 	return false
+}
+
+func isNetwork(dir string) bool {
+	_, err := supervisor.ReadNetwork(dir)
+	return err == nil
 }
 
 // expected are the processes that the node should have; where its role is not known, those that any node has.
@@ -145,7 +155,10 @@ func (d *Doctor) processes(ctx context.Context) {
 func (d *Doctor) pid(name string) string {
 	for _, p := range d.state.Processes {
 		if p.Name == name && p.PID > 0 {
-			return fmt.Sprintf(", pid %d, restarted %d times", p.PID, p.Restarts)
+			if p.Restarts == 0 {
+				return fmt.Sprintf(", pid %d", p.PID)
+			}
+			return fmt.Sprintf(", pid %d, started again %d times, at last after: %s", p.PID, p.Restarts, p.LastError)
 		}
 	}
 	return ""

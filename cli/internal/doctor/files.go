@@ -21,6 +21,9 @@ import (
 	"github.com/shallot-net/shallot/kit/version"
 )
 
+// flagError is how programs made with the standard library's flags end when they do not know one.
+const flagError = 2
+
 // executor is started by the task service, not by the supervisor.
 const executor = "executor-wasm"
 
@@ -40,6 +43,10 @@ func (d *Doctor) binaries(ctx context.Context) {
 	versions := map[string][]string{version.String(): {"shallot"}}
 	bad := false
 	for i, name := range names {
+		var exit *exec.ExitError
+		if name == executor && errors.As(errs[i], &exit) && exit.ExitCode() == flagError {
+			continue // it runs, and is not for people: it need not know the question
+		}
 		if errs[i] != nil {
 			d.wrong("programs", "build them with 'make build', or install them beside shallot again", "%v", errs[i])
 			bad = true

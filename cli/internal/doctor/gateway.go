@@ -2,9 +2,7 @@ package doctor
 
 import (
 	"context"
-	"net/http"
 	"os"
-	"strings"
 
 	"github.com/shallot-net/shallot/cli/internal/supervisor"
 )
@@ -17,23 +15,10 @@ func (d *Doctor) gateway(ctx context.Context) {
 		d.wrong("process gateway", log, "it has not said where it listens: %v", err)
 		return
 	}
-	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
-	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, strings.TrimSuffix(g.URL, "/")+"/healthz", nil)
-	if err != nil {
-		d.wrong("process gateway", log, "its address %q is none: %v", g.URL, err)
-		return
-	}
-	resp, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}}).Do(req)
-	if err != nil {
-		d.wrong("process gateway", log, "nobody answers on %s: %v", g.URL, err)
+	if err := g.Healthy(ctx); err != nil {
+		d.wrong("process gateway", log, "%v", err)
 	} else {
-		_ = resp.Body.Close()
-		if resp.StatusCode != http.StatusOK {
-			d.wrong("process gateway", log, "%s/healthz answers %s", g.URL, resp.Status)
-		} else {
-			d.ok("process gateway", "healthy, %s%s", g.URL, d.pid("gateway"))
-		}
+		d.ok("process gateway", "healthy, %s%s", g.URL, d.pid("gateway"))
 	}
 	d.token(g.TokenFile)
 }

@@ -78,7 +78,15 @@ func target(h home.Home, note string) Target {
 }
 
 func notRunning(h home.Home) error {
-	return fault.Unavailable("NODE_NOT_RUNNING", "the node in %s is not running: start it with 'shallot up --home %s', or the dev network that it belongs to", h.Dir, h.Dir)
+	if dir := filepath.Dir(h.Dir); isNetwork(dir) {
+		return fault.Unavailable("NODE_NOT_RUNNING", "the node in %s is not running: start its network with 'shallot dev --home %s'", h.Dir, dir)
+	}
+	return fault.Unavailable("NODE_NOT_RUNNING", "the node in %s is not running: start it with 'shallot up --home %s'", h.Dir, h.Dir)
+}
+
+func isNetwork(dir string) bool {
+	_, err := supervisor.ReadNetwork(dir)
+	return err == nil
 }
 
 func runningNetwork(dir string) (supervisor.Network, bool) {

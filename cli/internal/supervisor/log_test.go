@@ -74,3 +74,17 @@ func TestWhatANodeStillWaitsFor(t *testing.T) {
 		t.Errorf("joinable is %v", got)
 	}
 }
+
+func TestLastWords(t *testing.T) {
+	for line, want := range map[string]string{
+		"":                                   "",
+		"panic: x":                           "panic: x",
+		"{not json":                          "{not json",
+		`{"level":"INFO","msg":"broker up"}`: "",
+		`{"level":"ERROR","msg":"cannot open the store","error":"disk full"}`: "cannot open the store: disk full",
+	} {
+		if got := lastWords(line); got != want {
+			t.Errorf("last words of %s are %q", line, got)
+		}
+	}
+}

@@ -2,12 +2,16 @@ package supervisor
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"net/http"
 	"strings"
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 
+	"github.com/shallot-net/shallot/kit/fault"
 	"github.com/shallot-net/shallot/kit/home"
 	"github.com/shallot-net/shallot/kit/rpc"
 	nodev1 "github.com/shallot-net/shallot/proto/shallot/node/v1"
@@ -39,6 +43,9 @@ func (p *probe) close() { _ = p.cc.Close() }
 func (p *probe) node(ctx context.Context) (*nodev1.Node, error) {
 	resp, err := p.client.GetNode(ctx, &nodev1.GetNodeRequest{})
 	if err != nil {
+		if f := fault.From(err); f.Code == codes.DeadlineExceeded || f.Code == codes.Unavailable {
+			return nil, errors.New("its node service does not answer yet")
+		}
 		return nil, err
 	}
 	if resp.GetNode() == nil {
@@ -108,4 +115,24 @@ func poll(ctx context.Context, every time.Duration, note func(string), check fun
 		}
 		timer.Reset(every)
 	}
+}
+
+// Healthy asks a gateway how it is; it answers within two seconds.
+func (g Gateway) Healthy(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, strings.TrimSuffix(g.URL, "/")+"/healthz", nil)
+	if err != nil {
+		return fmt.Errorf("its address %q is none: %w", g.URL, err)
+	}
+	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}} // no proxy: it is on this machine
+	resp, err := client.Do(req)
+	if err != nil {
+		return fmt.Errorf("nobody answers on %s: %w", g.URL, err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("%s/healthz answers %s", g.URL, resp.Status)
+	}
+	return nil
 }

@@ -2,6 +2,7 @@ package supervisor
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -129,14 +130,34 @@ func (p *process) stop(cmd *exec.Cmd, ended <-chan error) {
 	<-ended
 }
 
-// why says how a process ended, with its last words.
+// why says how a process ended, with its last words where it ended by itself.
 func (p *process) why(err error) string {
-	how := "exit status 0"
-	if err != nil && !errors.Is(err, exec.ErrWaitDelay) {
-		how = err.Error()
+	last := lastWords(p.log.takeLast())
+	if err == nil || errors.Is(err, exec.ErrWaitDelay) {
+		return join("exit status 0", last)
 	}
-	if last := p.log.takeLast(); last != "" {
-		how += ": " + last
+	var exit *exec.ExitError
+	if errors.As(err, &exit) && !exit.Exited() { // by a signal, that is by somebody else
+		return err.Error()
 	}
-	return how
+	return join(err.Error(), last)
+}
+
+func join(how, last string) string {
+	if last == "" {
+		return how
+	}
+	return how + ": " + last
+}
+
+// lastWords makes one sentence of the last line of a log. What is not about trouble does not tell why it ended.
+func lastWords(line string) string {
+	var record struct{ Level, Msg, Error string }
+	if json.Unmarshal([]byte(line), &record) != nil || record.Msg == "" {
+		return line
+	}
+	if record.Level == "INFO" || record.Level == "DEBUG" {
+		return ""
+	}
+	return join(record.Msg, record.Error)
 }
