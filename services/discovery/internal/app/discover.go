@@ -20,7 +20,7 @@ const (
 	answerWithin  = 15 * time.Second
 	introductions = 8 // neighbours that are told of a newcomer
 	// A neighbour's discovery service may start seconds after its broker; a consumer has none, and is not asked for ever.
-	maxAsks = 9
+	askFor = 12 * time.Second
 )
 
 // query is a Discover that waits for its answer.
@@ -54,7 +54,7 @@ func (s *Service) ask(id string) {
 	started := s.spawn(s.asks, func(ctx context.Context) {
 		defer s.doneAsking(id)
 		wait := newWait(30*time.Millisecond, 2*time.Second)
-		for range maxAsks {
+		for began := time.Now(); time.Since(began) < askFor; {
 			if !s.isConnected(id) || s.askNow(ctx, id, maxSample) == nil {
 				return
 			}
@@ -225,9 +225,13 @@ func (s *Service) observe(from string, h Heard, src domain.Source) domain.Outcom
 	if src == domain.FromItself && (outcome == domain.Added || outcome == domain.Newer && !before.Vouched) && !a.Leaving {
 		tell = s.table.Neighbours()
 	}
+	own := s.signed
 	s.mu.Unlock()
 	s.cfg.Counter.Count(outcomeCount[outcome])
 	if outcome == domain.Added && !a.Leaving {
+		if src == domain.FromItself && own != nil {
+			s.push([]string{a.PeerID}, own) // it may have too much to do to ask
+		}
 		s.introduce(tell, a.PeerID, h.Signed)
 		s.greet(network)
 		wake(s.redial)
