@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 
 	"github.com/shallot-net/shallot/kit/brokerclient"
 	"github.com/shallot-net/shallot/kit/fault"
@@ -126,6 +127,10 @@ func (s *stream) Recv() (*taskv1.SessionResponse, error) {
 	if err != nil {
 		return nil, err
 	}
+	if r.GetSeq() == helloSeq && r.GetFault() != nil {
+		// Without having been told everything the session is worth nothing.
+		return nil, fault.Wrap(brokerclient.FromFault(r.GetFault()), codes.Unavailable, mux.ReasonBroken, "the task service could not begin the session: %s", r.GetFault().GetMessage())
+	}
 	s.listener.Heard(r)
 	if r.GetSeq() == 0 {
 		return r, nil
@@ -152,20 +157,31 @@ func (c *Client) do(ctx context.Context, msg *taskv1.SessionRequest, seen func(*
 			return r, nil
 		}
 		f := fault.From(err)
-		if ctx.Err() != nil || f.Reason != mux.ReasonBroken && f.Reason != fault.ReasonShuttingDown {
+		pause := time.Duration(0)
+		switch f.Reason {
+		case mux.ReasonBroken: // the next session takes it
+		case fault.ReasonShuttingDown: // this session still answers
+			pause = 20 * time.Millisecond
+		case reasonNoHello: // commands are handled side by side, and this one was faster
+			pause = 2 * time.Millisecond
+		default:
+			return nil, err
+		}
+		if ctx.Err() != nil {
 			return nil, err
 		}
 		c.log.Debug("a command is given again", logging.Err(err))
-		if f.Reason == fault.ReasonShuttingDown { // this session still answers
-			t := time.NewTimer(20 * time.Millisecond)
-			select {
-			case <-t.C:
-			case <-ctx.Done():
-				t.Stop()
-			}
+		t := time.NewTimer(pause)
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+			t.Stop()
 		}
 	}
 }
+
+// reasonNoHello is the task service's for a command that came before the Hello.
+const reasonNoHello = "NO_HELLO"
 
 // Create makes a task; see app.TaskCreator.
 func (c *Client) Create(ctx context.Context, m *taskv1.CreateTask, seen func(*taskv1.Task)) (*taskv1.Task, error) {
