@@ -29,7 +29,6 @@ func newBudget(total int) *budget {
 // flow bounds what one stream has on its way to the services. All flows share the budget's lock: they are touched twice an event.
 type flow struct {
 	budget *budget
-	events int
 	bytes  int
 	used   int
 	held   int // events

@@ -48,7 +48,7 @@ type Member struct {
 func (b *Broker) Subscribe(open *brokerv1.Open) *Member {
 	b.t.Helper()
 	ctx, cancel := context.WithCancel(b.t.Context())
-	stream, err := brokerv1.NewEventServiceClient(b.Dial()).Subscribe(ctx)
+	stream, err := brokerv1.NewEventServiceClient(b.Dial()).Subscribe(ctx) //nolint:forbidigo // a service's place is taken by the test
 	if err != nil {
 		b.t.Fatal(err)
 	}
@@ -111,7 +111,7 @@ type Sender struct {
 func (b *Broker) Sender() *Sender {
 	b.t.Helper()
 	ctx, cancel := context.WithCancel(b.t.Context())
-	stream, err := brokerv1.NewEventServiceClient(b.Dial()).Send(ctx)
+	stream, err := brokerv1.NewEventServiceClient(b.Dial()).Send(ctx) //nolint:forbidigo // a service's place is taken by the test
 	if err != nil {
 		b.t.Fatal(err)
 	}

@@ -115,7 +115,7 @@ func TryStart(t testing.TB, o Options) (*Broker, error) {
 	}()
 	t.Cleanup(b.Stop)
 	cc := b.Dial()
-	b.Network, b.Events = brokerv1.NewNetworkServiceClient(cc), brokerv1.NewEventServiceClient(cc)
+	b.Network, b.Events = brokerv1.NewNetworkServiceClient(cc), brokerv1.NewEventServiceClient(cc) //nolint:forbidigo // a service's place is taken by the test
 	self, err := b.Network.Self(t.Context(), &brokerv1.SelfRequest{})
 	if err != nil {
 		return nil, err
