@@ -26,6 +26,8 @@ type System struct {
 	Interrupts <-chan os.Signal
 	Now        func() time.Time
 	Finder     supervisor.Finder
+	// Outlive prepares for running until stopped and returns what gets SIGHUP.
+	Outlive func() (hangups <-chan os.Signal)
 }
 
 type app struct {
@@ -100,11 +102,17 @@ func (a *app) withNode(fn func(cmd *cobra.Command, c *nodeclient.Client, args []
 
 // interruptible ends the context on Ctrl-C: for commands that change nothing when they end early.
 func (a *app) interruptible(ctx context.Context) (context.Context, func()) {
+	return a.until(ctx, nil)
+}
+
+func (a *app) until(ctx context.Context, hangups <-chan os.Signal) (context.Context, func()) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	done := make(chan struct{})
 	go func() {
 		select {
 		case <-a.Interrupts:
+			cancel(errInterrupted)
+		case <-hangups:
 			cancel(errInterrupted)
 		case <-done:
 		}

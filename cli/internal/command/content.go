@@ -114,14 +114,14 @@ func (a *app) contentStat() *cobra.Command {
 			p.add("blocks", fmt.Sprint(s.GetBlocks()))
 			p.add("on this node", yes(s.GetLocal()))
 			for _, pin := range s.GetPins() {
-				p.add("pinned for", pin.GetOwner()+a.until(pin))
+				p.add("pinned for", pin.GetOwner()+a.untilWhen(pin))
 			}
 			return a.out().Pairs(p)
 		}),
 	}
 }
 
-func (a *app) until(p *brokerv1.Pin) string {
+func (a *app) untilWhen(p *brokerv1.Pin) string {
 	if p.GetExpiresAt() == nil {
 		return ""
 	}

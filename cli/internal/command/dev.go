@@ -24,7 +24,7 @@ healthy and every node knows every provider, starts again what dies, and stops e
 		Example: `  shallot dev
   shallot dev --home /tmp/try --providers 5 --consumers 2`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			ctx, stop := a.interruptible(cmd.Context())
+			ctx, stop := a.until(cmd.Context(), a.Outlive())
 			defer stop()
 			if cfg.Dir = a.home; cfg.Dir == "" {
 				cfg.Dir = nodeclient.DefaultPlaces(a.Getenv).Dev
@@ -93,7 +93,7 @@ what dies, and stops on Ctrl-C. The home is $XDG_DATA_HOME/shallot unless --home
 		Example: `  shallot up --bootstrap /ip4/192.0.2.7/tcp/4001/p2p/12D3KooWEyoppNCUx8Yx66oV9fJnriXwCcXwDDUA2kj6vnc6iDEp
   shallot up --role provider --listen /ip4/0.0.0.0/tcp/4001`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			ctx, stop := a.interruptible(cmd.Context())
+			ctx, stop := a.until(cmd.Context(), a.Outlive())
 			defer stop()
 			if cfg.Home = a.home; cfg.Home == "" {
 				cfg.Home = nodeclient.DefaultPlaces(a.Getenv).Up

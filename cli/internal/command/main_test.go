@@ -81,7 +81,8 @@ func (w *world) bare(args ...string) result {
 	ctx, cancel := context.WithTimeout(w.t.Context(), 30*time.Second)
 	defer cancel()
 	code := Run(ctx, System{Stdin: stdin, Stdout: &stdout, Stderr: &stderr, Getenv: func(k string) string { return w.env[k] },
-		Interrupts: w.interrupts, Now: func() time.Time { return noon }, Finder: supervisor.Finder{Dirs: []string{"/nowhere"}}}, args)
+		Interrupts: w.interrupts, Now: func() time.Time { return noon }, Finder: supervisor.Finder{Dirs: []string{"/nowhere"}},
+		Outlive: func() <-chan os.Signal { return nil }}, args)
 	return result{stdout.String(), stderr.String(), code}
 }
 

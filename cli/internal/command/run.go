@@ -127,6 +127,7 @@ func (a *app) execute(cmd *cobra.Command, flags *runFlags, build builder) error 
 		return err
 	}
 	defer c.Close()
+	c.Trouble = func(err error) { a.say("the node does not answer (%v); waiting for it to come back", err) }
 	ctx, cancel := context.WithCancel(cmd.Context())
 	defer cancel()
 	line := a.waiting()

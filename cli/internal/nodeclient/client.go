@@ -24,12 +24,16 @@ const (
 	patience      = time.Minute
 	firstRetry    = 50 * time.Millisecond
 	longestRetry  = 2 * time.Second
+	// troubled is how long it is not worth a word: longer than most restarts take.
+	troubled = 3 * time.Second
 )
 
 // Client is a node service and the connection to it.
 type Client struct {
 	nodev1.NodeServiceClient
 	cc *grpc.ClientConn
+	// Trouble, where it is set, is told once of each time that the node has not answered for a while.
+	Trouble func(err error)
 	// patience is how long a stream that broke is tried again without a sign of life.
 	patience time.Duration
 }
@@ -45,7 +49,7 @@ func Dial(t Target) (*Client, error) {
 
 // New wraps a connection.
 func New(cc *grpc.ClientConn) *Client {
-	return &Client{nodev1.NewNodeServiceClient(cc), cc, patience}
+	return &Client{NodeServiceClient: nodev1.NewNodeServiceClient(cc), cc: cc, patience: patience}
 }
 
 // Close ends the connection.
@@ -71,9 +75,9 @@ func (c *Client) persist(ctx context.Context, try func(moved func()) error) erro
 	b := backoff.NewExponentialBackOff()
 	b.InitialInterval, b.MaxInterval = firstRetry, longestRetry
 	b.Reset()
-	last := time.Now()
+	last, told := time.Now(), false
 	moved := func() {
-		last = time.Now()
+		last, told = time.Now(), false
 		b.Reset()
 	}
 	for {
@@ -83,6 +87,10 @@ func (c *Client) persist(ctx context.Context, try func(moved func()) error) erro
 		}
 		if time.Since(last) > c.patience {
 			return fault.Unavailable("NODE_LOST", "the node has not answered for %s", c.patience).Because(err)
+		}
+		if !told && c.Trouble != nil && time.Since(last) > troubled {
+			told = true
+			c.Trouble(err)
 		}
 		wait := time.NewTimer(b.NextBackOff())
 		select {

@@ -126,12 +126,16 @@ func TestDevNetworkThatEndedIsNotUsed(t *testing.T) {
 func TestPersist(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		c := &Client{patience: time.Minute}
+		told := 0
+		c := &Client{patience: time.Minute, Trouble: func(error) { told++ }}
 		gone := fault.Unavailable("GONE", "gone")
 		begin, tries := time.Now(), 0
 		err := c.persist(t.Context(), func(func()) error { tries++; return gone })
 		if took := time.Since(begin); reasonOf(err) != "NODE_LOST" || !errors.Is(err, gone) || took < time.Minute || took > time.Minute+2*longestRetry {
 			t.Errorf("gave up after %v with %v", took, err)
+		}
+		if told != 1 {
+			t.Errorf("the user was told %d times", told)
 		}
 		if tries < 30 || tries > 60 {
 			t.Errorf("%d tries in a minute", tries)

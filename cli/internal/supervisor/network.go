@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -58,7 +59,7 @@ func RunNetwork(ctx context.Context, cfg NetworkConfig) error {
 		return err
 	}
 	defer release()
-	net := &network{cfg: cfg, dir: dir, started: time.Now(), joined: make(chan struct{})}
+	net := &network{cfg: cfg, dir: dir, started: time.Now(), joined: make(chan struct{}), starting: make(chan struct{}, max(8, 4*runtime.NumCPU()))}
 	defer net.close()
 	if err := net.open(binaries); err != nil {
 		return err
@@ -72,6 +73,8 @@ type network struct {
 	nodes   []*Node
 	started time.Time
 
+	// starting bounds how many nodes start at a time: a hundred at once would only keep each other from becoming ready.
+	starting  chan struct{}
 	joined    chan struct{} // closed when bootstrap is set
 	bootstrap []string
 }
@@ -120,7 +123,7 @@ func (n *network) run(ctx context.Context) error {
 	n.cfg.Print.Printf("starting %s and %s in %s (logs: NODE/logs)", plural(n.cfg.Providers, Provider), plural(n.cfg.Consumers, Consumer), n.dir.Dir)
 	fns := []func(context.Context) error{n.waitReady}
 	for _, node := range n.nodes {
-		fns = append(fns, node.Run)
+		fns = append(fns, func(ctx context.Context) error { return n.runNode(ctx, node) })
 	}
 	err := lifecycle.Run(ctx, fns...)
 	n.cfg.Print.Printf("stopped")
@@ -128,6 +131,33 @@ func (n *network) run(ctx context.Context) error {
 		err = werr
 	}
 	return err
+}
+
+// startTime is how long a node may take of the others' time to start; it may go on after that.
+const startTime = 10 * time.Second
+
+// runNode starts a node when it is its turn.
+func (n *network) runNode(ctx context.Context, node *Node) error {
+	if node == n.nodes[0] { // the others join through it
+		return node.Run(ctx)
+	}
+	select {
+	case n.starting <- struct{}{}:
+	case <-ctx.Done():
+		return nil
+	}
+	turn := sync.OnceFunc(func() { <-n.starting })
+	timer := time.AfterFunc(startTime, turn)
+	defer timer.Stop()
+	defer turn()
+	go func() {
+		select {
+		case <-node.healthy:
+			turn()
+		case <-ctx.Done():
+		}
+	}()
+	return node.Run(ctx)
 }
 
 func plural(n int, what string) string {
@@ -264,6 +294,7 @@ func (n *network) waitHealthy(ctx context.Context, node *Node, p *probe, w *wait
 		return missing(got)
 	})
 	if err == nil {
+		close(node.healthy)
 		n.cfg.Print.Printf("%s is up (%s)", node.Name(), n.since())
 	}
 	return id, err

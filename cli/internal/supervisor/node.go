@@ -38,10 +38,11 @@ type Node struct {
 	home    home.Home
 	release func()
 
-	mu      sync.Mutex
-	state   State
+	healthy chan struct{} // closed by a network once its services are
 	dirty   chan struct{}
-	written chan struct{}
+
+	mu    sync.Mutex
+	state State
 }
 
 // defaultListen: a provider is dialled by others and should stay where it is; a consumer only dials.
@@ -73,7 +74,7 @@ func OpenNode(cfg NodeConfig) (*Node, error) {
 		release()
 		return nil, err
 	}
-	n := &Node{cfg: cfg, keep: keep, home: h, release: release, dirty: make(chan struct{}, 1)}
+	n := &Node{cfg: cfg, keep: keep, home: h, release: release, healthy: make(chan struct{}), dirty: make(chan struct{}, 1)}
 	n.state = State{Name: cfg.Name, Role: cfg.Role, SupervisorPID: os.Getpid(), StartedAt: time.Now().UTC()}
 	for _, p := range Processes(cfg.Role) {
 		n.state.Processes = append(n.state.Processes, ProcessState{Name: p})
