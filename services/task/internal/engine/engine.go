@@ -41,8 +41,8 @@ type Config struct {
 	// Stdin is the bytes, or the file at StdinPath where that is set.
 	Stdin     []byte
 	StdinPath string
-	// Stdout and Stderr are called with pieces of any size, one call at a time, and may block. An error is the
-	// program's to see, as a failed write.
+	// Stdout and Stderr are called with pieces of any size, each one call at a time, and may block, which blocks the
+	// program once it has written some more. After an error they are called no more.
 	Stdout, Stderr io.Writer
 	// In is a directory that the program sees as /in and cannot change; Out one that it sees as /out and can.
 	// Empty means that there is none.

@@ -63,7 +63,8 @@ func Check(r io.ReaderAt, size int64, limits Limits) (Info, error) {
 	if size > most {
 		return Info{}, fail(ReasonTooLarge, "the module has %d bytes, and may have %d", size, most)
 	}
-	m := &module{r: r, size: size, limits: limits}
+	m := &module{size: size, limits: limits}
+	m.r.r = r
 	if err := m.header(); err != nil {
 		return Info{}, err
 	}
@@ -103,7 +104,7 @@ var order = [sections]int{secType: 1, secImport: 2, secFunction: 3, secTable: 4,
 type span struct{ at, size int64 }
 
 type module struct {
-	r      io.ReaderAt
+	r      reader
 	size   int64
 	limits Limits
 	info   Info
@@ -119,7 +120,8 @@ func (m *module) header() error {
 	if m.size < int64(len(b)) {
 		return fail(ReasonNotWasm, "this is no WebAssembly module: it has only %d bytes", m.size)
 	}
-	if err := readFull(m.r, b[:], 0); err != nil {
+	m.r.seek(0, m.size)
+	if err := m.r.read(b[:]); err != nil {
 		return err
 	}
 	if string(b[:4]) != "\x00asm" {
@@ -136,12 +138,12 @@ func (m *module) header() error {
 
 // find notes where the sections are; their order and sizes are checked, their contents are not read.
 func (m *module) find() error {
-	at, last := int64(8), 0
+	at, last, r := int64(8), 0, &m.r // right behind the header
 	for n := 0; at < m.size; n++ {
 		if n == maxSections {
 			return fail(ReasonTooLarge, "the module has more than %d sections", maxSections)
 		}
-		r := newReader(m.r, at, m.size)
+
 		id, err := r.byte()
 		if err != nil {
 			return err
@@ -165,23 +167,27 @@ func (m *module) find() error {
 			m.spans[id] = span{at, int64(size)}
 		}
 		at += int64(size)
+		if err := r.skip(int64(size)); err != nil {
+			return err
+		}
 	}
 	return nil
 }
 
-// section is a reader over one section and the number of entries in it; nil when it is not there or empty.
+// section moves the reader, of which there is one, to a section and says how many entries it has; nil when it is not there
+// or empty.
 func (m *module) section(id int, most uint32, what string) (*reader, uint32, error) {
 	s := m.spans[id]
 	if s.size == 0 {
 		return nil, 0, nil
 	}
-	r := newReader(m.r, s.at, s.at+s.size)
-	n, err := r.u32()
+	m.r.seek(s.at, s.at+s.size)
+	n, err := m.r.u32()
 	if err != nil {
 		return nil, 0, err
 	}
 	if n > most {
 		return nil, 0, fail(ReasonTooLarge, "the module has %d %s, and may have %d", n, what, most)
 	}
-	return r, n, nil
+	return &m.r, n, nil
 }

@@ -1,55 +1,59 @@
 package wasmcheck
 
 import (
-	"bufio"
 	"errors"
 	"io"
 	"strings"
 )
 
-// bufferSize bounds what is in memory at a time.
-const bufferSize = 4 << 10
+// bufferSize bounds what is in memory at a time, in bytes.
+const bufferSize = 2 << 10
 
-// reader decodes from start up to end, and never reads beyond.
+// reader decodes from a position up to an end, and never reads beyond.
 type reader struct {
-	b     *bufio.Reader
-	s     *io.SectionReader
-	start int64
-	n     int64 // bytes read
+	r      io.ReaderAt
+	at     int64 // of the first byte in buf[next:have]
+	end    int64
+	next   int
+	have   int
+	buffer [bufferSize]byte
 }
 
-func newReader(r io.ReaderAt, start, end int64) *reader {
-	s := io.NewSectionReader(r, start, end-start)
-	return &reader{b: bufio.NewReaderSize(s, bufferSize), s: s, start: start}
-}
+// seek begins anew.
+func (r *reader) seek(at, end int64) { r.at, r.end, r.next, r.have = at, end, 0, 0 }
 
-func (r *reader) pos() int64 { return r.start + r.n }
+func (r *reader) pos() int64 { return r.at }
 
-// err makes the end of the bytes the module's fault, and leaves what the storage below says as it is.
-func (r *reader) err(err error) error {
-	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-		return fail(ReasonNotWasm, "the module is cut off or broken at byte %d", r.pos())
+// fill reads some more; it is called when the buffer is empty.
+func (r *reader) fill() error {
+	n := min(int64(bufferSize), r.end-r.at)
+	if n <= 0 {
+		return r.cutOff()
 	}
-	return err
-}
-
-func readFull(r io.ReaderAt, b []byte, at int64) error {
-	n, err := r.ReadAt(b, at)
-	if n == len(b) {
+	k, err := r.r.ReadAt(r.buffer[:n], r.at)
+	r.next, r.have = 0, k
+	switch {
+	case k > 0:
 		return nil
-	}
-	if errors.Is(err, io.EOF) {
-		return fail(ReasonNotWasm, "the module is cut off at byte %d", at+int64(n))
+	case errors.Is(err, io.EOF) || err == nil:
+		return r.cutOff()
 	}
 	return err
+}
+
+func (r *reader) cutOff() error {
+	return fail(ReasonNotWasm, "the module is cut off or broken at byte %d", r.at)
 }
 
 func (r *reader) byte() (byte, error) {
-	b, err := r.b.ReadByte()
-	if err != nil {
-		return 0, r.err(err)
+	if r.next == r.have {
+		if err := r.fill(); err != nil {
+			return 0, err
+		}
 	}
-	r.n++
+	b := r.buffer[r.next]
+	r.next++
+	r.at++
 	return b, nil
 }
 
@@ -68,24 +72,39 @@ func (r *reader) uleb(most int, bits uint) (uint64, error) {
 		}
 		v |= uint64(b&0x7f) << (7 * i)
 		if b < 0x80 {
-			if bits < 64 && v>>bits != 0 {
+			if v>>bits != 0 {
 				break
 			}
 			return v, nil
 		}
 	}
-	return 0, fail(ReasonNotWasm, "the module is broken: the number before byte %d has more than %d bits", r.pos(), bits)
+	return 0, fail(ReasonNotWasm, "the module is broken: the number before byte %d has more than %d bits", r.at, bits)
 }
 
-func (r *reader) skip(n int64) error {
-	for n > 0 {
-		k, err := r.b.Discard(int(min(n, 1<<20)))
-		r.n += int64(k)
-		n -= int64(k)
-		if err != nil {
-			return r.err(err)
+// read fills b.
+func (r *reader) read(b []byte) error {
+	for len(b) > 0 {
+		if r.next == r.have {
+			if err := r.fill(); err != nil {
+				return err
+			}
 		}
+		n := copy(b, r.buffer[r.next:r.have])
+		r.next, r.at, b = r.next+n, r.at+int64(n), b[n:]
 	}
+	return nil
+}
+
+// skip passes n bytes over without reading them.
+func (r *reader) skip(n int64) error {
+	if n > r.end-r.at {
+		return r.cutOff()
+	}
+	if n <= int64(r.have-r.next) {
+		r.next, r.at = r.next+int(n), r.at+n
+		return nil
+	}
+	r.seek(r.at+n, r.end)
 	return nil
 }
 
@@ -98,13 +117,11 @@ func (r *reader) name() (string, error) {
 		return "", err
 	}
 	if n > maxName {
-		return "", fail(ReasonTooLarge, "the module has a name of %d bytes at byte %d, and one may have %d", n, r.pos(), maxName)
+		return "", fail(ReasonTooLarge, "the module has a name of %d bytes at byte %d, and one may have %d", n, r.at, maxName)
 	}
 	b := make([]byte, min(n, shownName))
-	k, err := io.ReadFull(r.b, b)
-	r.n += int64(k)
-	if err != nil {
-		return "", r.err(err)
+	if err := r.read(b); err != nil {
+		return "", err
 	}
 	if err := r.skip(int64(n) - int64(len(b))); err != nil {
 		return "", err

@@ -19,11 +19,15 @@ import (
 	"github.com/shallot-net/shallot/services/task/internal/app"
 )
 
-// childBinary is the real child, built once.
+// childBinary is the real child, built once, if not by whoever runs the tests.
 var childBinary string
 
 func TestMain(m *testing.M) {
 	os.Exit(func() int {
+		if bin := os.Getenv("SHALLOT_BIN"); bin != "" { // make test has built it
+			childBinary = filepath.Join(bin, "shallot-executor-wasm")
+			return m.Run()
+		}
 		dir, err := os.MkdirTemp("", "executor")
 		if err != nil {
 			fmt.Fprintln(os.Stderr, err)

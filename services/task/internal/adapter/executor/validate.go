@@ -39,13 +39,18 @@ const (
 // options, the names of the parts. It needs no executor, so that a consumer can refuse before anything is sent. An
 // error is a *fault.Error with INVALID_ARGUMENT, or says that a part's file cannot be read.
 func ValidateWasm(_ context.Context, options []byte, parts []app.Part) error {
-	if err := validateOptions(options); err != nil {
-		return err
-	}
-	if err := validateParts(parts); err != nil {
+	if err := validateRest(options, parts); err != nil {
 		return err
 	}
 	return validateModule(moduleOf(parts))
+}
+
+// validateRest checks everything but the module.
+func validateRest(options []byte, parts []app.Part) error {
+	if err := validateOptions(options); err != nil {
+		return err
+	}
+	return validateParts(parts)
 }
 
 func validateOptions(b []byte) error {

@@ -8,6 +8,9 @@ import (
 	"path/filepath"
 	"sync"
 
+	"google.golang.org/grpc/codes"
+
+	"github.com/shallot-net/shallot/kit/fault"
 	"github.com/shallot-net/shallot/services/task/internal/adapter/executor/wire"
 	"github.com/shallot-net/shallot/services/task/internal/app"
 	"github.com/shallot-net/shallot/services/task/internal/engine"
@@ -23,6 +26,7 @@ type Wasm struct {
 	pool  *pool
 	cache *cache
 	about app.Capability
+	good  goodModules
 	bad   badModules
 
 	ctx  context.Context // of all runs
@@ -89,8 +93,8 @@ func (w *Wasm) Execute(ctx context.Context, in app.Run, sink app.Sink) (app.Outc
 	if err := w.ctx.Err(); err != nil {
 		return app.Outcome{}, errClosed
 	}
-	if err := ValidateWasm(ctx, in.Options, in.Parts); err != nil {
-		return app.Outcome{Reason: app.ReasonPayloadInvalid, Message: publicMessage(err)}, nil
+	if err := validateRest(in.Options, in.Parts); err != nil {
+		return refused(err)
 	}
 	if in.Limits.Time <= 0 || in.Limits.Memory <= 0 || in.Limits.Output <= 0 {
 		return app.Outcome{}, fmt.Errorf("a run must have limits on time, memory and output, not %+v", in.Limits)
@@ -104,6 +108,12 @@ func (w *Wasm) Execute(ctx context.Context, in app.Run, sink app.Sink) (app.Outc
 	if message, ok := w.bad.get(key); ok {
 		return app.Outcome{Reason: app.ReasonCompile, Message: message}, nil
 	}
+	if !w.good.has(key) {
+		if err := validateModule(module); err != nil {
+			return refused(err)
+		}
+		w.good.add(key)
+	}
 	out, err := w.execute(ctx, in, key, module, sink)
 	if err == nil && out.Reason == app.ReasonCompile {
 		w.bad.put(key, out.Message)
@@ -112,6 +122,14 @@ func (w *Wasm) Execute(ctx context.Context, in app.Run, sink app.Sink) (app.Outc
 		err = errClosed
 	}
 	return out, err
+}
+
+// refused is the outcome for a payload that is not good, unless it could not be read.
+func refused(err error) (app.Outcome, error) {
+	if f := fault.From(err); f.Code == codes.InvalidArgument {
+		return app.Outcome{Reason: app.ReasonPayloadInvalid, Message: f.Message}, nil
+	}
+	return app.Outcome{}, err
 }
 
 func (w *Wasm) execute(ctx context.Context, in app.Run, key moduleKey, module app.Part, sink app.Sink) (app.Outcome, error) {

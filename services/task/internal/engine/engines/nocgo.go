@@ -10,5 +10,8 @@ import (
 // Default is the engine of this build.
 const Default = wazero.Name
 
+// Procs is how many threads should run Go code at a time: the program takes one and does not let go of it.
+const Procs = 3
+
 // New sets the engine of this build up. scratch is an empty directory of its own.
 func New(scratch string) (engine.Engine, error) { return wazero.New(scratch) }

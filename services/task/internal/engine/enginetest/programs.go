@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"embed"
 	"fmt"
+	"strings"
 )
 
 //go:generate go run ./internal/wat testdata
@@ -27,4 +28,14 @@ func Broken() []byte {
 	i := bytes.LastIndexByte(b[:len(b)-1], 0x6e) // i32.div_u
 	b[i] = 0xff
 	return b
+}
+
+// Names are those of all programs.
+func Names() []string {
+	files, _ := programs.ReadDir("testdata")
+	names := make([]string, 0, len(files))
+	for _, f := range files {
+		names = append(names, strings.TrimSuffix(f.Name(), ".wasm"))
+	}
+	return names
 }

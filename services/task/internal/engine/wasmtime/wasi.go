@@ -8,8 +8,8 @@ package wasmtime
 #include <stdint.h>
 #include <stdlib.h>
 
-// The part of wasmtime's C API (wasi.h, store.h) that its Go package leaves out: stdout and stderr as callbacks and stdin
-// as bytes, without which every run would need three files. The library itself comes with the Go package.
+// The part of wasmtime's C API (wasi.h, store.h) by which a program gets its files. Its Go package leaves out stdin as
+// bytes, without which every run with one would need a file. The library itself comes with the Go package.
 typedef struct wasi_config_t wasi_config_t;
 typedef struct { size_t size; char *data; } shallot_bytes;
 
@@ -19,22 +19,11 @@ extern bool wasi_config_set_argv(wasi_config_t *, size_t, const char **);
 extern bool wasi_config_set_env(wasi_config_t *, size_t, const char **, const char **);
 extern bool wasi_config_set_stdin_file(wasi_config_t *, const char *);
 extern void wasi_config_set_stdin_bytes(wasi_config_t *, shallot_bytes *);
-extern void wasi_config_set_stdout_custom(wasi_config_t *, ptrdiff_t (*)(void *, const unsigned char *, size_t), void *, void (*)(void *));
-extern void wasi_config_set_stderr_custom(wasi_config_t *, ptrdiff_t (*)(void *, const unsigned char *, size_t), void *, void (*)(void *));
+extern bool wasi_config_set_stdout_file(wasi_config_t *, const char *);
+extern bool wasi_config_set_stderr_file(wasi_config_t *, const char *);
 extern bool wasi_config_preopen_dir(wasi_config_t *, const char *, const char *, size_t, size_t);
 extern void wasm_byte_vec_new(shallot_bytes *, size_t, const char *);
 extern void *wasmtime_context_set_wasi(void *, wasi_config_t *);
-
-extern ptrdiff_t shallotWrite(uintptr_t, unsigned char *, size_t);
-
-static ptrdiff_t shallot_write(void *stream, const unsigned char *p, size_t n) {
-	return shallotWrite((uintptr_t)stream, (unsigned char *)p, n);
-}
-
-static void shallot_set_output(wasi_config_t *c) {
-	wasi_config_set_stdout_custom(c, shallot_write, (void *)1, NULL);
-	wasi_config_set_stderr_custom(c, shallot_write, (void *)2, NULL);
-}
 
 static void shallot_set_stdin(wasi_config_t *c, const char *p, size_t n) {
 	shallot_bytes b;
@@ -47,9 +36,7 @@ import "C"
 import (
 	"errors"
 	"fmt"
-	"io"
 	"strings"
-	"syscall"
 	"unsafe"
 
 	"github.com/bytecodealliance/wasmtime-go/v44"
@@ -62,27 +49,8 @@ const (
 	permsWrite = 2
 )
 
-// output is where the running program's stdout and stderr go. A process runs one program at a time, so that one
-// variable is enough and the callback needs no table of handles.
-var output [3]io.Writer
-
-//export shallotWrite
-func shallotWrite(stream C.uintptr_t, p *C.uchar, n C.size_t) C.ptrdiff_t {
-	if n == 0 {
-		return 0
-	}
-	w := output[stream]
-	if w == nil {
-		return C.ptrdiff_t(n)
-	}
-	if _, err := w.Write(unsafe.Slice((*byte)(unsafe.Pointer(p)), int(n))); err != nil {
-		return -C.ptrdiff_t(syscall.EIO)
-	}
-	return C.ptrdiff_t(n)
-}
-
 // setWASI gives the store what the program may see.
-func setWASI(store *wasmtime.Store, cfg engine.Config) error {
+func setWASI(store *wasmtime.Store, out *pipes, cfg engine.Config) error {
 	w := C.wasi_config_new()
 	given := false
 	defer func() {
@@ -110,7 +78,9 @@ func setWASI(store *wasmtime.Store, cfg engine.Config) error {
 	case len(cfg.Stdin) > 0:
 		C.shallot_set_stdin(w, (*C.char)(unsafe.Pointer(unsafe.SliceData(cfg.Stdin))), C.size_t(len(cfg.Stdin)))
 	}
-	C.shallot_set_output(w)
+	if !bool(C.wasi_config_set_stdout_file(w, free.one(out.out.path))) || !bool(C.wasi_config_set_stderr_file(w, free.one(out.err.path))) {
+		return errors.New("cannot open the pipes for stdout and stderr")
+	}
 	if cfg.In != "" && !bool(C.wasi_config_preopen_dir(w, free.one(cfg.In), free.one("/in"), permsRead, permsRead)) {
 		return fmt.Errorf("cannot open the input directory %s", cfg.In)
 	}

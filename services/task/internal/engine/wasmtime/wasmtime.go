@@ -22,13 +22,15 @@ const Name = "wasmtime"
 type Engine struct {
 	engine *wasmtime.Engine
 	linker *wasmtime.Linker
+	pipes  *pipes
 }
 
 var _ engine.Engine = (*Engine)(nil)
 
-// New sets the engine up: no stop checks, and none of the proposals by which a module could have more than one
+// New sets the engine up, with pipes for output in scratch: no stop checks, and none of the proposals by which a module could have more than one
 // linear memory, or one that the limiter does not bound.
-func New() (*Engine, error) {
+func New(scratch string) (*Engine, error) {
+	keepMemory()
 	cfg := wasmtime.NewConfig()
 	cfg.SetMaxWasmStack(engine.WasmStack)
 	cfg.SetWasmMultiMemory(false)
@@ -42,7 +44,11 @@ func New() (*Engine, error) {
 	if err := l.DefineWasi(); err != nil {
 		return nil, fmt.Errorf("cannot define WASI: %w", err)
 	}
-	return &Engine{engine: e, linker: l}, nil
+	p, err := newPipes(scratch)
+	if err != nil {
+		return nil, err
+	}
+	return &Engine{engine: e, linker: l, pipes: p}, nil
 }
 
 // Name implements engine.Engine.
@@ -53,6 +59,7 @@ func (*Engine) Version() string { return "44.0.0-1-" + runtime.GOARCH }
 
 // Compile implements engine.Engine.
 func (e *Engine) Compile(module []byte) (engine.Program, error) {
+	defer releaseMemory()
 	m, err := wasmtime.NewModule(e.engine, module)
 	if err != nil {
 		return nil, &engine.CompileError{Err: oneLine(err)}
@@ -73,6 +80,7 @@ func (e *Engine) Load(path string, _ func() ([]byte, error)) (engine.Program, er
 func (e *Engine) Close() error {
 	e.linker.Close()
 	e.engine.Close()
+	e.pipes.close()
 	return nil
 }
 
@@ -93,29 +101,37 @@ func (p *program) Artefact(w io.Writer) error {
 func (p *program) Close() error { p.m.Close(); return nil }
 
 func (p *program) Run(cfg engine.Config) (engine.Result, error) {
+	stderr := &engine.Tail{W: cfg.Stderr}
+	end := p.e.pipes.begin(cfg.Stdout, stderr)
+	r, err := p.run(cfg)
+	end()
+	if err == nil && (r.Trap != "" || r.ExitCode != 0) {
+		r.OutOfMemory = r.OutOfMemory || engine.Exhausted(r.PeakMemory, cfg.Memory) || stderr.SaysOutOfMemory()
+	}
+	return r, err
+}
+
+func (p *program) run(cfg engine.Config) (engine.Result, error) {
 	store := wasmtime.NewStore(p.e.engine)
 	defer store.Close()
 	// One instance with one memory; tables cost memory of the host, so they are bounded with it.
 	store.Limiter(cfg.Memory, min(engine.MaxTableElements, cfg.Memory/8), 1, 16, 1)
-	stderr := &engine.Tail{W: cfg.Stderr}
-	output[1], output[2] = cfg.Stdout, stderr
-	defer func() { output[1], output[2] = nil, nil }()
-	if err := setWASI(store, cfg); err != nil {
+	if err := setWASI(store, p.e.pipes, cfg); err != nil {
 		return engine.Result{}, err
 	}
 	instance, err := p.e.linker.Instantiate(store, p.m)
 	if err != nil { // a start function can trap and exit like _start
-		return ended(nil, store, err, cfg, stderr)
+		return ended(nil, store, err)
 	}
 	start := instance.GetFunc(store, "_start")
 	if start == nil {
 		return engine.Result{}, errors.New("the module exports no function _start")
 	}
 	_, err = start.Call(store)
-	return ended(instance, store, err, cfg, stderr)
+	return ended(instance, store, err)
 }
 
-func ended(instance *wasmtime.Instance, store *wasmtime.Store, err error, cfg engine.Config, stderr *engine.Tail) (engine.Result, error) {
+func ended(instance *wasmtime.Instance, store *wasmtime.Store, err error) (engine.Result, error) {
 	var r engine.Result
 	if instance != nil {
 		if x := instance.GetExport(store, "memory"); x != nil && x.Memory() != nil {
@@ -140,9 +156,6 @@ func ended(instance *wasmtime.Instance, store *wasmtime.Store, err error, cfg en
 		other.Close()
 	default:
 		return r, err
-	}
-	if r.Trap != "" || r.ExitCode != 0 {
-		r.OutOfMemory = r.OutOfMemory || engine.Exhausted(r.PeakMemory, cfg.Memory) || stderr.SaysOutOfMemory()
 	}
 	return r, nil
 }

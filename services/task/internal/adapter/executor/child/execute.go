@@ -31,10 +31,10 @@ type server struct {
 	memory   *memory
 	fence    string
 	mu       sync.Mutex // held while a program runs
-	programs map[string]loaded
+	programs map[string]engine.Program
+	out      *output
+	dir      *outDir
 }
-
-type loaded struct{ engine.Program }
 
 // Describe implements the executor service.
 func (s *server) Describe(context.Context, *executorv1.DescribeRequest) (*executorv1.DescribeResponse, error) {
@@ -109,8 +109,9 @@ func (s *server) execute(stream grpc.BidiStreamingServer[executorv1.ExecuteReque
 	if err := proto.Unmarshal(start.GetOptions(), &options); err != nil {
 		return &executorv1.Finish{Reason: "PAYLOAD_INVALID", Message: "the options are no WasmOptions: " + err.Error()}, nil
 	}
-	out := newOutput(stream)
-	program, err := s.program(p, out)
+	s.out.begin(stream)
+	defer func() { _ = s.out.end() }() // for the ways out below
+	program, err := s.program(p)
 	var bad *engine.CompileError
 	switch {
 	case errors.As(err, &bad):
@@ -122,7 +123,7 @@ func (s *server) execute(stream grpc.BidiStreamingServer[executorv1.ExecuteReque
 	if err := s.memory.allow(limit + overhead); err != nil {
 		return nil, err
 	}
-	cfg := s.config(&options, p, out)
+	cfg := s.config(&options, p)
 	cfg.Memory = int64(limit) //nolint:gosec // bounded above
 	if err := stream.Send(&executorv1.ExecuteResponse{Response: &executorv1.ExecuteResponse_Started{Started: &executorv1.Started{}}}); err != nil {
 		return nil, err
@@ -131,17 +132,14 @@ func (s *server) execute(stream grpc.BidiStreamingServer[executorv1.ExecuteReque
 	if err != nil {
 		return nil, err
 	}
-	if err := out.close(); err != nil {
+	if err := s.dir.send(s.out); err != nil {
 		return nil, err
 	}
-	if err := out.files(wire.DirOut); err != nil {
-		return nil, err
-	}
-	return finish(result), nil
+	return finish(result), s.out.end()
 }
 
-func (s *server) config(options *executorv1.WasmOptions, p parts, out *output) engine.Config {
-	cfg := engine.Config{Args: append([]string{"program"}, options.GetArgs()...), Stdout: out.stream(wire.OutputStdout), Stderr: out.stream(wire.OutputStderr), Out: wire.DirOut}
+func (s *server) config(options *executorv1.WasmOptions, p parts) engine.Config {
+	cfg := engine.Config{Args: append([]string{"program"}, options.GetArgs()...), Stdout: s.out.stream(wire.OutputStdout), Stderr: s.out.stream(wire.OutputStderr), Out: wire.DirOut}
 	for _, e := range options.GetEnv() {
 		cfg.Env = append(cfg.Env, engine.EnvVar{Name: e.GetName(), Value: e.GetValue()})
 	}
@@ -167,10 +165,10 @@ func finish(r engine.Result) *executorv1.Finish {
 }
 
 // program is the one that is still here, else the one that was compiled before, else a newly compiled one.
-func (s *server) program(p parts, out *output) (engine.Program, error) {
+func (s *server) program(p parts) (engine.Program, error) {
 	key := hex.EncodeToString(p.module.GetSha256())
-	if l, ok := s.programs[key]; ok {
-		return l.Program, nil
+	if p, ok := s.programs[key]; ok {
+		return p, nil
 	}
 	module := func() ([]byte, error) {
 		switch {
@@ -190,16 +188,16 @@ func (s *server) program(p parts, out *output) (engine.Program, error) {
 		program, err = s.engine.Load(p.artefact.GetPath(), module)
 	}
 	if errors.Is(err, engine.ErrArtefact) {
-		program, err = s.compile(module, p.artefact != nil, out)
+		program, err = s.compile(module, p.artefact != nil)
 	}
 	if err != nil {
 		return nil, err
 	}
-	s.programs[key] = loaded{program}
+	s.programs[key] = program
 	return program, nil
 }
 
-func (s *server) compile(module func() ([]byte, error), wanted bool, out *output) (engine.Program, error) {
+func (s *server) compile(module func() ([]byte, error), wanted bool) (engine.Program, error) {
 	b, err := module()
 	if err != nil {
 		return nil, err
@@ -209,11 +207,11 @@ func (s *server) compile(module func() ([]byte, error), wanted bool, out *output
 		return nil, err
 	}
 	if wanted {
-		w := out.stream(wire.PartArtefact)
+		w := s.out.stream(wire.PartArtefact)
 		if err := program.Artefact(w); err != nil {
 			return nil, err
 		}
-		if err := out.flush(); err != nil {
+		if err := s.out.flush(); err != nil {
 			return nil, err
 		}
 	}

@@ -1,10 +1,10 @@
 package child
 
 import (
+	"errors"
 	"io"
 	"io/fs"
 	"os"
-	"path"
 	"sync"
 	"time"
 
@@ -12,6 +12,7 @@ import (
 
 	executorv1 "github.com/shallot-net/shallot/proto/shallot/executor/v1"
 	"github.com/shallot-net/shallot/services/task/internal/adapter/executor/wire"
+	"github.com/shallot-net/shallot/services/task/internal/engine/pulse"
 )
 
 // lag is how long output may wait for more, so that a program that prints little by little can be followed and one
@@ -25,12 +26,33 @@ type output struct {
 	to    grpc.BidiStreamingServer[executorv1.ExecuteRequest, executorv1.ExecuteResponse]
 	name  string // of what is in buf
 	buf   []byte
-	timer *time.Timer
+	pulse *pulse.Pulse
 	err   error
 }
 
-func newOutput(to grpc.BidiStreamingServer[executorv1.ExecuteRequest, executorv1.ExecuteResponse]) *output {
-	return &output{to: to}
+func newOutput() *output {
+	o := &output{buf: make([]byte, 0, wire.Piece)}
+	o.pulse = pulse.New(lag, func() { _ = o.flush() })
+	return o
+}
+
+// begin sends what follows to the given call, until end.
+func (o *output) begin(to grpc.BidiStreamingServer[executorv1.ExecuteRequest, executorv1.ExecuteResponse]) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.to, o.name, o.buf, o.err = to, "", o.buf[:0], nil
+}
+
+var errEnded = errors.New("the run is over")
+
+// end sends what is left; nothing is sent after it.
+func (o *output) end() error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.send()
+	err := o.err
+	o.to, o.err = nil, errEnded
+	return err
 }
 
 type outputStream struct {
@@ -53,8 +75,8 @@ func (o *output) write(name string, p []byte) (int, error) {
 	}
 	n := len(p)
 	for len(p) > 0 && o.err == nil {
-		if len(o.buf) == 0 && o.timer == nil {
-			o.timer = time.AfterFunc(lag, o.late)
+		if len(o.buf) == 0 {
+			o.pulse.Need()
 		}
 		k := min(len(p), wire.Piece-len(o.buf))
 		o.buf = append(o.buf, p[:k]...)
@@ -63,13 +85,6 @@ func (o *output) write(name string, p []byte) (int, error) {
 		}
 	}
 	return n, o.err
-}
-
-func (o *output) late() {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.timer = nil
-	o.send()
 }
 
 func (o *output) send() {
@@ -87,47 +102,50 @@ func (o *output) flush() error {
 	return o.err
 }
 
-func (o *output) close() error {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.send()
-	if o.timer != nil {
-		o.timer.Stop()
-		o.timer = nil
-	}
-	return o.err
+// outDir is where a program's output files are. It is kept open: looking into it is part of every run, small ones too.
+type outDir struct {
+	root *os.Root
+	dir  *os.File
 }
 
-// files sends the regular files below dir and empties it. The program could make nothing but files and directories
-// there; anything else is passed over.
-func (o *output) files(dir string) error {
-	root, err := os.OpenRoot(dir)
+func openOut(name string) (*outDir, error) {
+	root, err := os.OpenRoot(name)
 	if err != nil {
+		return nil, err
+	}
+	dir, err := root.Open(".")
+	if err != nil {
+		return nil, err
+	}
+	return &outDir{root, dir}, nil
+}
+
+// send gives the regular files to o and empties the directory. The program could make nothing but files and
+// directories there; anything else is passed over.
+func (d *outDir) send(o *output) error {
+	if _, err := d.dir.Seek(0, io.SeekStart); err != nil {
 		return err
 	}
-	defer root.Close()
-	entries, err := fs.ReadDir(root.FS(), ".")
-	if err != nil || len(entries) == 0 {
+	names, err := d.dir.Readdirnames(-1)
+	if err != nil || len(names) == 0 {
 		return err
 	}
-	err = fs.WalkDir(root.FS(), ".", func(name string, d fs.DirEntry, err error) error {
-		if err != nil || !d.Type().IsRegular() {
+	err = fs.WalkDir(d.root.FS(), ".", func(name string, e fs.DirEntry, err error) error {
+		if err != nil || !e.Type().IsRegular() {
 			return err
 		}
-		f, err := root.Open(name)
+		f, err := d.root.Open(name)
 		if err != nil {
 			return err
 		}
 		defer f.Close()
-		o.mu.Lock()
-		defer o.mu.Unlock()
-		return o.copy(wire.PrefixOutput+path.Clean(name), f)
+		return o.copy(wire.PrefixOutput+name, f)
 	})
 	if err != nil {
 		return err
 	}
-	for _, e := range entries {
-		if err := root.RemoveAll(e.Name()); err != nil {
+	for _, name := range names {
+		if err := d.root.RemoveAll(name); err != nil {
 			return err
 		}
 	}
@@ -136,17 +154,16 @@ func (o *output) files(dir string) error {
 
 // copy sends a whole file; an empty one is an empty piece.
 func (o *output) copy(name string, f io.Reader) error {
-	if o.name != name {
-		o.send()
-		o.name = name
-	}
-	buf := make([]byte, wire.Piece)
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.send()
+	buf := o.buf[:wire.Piece]
 	for first := true; o.err == nil; first = false {
 		n, err := io.ReadFull(f, buf)
 		if n > 0 || first {
 			o.err = o.to.Send(&executorv1.ExecuteResponse{Response: &executorv1.ExecuteResponse_Output{Output: &executorv1.Output{Name: name, Data: buf[:n]}}})
 		}
-		if err == io.EOF || err == io.ErrUnexpectedEOF { //nolint:errorlint // io.ReadFull returns them bare
+		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 			break
 		}
 		if err != nil {

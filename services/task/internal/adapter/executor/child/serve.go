@@ -10,6 +10,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"runtime"
 	"runtime/debug"
 	"strings"
 	"sync"
@@ -19,6 +20,7 @@ import (
 	executorv1 "github.com/shallot-net/shallot/proto/shallot/executor/v1"
 	"github.com/shallot-net/shallot/services/task/internal/adapter/executor/fence"
 	"github.com/shallot-net/shallot/services/task/internal/adapter/executor/wire"
+	"github.com/shallot-net/shallot/services/task/internal/engine"
 	"github.com/shallot-net/shallot/services/task/internal/engine/engines"
 )
 
@@ -38,6 +40,7 @@ const gcPercent = 200
 // Serve raises the fences and answers until the parent hangs up.
 func Serve(cfg Config) error {
 	debug.SetGCPercent(gcPercent)
+	runtime.GOMAXPROCS(engines.Procs)
 	memory, err := openMemory()
 	if err != nil {
 		return err
@@ -57,12 +60,17 @@ func Serve(cfg Config) error {
 	if err != nil {
 		return err
 	}
+	dir, err := openOut(wire.DirOut)
+	if err != nil {
+		return err
+	}
 	s := grpc.NewServer(
 		grpc.MaxRecvMsgSize(wire.MaxMessage), grpc.MaxConcurrentStreams(8), grpc.SharedWriteBuffer(true),
 		grpc.ReadBufferSize(16<<10), grpc.InitialWindowSize(1<<20), grpc.InitialConnWindowSize(1<<20),
 	)
 	executorv1.RegisterExecutorServiceServer(s, &server{
-		cfg: cfg, engine: e, memory: memory, fence: strings.Join(fences, "+"), programs: make(map[string]loaded),
+		cfg: cfg, engine: e, memory: memory, fence: strings.Join(fences, "+"), programs: make(map[string]engine.Program),
+		out: newOutput(), dir: dir,
 	})
 	return s.Serve(newOnce(conn))
 }

@@ -91,7 +91,7 @@ func Network() (string, error) { return os.Readlink("/proc/self/ns/net") }
 func restrictFiles(cfg Config) error {
 	const (
 		read  = landlock.AccessFSSet(llsyscall.AccessFSReadFile | llsyscall.AccessFSReadDir)
-		write = read | llsyscall.AccessFSWriteFile | llsyscall.AccessFSTruncate | llsyscall.AccessFSMakeReg | llsyscall.AccessFSMakeDir |
+		write = read | llsyscall.AccessFSWriteFile | llsyscall.AccessFSTruncate | llsyscall.AccessFSMakeReg | llsyscall.AccessFSMakeFifo | llsyscall.AccessFSMakeDir |
 			llsyscall.AccessFSRemoveFile | llsyscall.AccessFSRemoveDir
 	)
 	// Best effort is about what a newer kernel has more: files are confined by the first version already.

@@ -16,6 +16,30 @@ const (
 	badTime = 10 * time.Minute
 )
 
+// goodModules are those whose bytes were looked at already, by their hash.
+type goodModules struct {
+	mu sync.Mutex
+	m  map[moduleKey]struct{}
+}
+
+const goodMost = 4096
+
+func (g *goodModules) has(key moduleKey) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	_, ok := g.m[key]
+	return ok
+}
+
+func (g *goodModules) add(key moduleKey) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.m == nil || len(g.m) >= goodMost {
+		g.m = make(map[moduleKey]struct{})
+	}
+	g.m[key] = struct{}{}
+}
+
 // badModules are those which did not compile, so that sending one again and again does not cost its compile time each
 // time. They are forgotten after a while: a limit may have been hit because the machine was busy.
 type badModules struct {
