@@ -52,8 +52,6 @@ type fetcher struct {
 	waiting int
 }
 
-var _ ipld.NodeGetter = (*fetcher)(nil)
-
 // newFetcher checks the source. stop ends the session.
 func (s *Store) newFetcher(ctx context.Context, root cid.Cid, src Source) (f *fetcher, stop func(), err error) {
 	f = &fetcher{s: s, src: src, root: root}
@@ -189,12 +187,12 @@ func (f *fetcher) local(c cid.Cid) ([]byte, error) {
 }
 
 // remote fetches blocks, stores them, and gives each to each, in any order. They are few: a window.
-func (f *fetcher) remote(cids []cid.Cid, each func(cid.Cid, []byte) error) error {
+func (f *fetcher) remote(ctx context.Context, cids []cid.Cid, each func(cid.Cid, []byte) error) error {
 	session, err := f.online()
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithCancel(f.ctx)
+	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer f.await()()
 	got, err := session.GetBlocks(ctx, cids)
@@ -243,26 +241,40 @@ func decode(c cid.Cid, data []byte) (ipld.Node, error) {
 	return n, nil
 }
 
-// bytes returns one block, from wherever it is to be had. A damaged one is fetched again where that is allowed.
-func (f *fetcher) bytes(c cid.Cid) (data []byte, err error) {
+// here reads a block from disk. retry says that others may be asked for it: it is not here, or it is damaged.
+func (f *fetcher) here(c cid.Cid) (data []byte, retry bool, err error) {
 	if err := checkCID(c); err != nil {
-		return nil, fault.InvalidArgument("CID_UNSUPPORTED", "%s has a link to %s, which cannot be used: %s", f.root, c, err)
+		return nil, false, fault.InvalidArgument("CID_UNSUPPORTED", "%s has a link to %s, which cannot be used: %s", f.root, c, err)
 	}
 	data, err = f.local(c)
 	var corrupt *content.CorruptError
-	if err == nil || !errors.Is(err, content.ErrNotFound) && !errors.As(err, &corrupt) {
-		return data, err
-	}
-	disk := err
-	err = f.remote([]cid.Cid{c}, func(_ cid.Cid, b []byte) error { data = b; return nil })
-	if err != nil && corrupt != nil && f.ctx.Err() == nil {
-		return nil, disk // that it is damaged says more than that nobody else has it
-	}
-	return data, err
+	return data, errors.Is(err, content.ErrNotFound) || errors.As(err, &corrupt), err
 }
 
-// Get is part of ipld.NodeGetter.
-func (f *fetcher) Get(_ context.Context, c cid.Cid) (ipld.Node, error) {
+// worse is the error that says more, when a block was not usable here and could not be had elsewhere: that it is damaged says more than
+// that nobody else has it.
+func (f *fetcher) worse(here, elsewhere error) error {
+	var corrupt *content.CorruptError
+	if errors.As(here, &corrupt) && (f.ctx.Err() == nil || f.src.Local) {
+		return here
+	}
+	return f.cause(elsewhere)
+}
+
+// bytes returns one block, from wherever it is to be had. A damaged one is fetched again where that is allowed.
+func (f *fetcher) bytes(c cid.Cid) (data []byte, err error) {
+	data, retry, err := f.here(c)
+	if !retry {
+		return data, err
+	}
+	if far := f.remote(f.ctx, []cid.Cid{c}, func(_ cid.Cid, b []byte) error { data = b; return nil }); far != nil {
+		return nil, f.worse(err, far)
+	}
+	return data, nil
+}
+
+// node returns one block as a node.
+func (f *fetcher) node(c cid.Cid) (ipld.Node, error) {
 	data, err := f.bytes(c)
 	if err != nil {
 		return nil, err
@@ -270,65 +282,14 @@ func (f *fetcher) Get(_ context.Context, c cid.Cid) (ipld.Node, error) {
 	return decode(c, data)
 }
 
-// GetMany is part of ipld.NodeGetter: nodes come in any order, a failure comes last.
-func (f *fetcher) GetMany(ctx context.Context, cids []cid.Cid) <-chan *ipld.NodeOption {
-	out := make(chan *ipld.NodeOption, len(cids)+1)
-	go func() {
-		defer close(out)
-		give := func(c cid.Cid, data []byte) error {
-			n, err := decode(c, data)
-			if err == nil {
-				out <- &ipld.NodeOption{Node: n}
-			}
-			return err
+// ensure brings the blocks that are not here.
+func (f *fetcher) ensure(cids []cid.Cid) error {
+	for len(cids) > 0 {
+		n := min(len(cids), window)
+		if err := f.remote(f.ctx, cids[:n], func(cid.Cid, []byte) error { return nil }); err != nil {
+			return f.cause(err)
 		}
-		if err := f.many(ctx, cids, give); err != nil {
-			out <- &ipld.NodeOption{Err: err}
-		}
-	}()
-	return out
-}
-
-// many gives each of the blocks, those on disk first.
-func (f *fetcher) many(ctx context.Context, cids []cid.Cid, give func(cid.Cid, []byte) error) error {
-	var misses []cid.Cid
-	var damaged error
-	asked := make(map[cid.Cid]struct{}, len(cids))
-	for _, c := range cids {
-		if _, ok := asked[c]; ok {
-			continue
-		}
-		asked[c] = struct{}{}
-		if err := checkCID(c); err != nil {
-			return fault.InvalidArgument("CID_UNSUPPORTED", "%s has a link to %s, which cannot be used: %s", f.root, c, err)
-		}
-		data, err := f.local(c)
-		var corrupt *content.CorruptError
-		switch {
-		case err == nil:
-			if err := give(c, data); err != nil {
-				return err
-			}
-		case errors.As(err, &corrupt):
-			damaged, misses = err, append(misses, c)
-		case errors.Is(err, content.ErrNotFound):
-			misses = append(misses, c)
-		default:
-			return err
-		}
-		if ctx.Err() != nil {
-			return f.cause(ctx.Err())
-		}
-	}
-	for len(misses) > 0 {
-		n := min(len(misses), window)
-		if err := f.remote(misses[:n], give); err != nil {
-			if damaged != nil && f.ctx.Err() == nil {
-				return damaged
-			}
-			return err
-		}
-		misses = misses[n:]
+		cids = cids[n:]
 	}
 	return nil
 }

@@ -8,23 +8,24 @@ import (
 
 	"github.com/ipfs/boxo/ipld/merkledag"
 	"github.com/ipfs/boxo/ipld/unixfs"
-	uio "github.com/ipfs/boxo/ipld/unixfs/io"
 	"github.com/ipfs/go-cid"
 	ipld "github.com/ipfs/go-ipld-format"
 	"google.golang.org/grpc/codes"
 
+	"github.com/shallot-net/shallot/broker/internal/domain/content"
 	"github.com/shallot-net/shallot/kit/fault"
 )
 
-// File is an open file. Read fails with faults; Close ends what is being fetched.
+// File is an open file.
 type File struct {
 	Size uint64
 	s    *Store
 	c    cid.Cid
-	r    uio.DagReader
+	r    reader
 	f    *fetcher
 	stop func()
-	read uint64 // up to here, from the file's beginning
+	read uint64 // up to here, from the file's beginning, rest included
+	rest []byte
 	err  error
 }
 
@@ -44,69 +45,91 @@ func (s *Store) Open(ctx context.Context, text string, src Source, offset, maxSi
 		leave()
 		return nil, err
 	}
-	stop := sync.OnceFunc(func() { end(); leave() })
-	file := &File{s: s, c: c, f: f, stop: stop, read: offset}
+	file := &File{s: s, c: c, f: f, r: reader{f: f}, read: offset, stop: sync.OnceFunc(func() { end(); leave() })}
 	if err := file.open(maxSize); err != nil {
-		stop()
+		file.stop()
 		return nil, toFault(err, c)
 	}
 	return file, nil
 }
 
 func (o *File) open(maxSize uint64) error {
-	root, err := o.f.Get(o.f.ctx, o.c)
+	root, err := o.f.node(o.c)
 	if err != nil {
 		return err
 	}
-	if kind, _, err := describe(root); err != nil {
+	kind, size, err := describe(root)
+	if err != nil {
 		return malformed(o.c, err)
-	} else if kind == kindDirectory {
+	}
+	if kind == kindDirectory {
 		return fault.FailedPrecondition(ReasonIsDirectory, "%s is a directory: name a file in it", o.c)
 	}
-	if o.r, err = uio.NewDagReader(o.f.ctx, root, o.f); err != nil {
-		return malformed(o.c, err)
-	}
-	o.Size = o.r.Size()
+	o.Size = size
 	if maxSize > 0 && o.Size > maxSize {
 		return fault.ResourceExhausted(ReasonTooLarge, "%s has %d bytes and may have %d", o.c, o.Size, maxSize)
 	}
 	if o.read > o.Size {
 		return fault.New(codes.OutOfRange, "OFFSET_OUT_OF_RANGE", "the offset %d is past the end of %s, which has %d bytes", o.read, o.c, o.Size)
 	}
-	if o.read > 0 {
-		if _, err := o.r.Seek(int64(o.read), io.SeekStart); err != nil {
-			return o.f.cause(err)
-		}
+	first, err := o.r.enter(child{o.c, o.Size}, root.RawData(), o.read)
+	if err != nil {
+		return malformed(o.c, err)
 	}
+	o.keep(first)
 	return nil
 }
 
-// Read fills b as far as the file goes. A file that turns out longer or shorter than it says is an error: its end would be a lie.
-func (o *File) Read(b []byte) (int, error) {
-	if o.err != nil {
-		return 0, o.err
-	}
-	n, err := o.r.CtxReadFull(o.f.ctx, b)
-	o.read += uint64(n)
-	switch {
-	case o.read > o.Size:
-		n, err = 0, malformed(o.c, errors.New("it is longer than it says"))
-	case errors.Is(err, io.EOF) && o.read < o.Size:
-		n, err = 0, malformed(o.c, errors.New("it is shorter than it says"))
-	case err != nil && !errors.Is(err, io.EOF):
-		err = toFault(o.f.cause(err), o.c)
-	}
-	if err != nil {
-		o.err = err
-	}
-	o.s.metrics.bytes.WithLabelValues("got").Add(float64(n))
-	return n, err
+// keep holds bytes until they are asked for.
+func (o *File) keep(b []byte) {
+	o.rest = b
+	o.read += uint64(len(b))
+	o.s.metrics.bytes.WithLabelValues("got").Add(float64(len(b)))
 }
 
-// Close may be called at any time.
+func (o *File) fill() error {
+	if len(o.rest) > 0 || o.err != nil {
+		return o.err
+	}
+	b, err := o.r.next()
+	switch {
+	case err == nil:
+		o.keep(b)
+	case err == io.EOF && o.read < o.Size: // the sizes of all parts have been compared: it cannot happen
+		o.err = malformed(o.c, io.ErrUnexpectedEOF)
+	case err == io.EOF:
+		o.err = err
+	default:
+		o.err = toFault(malformed(o.c, o.f.cause(err)), o.c)
+	}
+	return o.err
+}
+
+// Next returns the bytes that follow, at least one and a block's at most, or io.EOF. They are the caller's until the next call.
+func (o *File) Next() ([]byte, error) {
+	if err := o.fill(); err != nil {
+		return nil, err
+	}
+	b := o.rest
+	o.rest = nil
+	return b, nil
+}
+
+// Read implements io.Reader.
+func (o *File) Read(b []byte) (int, error) {
+	if err := o.fill(); err != nil {
+		return 0, err
+	}
+	n := copy(b, o.rest)
+	o.rest = o.rest[n:]
+	return n, nil
+}
+
+// Close ends what is being fetched.
 func (o *File) Close() error {
+	o.r.close()
 	o.stop()
-	return o.r.Close()
+	return nil
 }
 
 const (
@@ -136,10 +159,18 @@ func describe(n ipld.Node) (kind string, size uint64, err error) {
 	return "", 0, errors.New("it is no node of a file or directory")
 }
 
+// malformed is err as the content's own fault, unless it is one of reading it.
 func malformed(c cid.Cid, err error) error {
-	var known *fault.Error
-	if errors.As(err, &known) {
-		return known
+	var (
+		known   *fault.Error
+		corrupt *content.CorruptError
+		torn    *content.TornError
+		full    *content.FullError
+	)
+	switch {
+	case errors.As(err, &known), errors.As(err, &corrupt), errors.As(err, &torn), errors.As(err, &full), errors.Is(err, content.ErrNotFound),
+		errors.Is(err, content.ErrClosed), errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+		return err
 	}
 	return fault.InvalidArgument(ReasonMalformed, "%s cannot be read as a file: %s", c, err).Because(err)
 }

@@ -9,6 +9,9 @@ import (
 	"testing"
 )
 
+// raceDetector changes what memory is used for.
+var raceDetector bool
+
 const idleEnv = "SHALLOT_TEST_IDLE"
 
 func pss(t testing.TB) int {
@@ -28,6 +31,9 @@ func pss(t testing.TB) int {
 
 // What an idle repository adds to an idle host, in a process of its own.
 func TestIdleMemory(t *testing.T) {
+	if raceDetector {
+		t.Skip("the race detector takes memory of its own")
+	}
 	if os.Getenv(idleEnv) == "" {
 		cmd := exec.Command(os.Args[0], "-test.run", "^TestIdleMemory$", "-test.v")
 		cmd.Env = append(os.Environ(), idleEnv+"=1", "GOGC=100")

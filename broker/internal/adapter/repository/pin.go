@@ -86,7 +86,7 @@ func (s *Store) Pin(ctx context.Context, text string, pin PinFor, src Source) (s
 	if err := all.run(c); err != nil {
 		return 0, toFault(f.cause(err), c)
 	}
-	root, err := f.Get(ctx, c)
+	root, err := f.node(c)
 	if err != nil {
 		return 0, toFault(f.cause(err), c)
 	}
@@ -164,7 +164,7 @@ func (s *Store) Stat(ctx context.Context, text string, src Source) (st Stat, err
 		return st, err
 	}
 	defer stop()
-	root, err := f.Get(ctx, c)
+	root, err := f.node(c)
 	if err != nil {
 		return st, toFault(f.cause(err), c)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"slices"
 
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -195,19 +196,18 @@ func (s *Server) Get(req *brokerv1.GetRequest, stream grpc.ServerStreamingServer
 	if err := stream.Send(&brokerv1.GetResponse{Response: &brokerv1.GetResponse_Size{Size: file.Size}}); err != nil {
 		return err
 	}
-	buf := make([]byte, min(getData, file.Size-req.GetOffset()+1))
 	for {
-		n, err := file.Read(buf)
-		if n > 0 {
-			if err := stream.Send(&brokerv1.GetResponse{Response: &brokerv1.GetResponse_Data{Data: buf[:n]}}); err != nil {
-				return err
-			}
-		}
+		data, err := file.Next()
 		if errors.Is(err, io.EOF) {
 			return nil
 		}
 		if err != nil {
 			return err
+		}
+		for piece := range slices.Chunk(data, getData) {
+			if err := stream.Send(&brokerv1.GetResponse{Response: &brokerv1.GetResponse_Data{Data: piece}}); err != nil {
+				return err
+			}
 		}
 	}
 }

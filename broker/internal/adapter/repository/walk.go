@@ -111,5 +111,5 @@ func (w *walk) leaves(cids []cid.Cid) error {
 	for _, key := range absent {
 		fetch = append(fetch, byKey[key])
 	}
-	return w.f.many(w.f.ctx, fetch, func(cid.Cid, []byte) error { return nil })
+	return w.f.ensure(fetch)
 }
