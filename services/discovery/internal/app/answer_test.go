@@ -163,7 +163,7 @@ func TestASlowWatcherIsCutOff(t *testing.T) {
 		_, quick := n.svc.Watch()
 		defer quick.Stop()
 		for v := range 1025 {
-			n.svc.HandleAnnouncement("relay", true, signed(t, good("busy", uint64(v+1))))
+			n.svc.HandleAnnouncement("relay", true, signed(t, good(fmt.Sprintf("busy%d", v%200), uint64(v+1))))
 			<-quick.C
 		}
 		got := 0

@@ -189,7 +189,7 @@ func (s *Service) HandleAnnouncement(from string, gossiped bool, h Heard) Verdic
 		src = domain.FromItself
 	}
 	switch s.observe(from, h, src) {
-	case domain.Repeated, domain.Old:
+	case domain.Repeated, domain.Old, domain.TooOften:
 		return Ignored
 	}
 	return Applied

@@ -26,6 +26,7 @@ const (
 var outcomeCount = map[domain.Outcome]string{
 	domain.Repeated: "announcement_repeated", domain.Old: "announcement_old", domain.Full: "announcement_not_kept",
 	domain.Newer: "announcement_newer", domain.Added: "announcement_added",
+	domain.TooOften: "announcement_too_often",
 }
 
 // Counts are all names that a Counter is called with.

@@ -32,6 +32,8 @@ type Peer struct {
 	// Vouched says that the peer was heard here: by gossip or from itself. What only another node's sample told is not
 	// handed on, or a dead peer would live on in the samples of nodes that never heard it.
 	Vouched bool
+
+	news allowance
 }
 
 // Source is how news of a peer came.
@@ -55,6 +57,7 @@ const (
 	Full                    // the table has no place for it
 	Newer                   // of a peer that was known
 	Added                   // a peer not known before
+	TooOften                // newer, from one who says more than anybody has to
 )
 
 // Table is a bounded view of the network. It is not safe for concurrent use.
@@ -132,6 +135,9 @@ func (t *Table) Observe(a Announcement, signed []byte, src Source, network int, 
 	case a.Version < p.Version:
 		return Old, ""
 	case a.Version > p.Version:
+		if !p.news.take(now, p.Interval) {
+			return TooOften, ""
+		}
 		t.renew(p, a, signed, src, now)
 		return Newer, ""
 	}

@@ -186,3 +186,18 @@ func TestConnections(t *testing.T) {
 		t.Error("not unreachable")
 	}
 }
+
+func TestWhoSaysTooMuchIsNotHeard(t *testing.T) {
+	tab := domain.NewTable(8)
+	see(t, tab, "a", 1, domain.FromGossip, start, domain.Added)
+	heard := 0
+	for v := range 1000 { // ten seconds of a hundred a second
+		if out, _ := tab.Observe(announcement("a", uint64(v+2)), nil, domain.FromGossip, 1, start.Add(time.Duration(v)*10*time.Millisecond)); out == domain.Newer {
+			heard++
+		}
+	}
+	if heard < 16 || heard > 20 {
+		t.Errorf("%d of 1000 announcements in 10 s were taken, want a burst of 8 and one a second", heard)
+	}
+	see(t, tab, "a", 5000, domain.FromGossip, start.Add(time.Minute), domain.Newer)
+}

@@ -79,14 +79,16 @@ func (s *Service) HandleMetric(from, inReplyTo string, m domain.Metric) Verdict 
 		}
 		return Ignored
 	}
-	outcome, evicted := s.table.Observe(m, s.networkLocked(), now)
+	q := s.asked[inReplyTo]
+	asked := q != nil && q.peer == from && m.PeerID == from
+	outcome, evicted := s.table.Observe(m, asked, s.networkLocked(), now)
 	if evicted != "" {
 		s.cfg.Counter.Count(CountEvicted)
 		s.tellLocked(Change{Expired: evicted})
 	}
 	s.cfg.Counter.Count(outcomeCount[outcome])
 	known, fresh := s.table.Get(m.PeerID, now)
-	if q := s.asked[inReplyTo]; inReplyTo != "" && q != nil && q.peer == from && m.PeerID == from {
+	if asked {
 		delete(s.asked, inReplyTo)
 		if !fresh || known.Version < m.Version {
 			known = domain.Known{Metric: m.Clamped(), ReceivedAt: now} // the table has no place, the asker has

@@ -21,6 +21,7 @@ const (
 
 var outcomeCount = map[domain.Outcome]string{
 	domain.Repeated: "metric_repeated", domain.Full: "metric_not_kept", domain.Newer: "metric_newer", domain.Added: "metric_added",
+	domain.TooOften: "metric_too_often",
 }
 
 // Counts are all names that a Counter is called with.

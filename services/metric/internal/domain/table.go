@@ -11,6 +11,8 @@ import (
 type Known struct {
 	Metric
 	ReceivedAt time.Time
+
+	news allowance
 }
 
 // Outcome is what the table made of a metric.
@@ -22,6 +24,7 @@ const (
 	Full                    // the table has no place for it
 	Newer                   // of a peer that was known
 	Added                   // of a peer not known before
+	TooOften                // newer, from one who says more than anybody has to
 )
 
 // patience is for how many of its stated intervals a metric is fresh: one report may be lost.
@@ -43,18 +46,22 @@ func NewTable(max int) *Table {
 // Len is the number of metrics.
 func (t *Table) Len() int { return len(t.known) }
 
-// Observe takes a metric that has passed Check. network is the estimated number of providers.
+// Observe takes a metric that has passed Check. asked says that this node asked for it; network is the estimated number
+// of providers.
 //
 // A full table lets go of the metric nearest to its expiry when that has used up half its time; otherwise a newcomer takes
 // the place of a random one with the chance that it has of being in a fair sample of the network.
-func (t *Table) Observe(m Metric, network int, now time.Time) (Outcome, string) {
+func (t *Table) Observe(m Metric, asked bool, network int, now time.Time) (Outcome, string) {
 	m = m.Clamped()
 	k := t.known[m.PeerID]
 	if k != nil {
 		if m.Version <= k.Version {
 			return Repeated, ""
 		}
-		*k = Known{m, now}
+		if !asked && !k.news.take(now, k.Interval) {
+			return TooOften, ""
+		}
+		k.Metric, k.ReceivedAt = m, now
 		return Newer, ""
 	}
 	if m.Version <= t.past[m.PeerID] {
@@ -65,7 +72,7 @@ func (t *Table) Observe(m Metric, network int, now time.Time) (Outcome, string) 
 		return Full, ""
 	}
 	delete(t.past, m.PeerID)
-	t.known[m.PeerID] = &Known{m, now}
+	t.known[m.PeerID] = &Known{Metric: m, ReceivedAt: now}
 	return Added, evicted
 }
 

@@ -267,7 +267,7 @@ func TestListPeersFiltersAndPages(t *testing.T) {
 		r      *discoveryv1.ListPeersRequest
 		reason string
 	}{
-		{&discoveryv1.ListPeersRequest{State: "availible"}, "STATE_UNKNOWN"},
+		{&discoveryv1.ListPeersRequest{State: "leavin"}, "STATE_UNKNOWN"},
 		{&discoveryv1.ListPeersRequest{PageToken: "*"}, "PAGE_TOKEN_INVALID"},
 	} {
 		if _, err := n.client.ListPeers(t.Context(), c.r); fault.From(err).Reason != c.reason {
