@@ -17,8 +17,9 @@ const redraw = 100 * time.Millisecond
 // Line is the one line at the bottom of a terminal: a spinner with words, or a bar for bytes. All methods may be called
 // from many goroutines; on a Line that is off they do nothing.
 type Line struct {
-	w     io.Writer
-	after time.Duration
+	w       io.Writer
+	after   time.Duration
+	started time.Time
 
 	mu          sync.Mutex
 	text        string
@@ -27,13 +28,14 @@ type Line struct {
 	bar         *progressbar.ProgressBar
 	barText     string
 	barTotal    uint64
+	barBytes    bool
 	stop        chan struct{}
 	stopped     sync.WaitGroup
 }
 
 // Start shows the line on w after a while; off, it never does.
 func Start(w io.Writer, on bool, after time.Duration) *Line {
-	l := &Line{w: w, after: after}
+	l := &Line{w: w, after: after, started: time.Now()}
 	if on {
 		l.stop = make(chan struct{})
 		l.stopped.Go(func() { l.loop(l.stop) })
@@ -98,19 +100,21 @@ func (l *Line) draw() {
 	if l.text == "" {
 		return
 	}
-	total := uint64(0)
+	text, total := l.text, uint64(0)
 	if l.bytes {
 		total = l.total
+	} else {
+		text += " (" + time.Since(l.started).Truncate(time.Second).String() + ")"
 	}
-	if l.bar == nil || l.barTotal != total {
+	if l.bar == nil || l.barTotal != total || l.barBytes != l.bytes {
 		if l.bar != nil {
 			_ = l.bar.Clear()
 		}
-		l.bar, l.barTotal, l.barText = l.newBar(total), total, ""
+		l.bar, l.barTotal, l.barBytes, l.barText = l.newBar(text, total), total, l.bytes, text
 	}
-	if l.barText != l.text {
-		l.bar.Describe(l.text)
-		l.barText = l.text
+	if l.barText != text {
+		l.bar.Describe(text)
+		l.barText = text
 	}
 	if l.bytes {
 		_ = l.bar.Set64(int64(min(l.done, 1<<62)))
@@ -119,10 +123,10 @@ func (l *Line) draw() {
 	_ = l.bar.Add(1) // turns the spinner
 }
 
-func (l *Line) newBar(total uint64) *progressbar.ProgressBar {
+func (l *Line) newBar(text string, total uint64) *progressbar.ProgressBar {
 	opts := []progressbar.Option{
 		progressbar.OptionSetWriter(l.w), progressbar.OptionClearOnFinish(), progressbar.OptionSetRenderBlankState(true),
-		progressbar.OptionSetWidth(24), progressbar.OptionSpinnerType(14), progressbar.OptionSetElapsedTime(true),
+		progressbar.OptionSetWidth(24), progressbar.OptionSpinnerType(14), progressbar.OptionSetElapsedTime(l.bytes), progressbar.OptionSetDescription(text),
 	}
 	if !l.bytes {
 		return progressbar.NewOptions64(-1, append(opts, progressbar.OptionSetSpinnerChangeInterval(0))...)
