@@ -36,6 +36,7 @@ type Broker struct {
 	t     testing.TB
 	stop  context.CancelFunc
 	done  chan struct{}
+	mu    sync.Mutex
 	conns []*grpc.ClientConn
 	once  sync.Once
 }
@@ -134,6 +135,8 @@ func (b *Broker) Dial() *grpc.ClientConn {
 	if err != nil {
 		b.t.Fatal(err)
 	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	b.conns = append(b.conns, cc)
 	return cc
 }
@@ -155,7 +158,9 @@ func (b *Broker) Stop() {
 // Connect dials another broker.
 func (b *Broker) Connect(to *Broker) {
 	b.t.Helper()
-	if _, err := b.Network.Connect(b.t.Context(), &brokerv1.ConnectRequest{Addresses: to.Addrs}); err != nil {
+	ctx, cancel := context.WithTimeout(b.t.Context(), Patience)
+	defer cancel()
+	if _, err := b.Network.Connect(ctx, &brokerv1.ConnectRequest{Addresses: to.Addrs}); err != nil {
 		b.t.Fatalf("connect: %v", err)
 	}
 }
