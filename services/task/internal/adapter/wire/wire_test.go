@@ -1,0 +1,234 @@
+package wire
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	eventv1 "github.com/shallot-net/shallot/proto/shallot/event/v1"
+	taskv1 "github.com/shallot-net/shallot/proto/shallot/task/v1"
+	"github.com/shallot-net/shallot/services/task/internal/app"
+	"github.com/shallot-net/shallot/services/task/internal/domain"
+)
+
+const (
+	id   = "0123456789abcdef0123456789abcdef"
+	peer = "12D3KooWabcdefgh"
+)
+
+var usage = domain.Usage{Wall: time.Second, CPU: 2 * time.Second, PeakMemory: 3, Output: 4}
+
+// bodies has one of each event that this service reads.
+func bodies() []domain.Body {
+	hash := domain.Hash{1, 2, 3}
+	limits := domain.Limits{Time: time.Minute, Memory: 1 << 20, Output: 5}
+	signed := domain.Event{ID: id, Type: domain.TypeSubmission, Payload: []byte{1}, Author: peer, Signature: []byte{2}}
+	announced := signed
+	announced.Type = domain.TypeAnnouncement
+	return []domain.Body{
+		&domain.Submission{TaskID: id, Attempt: 1, Type: "wasm", Limits: limits, Recipient: "age1pq", PayloadHash: hash, PayloadSize: 7, PayloadCID: "bafk", Redirect: true, Keep: time.Hour},
+		&domain.ForceSubmission{Submission: signed, Path: []string{peer}},
+		&domain.AcceptedEvent{TaskID: id, Attempt: 1, QueuePosition: 3, Replicas: []string{peer}},
+		&domain.RedirectedEvent{TaskID: id, Attempt: 1, Announcement: announced, Reason: "busy"},
+		&domain.Announcement{PeerID: peer, SealingKey: "age1pq", Addresses: []string{"/memory/1"}},
+		&domain.RefusedEvent{TaskID: id, Attempt: 1, Reason: "QUEUE_FULL", Message: "later", RetryAfter: time.Second},
+		&domain.ProgressEvent{Tasks: []domain.ProgressEntry{{TaskID: id, Attempt: 2, State: domain.Running, QueuePosition: 1}}},
+		&domain.LogEvent{TaskID: id, Attempt: 1, Offset: 9, Data: []byte("x")},
+		&domain.ResultEvent{TaskID: id, Attempt: 1, Type: "sum", ProgramHash: hash, PayloadHash: hash, ResultHash: hash, ResultSize: 8, ResultCID: "bafk", ExitCode: -3, Limits: limits, Usage: usage},
+		&domain.FailureEvent{TaskID: id, Attempt: 1, Type: "sum", Cause: domain.CauseLimit, Reason: "TIME_LIMIT", Message: "m", Usage: usage, PayloadHash: hash},
+		&domain.FailureEvent{TaskID: id, Attempt: 1, Type: "sum", Cause: domain.CauseProvider, Reason: "DIED", ResultHash: hash, ResultSize: 1, PayloadHash: hash},
+		&domain.CancelEvent{TaskID: id, Attempt: 0},
+		&domain.QueryEvent{Tasks: []domain.Ref{{TaskID: id, Attempt: 1}}},
+		&domain.CollectedEvent{Tasks: []domain.Ref{{TaskID: id, Attempt: 1}, {TaskID: id, Attempt: 2}}},
+		&domain.StatusEvent{TaskID: id, Attempt: 1, State: domain.Accepted},
+		&domain.StatusEvent{TaskID: id, Attempt: 1},
+	}
+}
+
+func TestEventsComeBack(t *testing.T) {
+	for _, b := range bodies() {
+		got, err := Codec{}.Decode(b.EventType(), Codec{}.Encode(b))
+		if err != nil {
+			t.Errorf("%T: %v", b, err)
+			continue
+		}
+		if !reflect.DeepEqual(got, b) {
+			t.Errorf("got  %+v\nwant %+v", got, b)
+		}
+	}
+}
+
+func TestBadEventsAreRefused(t *testing.T) {
+	for name, c := range map[string]struct {
+		typ  domain.EventType
+		m    proto.Message
+		want string
+	}{
+		"no id":            {domain.TypeAccepted, &eventv1.TaskAccepted{Attempt: 1}, "task_id"},
+		"upper case id":    {domain.TypeAccepted, &eventv1.TaskAccepted{TaskId: strings.ToUpper(id), Attempt: 1}, "task_id"},
+		"attempt 0":        {domain.TypeAccepted, &eventv1.TaskAccepted{TaskId: id}, "attempt"},
+		"huge attempt":     {domain.TypeAccepted, &eventv1.TaskAccepted{TaskId: id, Attempt: 1 << 31}, "attempt"},
+		"short hash":       {domain.TypeSubmission, &eventv1.TaskSubmission{TaskId: id, Attempt: 1, Type: "t", ResultRecipient: "r", PayloadHash: []byte{1}}, "payload_hash"},
+		"huge size":        {domain.TypeSubmission, &eventv1.TaskSubmission{TaskId: id, Attempt: 1, Type: "t", ResultRecipient: "r", PayloadHash: make([]byte, 32), PayloadSize: 1 << 63}, "payload_size"},
+		"long type":        {domain.TypeSubmission, &eventv1.TaskSubmission{TaskId: id, Attempt: 1, Type: strings.Repeat("t", 65), ResultRecipient: "r", PayloadHash: make([]byte, 32)}, "type"},
+		"no type":          {domain.TypeSubmission, &eventv1.TaskSubmission{TaskId: id, Attempt: 1, ResultRecipient: "r", PayloadHash: make([]byte, 32)}, "type"},
+		"huge memory":      {domain.TypeSubmission, &eventv1.TaskSubmission{TaskId: id, Attempt: 1, Type: "t", ResultRecipient: "r", PayloadHash: make([]byte, 32), Limits: &eventv1.Limits{Memory: 1 << 63}}, "limits.memory"},
+		"unsigned":         {domain.TypeForceSubmission, &eventv1.TaskForceSubmission{Submission: &eventv1.Event{Type: 30}, Path: []string{peer}}, "signed"},
+		"no path":          {domain.TypeForceSubmission, &eventv1.TaskForceSubmission{Submission: &eventv1.Event{Type: 30, Author: peer}}, "path"},
+		"long path":        {domain.TypeForceSubmission, &eventv1.TaskForceSubmission{Submission: &eventv1.Event{Type: 30, Author: peer}, Path: []string{peer, peer, peer, peer, peer}}, "path"},
+		"no announcement":  {domain.TypeRedirected, &eventv1.TaskRedirected{TaskId: id, Attempt: 1}, "announcement"},
+		"many addresses":   {domain.TypeAnnouncement, &eventv1.Announcement{PeerId: peer, Addresses: make([]string, 17)}, "addresses"},
+		"a path as a peer": {domain.TypeAnnouncement, &eventv1.Announcement{PeerId: "../../../etc"}, "peer_id"},
+		"reason in words":  {domain.TypeRefused, &eventv1.TaskRefused{TaskId: id, Attempt: 1, Reason: "no, thanks"}, "reason"},
+		"no tasks":         {domain.TypeQuery, &eventv1.TaskQuery{}, "tasks"},
+		"many tasks":       {domain.TypeCollected, &eventv1.TaskCollected{Tasks: make([]*eventv1.TaskRef, maxRefs+1)}, "tasks"},
+		"a nil task":       {domain.TypeCollected, &eventv1.TaskCollected{Tasks: make([]*eventv1.TaskRef, 1)}, "attempt"},
+	} {
+		b, err := proto.Marshal(c.m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := (Codec{}).Decode(c.typ, b); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %+v, %v", name, got, err)
+		}
+	}
+	if _, err := (Codec{}).Decode(domain.TypeAccepted, []byte{0xff}); err == nil {
+		t.Error("bytes that are no message")
+	}
+	if _, err := (Codec{}).Decode(999, nil); err == nil {
+		t.Error("a type that is none")
+	}
+}
+
+func TestUnknownCauseIsTheProviders(t *testing.T) {
+	b := encode(&eventv1.TaskFailure{TaskId: id, Attempt: 1, Cause: 77, PayloadHash: make([]byte, 32)})
+	got, err := Codec{}.Decode(domain.TypeFailure, b)
+	if f, ok := got.(*domain.FailureEvent); err != nil || !ok || f.Cause != domain.CauseProvider || f.Reason == "" {
+		t.Fatalf("%+v, %v", got, err)
+	}
+}
+
+func TestHeadersComeBack(t *testing.T) {
+	parts := []domain.Part{{Name: "module", Size: 3, SHA256: domain.Hash{1}}, {Name: "input:a/b", Size: 0, SHA256: domain.Hash{2}}}
+	p := &app.PayloadHeader{TaskID: id, Type: "wasm", Options: []byte("o"), Parts: parts}
+	if got, err := (Codec{}).DecodePayloadHeader(Codec{}.EncodePayloadHeader(p)); err != nil || !reflect.DeepEqual(got, p) {
+		t.Errorf("got %+v, %v", got, err)
+	}
+	r := &app.ResultHeader{TaskID: id, ExitCode: -1, Reason: "TRAP", Message: "m", Usage: usage, Parts: parts}
+	if got, err := (Codec{}).DecodeResultHeader(Codec{}.EncodeResultHeader(r)); err != nil || !reflect.DeepEqual(got, r) {
+		t.Errorf("got %+v, %v", got, err)
+	}
+	many := make([]*taskv1.PartInfo, maxParts+1)
+	for i := range many {
+		many[i] = &taskv1.PartInfo{Name: fmt.Sprint(i), Sha256: make([]byte, 32)}
+	}
+	for name, h := range map[string]*taskv1.PayloadHeader{
+		"two alike":  {TaskId: id, Parts: []*taskv1.PartInfo{{Name: "a", Sha256: make([]byte, 32)}, {Name: "a", Sha256: make([]byte, 32)}}},
+		"no name":    {TaskId: id, Parts: []*taskv1.PartInfo{{Sha256: make([]byte, 32)}}},
+		"many":       {TaskId: id, Parts: many},
+		"huge":       {TaskId: id, Parts: []*taskv1.PartInfo{{Name: "a", Size: 1 << 60, Sha256: make([]byte, 32)}}},
+		"huge sum":   {TaskId: id, Parts: []*taskv1.PartInfo{{Name: "a", Size: maxSize, Sha256: make([]byte, 32)}, {Name: "b", Size: maxSize, Sha256: make([]byte, 32)}}},
+		"no hash":    {TaskId: id, Parts: []*taskv1.PartInfo{{Name: "a"}}},
+		"a nil part": {TaskId: id, Parts: make([]*taskv1.PartInfo, 1)},
+	} {
+		b, err := proto.Marshal(h)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := (Codec{}).DecodePayloadHeader(b); err == nil {
+			t.Errorf("%s: no error", name)
+		}
+	}
+}
+
+func TestSealed(t *testing.T) {
+	key, text, err := Codec{}.DecodeSealed(Codec{}.EncodeSealed([]byte("key"), []byte("text")))
+	if err != nil || string(key) != "key" || string(text) != "text" {
+		t.Fatal(key, text, err)
+	}
+	for _, b := range [][]byte{nil, {0xff}, Codec{}.EncodeSealed(nil, []byte("x")), Codec{}.EncodeSealed(make([]byte, 9000), nil)} {
+		if _, _, err := (Codec{}).DecodeSealed(b); err == nil {
+			t.Errorf("%d bytes are accepted", len(b))
+		}
+	}
+}
+
+// FuzzEvent: whatever decodes is encoded and decoded to the same again, and nothing panics.
+func FuzzEvent(f *testing.F) {
+	for _, b := range bodies() {
+		f.Add(uint32(b.EventType()), Codec{}.Encode(b))
+	}
+	f.Fuzz(func(t *testing.T, typ uint32, payload []byte) {
+		b, err := Codec{}.Decode(domain.EventType(typ), payload)
+		if err != nil {
+			return
+		}
+		again, err := Codec{}.Decode(b.EventType(), Codec{}.Encode(b))
+		if err != nil {
+			t.Fatalf("%+v does not come back: %v", b, err)
+		}
+		if fmt.Sprintf("%+v", again) != fmt.Sprintf("%+v", b) {
+			t.Fatalf("got %+v, want %+v", again, b)
+		}
+	})
+}
+
+func FuzzSealed(f *testing.F) {
+	f.Add(Codec{}.EncodeSealed([]byte("key"), []byte("text")))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		key, text, err := Codec{}.DecodeSealed(b)
+		if err != nil {
+			return
+		}
+		k, x, err := Codec{}.DecodeSealed(Codec{}.EncodeSealed(key, text))
+		if err != nil || !bytes.Equal(k, key) || !bytes.Equal(x, text) {
+			t.Fatalf("%v", err)
+		}
+	})
+}
+
+// framed is a plaintext as it comes out of a cipher.
+func framed(header []byte) []byte {
+	return append(binary.BigEndian.AppendUint32(nil, uint32(len(header))), header...)
+}
+
+func FuzzPayloadHeader(f *testing.F) {
+	f.Add(framed(Codec{}.EncodePayloadHeader(&app.PayloadHeader{TaskID: id, Type: "sum", Options: []byte{1}, Parts: []domain.Part{{Name: "module", Size: 1}}})))
+	f.Add([]byte{0xff, 0xff, 0xff, 0xff})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		h, err := app.ReadHeader(bytes.NewReader(b), int64(len(b)))
+		if err != nil {
+			return
+		}
+		p, err := Codec{}.DecodePayloadHeader(h)
+		if err != nil {
+			return
+		}
+		if again, err := (Codec{}).DecodePayloadHeader(Codec{}.EncodePayloadHeader(p)); err != nil || fmt.Sprintf("%+v", again) != fmt.Sprintf("%+v", p) {
+			t.Fatalf("got %+v, %v", again, err)
+		}
+	})
+}
+
+func FuzzResultHeader(f *testing.F) {
+	f.Add(framed(Codec{}.EncodeResultHeader(&app.ResultHeader{TaskID: id, Reason: "TRAP", Usage: usage, Parts: []domain.Part{{Name: "stdout", Size: 1}}})))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		h, err := app.ReadHeader(bytes.NewReader(b), int64(len(b)))
+		if err != nil {
+			return
+		}
+		r, err := Codec{}.DecodeResultHeader(h)
+		if err != nil {
+			return
+		}
+		if again, err := (Codec{}).DecodeResultHeader(Codec{}.EncodeResultHeader(r)); err != nil || fmt.Sprintf("%+v", again) != fmt.Sprintf("%+v", r) {
+			t.Fatalf("got %+v, %v", again, err)
+		}
+	})
+}
