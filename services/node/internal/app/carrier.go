@@ -38,6 +38,9 @@ type OutboxMarker interface {
 	SendFailed(ctx context.Context, id uint64, reason, message string) error
 }
 
+// resyncEvery is the least time between two sessions that are asked for: each tells everything.
+const resyncEvery = time.Second
+
 // CarrierConfig bounds a Carrier. The zero value takes the defaults.
 type CarrierConfig struct {
 	Outbox      domain.OutboxLimits
@@ -353,13 +356,17 @@ func (c *Carrier) Run(ctx context.Context) error {
 	var lastResync time.Time
 	for {
 		next, resync := c.tick(time.Now())
-		if resync && time.Since(lastResync) > time.Second {
-			lastResync = time.Now()
-			c.Resync()
-		}
 		wait := time.Hour
 		if !next.IsZero() {
 			wait = max(time.Until(next), time.Millisecond)
+		}
+		if resync {
+			if since := time.Since(lastResync); since < resyncEvery {
+				wait = min(wait, resyncEvery-since)
+			} else {
+				lastResync = time.Now()
+				c.Resync()
+			}
 		}
 		timer.Reset(wait)
 		select {

@@ -155,7 +155,7 @@ func (c *Consumer) targets() []target {
 	}
 	var known []string
 	for _, p := range c.dir.View() {
-		if !p.Connected && p.State == domain.StateAvailable && len(p.Addresses) > 0 {
+		if !p.Connected && (p.State == domain.StateAvailable || p.Suspected) && len(p.Addresses) > 0 {
 			known = append(known, p.PeerID)
 		}
 	}

@@ -32,8 +32,8 @@ type row struct {
 	Provider
 	index     int       // in view
 	heard     time.Time // the last sign of life: what it said itself, or a newer version through others
-	suspect   time.Time // until then it is unavailable: it could not be reached
-	suspected int       // times in a row
+	suspect   time.Time // until then not even news through others clears it of suspicion
+	suspected int       // times in a row that it could not be reached
 	penalty   float64
 	penaltyAt time.Time
 }
@@ -94,6 +94,12 @@ func (d *Directory) Hear(a Announcement, direct bool, now time.Time) Change {
 	was := r.State
 	if newer {
 		r.Announcement = a
+		if !now.Before(r.suspect) {
+			r.suspected = 0
+		}
+	}
+	if direct {
+		r.suspected, r.suspect = 0, time.Time{}
 	}
 	if newer || direct {
 		d.alive(r, now)
@@ -110,8 +116,7 @@ func (d *Directory) Hear(a Announcement, direct bool, now time.Time) Change {
 // Contact notes a sign of life that came from the provider itself.
 func (d *Directory) Contact(peer string, now time.Time) {
 	if r := d.rows[peer]; r != nil {
-		r.suspected = 0
-		r.suspect = time.Time{}
+		r.suspected, r.suspect = 0, time.Time{}
 		d.alive(r, now)
 	}
 }
@@ -124,7 +129,7 @@ func (d *Directory) SetConnected(peer string, on bool, now time.Time) {
 	}
 	r.Connected = on
 	if on {
-		r.suspect = time.Time{}
+		r.suspected, r.suspect = 0, time.Time{}
 		d.judge(r, now)
 	}
 }
@@ -136,7 +141,8 @@ func (d *Directory) SetRTT(peer string, rtt time.Duration) {
 	}
 }
 
-// Suspect notes that a provider could not be reached: it is unavailable for a while, longer each time in a row.
+// Suspect notes that a provider could not be reached: it is unavailable until it is, or has spoken, or, after a while
+// that is longer each time in a row, others have heard news of it.
 func (d *Directory) Suspect(peer string, now time.Time) {
 	r := d.rows[peer]
 	if r == nil {
@@ -228,10 +234,11 @@ func (d *Directory) alive(r *row, now time.Time) {
 }
 
 func (d *Directory) judge(r *row, now time.Time) {
+	r.Suspected = r.suspected > 0
 	switch {
 	case r.Leaving:
 		r.State = StateLeaving
-	case now.Before(r.suspect), !d.within(r, d.limits.Patience, now):
+	case r.Suspected, !d.within(r, d.limits.Patience, now):
 		r.State = StateUnavailable
 	default:
 		r.State = StateAvailable

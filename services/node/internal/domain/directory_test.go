@@ -82,12 +82,16 @@ func TestDirectorySuspicion(t *testing.T) {
 	if p.State != StateUnavailable {
 		t.Fatal("it could not be reached and is available")
 	}
-	if d.Sweep(t0.Add(3 * time.Second)); p.State != StateAvailable {
-		t.Error("a first suspicion lasts longer than two seconds")
+	if d.Sweep(t0.Add(3 * time.Second)); p.State != StateUnavailable || !p.Suspected {
+		t.Error("time alone clears it")
+	}
+	if d.Hear(announced(1, 2), false, t0.Add(3*time.Second)); p.State != StateAvailable {
+		t.Error("news of it does not clear it")
 	}
 	d.Suspect(peerID(1), t0.Add(3*time.Second))
-	if d.Sweep(t0.Add(6 * time.Second)); p.State != StateUnavailable {
-		t.Error("a second suspicion does not last longer")
+	d.Suspect(peerID(1), t0.Add(4*time.Second))
+	if d.Hear(announced(1, 3), false, t0.Add(6*time.Second)); p.State != StateUnavailable {
+		t.Error("news of it clears it too soon")
 	}
 	if d.Contact(peerID(1), t0.Add(6*time.Second)); p.State != StateAvailable {
 		t.Error("it has spoken and is still suspected")

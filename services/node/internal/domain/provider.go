@@ -91,6 +91,7 @@ type Provider struct {
 	FirstSeen, LastSeen time.Time
 	State               string
 	Connected           bool
+	Suspected           bool          // it is unavailable because it could not be reached
 	RTT                 time.Duration // 0 when not measured
 	Load                *Load         // nil when nothing fresh is known
 	// Placed counts this node's own unfinished tasks there, and PlacedSince those placed after Load.At: what its metric
