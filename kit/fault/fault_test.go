@@ -80,6 +80,12 @@ func TestStatusFitsAHeader(t *testing.T) {
 	}
 }
 
+func TestSuggestIsNotFooledByWordsOfOneLength(t *testing.T) {
+	if got := fault.Suggest("--view-sise", []string{"--log.level", "--view_size", "--role"}); got != `did you mean "--view_size"?` {
+		t.Errorf("got %s", got)
+	}
+}
+
 func TestSuggest(t *testing.T) {
 	known := []string{"listen", "log.level", "home", "sum", "wasm"}
 	for word, want := range map[string]string{

@@ -54,7 +54,11 @@ func Suggest(word string, known []string) string {
 	best, at := "", 0
 	word = clip(word, 128)
 	for _, k := range known {
-		d := levenshtein.Distance(strings.ToLower(word), strings.ToLower(k), levenshtein.NewParams().MaxCost(3))
+		if len(k)-len(word) > 2 || len(word)-len(k) > 2 {
+			continue
+		}
+		// Without the library's MaxCost, with which it takes words that are far apart for near ones.
+		d := levenshtein.Distance(strings.ToLower(word), strings.ToLower(k), nil)
 		if d > 2 || d >= len(word) || d >= len(k) || k == word {
 			continue
 		}
