@@ -41,6 +41,7 @@ type member struct {
 	task      *fake.Task
 	discovery *fake.Discovery
 	metric    *fake.Metric
+	content   *fake.Repository
 	version   uint64
 	types     []string
 	queue     *eventv1.Queue
@@ -67,8 +68,8 @@ func serve(t testing.TB, process string, register func(*rpc.Server)) *grpc.Clien
 // provider starts a provider whose other services know of the world what discovery would tell them.
 func (w *world) provider() *member {
 	m := &member{w: w, role: RoleProvider, broker: w.net.Add(), task: fake.NewTask(RoleProvider), discovery: fake.NewDiscovery(), metric: fake.NewMetric(),
-		version: 1, types: []string{"sum"}, queue: &eventv1.Queue{Slots: 4}}
-	broker := serve(w.t, "broker", func(s *rpc.Server) { m.broker.Register(s) })
+		version: 1, types: []string{"sum"}, queue: &eventv1.Queue{Slots: 4}, content: fake.NewRepository()}
+	broker := serve(w.t, "broker", func(s *rpc.Server) { m.broker.Register(s); m.content.Register(s) })
 	m.start(Conns{Broker: broker, Task: serve(w.t, "task", func(s *rpc.Server) { m.task.Register(s) }),
 		Discovery: serve(w.t, "discovery", func(s *rpc.Server) { m.discovery.Register(s) }),
 		Metric:    serve(w.t, "metric", func(s *rpc.Server) { m.metric.Register(s) })}, Default())
@@ -78,12 +79,12 @@ func (w *world) provider() *member {
 
 // consumer starts a consumer that joins through the given providers.
 func (w *world) consumer(through ...*member) *member {
-	m := &member{w: w, role: RoleConsumer, broker: w.net.Add(), task: fake.NewTask(RoleConsumer)}
+	m := &member{w: w, role: RoleConsumer, broker: w.net.Add(), task: fake.NewTask(RoleConsumer), content: fake.NewRepository()}
 	cfg := Default()
 	for _, p := range through {
 		cfg.Bootstrap = append(cfg.Bootstrap, p.broker.JoinAddress())
 	}
-	m.start(Conns{Broker: serve(w.t, "broker", func(s *rpc.Server) { m.broker.Register(s) }),
+	m.start(Conns{Broker: serve(w.t, "broker", func(s *rpc.Server) { m.broker.Register(s); m.content.Register(s) }),
 		Task: serve(w.t, "task", func(s *rpc.Server) { m.task.Register(s) })}, cfg)
 	return m
 }
@@ -96,7 +97,7 @@ func (m *member) start(conns Conns, cfg Config) {
 	m.w.nodes = append(m.w.nodes, m)
 	m.w.mu.Unlock()
 	registry := telemetry.NewRegistry()
-	m.node = New(cfg, conns, registry, logging.New(t.Output(), "debug", "text", name))
+	m.node = New(cfg, conns, registry, logging.New(t.Output(), level(t), "text", name))
 	m.conn = serve(t, Process, func(s *rpc.Server) { m.node.Register(s, registry) })
 	m.api = nodev1.NewNodeServiceClient(m.conn)
 	m.ready = make(chan bool, 64)
@@ -258,4 +259,12 @@ func (o outcome) want(t testing.TB, stdout string) {
 	if o.err != nil || o.task.GetState() != "COMPLETED" || o.stdout != stdout {
 		t.Fatalf("got state %v, stdout %.100q, error %v; want COMPLETED and %.100q", o.states, o.stdout, o.err, stdout)
 	}
+}
+
+// level keeps benchmarks quiet.
+func level(t testing.TB) string {
+	if _, ok := t.(*testing.B); ok {
+		return "error"
+	}
+	return "debug"
 }
