@@ -94,6 +94,7 @@ type Broker struct {
 
 	mu       sync.Mutex
 	opening  sync.Mutex // one persona is opened or closed at a time
+	joining  sync.Mutex // topics are joined and left one at a time
 	personas map[string]*persona
 	topics   map[string]*topicUse
 	closed   bool

@@ -111,5 +111,5 @@ func (p *persona) validateGossip(topic, from string, data []byte) (Verdict, *eve
 
 func (p *persona) gossip(topic, from string, e *event.Event) {
 	p.broker.obs.Event(e.Type, "in", "gossip")
-	p.broker.inbox.offer(&delivery.Item{Persona: p.name, Sender: from, Topic: topic, Type: e.Type, Value: &arrival{event: e}})
+	p.broker.inbox.offer(&delivery.Item{Persona: p.name, Sender: from, Topic: topic, Type: e.Type, Size: len(e.Payload) + len(e.Attachment), Value: &arrival{event: e}})
 }

@@ -163,6 +163,13 @@ func (w *Watcher) end(err error) {
 func (p *persona) changed(peer string, connected bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if _, was := p.peers[peer]; connected && !was {
+		p.peers[peer] = struct{}{}
+		p.broker.obs.Adjust("peers", 1)
+	} else if !connected && was {
+		delete(p.peers, peer)
+		p.broker.obs.Adjust("peers", -1)
+	}
 	for w := range p.watchers {
 		select {
 		case w.c <- Change{peer, connected}:

@@ -33,7 +33,8 @@ type persona struct {
 	senders  map[string]*sender
 	remotes  map[string]*remote
 	watchers map[*Watcher]struct{}
-	leaves   map[string]func() // of the topics that are joined
+	peers    map[string]struct{} // connected
+	leaves   map[string]func()   // of the topics that are joined
 	closed   chan struct{}
 }
 
@@ -58,8 +59,8 @@ func (b *Broker) open(name string) (*persona, error) {
 		return nil, err
 	}
 	p = &persona{broker: b, name: name, opened: opened, senders: make(map[string]*sender), remotes: make(map[string]*remote),
-		watchers: make(map[*Watcher]struct{}), leaves: make(map[string]func()), closed: make(chan struct{})}
-	p.host, err = b.cfg.Network.Open(name, seed, Handlers{Stream: p.serve, Validate: p.validateGossip, Gossip: p.gossip, Changed: p.changed})
+		watchers: make(map[*Watcher]struct{}), peers: make(map[string]struct{}), leaves: make(map[string]func()), closed: make(chan struct{})}
+	p.host, err = b.cfg.Network.Open(name, seed, Handlers{Stream: p.serve, Validate: p.validateGossip, Gossip: p.gossip, Lost: b.obs.Dropped, Changed: p.changed})
 	if err != nil {
 		return nil, err
 	}
@@ -89,6 +90,10 @@ func (p *persona) close() error {
 	for _, s := range senders {
 		s.close()
 	}
+	p.mu.Lock()
+	p.broker.obs.Adjust("peers", -float64(len(p.peers)))
+	clear(p.peers)
+	p.mu.Unlock()
 	return err
 }
 

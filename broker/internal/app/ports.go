@@ -64,6 +64,8 @@ type Handlers struct {
 	Validate func(topic, from string, data []byte) (Verdict, *event.Event)
 	// Gossip gets what was accepted on a topic that is joined, own events excluded. It must not block.
 	Gossip func(topic, from string, e *event.Event)
+	// Lost counts gossip that was let go before it came here, or before it went out.
+	Lost func(topic, why string)
 	// Changed tells of the first connection to a peer, and of the end of the last. It must not block.
 	Changed func(peer string, connected bool)
 }
@@ -132,6 +134,6 @@ type Observer interface {
 	StreamReset(reason string)
 	// AckSeconds observes the time from an event's Send to its acknowledgement.
 	AckSeconds(s float64)
-	// Adjust adds to a gauge: streams_in, streams_out, members, pending_out, pending_in.
+	// Adjust adds to a gauge: streams_in, streams_out, members, peers, pending_out, pending_in.
 	Adjust(gauge string, by float64)
 }

@@ -101,6 +101,8 @@ type topicUse struct {
 }
 
 func (b *Broker) useTopics(topics []string) error {
+	b.joining.Lock()
+	defer b.joining.Unlock()
 	b.mu.Lock()
 	for _, t := range topics {
 		u, ok := b.topics[t]
@@ -121,7 +123,7 @@ func (b *Broker) useTopics(topics []string) error {
 	b.mu.Unlock()
 	var errs []error
 	for _, p := range personas {
-		errs = append(errs, p.joinWanted())
+		errs = append(errs, p.join())
 	}
 	if err := errors.Join(errs...); err != nil {
 		b.releaseTopics(topics)
@@ -143,6 +145,8 @@ func (b *Broker) releaseTopics(topics []string) {
 }
 
 func (b *Broker) leaveTopic(t string, u *topicUse) {
+	b.joining.Lock()
+	defer b.joining.Unlock()
 	b.mu.Lock()
 	if u.members > 0 || b.topics[t] != u {
 		b.mu.Unlock()
@@ -165,8 +169,14 @@ func (b *Broker) leaveTopic(t string, u *topicUse) {
 	}
 }
 
-// joinWanted joins what some member wants and this persona has not joined.
 func (p *persona) joinWanted() error {
+	p.broker.joining.Lock()
+	defer p.broker.joining.Unlock()
+	return p.join()
+}
+
+// join joins what some member wants and this persona has not joined. Under broker.joining.
+func (p *persona) join() error {
 	p.broker.mu.Lock()
 	wanted := make([]string, 0, len(p.broker.topics))
 	for t := range p.broker.topics {

@@ -39,6 +39,7 @@ func newHostile(t *testing.T, to *testbroker.Broker) *hostile {
 		Stream:   func(_ string, s app.Stream) { _ = s.Reset() },
 		Validate: func(string, string, []byte) (app.Verdict, *event.Event) { return app.VerdictIgnore, nil },
 		Gossip:   func(string, string, *event.Event) {},
+		Lost:     func(string, string) {},
 		Changed:  func(string, bool) {},
 	})
 	if err != nil {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"time"
 
 	pubsub "github.com/libp2p/go-libp2p-pubsub"
 	pb "github.com/libp2p/go-libp2p-pubsub/pb"
@@ -68,6 +69,7 @@ func newGossip(h *Host) (*gossip, error) {
 		pubsub.WithSubscriptionFilter(pubsub.WrapLimitSubscriptionFilter(pubsub.NewAllowlistSubscriptionFilter(wire...), 2*len(wire))),
 		pubsub.WithPeerExchange(false), pubsub.WithFloodPublish(false),
 		pubsub.WithMaxMessageSize(maxGossipRPC),
+		pubsub.WithRawTracer(lossTracer{lost: h.handlers.Lost}),
 		pubsub.WithPeerOutboundQueueSize(outboundQueue), pubsub.WithValidateQueueSize(validateQueue), pubsub.WithValidateWorkers(validators),
 		pubsub.WithLogger(slog.New(slog.DiscardHandler)), pubsub.WithRPCLogger(slog.New(slog.DiscardHandler)), // they name peers
 	)
@@ -82,6 +84,51 @@ func newGossip(h *Host) (*gossip, error) {
 	}
 	return g, nil
 }
+
+// lossTracer counts what gossipsub drops because a queue is full.
+type lossTracer struct {
+	lost func(topic, why string)
+}
+
+func (t lossTracer) count(topic, why string) {
+	for _, name := range event.Topics() {
+		if topic == wireTopic(name) {
+			t.lost(name, why)
+		}
+	}
+}
+
+// RejectMessage is called for everything that is not accepted.
+func (t lossTracer) RejectMessage(m *pubsub.Message, reason string) {
+	if reason == pubsub.RejectValidationQueueFull || reason == pubsub.RejectValidationThrottled {
+		t.count(m.GetTopic(), "validation_full")
+	}
+}
+
+// DropRPC is called when a peer does not take what is sent to it.
+func (t lossTracer) DropRPC(rpc *pubsub.RPC, _ peer.ID) {
+	for _, m := range rpc.GetPublish() {
+		t.count(m.GetTopic(), "peer_full")
+	}
+}
+
+// UndeliverableMessage is called when this node does not take what was accepted.
+func (t lossTracer) UndeliverableMessage(m *pubsub.Message) { t.count(m.GetTopic(), "buffer_full") }
+
+// The rest is not counted.
+func (lossTracer) OnNewOutboundStream(peer.ID, protocol.ID)             {}
+func (lossTracer) OnClosedOutboundStream(peer.ID)                       {}
+func (lossTracer) Join(string)                                          {}
+func (lossTracer) Leave(string)                                         {}
+func (lossTracer) Graft(peer.ID, string)                                {}
+func (lossTracer) Prune(peer.ID, string)                                {}
+func (lossTracer) ValidateMessage(*pubsub.Message)                      {}
+func (lossTracer) DeliverMessage(*pubsub.Message)                       {}
+func (lossTracer) DuplicateMessage(*pubsub.Message)                     {}
+func (lossTracer) ThrottlePeer(peer.ID)                                 {}
+func (lossTracer) RecvRPC(*pubsub.RPC)                                  {}
+func (lossTracer) SendRPC(*pubsub.RPC, peer.ID)                         {}
+func (lossTracer) SendRPCCompleted(*pubsub.RPC, peer.ID, time.Duration) {}
 
 func (g *gossip) validator(topic string) pubsub.ValidatorEx {
 	return func(_ context.Context, from peer.ID, m *pubsub.Message) pubsub.ValidationResult {

@@ -29,7 +29,7 @@ const (
 	maxConnsOut     = 384
 	maxStreams      = 8192
 	maxMemory       = 2 << 30
-	maxPeerConns    = 4 // more than one only while two peers dial each other
+	maxPeerConns    = 8 // more than one while two peers dial each other, and while a connection that broke is not known to be broken
 	maxPeerStreams  = 256
 	maxPeerIn       = 160
 	maxPeerMemory   = (maxPeerStreams + 64) * 256 << 10

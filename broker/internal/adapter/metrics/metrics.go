@@ -52,13 +52,13 @@ func New(r prometheus.Registerer) *Observer {
 	o := &Observer{
 		events:   counter(Events, "Events by type, direction (in, out) and what became of them.", "type", "direction", "outcome"),
 		offences: counter(Offences, "What was held against peers, and peers cut off.", "offence"),
-		drops:    counter(Drops, "Gossip that a consumer group let go.", "topic", "reason"),
+		drops:    counter(Drops, "Gossip that was let go, by a consumer group or by a full queue.", "topic", "reason"),
 		again:    prometheus.NewCounter(prometheus.CounterOpts{Name: Redeliveries, Help: "Deliveries of events that a member did not acknowledge."}),
 		late:     prometheus.NewCounter(prometheus.CounterOpts{Name: LateAcks, Help: "Acknowledgements of deliveries that were taken back."}),
 		resets:   counter(StreamResets, "Streams of directed events that ended badly.", "reason"),
 		seconds: prometheus.NewHistogram(prometheus.HistogramOpts{Name: AckSeconds, Help: "From Send to the acknowledgement of the receiving service.",
 			Buckets: []float64{.0001, .00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .25, 1, 5, 30}}),
-		current: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: Current, Help: "Streams, group members and unanswered events now."}, []string{"what"}),
+		current: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: Current, Help: "Peers, streams, group members and unanswered events now."}, []string{"what"}),
 	}
 	r.MustRegister(o.again, o.late, o.seconds, o.current)
 	return o

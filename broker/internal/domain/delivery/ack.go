@@ -207,9 +207,8 @@ func (h *Hub) Tick(now time.Time) {
 // dissolve ends what a group without members still has.
 func (h *Hub) dissolve(g *group) {
 	for _, l := range g.lanes {
-		queue := l.queue
-		l.queue = nil
-		for _, d := range queue {
+		for len(l.queue) > 0 {
+			d := l.pop()
 			if d.item.Topic != "" {
 				h.drop(d, DropNoSubscriber)
 				continue

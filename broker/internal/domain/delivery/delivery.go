@@ -12,12 +12,13 @@ import (
 	"github.com/shallot-net/shallot/broker/internal/domain/event"
 )
 
-// Item is one event on its way to the groups. The first five fields are the caller's to set.
+// Item is one event on its way to the groups. The first six fields are the caller's to set.
 type Item struct {
 	Persona string
 	Sender  string // the peer it came from
 	Topic   string // empty: directed
 	Type    event.Type
+	Size    int // bytes
 	Value   any // not looked at
 
 	open    int // groups that have not finished it
@@ -62,7 +63,8 @@ type Config struct {
 	RetryMost  time.Duration // the longest such wait; default 2 s
 	RetryFor   time.Duration // after which such an event ends; default 2 min
 	Parked     int           // events that wait for a group; default 1024
-	Gossip     int           // events a gossip lane holds; default 1024
+	Gossip     int           // events that a gossip lane holds; default 1024
+	GossipSize int           // the same in bytes; default 8 MiB
 	IdleLanes  int           // senders of a group whose holder is remembered while nothing is on its way; default 4096
 }
 
@@ -73,6 +75,7 @@ func (c *Config) defaults() {
 	set(&c.RetryFor, 2*time.Minute)
 	set(&c.Parked, 1024)
 	set(&c.Gossip, 1024)
+	set(&c.GossipSize, 8<<20)
 	set(&c.IdleLanes, 4096)
 }
 
@@ -130,6 +133,7 @@ type lane struct {
 	group     *group
 	holder    *Member
 	queue     []*delivery
+	queued    int // bytes of what is in queue
 	inFlight  int
 	waiting   bool      // in some waiting list
 	notBefore time.Time // nothing is handed over until then

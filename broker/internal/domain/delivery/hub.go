@@ -104,6 +104,18 @@ func (h *Hub) takeBack(d *delivery) {
 	h.unassign(d)
 	d.redelivered = true
 	d.lane.queue = slices.Insert(d.lane.queue, 0, d)
+	d.lane.queued += d.item.Size
+}
+
+// pop takes the first of a lane's queue.
+func (l *lane) pop() *delivery {
+	d := l.queue[0]
+	l.queue[0] = nil
+	if l.queue = l.queue[1:]; len(l.queue) == 0 {
+		l.queue = nil
+	}
+	l.queued -= d.item.Size
+	return d
 }
 
 func (h *Hub) unassign(d *delivery) {
@@ -157,13 +169,12 @@ func (h *Hub) enqueue(g *group, item *Item, now time.Time) {
 		l = &lane{key: key, group: g}
 		g.lanes[key] = l
 	}
-	if item.Topic != "" && len(l.queue) >= h.cfg.Gossip {
-		oldest := l.queue[0]
-		l.queue = append(l.queue[:0], l.queue[1:]...)
-		h.drop(oldest, DropOverflow)
-	}
 	l.queue = append(l.queue, &delivery{item: item, lane: l})
+	l.queued += item.Size
 	h.pump(l, now)
+	for item.Topic != "" && (len(l.queue) > h.cfg.Gossip || l.queued > h.cfg.GossipSize) {
+		h.drop(l.pop(), DropOverflow)
+	}
 }
 
 // pump hands over what a lane has, as far as members have room.
@@ -195,10 +206,7 @@ func (h *Hub) handOver(l *lane, now time.Time) bool {
 		l.waiting = true
 		return false
 	}
-	l.queue[0] = nil
-	if l.queue = l.queue[1:]; len(l.queue) == 0 {
-		l.queue = nil
-	}
+	l.pop()
 	h.lastID++
 	d.id, d.member = h.lastID, m
 	m.inFlight[d.id] = d

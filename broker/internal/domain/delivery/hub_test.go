@@ -320,6 +320,18 @@ func TestGossipIsSharedAndBounded(t *testing.T) {
 	}
 }
 
+func TestGossipIsBoundedInBytes(t *testing.T) {
+	w := newWorld(t, delivery.Config{GossipSize: 100})
+	m := w.join("g", 2, 30)
+	for n := range 5 {
+		w.hub.Offer(&delivery.Item{Topic: "metrics", Type: 2, Size: 40, Value: fmt.Sprint("m", n)}, w.now)
+	}
+	w.expect(m, "m0")
+	if len(w.drop) != 2 || w.drop["m1"] != delivery.DropOverflow || w.drop["m2"] != delivery.DropOverflow {
+		t.Errorf("dropped: %v", w.drop)
+	}
+}
+
 func TestMembersThatWantDifferentTypes(t *testing.T) {
 	w := newWorld(t, delivery.Config{})
 	old, fresh := w.join("g", 8, 30), w.join("g", 8, 30, 31)
