@@ -7,6 +7,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"net/http"
@@ -24,13 +25,25 @@ import (
 const consumer = "consumer-1"
 
 func main() {
+	file := flag.String("picture", "", "also draw what is shown, as an SVG file")
+	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx); err != nil {
+	err := run(ctx)
+	if err == nil && *file != "" {
+		err = os.WriteFile(*file, picture(shown.String()), 0o644) //nolint:gosec // a picture for everybody
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "demo:", err)
 		os.Exit(1)
 	}
 }
+
+// shown is all that the demo has printed.
+var shown strings.Builder
+
+// out prints, and keeps a copy for the picture.
+var out = io.MultiWriter(os.Stdout, &shown)
 
 func run(ctx context.Context) (err error) {
 	bin, err := dev.Bin()
@@ -82,14 +95,14 @@ func run(ctx context.Context) (err error) {
 	} {
 		say("\n$ %s", c.shown)
 		begin := time.Now()
-		out, talk, code, err := net.CLI(ctx, consumer, nil, c.args...)
+		stdout, talk, code, err := net.CLI(ctx, consumer, nil, c.args...)
 		if err == nil && code != 0 {
 			err = fmt.Errorf("exit code %d: %s", code, bytes.TrimSpace(talk))
 		}
 		if err != nil {
 			return fmt.Errorf("%s: %w", c.shown, err)
 		}
-		fmt.Print(string(out))
+		fmt.Fprint(out, string(stdout))
 		say("(%d ms, command included)", time.Since(begin).Milliseconds())
 	}
 
@@ -115,11 +128,11 @@ func run(ctx context.Context) (err error) {
 	if err := json.Indent(&pretty, one, "", "  "); err != nil {
 		return err
 	}
-	shown := strings.Split(pretty.String(), "\n")
-	if len(shown) > 16 {
-		shown = append(shown[:16], "  …")
+	lines := strings.Split(pretty.String(), "\n")
+	if len(lines) > 16 {
+		lines = append(lines[:16], "  …")
 	}
-	fmt.Println(strings.Join(shown, "\n"))
+	fmt.Fprintln(out, strings.Join(lines, "\n"))
 	return who(ctx, net, bin, tasks)
 }
 
@@ -127,20 +140,20 @@ func run(ctx context.Context) (err error) {
 func who(ctx context.Context, net *dev.Network, bin string, tasks []string) error {
 	names := map[string]string{}
 	for _, node := range net.Nodes() {
-		out, _, _, err := net.CLI(ctx, node, nil, "node", "--output", "json")
+		stdout, _, _, err := net.CLI(ctx, node, nil, "node", "--output", "json")
 		if err != nil {
 			return err
 		}
 		var n struct {
 			PeerID string `json:"peer_id"`
 		}
-		if err := json.Unmarshal(out, &n); err != nil {
+		if err := json.Unmarshal(stdout, &n); err != nil {
 			return err
 		}
 		names[n.PeerID] = node
 	}
 	say("\nWho did what")
-	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "TASK\tTYPE\tSTATE\tPROVIDER\tATTEMPTS\tSTEPS")
 	for i := len(tasks) - 1; i >= 0; i-- {
 		raw, err := rest(ctx, net, bin, "/v1/tasks/"+tasks[i])
@@ -170,7 +183,7 @@ func who(ctx context.Context, net *dev.Network, bin string, tasks []string) erro
 
 // rest asks the consumer's gateway, with the token that `shallot node` names.
 func rest(ctx context.Context, net *dev.Network, _, path string) ([]byte, error) {
-	out, talk, code, err := net.CLI(ctx, consumer, nil, "node", "--output", "json")
+	stdout, talk, code, err := net.CLI(ctx, consumer, nil, "node", "--output", "json")
 	if err != nil || code != 0 {
 		return nil, fmt.Errorf("shallot node: exit code %d: %s: %w", code, talk, err)
 	}
@@ -178,7 +191,7 @@ func rest(ctx context.Context, net *dev.Network, _, path string) ([]byte, error)
 		GatewayURL string `json:"gateway_url"`
 		TokenFile  string `json:"token_file"`
 	}
-	if err := json.Unmarshal(out, &n); err != nil {
+	if err := json.Unmarshal(stdout, &n); err != nil {
 		return nil, err
 	}
 	token, err := os.ReadFile(n.TokenFile)
@@ -202,4 +215,4 @@ func rest(ctx context.Context, net *dev.Network, _, path string) ([]byte, error)
 	return body, err
 }
 
-func say(format string, args ...any) { fmt.Printf(format+"\n", args...) }
+func say(format string, args ...any) { fmt.Fprintf(out, format+"\n", args...) }
