@@ -153,11 +153,19 @@ func (c *Carrier) Reachable(peer string) {
 	c.pump(time.Now())
 }
 
-// BrokerRestarted says that the broker has forgotten what it was told to remember.
-func (c *Carrier) BrokerRestarted() {
+// BrokerLost says that the broker is gone: the next one has forgotten what it was told to remember.
+func (c *Carrier) BrokerLost() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	clear(c.remembered)
+}
+
+// BrokerUp says that the broker is back: what failed without it goes now.
+func (c *Carrier) BrokerUp() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.box.RetryAll()
+	c.pump(time.Now())
 }
 
 // Held is what the carrier holds now, and what it did.

@@ -200,6 +200,24 @@ func TestCarrierUnreachable(t *testing.T) {
 	})
 }
 
+func TestCarrierGoesOnWhenTheBrokerIsBack(t *testing.T) {
+	inTime(t, func(t *testing.T, c *Carrier, w *wire) {
+		w.set("p", errLost)
+		c.Begin()
+		c.Tell([]*taskv1.OutboxEvent{out(1, "p", "a", 0)})
+		after(time.Minute)
+		w.set("p", nil)
+		c.BrokerLost()
+		c.BrokerUp()
+		after(5 * time.Millisecond)
+		w.look(func() {
+			if len(w.sent) != 1 || len(w.remembered) != 2 {
+				t.Errorf("sent %v, the address was told %d times", w.sent, len(w.remembered))
+			}
+		})
+	})
+}
+
 func TestCarrierFinalAndUncertainFailures(t *testing.T) {
 	inTime(t, func(t *testing.T, c *Carrier, w *wire) {
 		w.set("no", errRejected)

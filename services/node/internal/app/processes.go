@@ -76,12 +76,12 @@ func (p *Processes) health(ctx context.Context, name string, serving bool) {
 	p.mu.Lock()
 	pid := p.state[name].PID
 	p.mu.Unlock()
-	if pid == 0 { // a new one: a restart breaks the watch
-		ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
-		defer cancel()
-		if got, err := p.probers[name].PID(ctx); err == nil {
+	for try := 0; pid == 0 && try < 3 && ctx.Err() == nil; try++ { // a new one: a restart breaks the watch
+		call, cancel := context.WithTimeout(ctx, time.Second)
+		if got, err := p.probers[name].PID(call); err == nil {
 			pid = got
 		}
+		cancel()
 	}
 	if serving {
 		p.set(name, ProcessServing, pid, "")

@@ -337,6 +337,14 @@ func (o *Outbox) Reachable(peer string) {
 	}
 }
 
+// RetryAll ends every back-off: what failed may not have been the peers' fault.
+func (o *Outbox) RetryAll() {
+	for _, l := range o.lanes {
+		l.retryAt = time.Time{}
+		o.queue(l)
+	}
+}
+
 // Expire gives up what waits and whose time is over, and returns it, in order of arrival.
 func (o *Outbox) Expire(now time.Time) []Message {
 	var out []Message

@@ -504,6 +504,34 @@ func (t *Task) CancelTask(_ context.Context, r *taskv1.CancelTaskRequest) (*task
 	return &taskv1.CancelTaskResponse{Task: v}, nil
 }
 
+// WatchTask is of the contract.
+func (t *Task) WatchTask(r *taskv1.WatchTaskRequest, out grpc.ServerStreamingServer[taskv1.WatchTaskResponse]) error {
+	w := make(chan *taskv1.Task, 64)
+	t.mu.Lock()
+	if t.tasks[r.GetTaskId()] == nil {
+		t.mu.Unlock()
+		return t.notFound(r.GetTaskId())
+	}
+	w <- t.viewLocked(r.GetTaskId())
+	t.watchers[w] = r.GetTaskId()
+	t.mu.Unlock()
+	defer func() {
+		t.mu.Lock()
+		delete(t.watchers, w)
+		t.mu.Unlock()
+	}()
+	for {
+		select {
+		case <-out.Context().Done():
+			return context.Cause(out.Context())
+		case v := <-w:
+			if err := out.Send(&taskv1.WatchTaskResponse{Task: v}); err != nil || v.GetState() == "COMPLETED" || v.GetState() == "CANCELLED" {
+				return err
+			}
+		}
+	}
+}
+
 // GetResult is of the contract, for stdout.
 func (t *Task) GetResult(r *taskv1.GetResultRequest, out grpc.ServerStreamingServer[taskv1.GetResultResponse]) error {
 	t.mu.Lock()

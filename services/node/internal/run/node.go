@@ -61,8 +61,10 @@ func New(cfg Config, conns Conns, registry prometheus.Registerer, log *slog.Logg
 	sinks := app.IdentitySinks{}
 	var view api.View
 	var placement app.Placement
+	var watcher api.Watcher = n.watches
 	if cfg.Role == RoleProvider {
 		view = n.newProvider(conns, &sinks)
+		watcher = n.tasks // its tasks are other people's: nobody waits for them by the thousand
 	} else {
 		view = n.newConsumer(&sinks)
 		placement = n.consumer
@@ -71,7 +73,7 @@ func New(cfg Config, conns Conns, registry prometheus.Registerer, log *slog.Logg
 	n.identity = app.NewIdentity(n.sidecar, sinks, log)
 	n.newProcesses(conns)
 	n.api = api.New(api.Config{Role: cfg.Role, Version: version.String(), StartedAt: time.Now(),
-		Submitter: app.NewSubmitter(n.tasks, n.tasks, placement, n.watches), Watcher: n.watches, Tasks: n.tasks.API(), Bodies: n.tasks,
+		Submitter: app.NewSubmitter(n.tasks, n.tasks, placement, n.watches), Watcher: watcher, Tasks: n.tasks.API(), Bodies: n.tasks,
 		Content: n.sidecar.Repository, Putter: n.sidecar, View: view, Identity: n.identity, Processes: n.processes})
 	n.registerMetrics(registry)
 	return n
@@ -152,8 +154,10 @@ func (n *Node) Run(ctx context.Context, ready func(bool)) error {
 
 func (n *Node) subscribe(ctx context.Context) error {
 	return n.sidecar.Subscribe(ctx, n.deliverer, func(up bool) {
-		if !up {
-			n.carrier.BrokerRestarted()
+		if up {
+			n.carrier.BrokerUp()
+		} else {
+			n.carrier.BrokerLost()
 		}
 	})
 }

@@ -49,6 +49,28 @@ func (c *Client) ReadResult(ctx context.Context, task, body string, offset uint6
 	}
 }
 
+// Watch follows one task by the task service's own stream.
+func (c *Client) Watch(ctx context.Context, id string, emit func(*taskv1.Task) error) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	s, err := c.api.WatchTask(ctx, &taskv1.WatchTaskRequest{TaskId: id})
+	if err != nil {
+		return err
+	}
+	for {
+		r, err := s.Recv()
+		switch {
+		case errors.Is(err, io.EOF):
+			return nil
+		case err != nil:
+			return err
+		}
+		if err := emit(r.GetTask()); err != nil {
+			return err
+		}
+	}
+}
+
 // Describe asks what the task service is.
 func (c *Client) Describe(ctx context.Context) (*taskv1.DescribeResponse, error) {
 	return c.api.Describe(ctx, &taskv1.DescribeRequest{})
