@@ -193,11 +193,7 @@ func TestUpAsAUserSeesIt(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var lines []string
-	for _, l := range processesUnder(t, h.Dir) {
-		lines = append(lines, l)
-	}
-	all := strings.Join(lines, "\n")
+	all := strings.Join(processesUnder(t, h.Dir), "\n")
 	for _, want := range []string{"--listen-addrs /ip4/127.0.0.1/tcp/4242", "--bootstrap /ip4/192.0.2.1/tcp/1/p2p/x,/ip4/192.0.2.2/tcp/1/p2p/y", "shallot-metric"} {
 		if !strings.Contains(all, want) {
 			t.Errorf("%q is not on a command line of\n%s", want, all)

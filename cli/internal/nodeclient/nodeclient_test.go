@@ -144,7 +144,7 @@ func TestPersist(t *testing.T) {
 		begin, tries = time.Now(), 0
 		_ = c.persist(t.Context(), func(moved func()) error {
 			if tries++; tries < 20 {
-				time.Sleep(10 * time.Second)
+				<-time.After(10 * time.Second)
 				moved()
 			}
 			return gone

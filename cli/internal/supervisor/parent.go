@@ -6,15 +6,14 @@ import (
 	"sync"
 )
 
-// parentPipe returns the reading end of a pipe that ends when this program does: every child inherits it
-// (lifecycle.ParentFD). The writing end is never used and never closed.
-var parentPipe = sync.OnceValues(func() (*os.File, error) {
+// pipe is one that every child inherits the reading end of (lifecycle.ParentFD). It ends when this program does: the
+// writing end is never used and never closed.
+type pipe struct{ read, write *os.File }
+
+var parentPipe = sync.OnceValues(func() (pipe, error) {
 	r, w, err := os.Pipe()
 	if err != nil {
-		return nil, fmt.Errorf("make the pipe that tells children of this program's end: %w", err)
+		return pipe{}, fmt.Errorf("make the pipe that tells children of this program's end: %w", err)
 	}
-	keepOpen = w
-	return r, nil
+	return pipe{r, w}, nil // the writing end must stay reachable, or it is closed
 })
-
-var keepOpen *os.File

@@ -33,6 +33,12 @@ const (
 	pipeGrace = 50 * time.Millisecond
 )
 
+// ending is how a process ended, once done is closed.
+type ending struct {
+	done chan struct{}
+	err  error
+}
+
 // process is one supervised process, a suture.Service.
 type process struct {
 	name  string
@@ -81,11 +87,14 @@ func (p *process) Serve(ctx context.Context) error {
 	}
 	p.starts.Add(1)
 	p.changed(p.name, cmd.Process.Pid, "")
-	ended := make(chan error, 1)
-	go func() { ended <- reap(cmd) }()
+	ended := &ending{done: make(chan struct{})}
+	go func() {
+		defer close(ended.done)
+		ended.err = reap(cmd)
+	}()
 	select {
-	case err := <-ended:
-		why := p.why(err)
+	case <-ended.done:
+		why := p.why(ended.err)
 		p.changed(p.name, 0, why)
 		return errors.New(why)
 	case <-ctx.Done():
@@ -96,13 +105,13 @@ func (p *process) Serve(ctx context.Context) error {
 }
 
 func (p *process) command() (*exec.Cmd, error) {
-	pipe, err := parentPipe()
+	parent, err := parentPipe()
 	if err != nil {
 		return nil, err
 	}
 	cmd := exec.Command(p.path, p.args()...)
 	cmd.Env = append(os.Environ(), lifecycle.ParentFD+"="+strconv.Itoa(3))
-	cmd.ExtraFiles = []*os.File{pipe} // descriptor 3
+	cmd.ExtraFiles = []*os.File{parent.read} // descriptor 3
 	cmd.Stdout, cmd.Stderr = p.log, p.log
 	cmd.SysProcAttr = sysProc()
 	cmd.WaitDelay = pipeGrace
@@ -116,18 +125,18 @@ func reap(cmd *exec.Cmd) error {
 	return cmd.Wait()
 }
 
-func (p *process) stop(cmd *exec.Cmd, ended <-chan error) {
+func (p *process) stop(cmd *exec.Cmd, ended *ending) {
 	_ = cmd.Process.Signal(syscall.SIGTERM)
 	timer := time.NewTimer(p.grace)
 	defer timer.Stop()
 	select {
-	case <-ended:
+	case <-ended.done:
 		return
 	case <-timer.C:
 	}
 	_ = signalGroup(cmd.Process.Pid, syscall.SIGKILL)
 	_ = cmd.Process.Kill()
-	<-ended
+	<-ended.done
 }
 
 // why says how a process ended, with its last words where it ended by itself.
