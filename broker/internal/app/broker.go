@@ -28,11 +28,14 @@ type Limits struct {
 	// Of one peer, events that wait at all: more are refused. It holds what 100 callers may have in flight.
 	OutWaiting      int // default 8192
 	OutWaitingBytes int // default 32 MiB
+	// The same once the peer has been out of reach for Grace. It is well below what one Send stream may have unanswered, or a single dead peer could hold up
+	// a service's events to all others.
+	OutUnreachable int // default 256
 
-	Recent    int           // finished events of a peer that are remembered; default 512
+	Recent    int           // finished events of a peer that are remembered; default twice InEvents, which is more than it can send again
 	Remotes   int           // peers for which that is remembered; default 1024
 	IdleAfter time.Duration // when a stream without events is closed; default 2 min
-	Grace     time.Duration // how long an event waits for a peer of which no address is known; default 1 s
+	Grace     time.Duration // how long a peer may be out of reach, or without a known address, before that counts; default 1 s
 	TopicKept time.Duration // how long a topic is kept after its last subscriber left; default 30 s
 }
 
@@ -44,7 +47,8 @@ func (l *Limits) defaults() {
 	set(&l.OutBytes, 2<<20)
 	set(&l.OutWaiting, 8192)
 	set(&l.OutWaitingBytes, 32<<20)
-	set(&l.Recent, 512)
+	set(&l.OutUnreachable, 256)
+	set(&l.Recent, 2*l.InEvents)
 	set(&l.Remotes, 1024)
 	set(&l.IdleAfter, 2*time.Minute)
 	set(&l.Grace, time.Second)
@@ -181,6 +185,7 @@ func (noObserver) Event(event.Type, string, string) {}
 func (noObserver) Offence(string)                   {}
 func (noObserver) Dropped(string, string)           {}
 func (noObserver) Redelivered()                     {}
+func (noObserver) Verdict(string)                   {}
 func (noObserver) LateAck()                         {}
 func (noObserver) StreamReset(string)               {}
 func (noObserver) AckSeconds(float64)               {}

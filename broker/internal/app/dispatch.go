@@ -154,7 +154,9 @@ func (s *Subscription) Ack(id uint64, v delivery.Verdict, detail string) {
 	d.do(func(now time.Time) {
 		if !d.hub.Ack(s.member, id, v, detail, now) {
 			d.obs.LateAck()
+			return
 		}
+		d.obs.Verdict(v.String())
 	})
 }
 

@@ -127,6 +127,8 @@ type Observer interface {
 	Offence(name string)
 	// Dropped counts gossip that a group let go.
 	Dropped(topic, why string)
+	// Verdict counts what services make of deliveries: applied, ignored, rejected, retry.
+	Verdict(v string)
 	// Redelivered and LateAck count the hand-overs that went wrong.
 	Redelivered()
 	LateAck()

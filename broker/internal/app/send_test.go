@@ -114,6 +114,29 @@ func TestSendGivesUp(t *testing.T) {
 	})
 }
 
+// A peer that cannot be reached must not hold up a service's events to all others: no more than so many wait for it.
+func TestUnreachablePeerTakesFewEvents(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.net.SetDown(w.peer, true)
+		var waiting []<-chan error
+		for i := range 256 {
+			waiting = append(waiting, w.send(i, 3*time.Second))
+		}
+		pass(time.Second + time.Millisecond)
+		w.want(w.send(256, time.Minute), app.ReasonUnreachable, 0, 0)
+		for _, c := range waiting {
+			w.want(c, app.ReasonUnreachable, 0, 2*time.Second)
+		}
+		// Once it answers there is room again.
+		sub := w.subscribe()
+		w.net.SetDown(w.peer, false)
+		c := w.send(257, time.Minute)
+		sub.Ack(w.next(sub).ID, delivery.Applied, "")
+		w.want(c, "", 0, time.Second)
+		sub.Close()
+	})
+}
+
 func TestSendWaitsForThePeer(t *testing.T) {
 	inWorld(t, func(w *world) {
 		sub := w.subscribe()

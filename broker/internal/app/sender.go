@@ -29,8 +29,9 @@ type sender struct {
 	order      uint64
 	running    bool
 	ended      bool
-	lastErr    error
-	progressed bool // something was answered
+	lastErr    error     // why there was no stream, or why the last one broke
+	downSince  time.Time // zero while there is a stream, and before the first
+	progressed bool      // something was answered
 
 	wake  chan struct{}   // there may be something to write, or room to write it
 	reach chan struct{}   // the peer has connected
@@ -73,6 +74,12 @@ func (s *sender) enqueue(id event.ID, data []byte, timeout time.Duration, done f
 	if p, ok := s.byID[id]; ok {
 		s.wait(p, &waiter{done: done}, timeout)
 		s.mu.Unlock()
+		return true
+	}
+	if !s.downSince.IsZero() && time.Since(s.downSince) >= s.limits.Grace && len(s.byID) >= s.limits.OutUnreachable {
+		n, err := len(s.byID), s.lastErr
+		s.mu.Unlock()
+		done(fault.Unavailable(ReasonUnreachable, "the peer cannot be reached now, and %d events wait for it already", n).Because(err))
 		return true
 	}
 	if len(s.byID) >= s.limits.OutWaiting || s.bytes+len(data) > s.limits.OutWaitingBytes {
@@ -186,8 +193,8 @@ func (s *sender) answered(id event.ID, o event.Outcome) {
 func (s *sender) requeue(err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err != nil {
-		s.lastErr = err
+	if s.lastErr = err; err != nil && s.downSince.IsZero() {
+		s.downSince = time.Now()
 	}
 	if len(s.sent) == 0 {
 		return

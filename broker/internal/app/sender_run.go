@@ -126,6 +126,9 @@ func (s *sender) attempt() error {
 	if err != nil {
 		return err
 	}
+	s.mu.Lock()
+	s.downSince = time.Time{}
+	s.mu.Unlock()
 	obs := s.persona.broker.obs
 	obs.Adjust("streams_out", 1)
 	defer obs.Adjust("streams_out", -1)

@@ -16,6 +16,7 @@ const (
 	Events       = "shallot_broker_events_total"
 	Offences     = "shallot_broker_offences_total"
 	Drops        = "shallot_broker_gossip_dropped_total"
+	Verdicts     = "shallot_broker_verdicts_total"
 	Redeliveries = "shallot_broker_redeliveries_total"
 	LateAcks     = "shallot_broker_late_acks_total"
 	StreamResets = "shallot_broker_stream_resets_total"
@@ -28,6 +29,7 @@ type Observer struct {
 	events   *prometheus.CounterVec
 	offences *prometheus.CounterVec
 	drops    *prometheus.CounterVec
+	verdicts *prometheus.CounterVec
 	again    prometheus.Counter
 	late     prometheus.Counter
 	resets   *prometheus.CounterVec
@@ -53,6 +55,7 @@ func New(r prometheus.Registerer) *Observer {
 		events:   counter(Events, "Events by type, direction (in, out) and what became of them.", "type", "direction", "outcome"),
 		offences: counter(Offences, "What was held against peers, and peers cut off.", "offence"),
 		drops:    counter(Drops, "Gossip that was let go, by a consumer group or by a full queue.", "topic", "reason"),
+		verdicts: counter(Verdicts, "What services made of deliveries.", "verdict"),
 		again:    prometheus.NewCounter(prometheus.CounterOpts{Name: Redeliveries, Help: "Deliveries of events that a member did not acknowledge."}),
 		late:     prometheus.NewCounter(prometheus.CounterOpts{Name: LateAcks, Help: "Acknowledgements of deliveries that were taken back."}),
 		resets:   counter(StreamResets, "Streams of directed events that ended badly.", "reason"),
@@ -79,6 +82,9 @@ func (o *Observer) Offence(name string) { o.offences.WithLabelValues(name).Inc()
 
 // Dropped counts one event of gossip.
 func (o *Observer) Dropped(topic, why string) { o.drops.WithLabelValues(topic, why).Inc() }
+
+// Verdict counts one.
+func (o *Observer) Verdict(v string) { o.verdicts.WithLabelValues(v).Inc() }
 
 // Redelivered counts one.
 func (o *Observer) Redelivered() { o.again.Inc() }

@@ -36,6 +36,19 @@ const (
 	Retry
 )
 
+// String is for counting.
+func (v Verdict) String() string {
+	switch v {
+	case Applied:
+		return "applied"
+	case Ignored:
+		return "ignored"
+	case Refused:
+		return "rejected"
+	}
+	return "retry"
+}
+
 // Drop says why gossip was let go.
 type Drop string
 
