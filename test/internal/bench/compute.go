@@ -79,8 +79,7 @@ func (s *session) busy(ctx context.Context, native string, module []byte, progra
 	if err != nil {
 		return f, err
 	}
-	spec := wasmSpec(module, nil, work, size)
-	want, _, err := s.runTask(ctx, spec, nil) // brings the module to the provider's cache
+	want, _, err := s.runProgram(ctx, module, nil, nil, work, size) // brings the module to the provider's cache
 	if err != nil {
 		return f, err
 	}
@@ -99,7 +98,7 @@ func (s *session) busy(ctx context.Context, native string, module []byte, progra
 			bares = append(bares, took)
 		}
 		begin = time.Now()
-		_, task, err := s.runTask(ctx, spec, want)
+		_, task, err := s.runProgram(ctx, module, nil, want, work, size)
 		if err != nil {
 			return f, err
 		}

@@ -58,8 +58,7 @@ func (s *session) cached(ctx context.Context, bare bareEngine, module, input []b
 	if err != nil {
 		return f, err
 	}
-	spec := wasmSpec(module, input)
-	want, _, err := s.runTask(ctx, spec, nil) // compiles, where it has not been
+	want, _, err := s.runProgram(ctx, module, input, nil) // compiles, where it has not been
 	if err != nil {
 		return f, err
 	}
@@ -73,7 +72,7 @@ func (s *session) cached(ctx context.Context, bare bareEngine, module, input []b
 	var ours, floored []time.Duration
 	for range runs {
 		begin := time.Now()
-		if _, _, err := s.runTask(ctx, spec, want); err != nil {
+		if _, _, err := s.runProgram(ctx, module, input, want); err != nil {
 			return f, err
 		}
 		ours = append(ours, time.Since(begin))
@@ -104,7 +103,7 @@ func (s *session) unseen(ctx context.Context, bare bareEngine, module []byte, fi
 	for range s.or(5, 1) {
 		fresh := neverSeen(module)
 		begin := time.Now()
-		if _, _, err := s.runTask(ctx, wasmSpec(fresh, []byte("a,1\n")), []byte("a 1 1.00\n")); err != nil {
+		if _, _, err := s.runProgram(ctx, fresh, []byte("a,1\n"), []byte("a 1 1.00\n")); err != nil {
 			return f, err
 		}
 		ours = append(ours, time.Since(begin))

@@ -95,7 +95,11 @@ func (s *session) throughput(ctx context.Context) ([]Figure, error) {
 		return nil, err
 	}
 	floorCPU := func() (map[string]time.Duration, error) {
-		return map[string]time.Duration{"all": measure.CPU(append(lean.PIDs(), os.Getpid())...)}, nil
+		taken := map[string]time.Duration{"client": measure.CPU(os.Getpid())}
+		for role, pid := range lean.PIDs() {
+			taken[role] = measure.CPU(pid)
+		}
+		return taken, nil
 	}
 	var ours, floored burst
 	for range rounds {
@@ -110,6 +114,9 @@ func (s *session) throughput(ctx context.Context) ([]Figure, error) {
 	perProcess := map[string]float64{}
 	for name, cpu := range ours.cpu {
 		perProcess[name+", ms"] = milliseconds(cpu) / float64(len(ours.each))
+	}
+	for role, cpu := range floored.cpu {
+		perProcess["floor: "+role+", ms"] = milliseconds(cpu) / float64(len(floored.each))
 	}
 	rate := Figure{Name: fmt.Sprintf("%d small wasm tasks, %d in flight", n, inFlight), Unit: "/s", Ours: ours.rate(), Detail: detail}.beside(floored.rate(), "lean")
 	cpu := Figure{Name: "the same, CPU a task, all processes", Unit: "ms", Ours: ours.cpuPerTask(), Detail: perProcess}.beside(floored.cpuPerTask(), "lean")

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -23,17 +24,51 @@ func sumSpec() *taskv1.TaskSpec {
 	return &taskv1.TaskSpec{Type: "sum", Payload: &taskv1.TaskSpec_Sum{Sum: &taskv1.SumPayload{Addends: []string{"1", "2", "39"}}}}
 }
 
-func wasmSpec(module, stdin []byte, args ...string) *taskv1.TaskSpec {
-	w := &taskv1.WasmPayload{Module: inline(module), Args: args}
-	if len(stdin) > 0 {
-		w.Stdin = inline(stdin)
-	}
-	return &taskv1.TaskSpec{Type: "wasm", Payload: &taskv1.TaskSpec_Wasm{Wasm: w}, Limits: &eventv1.Limits{Time: durationpb.New(timeLimit)}}
+func wasmSpec(module, stdin *taskv1.Blob, args ...string) *taskv1.TaskSpec {
+	return &taskv1.TaskSpec{Type: "wasm", Limits: &eventv1.Limits{Time: durationpb.New(timeLimit)},
+		Payload: &taskv1.TaskSpec_Wasm{Wasm: &taskv1.WasmPayload{Module: module, Stdin: stdin, Args: args}}}
 }
 
 func inline(b []byte) *taskv1.Blob { return &taskv1.Blob{Source: &taskv1.Blob_Inline{Inline: b}} }
 
-func smallSpec() *taskv1.TaskSpec { return wasmSpec(floor.SmallModule(), nil) }
+// The command sends bodies of up to so many bytes inside the call, and uploads larger ones first, in pieces.
+const (
+	inlineLimit = 128 << 10
+	pieceSize   = 256 << 10
+)
+
+// runProgram gives the node a program as the command does: what is large is uploaded first, which is part of the task's time.
+func (s *session) runProgram(ctx context.Context, module, stdin, want []byte, args ...string) ([]byte, *taskv1.Task, error) {
+	m, err := s.blob(ctx, module)
+	if err != nil {
+		return nil, nil, err
+	}
+	in, err := s.blob(ctx, stdin)
+	if err != nil {
+		return nil, nil, err
+	}
+	return s.runTask(ctx, wasmSpec(m, in, args...), want)
+}
+
+func (s *session) blob(ctx context.Context, body []byte) (*taskv1.Blob, error) {
+	if len(body) <= inlineLimit {
+		return inline(body), nil
+	}
+	stream, err := s.node.Upload(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for piece := range slices.Chunk(body, pieceSize) {
+		if err := stream.Send(&nodev1.UploadRequest{Data: piece}); err != nil {
+			break // the reason comes with the answer
+		}
+	}
+	r, err := stream.CloseAndRecv()
+	if err != nil {
+		return nil, fmt.Errorf("upload: %w", err)
+	}
+	return &taskv1.Blob{Source: &taskv1.Blob_UploadId{UploadId: r.GetUploadId()}}, nil
+}
 
 // runTask gives the node a task, waits for its end, and checks its state and what it printed; a nil want is not compared. It returns
 // stdout and the task.
@@ -74,6 +109,6 @@ func (s *session) sum(ctx context.Context) error {
 }
 
 func (s *session) small(ctx context.Context) error {
-	_, _, err := s.runTask(ctx, smallSpec(), []byte("done\n"))
+	_, _, err := s.runTask(ctx, wasmSpec(inline(floor.SmallModule()), nil), []byte("done\n"))
 	return err
 }

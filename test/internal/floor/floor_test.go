@@ -1,7 +1,9 @@
 package floor
 
 import (
+	"maps"
 	"os"
+	"slices"
 	"testing"
 
 	"github.com/shallot-net/shallot/test/internal/measure"
@@ -30,10 +32,11 @@ func TestBothVariants(t *testing.T) {
 		if err != nil || len(d) != 30 || measure.Quantile(d, 0.5) <= 0 {
 			t.Errorf("%v, error %v", d, err)
 		}
-		if cpu := measure.CPU(n.PIDs()...); cpu <= 0 {
+		pids := slices.Collect(maps.Values(n.PIDs()))
+		if cpu := measure.CPU(pids...); cpu <= 0 {
 			t.Errorf("six servers have taken %v", cpu)
 		}
-		if pss := measure.PSS(n.PIDs()...); pss < 1<<20 {
+		if pss := measure.PSS(pids...); pss < 1<<20 {
 			t.Errorf("six servers have %d bytes", pss)
 		}
 		if err := n.task([]byte("1 2"), "4\n"); err == nil {

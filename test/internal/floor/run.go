@@ -15,14 +15,14 @@ import (
 // Network is one variant of the floor at work: six servers, each a child of this program (see Child), and a client.
 type Network struct {
 	dir    string
-	pids   []int
+	pids   map[string]int
 	stops  []func()
 	client *grpc.ClientConn
 }
 
 // Start starts a variant, with its files in a folder of its own under dir. Stop it.
 func Start(dir string, express bool) (n *Network, err error) {
-	n = &Network{}
+	n = &Network{pids: map[string]int{}}
 	defer func() {
 		if r := recover(); r != nil {
 			n.Stop()
@@ -51,7 +51,7 @@ func (n *Network) start(role, arg string, express bool) string {
 	stdout, err := cmd.StdoutPipe()
 	must(err)
 	must(cmd.Start())
-	n.pids = append(n.pids, cmd.Process.Pid)
+	n.pids[role] = cmd.Process.Pid
 	n.stops = append(n.stops, func() {
 		_ = stdin.Close()
 		_ = cmd.Wait()
@@ -61,8 +61,8 @@ func (n *Network) start(role, arg string, express bool) string {
 	return strings.TrimSpace(line)
 }
 
-// PIDs are the six servers.
-func (n *Network) PIDs() []int { return n.pids }
+// PIDs are the six servers, by role.
+func (n *Network) PIDs() map[string]int { return n.pids }
 
 // Sum runs one task that adds three numbers, and Wasm one that runs SmallModule; both check the result.
 func (n *Network) Sum() error  { return n.task([]byte("1 2 39"), "42\n") }
