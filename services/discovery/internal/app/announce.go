@@ -13,10 +13,10 @@ import (
 )
 
 const (
-	versionBlock = 256 // announcements between two reservations: days of them
-	leaveTimeout = time.Second
-	maxPush      = 16 // neighbours that are told of a change directly
-	greeters     = 8  // announcements that one newcomer triggers in the whole network, on average
+	versionBlock = 256                    // announcements between two reservations: days of them
+	leaveTimeout = 500 * time.Millisecond // the broker may be stopping as well
+	maxPush      = 16                     // neighbours that are told of a change directly
+	greeters     = 8                      // announcements that one newcomer triggers in the whole network, on average
 )
 
 // versions hands out version numbers from blocks that are reserved on disk before their first number is used, so that no

@@ -134,6 +134,13 @@ func (n *node) count(event string) int {
 	return n.counts[event]
 }
 
+// silence loses all gossip, or none.
+func (s *sim) silence(mute bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.mute = mute
+}
+
 // part keeps apart whom the function says.
 func (s *sim) part(apart func(a, b string) bool) {
 	s.mu.Lock()
@@ -246,11 +253,18 @@ func (n *node) Sign(_ context.Context, a domain.Announcement) ([]byte, error) {
 	return json.Marshal(a)
 }
 
+// decoded keeps what was decoded once: one announcement is heard by many.
+var decoded sync.Map
+
 func heard(signed []byte) app.Heard {
+	if h, ok := decoded.Load(string(signed)); ok {
+		return h.(app.Heard)
+	}
 	h := app.Heard{Signed: signed}
 	if err := json.Unmarshal(signed, &h.Announcement); err != nil {
 		panic(err)
 	}
+	decoded.Store(string(signed), h)
 	return h
 }
 

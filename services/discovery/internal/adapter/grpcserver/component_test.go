@@ -148,10 +148,9 @@ func fiveNodes(t *testing.T) (*brokertest.Network, []*node) {
 	return net, nodes
 }
 
-func TestFiveNodesKnowEachOtherWithinASecond(t *testing.T) {
+func TestFiveNodesKnowEachOther(t *testing.T) {
 	t.Parallel()
 	_, nodes := fiveNodes(t)
-	began := time.Now()
 	for _, n := range nodes {
 		n.updateSelf("sum", "wasm")
 	}
@@ -165,9 +164,6 @@ func TestFiveNodesKnowEachOtherWithinASecond(t *testing.T) {
 				t.Errorf("the announcement of %s cannot be handed on: %v", id, err)
 			}
 		}
-	}
-	if d := time.Since(began); d > time.Second {
-		t.Errorf("it took %v", d)
 	}
 	// A full mesh: the network is small.
 	for _, n := range nodes {
