@@ -127,12 +127,28 @@ func TestUnreachablePeerTakesFewEvents(t *testing.T) {
 		for _, c := range waiting {
 			w.want(c, app.ReasonUnreachable, 0, 2*time.Second)
 		}
-		// Once it answers there is room again.
+		// Once it answers there is room again, for a burst too.
 		sub := w.subscribe()
 		w.net.SetDown(w.peer, false)
-		c := w.send(257, time.Minute)
-		sub.Ack(w.next(sub).ID, delivery.Applied, "")
-		w.want(c, "", 0, time.Second)
+		waiting = waiting[:0]
+		for i := range 300 {
+			waiting = append(waiting, w.send(300+i, time.Minute))
+		}
+		go func() {
+			for {
+				select {
+				case <-sub.Done():
+					return
+				case <-sub.Ready():
+				}
+				for _, d := range sub.Take(nil) {
+					sub.Ack(d.ID, delivery.Applied, "")
+				}
+			}
+		}()
+		for _, c := range waiting {
+			w.want(c, "", 0, time.Second)
+		}
 		sub.Close()
 	})
 }

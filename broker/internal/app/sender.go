@@ -76,6 +76,9 @@ func (s *sender) enqueue(id event.ID, data []byte, timeout time.Duration, done f
 		s.mu.Unlock()
 		return true
 	}
+	if len(s.byID) == 0 {
+		s.downSince = time.Time{} // nobody has tried since
+	}
 	if !s.downSince.IsZero() && time.Since(s.downSince) >= s.limits.Grace && len(s.byID) >= s.limits.OutUnreachable {
 		n, err := len(s.byID), s.lastErr
 		s.mu.Unlock()
