@@ -92,7 +92,7 @@ func (s *Service) onSubmission(ctx context.Context, o *offer) app.Reply {
 		return verdict(app.Rejected, "ATTACHMENT_INVALID")
 	}
 	o.sealed = app.Material{SealedKey: sealedKey, Ciphertext: ciphertext}
-	if known, r := s.known(ctx, o); known {
+	if known, r := s.known(o); known {
 		return r
 	}
 	limits, no := s.judge(o)
@@ -120,12 +120,14 @@ func (s *Service) payloadFits(o *offer, ciphertext []byte) bool {
 	return o.sub.PayloadCID == "" && len(ciphertext) <= app.SmallLimit && int64(len(ciphertext)) == o.sub.PayloadSize && sha256.Sum256(ciphertext) == o.sub.PayloadHash
 }
 
-// known answers a submission that has been here before.
-func (s *Service) known(ctx context.Context, o *offer) (bool, app.Reply) {
+// known answers a submission that has been here before. What was over before this process began, or long ago, is found
+// out by the commit: a look into the journal for every submission costs more than the rare run in vain.
+func (s *Service) known(o *offer) (bool, app.Reply) {
 	k := o.key()
 	s.mu.Lock()
 	h := s.held[k]
 	_, cancelled := s.early[k]
+	over := s.recent.has(k)
 	s.mu.Unlock()
 	if h != nil {
 		h.mu.Lock()
@@ -139,15 +141,10 @@ func (s *Service) known(ctx context.Context, o *offer) (bool, app.Reply) {
 	if cancelled {
 		return true, s.refuse(o, &refusal{Reason: app.ReasonCancelled, Message: "the task was cancelled before it came"})
 	}
-	_, err := s.cfg.Store.Entry(ctx, k)
-	switch {
-	case err == nil:
+	if over {
 		return true, verdict(app.Ignored, "REPEATED")
-	case errors.Is(err, app.ErrNotFound):
-		return false, app.Reply{}
 	}
-	s.cfg.Log.Warn("the journal cannot be read", "error", err.Error())
-	return true, verdict(app.Again, "")
+	return false, app.Reply{}
 }
 
 // refusal is a TaskRefused in the making.

@@ -62,23 +62,18 @@ func (s *Service) cancelHeld(h *held) {
 	h.mu.Unlock()
 	s.mu.Lock()
 	waits := s.unqueue(h)
-	if waits && h.staged() {
-		s.staging--
-	}
 	s.mu.Unlock()
 	h.stop()
 	if waits { // nobody else will settle it
-		h.discard()
+		if h.discard() {
+			s.mu.Lock()
+			s.staging--
+			s.mu.Unlock()
+		}
 		s.runs.Go(func() {
 			s.settle(h, &domain.Outcome{Cause: domain.CauseCancelled, Reason: app.ReasonCancelled, Message: "cancelled before it ran"}, nil)
 		})
 	}
-}
-
-func (h *held) staged() bool {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return h.files != nil
 }
 
 // onQuery answers for each attempt: how it stands, or its result again.

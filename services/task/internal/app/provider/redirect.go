@@ -71,6 +71,7 @@ func (s *Service) redirect(ctx context.Context, o *offer, c *app.Candidate, why 
 	}
 	s.outbox.Track(rows...)
 	s.mu.Lock()
+	s.recent.add(o.key())
 	h := s.sentTo[c.Peer]
 	if h.version != c.Version {
 		h = handed{version: c.Version}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/shallot-net/shallot/kit/fault"
 	"github.com/shallot-net/shallot/services/task/internal/app"
 	"github.com/shallot-net/shallot/services/task/internal/domain"
 )
@@ -29,13 +30,19 @@ func (s *Service) run(h *held) {
 // execute runs the program. out is nil when the attempt was broken off by the end of this process.
 func (s *Service) execute(h *held) (out *domain.Outcome, res *packedResult) {
 	start := time.Now()
-	if err := s.starting(h, start); err != nil {
+	e, err := s.starting(h, start)
+	if err != nil {
 		return s.interrupted(h, err), nil
 	}
-	if h.entry.Runs > domain.MaxRuns {
+	if e.Revision > 0 { // its consumer knows of it
+		s.watch.Tell(e.TaskID)
+		s.cfg.Pusher.Push(h.ctx, app.Reply{Outbox: []app.Outgoing{s.progressOf(e, 0)}})
+	}
+	if e.Runs > domain.MaxRuns {
 		return &domain.Outcome{Cause: domain.CauseProvider, Reason: "EXECUTOR_DIED", Message: fmt.Sprintf("it was started %d times and took its provider down each time", domain.MaxRuns)}, nil
 	}
-	run, clean, bad := s.unpack(h)
+	sealer := s.newSealer(e.Sub.Recipient)
+	run, clean, bad := s.unpack(h, e)
 	defer clean()
 	if bad != nil {
 		return s.interrupted(h, bad), nil
@@ -45,7 +52,7 @@ func (s *Service) execute(h *held) (out *domain.Outcome, res *packedResult) {
 	ctx, cancel := context.WithTimeout(h.ctx, run.Limits.Time+grace)
 	defer cancel()
 	o, err := h.executor.Execute(ctx, run, sink)
-	program := app.ProgramHash(h.entry.Sub.Type, run.Parts)
+	program := app.ProgramHash(e.Sub.Type, run.Parts)
 	h.mu.Lock()
 	cancelled := h.cancelled
 	h.mu.Unlock()
@@ -53,17 +60,20 @@ func (s *Service) execute(h *held) (out *domain.Outcome, res *packedResult) {
 	if at := sink.startedAt(); !at.IsZero() {
 		wall = time.Since(at)
 	}
-	s.cfg.Metrics.Run(h.entry.Sub.Type, wall)
+	s.cfg.Metrics.Run(e.Sub.Type, wall)
 	if s.ctx.Err() != nil && !cancelled {
 		return nil, nil
 	}
 	out = outcome(o, err, cancelled, sink)
 	out.Program = program
 	out.Usage = domain.Usage{Wall: wall, CPU: o.CPU, PeakMemory: o.PeakMemory, Output: sink.total()}
-	res, err = s.packResult(h, out, sink)
+	res, err = s.packResult(e, sealer, out, sink)
 	if err != nil {
 		if s.ctx.Err() != nil {
 			return nil, nil
+		}
+		if errors.Is(err, errRecipient) {
+			return &domain.Outcome{Cause: domain.CauseProgram, Reason: errRecipient.Reason, Message: errRecipient.Message, Usage: out.Usage}, nil
 		}
 		s.cfg.Log.Warn("a result could not be put away", "error", err.Error())
 		return &domain.Outcome{Cause: domain.CauseProvider, Reason: "RESULT_LOST", Message: "the provider could not store the result", Usage: out.Usage}, nil
@@ -73,35 +83,35 @@ func (s *Service) execute(h *held) (out *domain.Outcome, res *packedResult) {
 
 // starting marks the attempt as running. One that this process did not take itself is committed before it runs, so that
 // one that takes the process down is not run for ever.
-func (s *Service) starting(h *held, now time.Time) error {
+func (s *Service) starting(h *held, now time.Time) (*domain.Entry, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.cancelled {
-		return context.Canceled
+		return nil, context.Canceled
 	}
 	e := h.entry.Clone()
-	resumed := e.State == domain.Running
 	if err := e.Start(now); err != nil {
-		return err
+		return nil, err
 	}
 	if !h.journaled {
 		h.entry = e
-		return nil
+		return e, nil
 	}
 	e.Revision++
 	w := &app.Writes{Entries: []app.EntryWrite{{Entry: e}}}
-	if resumed || h.resumed {
+	if h.resumed {
 		if err := s.cfg.Store.Commit(h.ctx, w); err != nil {
-			return err
+			return nil, err
 		}
 	} else {
 		s.cfg.Store.Later(w)
 	}
 	h.entry = e
-	s.watch.Tell(e.TaskID)
-	s.cfg.Pusher.Push(h.ctx, app.Reply{Outbox: []app.Outgoing{s.progressOf(e, 0)}})
-	return nil
+	return e, nil
 }
+
+// errRecipient is what a cipher says of a submission that names nobody's key.
+var errRecipient = fault.InvalidArgument("RECIPIENT_INVALID", "the submission's result recipient is not a hybrid age recipient")
 
 // invalid is what is wrong with a payload: the same everywhere.
 type invalid string

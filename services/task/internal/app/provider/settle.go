@@ -25,14 +25,63 @@ const overhead = 3 << 10
 
 func resultOwner(taskID string) string { return "task:" + taskID }
 
+// sealer encrypts one result to its task's key. The key agreement takes as long as a small run, and needs nothing of
+// it: it is made beside the run.
+type sealer struct {
+	ready chan struct{}
+	out   relay
+	w     io.WriteCloser
+	err   error
+}
+
+// relay keeps what is written until it is told where that goes.
+type relay struct {
+	buf bytes.Buffer
+	dst io.Writer
+}
+
+func (r *relay) Write(b []byte) (int, error) {
+	if r.dst == nil {
+		return r.buf.Write(b)
+	}
+	return r.dst.Write(b)
+}
+
+func (r *relay) to(dst io.Writer) error {
+	r.dst = dst
+	_, err := r.buf.WriteTo(dst)
+	return err
+}
+
+func (s *Service) newSealer(recipient string) *sealer {
+	e := &sealer{ready: make(chan struct{})}
+	go func() {
+		defer close(e.ready)
+		e.w, e.err = s.cfg.Cipher.EncryptResult(recipient, &e.out)
+	}()
+	return e
+}
+
+func (e *sealer) encrypt(header []byte, bodies []*spool) error {
+	if err := app.WriteHeader(e.w, header); err != nil {
+		return err
+	}
+	for _, b := range bodies {
+		if err := b.copyTo(e.w); err != nil {
+			return err
+		}
+	}
+	return e.w.Close()
+}
+
 // packResult encrypts what the run gave to the task's key. A failure without any output has no result: nil. A large
 // one goes into the repository as it is encrypted.
-func (s *Service) packResult(h *held, out *domain.Outcome, sink *sink) (*packedResult, error) {
+func (s *Service) packResult(entry *domain.Entry, e *sealer, out *domain.Outcome, sink *sink) (*packedResult, error) {
 	if out.Cause != 0 && sink.total() == 0 {
 		return nil, nil
 	}
 	bodies := sink.order()
-	header := &app.ResultHeader{TaskID: h.entry.TaskID, ExitCode: out.ExitCode, Reason: out.Reason, Message: out.Message, Usage: out.Usage, Parts: make([]domain.Part, len(bodies))}
+	header := &app.ResultHeader{TaskID: entry.TaskID, ExitCode: out.ExitCode, Reason: out.Reason, Message: out.Message, Usage: out.Usage, Parts: make([]domain.Part, len(bodies))}
 	total := int64(4)
 	for i, b := range bodies {
 		header.Parts[i] = b.part()
@@ -40,44 +89,34 @@ func (s *Service) packResult(h *held, out *domain.Outcome, sink *sink) (*packedR
 	}
 	encoded := s.cfg.Codec.EncodeResultHeader(header)
 	total += int64(len(encoded))
-	if total+overhead > app.SmallLimit {
-		return s.packLarge(h, encoded, bodies)
+	if <-e.ready; e.err != nil {
+		return nil, e.err
 	}
-	var buf bytes.Buffer
-	buf.Grow(int(total) + overhead)
-	if err := s.encrypt(&buf, h.entry.Sub.Recipient, encoded, bodies); err != nil {
+	if total+overhead > app.SmallLimit {
+		return s.packLarge(entry, e, encoded, bodies)
+	}
+	e.out.buf.Grow(int(total) + overhead)
+	if err := e.encrypt(encoded, bodies); err != nil {
 		return nil, err
 	}
-	sum := domain.Hash(sha256.Sum256(buf.Bytes()))
-	return &packedResult{ciphertext: buf.Bytes(), hash: sum, size: int64(buf.Len()), cid: app.SmallCID(sum)}, nil
+	b := e.out.buf.Bytes()
+	sum := domain.Hash(sha256.Sum256(b))
+	return &packedResult{ciphertext: b, hash: sum, size: int64(len(b)), cid: app.SmallCID(sum)}, nil
 }
 
-func (s *Service) encrypt(dst io.Writer, recipient string, header []byte, bodies []*spool) error {
-	w, err := s.cfg.Cipher.EncryptResult(recipient, dst)
-	if err != nil {
-		return err
-	}
-	if err := app.WriteHeader(w, header); err != nil {
-		return err
-	}
-	for _, b := range bodies {
-		if err := b.copyTo(w); err != nil {
-			return err
-		}
-	}
-	return w.Close()
-}
-
-func (s *Service) packLarge(h *held, header []byte, bodies []*spool) (*packedResult, error) {
+func (s *Service) packLarge(entry *domain.Entry, e *sealer, header []byte, bodies []*spool) (*packedResult, error) {
 	r, w := io.Pipe()
 	out := app.NewHashingWriter(w)
 	done := make(chan error, 1)
 	go func() {
-		err := s.encrypt(out, h.entry.Sub.Recipient, header, bodies)
+		err := e.out.to(out)
+		if err == nil {
+			err = e.encrypt(header, bodies)
+		}
 		w.CloseWithError(err)
 		done <- err
 	}()
-	cid, err := s.cfg.Repository.Put(s.ctx, h.entry.Persona, r, app.Pin{Owner: resultOwner(h.key.TaskID), Keep: h.entry.Sub.Keep})
+	cid, err := s.cfg.Repository.Put(s.ctx, entry.Persona, r, app.Pin{Owner: resultOwner(entry.TaskID), Keep: entry.Sub.Keep})
 	r.CloseWithError(io.ErrClosedPipe) // ends the goroutine when Put did not read to the end
 	if encErr := <-done; encErr != nil && !errors.Is(encErr, io.ErrClosedPipe) {
 		return nil, encErr
@@ -99,7 +138,7 @@ func (s *Service) settle(h *held, out *domain.Outcome, res *packedResult) {
 	for pause := 100 * time.Millisecond; ; pause = min(2*pause, 10*time.Second) {
 		done, push := s.trySettle(h, out, res)
 		if done {
-			s.forget(h)
+			s.forget(h, true)
 			s.watch.Tell(h.key.TaskID)
 			if push != nil {
 				s.cfg.Pusher.Push(s.ctx, *push)
@@ -123,7 +162,7 @@ func (s *Service) abandon(h *held) {
 	}
 	close(h.settled)
 	h.mu.Unlock()
-	s.forget(h)
+	s.forget(h, false)
 }
 
 // trySettle is one try. push is what has to be said when nobody waits for the answer.
@@ -195,6 +234,9 @@ func (s *Service) settleFailed(h *held, err error) (done bool, push *app.Reply) 
 	case !h.journaled: // nothing has been promised
 		s.cfg.Log.Warn("a result could not be committed", "error", err.Error())
 		h.reply = verdict(app.Again, "")
+		close(h.settled)
+		s.forget(h, false)
+		return true, nil
 	default:
 		s.cfg.Log.Warn("a result could not be committed and will be tried again", "error", err.Error())
 		return false, nil

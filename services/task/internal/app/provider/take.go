@@ -164,7 +164,7 @@ func (s *Service) drop(h *held) {
 func (s *Service) dropLocked(h *held) {
 	h.dropped = true
 	h.stop()
-	s.forget(h)
+	s.forget(h, false)
 }
 
 // position is how many tasks are ahead of one that waits.
@@ -184,14 +184,17 @@ func (s *Service) position(h *held) uint32 {
 	return 0
 }
 
-// forget takes an attempt out of memory, wherever it is.
-func (s *Service) forget(h *held) {
+// forget takes an attempt out of memory, wherever it is; over says that it will not come back.
+func (s *Service) forget(h *held, over bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.held[h.key] != h {
 		return
 	}
 	delete(s.held, h.key)
+	if over {
+		s.recent.add(h.key)
+	}
 	if s.perPeer[h.key.Consumer]--; s.perPeer[h.key.Consumer] <= 0 {
 		delete(s.perPeer, h.key.Consumer)
 	}

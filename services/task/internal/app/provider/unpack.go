@@ -24,8 +24,7 @@ type staged struct {
 }
 
 // unpack decrypts the payload. clean removes what it put on disk; it is never nil.
-func (s *Service) unpack(h *held) (run app.Run, clean func(), err error) {
-	e := h.entry
+func (s *Service) unpack(h *held, e *domain.Entry) (run app.Run, clean func(), err error) {
 	run = app.Run{TaskID: e.TaskID, Attempt: e.Sub.Attempt, Limits: app.Limits(e.Limits)}
 	h.mu.Lock()
 	files, m := h.files, h.material
@@ -172,8 +171,8 @@ func (s *Service) fetch(h *held) {
 	s.settle(h, out, nil)
 }
 
-// discard removes a fetched payload that will not be run.
-func (h *held) discard() {
+// discard removes a fetched payload that will not be run, where there is one.
+func (h *held) discard() bool {
 	h.mu.Lock()
 	files := h.files
 	h.files = nil
@@ -181,6 +180,7 @@ func (h *held) discard() {
 	if files != nil {
 		files.remove()
 	}
+	return files != nil
 }
 
 // stage fetches, decrypts, checks and writes a large payload, streaming.
