@@ -47,7 +47,8 @@ type Config struct {
 	// In is a directory that the program sees as /in and cannot change; Out one that it sees as /out and can.
 	// Empty means that there is none.
 	In, Out string
-	// Memory bounds the program's linear memory and, with it, its tables, in bytes. Growth beyond is refused.
+	// Memory bounds the program's linear memory, in bytes. Growth beyond is refused. Not every engine can bound tables,
+	// whose elements take 8 bytes of the process each: bound the process too.
 	Memory int64
 }
 

@@ -21,5 +21,6 @@ const kept = 4 << 20
 // keepMemory keeps small runs from getting their few pages from the kernel and giving them back, each time.
 func keepMemory() { C.shallot_keep(kept) }
 
-// releaseMemory gives back what a compiler leaves: tens of megabytes, in the arenas of all its threads.
-func releaseMemory() { C.shallot_release(0) }
+// FreeMemory gives back what the library has freed: after compiling that is tens of megabytes, in the arenas of all its
+// threads.
+func FreeMemory() { C.shallot_release(0) }

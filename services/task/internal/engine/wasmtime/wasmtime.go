@@ -59,7 +59,7 @@ func (*Engine) Version() string { return "44.0.0-1-" + runtime.GOARCH }
 
 // Compile implements engine.Engine.
 func (e *Engine) Compile(module []byte) (engine.Program, error) {
-	defer releaseMemory()
+	defer FreeMemory()
 	m, err := wasmtime.NewModule(e.engine, module)
 	if err != nil {
 		return nil, &engine.CompileError{Err: oneLine(err)}

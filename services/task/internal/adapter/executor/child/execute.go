@@ -34,6 +34,7 @@ type server struct {
 	programs map[string]engine.Program
 	out      *output
 	dir      *outDir
+	rest     *rest
 }
 
 // Describe implements the executor service.
@@ -59,6 +60,8 @@ func (s *server) Execute(stream grpc.BidiStreamingServer[executorv1.ExecuteReque
 		return status.Error(codes.ResourceExhausted, "this process runs one program at a time")
 	}
 	defer s.mu.Unlock()
+	s.rest.busy.Store(true)
+	defer func() { s.rest.busy.Store(false); s.rest.touch() }()
 	for _, key := range metadata.ValueFromIncomingContext(stream.Context(), wire.MetadataDrop) {
 		s.drop(key)
 	}

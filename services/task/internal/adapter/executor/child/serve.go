@@ -45,6 +45,7 @@ func Serve(cfg Config) error {
 	if err != nil {
 		return err
 	}
+	rest := newRest(engines.FreeMemory)
 	conn, err := inherited()
 	if err != nil {
 		return err
@@ -70,7 +71,7 @@ func Serve(cfg Config) error {
 	)
 	executorv1.RegisterExecutorServiceServer(s, &server{
 		cfg: cfg, engine: e, memory: memory, fence: strings.Join(fences, "+"), programs: make(map[string]engine.Program),
-		out: newOutput(), dir: dir,
+		out: newOutput(), dir: dir, rest: rest,
 	})
 	return s.Serve(newOnce(conn))
 }

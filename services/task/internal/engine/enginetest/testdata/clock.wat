@@ -1,0 +1,15 @@
+;; Exits 0 when the clocks tell a time that has come and bytes are random, else 1, 2 or 3.
+(module
+  (import "wasi_snapshot_preview1" "clock_time_get" (func $clock (param i32 i64 i32) (result i32)))
+  (import "wasi_snapshot_preview1" "random_get" (func $random (param i32 i32) (result i32)))
+  (import "wasi_snapshot_preview1" "proc_exit" (func $exit (param i32)))
+  (memory (export "memory") 1)
+  (func (export "_start")
+    (drop (call $clock (i32.const 0) (i64.const 1) (i32.const 0)))
+    (if (i64.lt_u (i64.load (i32.const 0)) (i64.const 1700000000000000000)) (then (call $exit (i32.const 1))))
+    (drop (call $clock (i32.const 1) (i64.const 1) (i32.const 8)))
+    (drop (call $clock (i32.const 1) (i64.const 1) (i32.const 16)))
+    (if (i64.lt_u (i64.load (i32.const 16)) (i64.load (i32.const 8))) (then (call $exit (i32.const 2))))
+    (drop (call $random (i32.const 32) (i32.const 16)))
+    (if (i64.eqz (i64.or (i64.load (i32.const 32)) (i64.load (i32.const 40)))) (then (call $exit (i32.const 3))))
+    (call $exit (i32.const 0))))
