@@ -1,6 +1,7 @@
 package command
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -251,5 +252,54 @@ func TestRealCtrlC(t *testing.T) {
 	}
 	if code := run.code(t); code != exitInterrupted {
 		t.Errorf("exit code %d: %s", code, &run.stderr)
+	}
+}
+
+// A reader of stderr that goes away does not end the network; a terminal that goes away ends it in good order.
+func TestDevOutlivesItsReaderAndEndsWithItsTerminal(t *testing.T) {
+	t.Parallel()
+	bin, dir := clitest.Install(t), t.TempDir()
+	cmd := exec.Command(filepath.Join(bin, "shallot"), "dev", "--home", dir, "--providers", "1", "--consumers", "0")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	stderr, err := cmd.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer cmd.Process.Kill() //nolint:errcheck // it is gone when all is well
+	lines := bufio.NewScanner(stderr)
+	for lines.Scan() && lines.Text() != "ready" {
+	}
+	_ = stderr.Close()
+	h, err := home.Find(filepath.Join(dir, "provider-1"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	metric := func() supervisor.ProcessState {
+		s, err := supervisor.ReadState(h)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s.Processes[2]
+	}
+	if err := syscall.Kill(metric().PID, syscall.SIGKILL); err != nil { // that is worth a line
+		t.Fatal(err)
+	}
+	deadline := time.Now().Add(20 * time.Second)
+	for metric().Restarts == 0 || metric().PID == 0 {
+		if time.Now().After(deadline) {
+			t.Fatal("the process was not started again")
+		}
+	}
+	if err := cmd.Process.Signal(syscall.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Errorf("it ended with %v", err)
+	}
+	if left := processesUnder(t, dir); len(left) > 0 {
+		t.Errorf("still running: %v", left)
 	}
 }

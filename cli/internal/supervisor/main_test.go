@@ -65,11 +65,11 @@ type running struct {
 	ended chan error
 }
 
-func startNetwork(t *testing.T, providers, consumers int, prepare ...func(dir string)) *running {
+func startNetwork(t *testing.T, providers, consumers int, prepare ...func(dir string) string) *running {
 	t.Helper()
 	r := &running{dir: t.TempDir(), out: &buffer{}, ready: make(chan []ReadyNode, 1), ended: make(chan error, 1)}
 	for _, p := range prepare {
-		p(r.dir)
+		r.dir = p(r.dir)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	r.stop = cancel

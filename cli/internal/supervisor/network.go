@@ -114,6 +114,7 @@ func (n *network) close() {
 	for _, node := range n.nodes {
 		node.Close()
 	}
+	removeShort(n.dir)
 }
 
 func (n *network) run(ctx context.Context) error {

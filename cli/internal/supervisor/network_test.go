@@ -67,6 +67,23 @@ func TestNetworkBecomesReadyAndLeavesNothing(t *testing.T) {
 	}
 }
 
+func TestHomeTooDeepForSockets(t *testing.T) {
+	t.Parallel()
+	deep := strings.Repeat("x", 120)
+	r := startNetwork(t, 1, 0, func(dir string) string { return filepath.Join(dir, deep) })
+	r.awaitReady(t)
+	h := r.home(t, "provider-1")
+	if pidOf(t, h, "node") == 0 || mustProbe(t, h).GetPeerId() != "peer-provider-1" {
+		t.Error("the node is not where others look for it")
+	}
+	short := filepath.Dir(h.Socket("node"))
+	r.stop()
+	r.ended <- <-r.ended
+	if _, err := os.Stat(short); !os.IsNotExist(err) {
+		t.Errorf("%s was left: %v", short, err)
+	}
+}
+
 func TestSecondNetworkOnTheSameDirectoryIsRefused(t *testing.T) {
 	t.Parallel()
 	r := startNetwork(t, 1, 0)
@@ -157,7 +174,7 @@ func TestProcessThatKeepsDyingIsTriedForEver(t *testing.T) {
 
 func TestProcessThatIgnoresTheStopIsKilled(t *testing.T) {
 	t.Parallel()
-	r := startNetwork(t, 1, 0, func(dir string) {
+	r := startNetwork(t, 1, 0, func(dir string) string {
 		if err := os.MkdirAll(filepath.Join(dir, "provider-1"), 0o700); err != nil {
 			t.Fatal(err)
 		}
@@ -166,6 +183,7 @@ func TestProcessThatIgnoresTheStopIsKilled(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
+		return dir
 	})
 	r.awaitReady(t)
 	begin := time.Now()

@@ -147,17 +147,33 @@ func (n *Node) Run(ctx context.Context) error {
 	return n.sweep()
 }
 
-// sweep removes what killed processes leave.
+// sweep removes what killed processes leave, and what is no longer true.
 func (n *Node) sweep() error {
 	for _, name := range Processes(n.cfg.Role) {
 		if path := n.home.Socket(name); !answers(path) {
 			_ = os.Remove(path)
 		}
 	}
+	_ = os.Remove(filepath.Join(runDir(n.home), "gateway.json"))
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.state.SupervisorPID = 0
-	return writeRunJSON(n.statePath(), n.state)
+	if err := writeRunJSON(n.statePath(), n.state); err != nil {
+		return err
+	}
+	removeShort(n.home)
+	return nil
+}
+
+// removeShort removes the short directory of a home whose own is too deep for sockets: it lies among other people's
+// files. The link to it stays and finds it again.
+func removeShort(h home.Home) {
+	short, err := os.Readlink(runDir(h))
+	if err != nil {
+		return // the common case: it is in the home
+	}
+	_ = os.Remove(filepath.Join(short, "node.json"))
+	_ = os.Remove(short) // only when nothing else is in it
 }
 
 func (n *Node) process(name string) *process {
