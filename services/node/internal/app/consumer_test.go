@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -104,7 +105,7 @@ func (e *ether) SendEvent(ctx context.Context, peer string, typ eventv1.EventTyp
 }
 
 // joined runs a consumer in virtual time that joins through the given stations.
-func joined(t *testing.T, e *ether, through []*station, f func(t *testing.T, c *Consumer)) {
+func joined(t *testing.T, e *ether, through []*station, prepare func(c *Consumer), f func(t *testing.T, c *Consumer)) {
 	c := NewConsumer(ConsumerConfig{Bootstrap: func() []string {
 		var out []string
 		for _, s := range through {
@@ -113,6 +114,9 @@ func joined(t *testing.T, e *ether, through []*station, f func(t *testing.T, c *
 		return out
 	}}, e, discard)
 	e.consumer = c
+	if prepare != nil {
+		prepare(c)
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- c.Run(ctx) }()
@@ -131,7 +135,7 @@ func TestConsumerJoinsWhenTheBootstrapNodeComesUp(t *testing.T) {
 		e := newEther()
 		a, dead := e.add(), e.add()
 		a.up, dead.up = false, false
-		joined(t, e, []*station{dead, a}, func(t *testing.T, c *Consumer) {
+		joined(t, e, []*station{dead, a}, nil, func(t *testing.T, c *Consumer) {
 			after(2 * time.Second)
 			if n := e.dials[a.key.ID]; n < 5 || n > 20 {
 				t.Errorf("%d dials in two seconds", n)
@@ -158,7 +162,7 @@ func TestConsumerAsksLessAndLess(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newEther()
 		a, b, c3 := e.add(), e.add(), e.add()
-		joined(t, e, []*station{a}, func(t *testing.T, c *Consumer) {
+		joined(t, e, []*station{a}, nil, func(t *testing.T, c *Consumer) {
 			after(300 * time.Millisecond)
 			e.mu.Lock()
 			a.knows = []*station{b, c3}
@@ -197,26 +201,27 @@ func TestConsumerNoticesWhoIsGone(t *testing.T) {
 		e := newEther()
 		a, b := e.add(), e.add()
 		a.knows, b.knows = []*station{b}, []*station{a}
-		joined(t, e, []*station{a}, func(t *testing.T, c *Consumer) {
-			changes := 0
-			c.Changed = func() { changes++ }
+		var changes atomic.Int64
+		joined(t, e, []*station{a}, func(c *Consumer) { c.Changed = func() { changes.Add(1) } }, func(t *testing.T, c *Consumer) {
 			after(5 * time.Second)
 			if c.availableNow() != 2 {
 				t.Fatal("not both are known")
 			}
+			e.mu.Lock()
 			a.knows = nil
+			e.mu.Unlock()
 			e.cut(b)
 			after(20 * time.Second)
 			if c.availableNow() != 1 { // it could not be dialled again
 				t.Errorf("%d are available although one cannot be reached", c.availableNow())
 			}
-			before := changes
+			before := changes.Load()
 			e.mu.Lock()
 			b.up = true
 			e.mu.Unlock()
 			after(2 * time.Minute)
-			if c.availableNow() != 2 || changes == before {
-				t.Errorf("%d are available after it is back, %d changes", c.availableNow(), changes-before)
+			if c.availableNow() != 2 || changes.Load() == before {
+				t.Errorf("%d are available after it is back, %d changes", c.availableNow(), changes.Load()-before)
 			}
 			e.cut(a)
 			e.cut(b)
@@ -240,7 +245,7 @@ func TestConsumerDoesNotPesterWhoIsNoProvider(t *testing.T) {
 		e := newEther()
 		a := e.add()
 		a.deaf = true
-		joined(t, e, []*station{a}, func(t *testing.T, c *Consumer) {
+		joined(t, e, []*station{a}, nil, func(t *testing.T, c *Consumer) {
 			after(10 * time.Minute)
 			e.mu.Lock()
 			defer e.mu.Unlock()
@@ -328,9 +333,11 @@ func TestPlacerFindsAPlaceLater(t *testing.T) {
 		a := e.add()
 		a.up = false
 		placed := &placements{}
-		joined(t, e, []*station{a}, func(t *testing.T, c *Consumer) {
-			p := NewPlacer(placed, c, discard)
+		var p *Placer
+		joined(t, e, []*station{a}, func(c *Consumer) {
+			p = NewPlacer(placed, c, discard)
 			c.Changed = p.Changed
+		}, func(t *testing.T, c *Consumer) {
 			ctx, cancel := context.WithCancel(context.Background())
 			done := make(chan error, 1)
 			go func() { done <- p.Run(ctx) }()

@@ -212,18 +212,18 @@ func (o *Outbox) makeRoom(l *lane, size int) bool {
 	return true
 }
 
+// dropNewest lets go what was told last of what waits in a lane: the last of its task, so that no later one overtakes it.
 func (o *Outbox) dropNewest(l *lane) bool {
-	for i := len(l.waiting) - 1; i >= 0; i-- {
-		e := l.waiting[i]
-		l.truncated, o.dropped = true, true
-		if n := len(e.behind); n > 0 {
-			o.forget(e.behind[n-1])
-		} else {
-			o.forget(e)
-		}
-		return true
+	if len(l.waiting) == 0 {
+		return false
 	}
-	return false
+	e := l.waiting[len(l.waiting)-1]
+	if n := len(e.behind); n > 0 {
+		e = e.behind[n-1]
+	}
+	l.truncated, o.dropped = true, true
+	o.forget(e)
+	return true
 }
 
 // Withdraw takes a message back. One that is handed over already may still arrive.

@@ -82,7 +82,7 @@ func TestRealProcesses(t *testing.T) {
 	for _, p := range []string{"task", "node"} {
 		c.kill(p)
 		c.spawn(p)
-		n = c.get(ctx, func(n *nodev1.Node) bool { return n.GetReady() && n.GetProvidersKnown() == 3 })
+		c.get(ctx, func(n *nodev1.Node) bool { return n.GetReady() && n.GetProvidersKnown() == 3 })
 		c.run(ctx, "", sumOf("1", "1")).want(t, "2\n")
 	}
 	// The consumer's broker is killed and comes back: the next task waits for it.

@@ -139,12 +139,6 @@ func (m *member) row() *discoveryv1.Peer {
 		Addresses: a.GetAddresses(), Version: a.GetVersion(), Announcement: ev}
 }
 
-func (m *member) setQueue(q *eventv1.Queue) {
-	m.w.mu.Lock()
-	defer m.w.mu.Unlock()
-	m.queue = q
-}
-
 // answer plays the parts of discovery and metric that the network sees.
 func (m *member) answer(conn *grpc.ClientConn) {
 	client := brokerclient.New(conn, nil)
@@ -161,7 +155,8 @@ func (m *member) answer(conn *grpc.ClientConn) {
 }
 
 func (m *member) reply(ctx context.Context, client *brokerclient.Client, d *brokerv1.Delivery) {
-	typ, payload := eventv1.EventType_EVENT_TYPE_METRIC_AVAILABLE, proto.Message(nil)
+	typ := eventv1.EventType_EVENT_TYPE_METRIC_AVAILABLE
+	var payload proto.Message
 	if d.GetEvent().GetType() == eventv1.EventType_EVENT_TYPE_DISCOVER {
 		typ = eventv1.EventType_EVENT_TYPE_DISCOVER_RESPONSE
 		r := &eventv1.DiscoverResponse{InReplyTo: d.GetEvent().GetId(), Announcements: []*eventv1.Event{m.announcement()}}
