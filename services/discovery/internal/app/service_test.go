@@ -248,13 +248,15 @@ func TestASilentServiceIsUnavailableAfterThreeStatedIntervals(t *testing.T) {
 		pass(time.Minute)
 		// The broker stays connected, the service hangs: age alone tells.
 		s.mu.Lock()
-		said := nodes[2].said
-		stated := said[len(said)-1].a.Interval
-		since := said[len(said)-1].at
 		nodes[2].deaf = true
 		s.mu.Unlock()
 		nodes[2].stopSilently()
-		pass(time.Until(since.Add(3*stated)) - time.Second)
+		synctest.Wait()
+		last, err := nodes[0].svc.Peer(nodes[2].id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		pass(time.Until(last.LastSeen.Add(3*last.Interval)) - time.Second)
 		if got := nodes[0].state(nodes[2]); got != domain.Available {
 			t.Errorf("within three intervals it is %s", got)
 		}
