@@ -2,6 +2,7 @@ package command
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -96,7 +97,11 @@ func (a *app) withNode(fn func(cmd *cobra.Command, c *nodeclient.Client, args []
 		ctx, stop := a.interruptible(cmd.Context())
 		defer stop()
 		cmd.SetContext(ctx)
-		return fn(cmd, c, args)
+		err = fn(cmd, c, args)
+		if err != nil && errors.Is(context.Cause(ctx), errInterrupted) {
+			return errInterrupted // whatever the call made of it
+		}
+		return err
 	}
 }
 

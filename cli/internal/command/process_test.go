@@ -268,7 +268,7 @@ func TestDevOutlivesItsReaderAndEndsWithItsTerminal(t *testing.T) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	defer cmd.Process.Kill() //nolint:errcheck // it is gone when all is well
+	defer cmd.Process.Kill()
 	lines := bufio.NewScanner(stderr)
 	for lines.Scan() && lines.Text() != "ready" {
 	}

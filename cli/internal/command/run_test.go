@@ -261,3 +261,14 @@ func TestCtrlCWhileReadingStdin(t *testing.T) {
 	w.interrupts <- os.Interrupt
 	w.run("run", "wasm", w.script("stdin"), "--stdin", "-").want(t, exitInterrupted, "", "interrupted")
 }
+
+func TestCtrlCEndsOtherCommandsQuietly(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.run("run", "wasm", w.script("hang"), "--detach")
+	w.interrupts <- os.Interrupt
+	r := w.run("task", "watch", w.node.Tasks()[0].GetId())
+	if r.code != exitInterrupted || r.stderr != "shallot: interrupted\n" {
+		t.Errorf("exit code %d, %q", r.code, r.stderr)
+	}
+}
