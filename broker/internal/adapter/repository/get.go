@@ -95,9 +95,9 @@ func (o *File) fill() error {
 	switch {
 	case err == nil:
 		o.keep(b)
-	case err == io.EOF && o.read < o.Size: // the sizes of all parts have been compared: it cannot happen
+	case errors.Is(err, io.EOF) && o.read < o.Size: // the sizes of all parts have been compared: it cannot happen
 		o.err = malformed(o.c, io.ErrUnexpectedEOF)
-	case err == io.EOF:
+	case errors.Is(err, io.EOF):
 		o.err = err
 	default:
 		o.err = toFault(malformed(o.c, o.f.cause(err)), o.c)

@@ -1,12 +1,16 @@
 package repository
 
 import (
+	"context"
 	"os"
 	"os/exec"
 	"regexp"
+	"runtime"
 	"runtime/debug"
 	"strconv"
+	"sync/atomic"
 	"testing"
+	"time"
 )
 
 // raceDetector changes what memory is used for.
@@ -67,5 +71,46 @@ func TestIdleMemory(t *testing.T) {
 	t.Logf("PSS: hosts %d KiB; the repository adds %d KiB idle, %d KiB idle after use", before, idle-before, after-before)
 	if idle-before > 8<<10 || after-before > 24<<10 {
 		t.Error("that is too much")
+	}
+}
+
+// Memory does not grow with the file.
+func TestMemoryIsBounded(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it moves 256 MiB")
+	}
+	a, b, from := pair(t)
+	const size = 128 << 20
+	var peak atomic.Uint64
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		tick := time.NewTicker(5 * time.Millisecond)
+		defer tick.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+				var m runtime.MemStats
+				runtime.ReadMemStats(&m)
+				peak.Store(max(peak.Load(), m.HeapInuse))
+			}
+		}
+	}()
+	runtime.GC()
+	c, _, err := a.Put(ctx, &endless{left: size}, PinFor{Owner: "user"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	putPeak := peak.Swap(0)
+	drain(t, b, c.String(), from)
+	getPeak := peak.Load()
+	cancel()
+	<-done
+	t.Logf("heap in use at most: %d MiB putting, %d MiB fetching (both sides)", putPeak>>20, getPeak>>20)
+	if putPeak > 64<<20 || getPeak > 128<<20 {
+		t.Errorf("heap in use: %d MiB putting, %d MiB fetching", putPeak>>20, getPeak>>20)
 	}
 }

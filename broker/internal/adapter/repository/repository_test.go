@@ -7,21 +7,17 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
-	"github.com/ipfs/boxo/ipld/merkledag"
 	"github.com/ipfs/boxo/ipld/unixfs"
 	"github.com/ipfs/go-cid"
-	ipld "github.com/ipfs/go-ipld-format"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"google.golang.org/grpc/codes"
 
-	app "github.com/shallot-net/shallot/broker/internal/app/content"
 	"github.com/shallot-net/shallot/kit/fault"
 )
 
@@ -325,171 +321,6 @@ func TestCorruptedBlock(t *testing.T) {
 	}
 }
 
-func collect(t *testing.T, s *Store, times int) (total app.Swept) {
-	t.Helper()
-	for range times {
-		swept, err := s.Collect(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
-		total.Blocks += swept.Blocks
-		total.Expired += swept.Expired
-	}
-	return total
-}
-
-func TestPinsAndCollections(t *testing.T) {
-	now := time.Now()
-	s := newStore(t, func(c *Config) { c.Now = func() time.Time { return now } })
-	kept, dropped, timed := randomBytes(1, 3<<20), randomBytes(2, 3<<20), randomBytes(3, 1000)
-	keptCID, droppedCID := put(t, s, kept, "user"), put(t, s, dropped, "task:1")
-	cids, err := s.PutMany([]Small{{Data: timed, Pin: PinFor{Owner: "task:2", Keep: time.Hour}}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	timedCID := cids[0].String()
-	for range 2 { // idempotent
-		if size, err := s.Pin(t.Context(), droppedCID, PinFor{Owner: "user"}, Source{}); err != nil || size != uint64(len(dropped)) {
-			t.Fatal(size, err)
-		}
-	}
-	collect(t, s, 3)
-	for c, d := range map[string][]byte{keptCID: kept, droppedCID: dropped, timedCID: timed} {
-		mustGet(t, s, c, Source{Local: true}, d)
-	}
-	if err := s.Unpin("user", []string{droppedCID}); err != nil {
-		t.Fatal(err)
-	}
-	collect(t, s, 3)
-	mustGet(t, s, droppedCID, Source{Local: true}, dropped) // the task still has it
-	if err := s.Unpin("task:1", []string{droppedCID, keptCID}); err != nil {
-		t.Fatal(err)
-	}
-	now = now.Add(2 * time.Hour)
-	if pins, _, err := s.Pins("", "", 10); err != nil || len(pins) != 1 {
-		t.Errorf("pins %v, %v", pins, err)
-	}
-	if total := collect(t, s, 3); total.Blocks != 5 || total.Expired != 1 {
-		t.Errorf("collected %+v", total)
-	}
-	mustGet(t, s, keptCID, Source{Local: true}, kept)
-	for _, c := range []string{droppedCID, timedCID} {
-		_, err := get(s, c, Source{Local: true})
-		wantFault(t, err, codes.NotFound, ReasonNotFound)
-	}
-}
-
-// Content lives for one interval at least, so that a Put without a pin and the Pin that follows it are safe.
-func TestYoungContentStays(t *testing.T) {
-	s := newStore(t)
-	data := randomBytes(1, 2<<20)
-	collect(t, s, 2)
-	c := put(t, s, data, "")
-	collect(t, s, 1)
-	mustGet(t, s, c, Source{Local: true}, data)
-	if _, err := s.Pin(t.Context(), c, PinFor{Owner: "user"}, Source{}); err != nil {
-		t.Fatal(err)
-	}
-	collect(t, s, 4)
-	mustGet(t, s, c, Source{Local: true}, data)
-}
-
-// When what is pinned cannot be walked, nothing is removed: what hangs on it cannot be known.
-func TestCollectStopsAtDamage(t *testing.T) {
-	s := newStore(t)
-	data, loose := randomBytes(1, 3<<20), randomBytes(2, 1000)
-	c, looseCID := put(t, s, data, "user"), put(t, s, loose, "")
-	root, err := s.blocks.Get(keyOf(mustParse(t, c)))
-	if err != nil {
-		t.Fatal(err)
-	}
-	damageFile(t, s.cfg.Dir, root)
-	for range 4 {
-		if _, err := s.Collect(t.Context()); err == nil || !strings.Contains(err.Error(), c) {
-			t.Fatalf("it goes on: %v", err)
-		}
-	}
-	mustGet(t, s, looseCID, Source{Local: true}, loose)
-}
-
-func TestCollectLoop(t *testing.T) {
-	s := newStore(t, func(c *Config) { c.CollectEvery = 20 * time.Millisecond })
-	c := put(t, s, randomBytes(1, 1000), "")
-	waitFor(t, func() bool {
-		_, err := get(s, c, Source{Local: true})
-		return fault.From(err) != nil && fault.From(err).Reason == ReasonNotFound
-	})
-}
-
-func addNode(t *testing.T, s *Store, n ipld.Node) string {
-	t.Helper()
-	if err := s.blocks.Commit(app.Change{Blocks: []app.Block{{Key: keyOf(n.Cid()), Data: n.RawData()}}}); err != nil {
-		t.Fatal(err)
-	}
-	return canonical(n.Cid()).String()
-}
-
-func protoNode(t *testing.T, data []byte, links ...cid.Cid) *merkledag.ProtoNode {
-	t.Helper()
-	n := merkledag.NodeWithData(data)
-	if err := n.SetCidBuilder(builder); err != nil {
-		t.Fatal(err)
-	}
-	for i, c := range links {
-		if err := n.AddRawLink(fmt.Sprint(i), &ipld.Link{Size: 1, Cid: c}); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return n
-}
-
-func fileNode(t *testing.T, sizes []uint64, links ...cid.Cid) *merkledag.ProtoNode {
-	t.Helper()
-	fs := unixfs.NewFSNode(unixfs.TFile)
-	for _, n := range sizes {
-		fs.AddBlockSize(n)
-	}
-	b, err := fs.GetBytes()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return protoNode(t, b, links...)
-}
-
-// Whoever makes blocks may lie in them.
-func TestMalformed(t *testing.T) {
-	s := newStore(t)
-	leaf := mustParse(t, put(t, s, randomBytes(1, 1000), ""))
-	long, short := fileNode(t, []uint64{10}, leaf), fileNode(t, []uint64{5000}, leaf)
-	garbage := protoNode(t, []byte{0xff, 0xff, 0xff}, leaf)
-	dir := protoNode(t, unixfs.FolderPBData(), leaf)
-	cbor := cid.NewCidV1(cid.DagCBOR, leaf.Hash())
-	for name, c := range map[string]struct {
-		cid    string
-		code   codes.Code
-		reason string
-	}{
-		"longer than it says":  {addNode(t, s, long), codes.InvalidArgument, ReasonMalformed},
-		"shorter than it says": {addNode(t, s, short), codes.InvalidArgument, ReasonMalformed},
-		"no UnixFS":            {addNode(t, s, garbage), codes.InvalidArgument, ReasonMalformed},
-		"not dag-pb":           {cid.NewCidV1(cid.DagProtobuf, leaf.Hash()).String(), codes.InvalidArgument, ReasonMalformed},
-		"directory":            {addNode(t, s, dir), codes.FailedPrecondition, ReasonIsDirectory},
-		"link to dag-cbor":     {addNode(t, s, fileNode(t, []uint64{1000}, cbor)), codes.InvalidArgument, "CID_UNSUPPORTED"},
-		"dag-cbor":             {cbor.String(), codes.InvalidArgument, "CID_UNSUPPORTED"},
-		"no CID":               {"hello", codes.InvalidArgument, "CID_INVALID"},
-		"empty":                {"", codes.InvalidArgument, "CID_INVALID"},
-		"endless":              {strings.Repeat("b", 10_000), codes.InvalidArgument, "CID_INVALID"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			_, err := get(s, c.cid, Source{Local: true})
-			wantFault(t, err, c.code, c.reason)
-		})
-	}
-	if st, err := s.Stat(t.Context(), canonical(dir.Cid()).String(), Source{Local: true}); err != nil || st.Kind != kindDirectory {
-		t.Errorf("stat of a directory: %+v, %v", st, err)
-	}
-}
-
 // A small DAG whose paths are without number is walked node by node.
 func TestManyPaths(t *testing.T) {
 	s := newStore(t)
@@ -554,46 +385,5 @@ func TestPutBreaks(t *testing.T) {
 	}
 	if collect(t, s, 3).Blocks == 0 {
 		t.Error("what was half put is not collected")
-	}
-}
-
-// Memory does not grow with the file.
-func TestMemoryIsBounded(t *testing.T) {
-	if testing.Short() {
-		t.Skip("it moves 256 MiB")
-	}
-	a, b, from := pair(t)
-	const size = 128 << 20
-	var peak atomic.Uint64
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		tick := time.NewTicker(5 * time.Millisecond)
-		defer tick.Stop()
-		for {
-			select {
-			case <-ctx.Done():
-				return
-			case <-tick.C:
-				var m runtime.MemStats
-				runtime.ReadMemStats(&m)
-				peak.Store(max(peak.Load(), m.HeapInuse))
-			}
-		}
-	}()
-	runtime.GC()
-	c, _, err := a.Put(ctx, &endless{left: size}, PinFor{Owner: "user"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	putPeak := peak.Swap(0)
-	drain(t, b, c.String(), from)
-	getPeak := peak.Load()
-	cancel()
-	<-done
-	t.Logf("heap in use at most: %d MiB putting, %d MiB fetching (both sides)", putPeak>>20, getPeak>>20)
-	if putPeak > 64<<20 || getPeak > 128<<20 {
-		t.Errorf("heap in use: %d MiB putting, %d MiB fetching", putPeak>>20, getPeak>>20)
 	}
 }
