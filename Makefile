@@ -53,11 +53,12 @@ demo: build examples ## a small network on this machine: two tasks, their result
 
 .PHONY: test
 test: build examples ## all tests
-	@for m in $(MODULES); do \
+	@failed=; for m in $(MODULES); do \
 		[ -n "$$(cd $$m && GOWORK=off go list ./... 2>/dev/null)" ] || continue; \
 		echo "== test $$m"; \
-		(cd $$m && GOWORK=off SHALLOT_BIN=$(BIN) go test $(RACE) -timeout 20m ./...); \
-	done
+		(cd $$m && GOWORK=off SHALLOT_BIN=$(BIN) go test $(RACE) -timeout 20m ./...) || failed="$$failed $$m"; \
+	done; \
+	[ -z "$$failed" ] || { echo "failed:$$failed" >&2; exit 1; }
 
 .PHONY: fuzz
 FUZZTIME ?= 10s
