@@ -24,12 +24,14 @@ type Config struct {
 	ResidentBytes   int64
 	// FileSize bounds one file that a program writes: default 1 GiB.
 	FileSize int64
-	// A child is replaced after Runs programs, default 10,000, or when it has more than IdleMemory bytes resident after
-	// one, default 192 MiB; children beyond Warm after IdleTime without work, default 30 s.
-	Runs       int
-	IdleMemory int64
-	IdleTime   time.Duration
-	Log        *slog.Logger // default: none
+	// A child is replaced after Runs programs, default 10,000, when it has more than IdleMemory bytes resident after one,
+	// default 192 MiB, and after RefreshTime without work since it ran something, default 60 s. Children beyond Warm end
+	// after IdleTime without work, default 30 s.
+	Runs        int
+	IdleMemory  int64
+	IdleTime    time.Duration
+	RefreshTime time.Duration
+	Log         *slog.Logger // default: none
 }
 
 func (c Config) withDefaults() Config {
@@ -60,6 +62,7 @@ func (c Config) withDefaults() Config {
 	def(&c.Runs, 10_000)
 	def64(&c.IdleMemory, 192<<20)
 	defTime(&c.IdleTime, 30*time.Second)
+	defTime(&c.RefreshTime, 60*time.Second)
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}

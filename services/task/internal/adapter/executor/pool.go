@@ -128,6 +128,36 @@ func (p *pool) acquire(ctx context.Context, n need) (*process, error) {
 	}
 }
 
+// first waits for a child and returns it without taking it, which would start another.
+func (p *pool) first(ctx context.Context) (*process, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for {
+		switch {
+		case ctx.Err() != nil:
+			return nil, context.Cause(ctx)
+		case len(p.idle) > 0:
+			return p.idle[0], nil
+		case p.failed > 0:
+			return nil, p.failure
+		}
+		changed := p.changed
+		p.mu.Unlock()
+		select {
+		case <-changed:
+		case <-ctx.Done():
+		}
+		p.mu.Lock()
+	}
+}
+
+// has tells whether an idle child has the module in memory.
+func (p *pool) has(key moduleKey) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.ContainsFunc(p.idle, func(c *process) bool { return c.resident.has(key) })
+}
+
 // pick prefers the child that has the module, then one that was used, so that a clean one is left for a module that
 // must be compiled.
 func (p *pool) pick(n need) int {
@@ -177,6 +207,7 @@ func (p *pool) startOne() {
 		p.live++
 		c.idle = time.Now()
 		p.idle = append([]*process{c}, p.idle...)
+		p.tidySoon()
 		p.all.Go(func() { <-c.dead; p.gone(c) })
 	}
 	p.notify()
@@ -218,9 +249,12 @@ func (p *pool) gone(c *process) {
 	p.notify()
 }
 
+// maxCPU is far below the limit on CPU time that a child is started with.
+const maxCPU = 24 * time.Hour
+
 // release gives a child back after a run; reuse says whether it ended cleanly.
 func (p *pool) release(c *process, reuse bool) {
-	if !reuse || c.runs >= p.cfg.Runs || c.grown(p.cfg.IdleMemory) {
+	if !reuse || c.runs >= p.cfg.Runs || c.cpu > maxCPU || c.grown(p.cfg.IdleMemory) {
 		c.kill()
 		return // gone does the rest
 	}
@@ -237,30 +271,46 @@ func (p *pool) release(c *process, reuse bool) {
 	}
 	c.idle = time.Now()
 	p.idle = append(p.idle, c)
-	if len(p.idle) > p.cfg.Warm && p.trim == nil {
-		p.trim = time.AfterFunc(p.cfg.IdleTime, p.trimIdle)
-	}
+	p.tidySoon()
 	p.notify()
 }
 
-// trimIdle ends children beyond the warm ones that had nothing to do for a while, the ones idle longest first.
-func (p *pool) trimIdle() {
+// tidySoon has tidy look when there can be something for it. The lock is held.
+func (p *pool) tidySoon() {
+	if p.trim == nil {
+		p.trim = time.AfterFunc(min(p.cfg.IdleTime, p.cfg.RefreshTime), p.tidy)
+	}
+}
+
+// tidy ends children that had nothing to do for a while: those beyond the warm ones, and those that have run something,
+// for a fresh one that holds less memory. It comes again for as long as there are such.
+func (p *pool) tidy() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.trim = nil
-	for len(p.idle) > p.cfg.Warm && !p.closed {
-		i := 0
-		for j, c := range p.idle {
-			if c.idle.Before(p.idle[i].idle) {
-				i = j
+	if p.closed {
+		return
+	}
+	next := time.Duration(-1)
+	for _, c := range slices.Clone(p.idle) {
+		after := p.cfg.RefreshTime
+		switch {
+		case len(p.idle) > p.cfg.Warm:
+			after = p.cfg.IdleTime
+		case !c.ran:
+			continue
+		}
+		if left := after - time.Since(c.idle); left > 0 {
+			if next < 0 || left < next {
+				next = left
 			}
+			continue
 		}
-		if rest := p.cfg.IdleTime - time.Since(p.idle[i].idle); rest > 0 {
-			p.trim = time.AfterFunc(rest, p.trimIdle)
-			return
-		}
-		p.idle[i].kill()
-		p.idle = slices.Delete(p.idle, i, i+1)
+		p.idle = slices.DeleteFunc(p.idle, func(i *process) bool { return i == c })
+		c.kill()
+	}
+	if next >= 0 {
+		p.trim = time.AfterFunc(next, p.tidy)
 	}
 }
 

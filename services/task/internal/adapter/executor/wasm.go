@@ -56,7 +56,7 @@ func NewWasm(ctx context.Context, cfg Config) (*Wasm, error) {
 	if w.pool, err = newPool(&w.cfg); err != nil {
 		return nil, err
 	}
-	p, err := w.pool.acquire(ctx, need{})
+	p, err := w.pool.first(ctx)
 	if err != nil {
 		w.Close()
 		return nil, err
@@ -67,7 +67,6 @@ func NewWasm(ctx context.Context, cfg Config) (*Wasm, error) {
 		Type: TypeWasm, Version: p.about.GetVersion(), MaxLimits: app.Limits{Memory: engine.MaxMemory},
 		Attributes: map[string]string{wire.AttrEngine: attributes[wire.AttrEngine], wire.AttrFence: attributes[wire.AttrFence]},
 	}
-	w.pool.release(p, true)
 	return w, nil
 }
 
@@ -86,7 +85,7 @@ func (w *Wasm) Validate(ctx context.Context, options []byte, parts []app.Part) e
 	return ValidateWasm(ctx, options, parts)
 }
 
-// Execute implements app.Executor. The hash of a part at a path must be right: the module cache goes by it.
+// Execute implements app.Executor.
 func (w *Wasm) Execute(ctx context.Context, in app.Run, sink app.Sink) (app.Outcome, error) {
 	w.runs.Add(1)
 	defer w.runs.Done()
@@ -147,9 +146,9 @@ func (w *Wasm) execute(ctx context.Context, in app.Run, key moduleKey, module ap
 		return app.Outcome{}, err
 	}
 	if module.Path != "" && !p.resident.has(key) {
-		if err := checkHash(module); err != nil {
+		if same, err := sameHash(module); err != nil || !same {
 			w.pool.release(p, true)
-			return app.Outcome{}, err
+			return app.Outcome{Reason: app.ReasonPayloadInvalid, Message: "the module is not the one that its hash names"}, err
 		}
 	}
 	r := &run{w: w, p: p, run: in, key: key, sink: sink, stage: stage{p: p}}

@@ -80,6 +80,7 @@ func outcomes(t *testing.T, e engine.Engine) {
 	}{
 		"hello":   {stdout: "hello\n"},
 		"exit3":   {code: 3, stdout: "out\n", stderr: "err\n"},
+		"exit200": {code: 200},
 		"trap":    {trap: "divide by zero"},
 		"recurse": {trap: "stack"},
 		"startfn": {trap: "unreachable"},

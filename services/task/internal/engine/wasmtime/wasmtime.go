@@ -23,6 +23,19 @@ type Engine struct {
 	engine *wasmtime.Engine
 	linker *wasmtime.Linker
 	pipes  *pipes
+	exit   *exit
+}
+
+// exit takes the code of the program that runs. The library's own proc_exit takes codes below 126 only, and programs do
+// exit with others.
+type exit struct {
+	code int32
+	done bool
+}
+
+func (x *exit) exit(code int32) *wasmtime.Trap {
+	x.code, x.done = code, true
+	return wasmtime.NewTrap("exit")
 }
 
 var _ engine.Engine = (*Engine)(nil)
@@ -44,11 +57,16 @@ func New(scratch string) (*Engine, error) {
 	if err := l.DefineWasi(); err != nil {
 		return nil, fmt.Errorf("cannot define WASI: %w", err)
 	}
+	x := &exit{}
+	l.AllowShadowing(true)
+	if err := l.FuncWrap("wasi_snapshot_preview1", "proc_exit", x.exit); err != nil {
+		return nil, fmt.Errorf("cannot define proc_exit: %w", err)
+	}
 	p, err := newPipes(scratch)
 	if err != nil {
 		return nil, err
 	}
-	return &Engine{engine: e, linker: l, pipes: p}, nil
+	return &Engine{engine: e, linker: l, pipes: p, exit: x}, nil
 }
 
 // Name implements engine.Engine.
@@ -102,9 +120,13 @@ func (p *program) Close() error { p.m.Close(); return nil }
 
 func (p *program) Run(cfg engine.Config) (engine.Result, error) {
 	stderr := &engine.Tail{W: cfg.Stderr}
+	*p.e.exit = exit{}
 	end := p.e.pipes.begin(cfg.Stdout, stderr)
 	r, err := p.run(cfg)
 	end()
+	if p.e.exit.done {
+		r.Trap, r.ExitCode = "", p.e.exit.code
+	}
 	if err == nil && (r.Trap != "" || r.ExitCode != 0) {
 		r.OutOfMemory = r.OutOfMemory || engine.Exhausted(r.PeakMemory, cfg.Memory) || stderr.SaysOutOfMemory()
 	}
@@ -146,13 +168,9 @@ func ended(instance *wasmtime.Instance, store *wasmtime.Store, err error) (engin
 		r.Trap = describe(trap)
 		trap.Close()
 	case errors.As(err, &other):
-		if code, ok := other.ExitStatus(); ok {
-			r.ExitCode = code
-		} else {
-			r.Trap = oneLine(other).Error()
-			// What the limiter refuses at instantiation comes as an error of that text.
-			r.OutOfMemory = strings.Contains(r.Trap, "exceeds memory limits") || strings.Contains(r.Trap, "exceeds table limits")
-		}
+		r.Trap = oneLine(other).Error()
+		// What the limiter refuses at instantiation comes as an error of that text.
+		r.OutOfMemory = strings.Contains(r.Trap, "exceeds memory limits") || strings.Contains(r.Trap, "exceeds table limits")
 		other.Close()
 	default:
 		return r, err
