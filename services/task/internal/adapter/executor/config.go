@@ -14,8 +14,11 @@ type Config struct {
 	// Warm children are kept ready, also when nothing runs: default 1. Max is how many there may be at all, which is how
 	// many programs can run side by side: default 4.
 	Warm, Max int
-	// CompileTime and CompileMemory bound what compiling one module may take: default 30 s and 1 GiB.
+	// CompileTime, of the CPU, and CompileMemory bound what compiling one module may take: default 30 s and 1 GiB.
+	// CompileWall bounds the time on the clock: default 3 min. What takes that long did not get the CPU, which is this
+	// machine's fault and not the module's.
 	CompileTime   time.Duration
+	CompileWall   time.Duration
 	CompileMemory int64
 	// CacheBytes bound the compiled modules on disk: default 1 GiB. ResidentModules and ResidentBytes bound those that
 	// each child holds in memory: default 16 and 64 MiB.
@@ -54,6 +57,7 @@ func (c Config) withDefaults() Config {
 	def(&c.Max, 4)
 	c.Max = max(c.Max, c.Warm)
 	defTime(&c.CompileTime, 30*time.Second)
+	defTime(&c.CompileWall, 3*time.Minute)
 	def64(&c.CompileMemory, 1<<30)
 	def64(&c.CacheBytes, 1<<30)
 	def(&c.ResidentModules, 16)

@@ -5,6 +5,7 @@ package executor
 import (
 	"os"
 	"syscall"
+	"time"
 )
 
 func fenced() *syscall.SysProcAttr { return bare() }
@@ -15,3 +16,5 @@ func bare() *syscall.SysProcAttr { return &syscall.SysProcAttr{} }
 func wasKilled(s *os.ProcessState) bool { return !s.Exited() }
 
 func peakMemory(*os.ProcessState) int64 { return 0 }
+
+func (*process) cpuTime() (time.Duration, bool) { return 0, false }

@@ -29,21 +29,37 @@ type run struct {
 	key   moduleKey
 	sink  app.Sink
 	stage stage
+	// compiled is called when the module is there, at the latest at the run's end.
+	compiled func()
 
 	started  bool
 	output   int64
 	artefact *artefact
 	timer    *time.Timer
+	waiting  chan struct{} // closed when the module is compiled
 	// over is how the run ended: by itself (the value is notStopped), or why we killed the child. The first counts, so
 	// that a limit which comes late does not hit the child's next run.
-	over atomic.Pointer[app.Outcome]
+	over atomic.Pointer[ending]
 }
 
-var notStopped = &app.Outcome{}
+// ending is an outcome, or what went wrong on this side.
+type ending struct {
+	out app.Outcome
+	err error
+}
+
+var notStopped = &ending{}
 
 // end kills the child for the given reason, unless the run is over.
 func (r *run) end(reason, format string, args ...any) {
-	if r.over.CompareAndSwap(nil, &app.Outcome{Reason: reason, Message: fmt.Sprintf(format, args...)}) {
+	r.stop(&ending{out: app.Outcome{Reason: reason, Message: fmt.Sprintf(format, args...)}})
+}
+
+// fail kills the child for what is the provider's fault, unless the run is over.
+func (r *run) fail(err error) { r.stop(&ending{err: err}) }
+
+func (r *run) stop(e *ending) {
+	if r.over.CompareAndSwap(nil, e) {
 		r.p.kill()
 	}
 }
@@ -60,11 +76,14 @@ func (r *run) do(ctx context.Context) (out app.Outcome, reuse bool, err error) {
 		}
 	}()
 	defer context.AfterFunc(ctx, func() { r.end(app.ReasonCancelled, "the task was cancelled") })()
-	limit := r.w.cfg.CompileTime
-	r.timer = time.AfterFunc(limit, func() {
-		r.end(app.ReasonCompile, "compiling the module takes more than its limit of %v", limit)
-	})
-	defer func() { r.timer.Stop() }()
+	r.waiting = make(chan struct{})
+	r.timer = time.AfterFunc(min(compileLook, r.w.cfg.CompileTime/4), func() { r.watchCompile(r.waiting) })
+	defer func() {
+		r.timer.Stop()
+		if !r.started {
+			close(r.waiting)
+		}
+	}()
 
 	// The call must not end before the child's death is known as the reason.
 	call, cancel := context.WithCancel(context.WithoutCancel(ctx))
@@ -75,7 +94,8 @@ func (r *run) do(ctx context.Context) (out app.Outcome, reuse bool, err error) {
 	}
 	finish, err := r.talk(call, start)
 	if !r.over.CompareAndSwap(nil, notStopped) {
-		return r.killed(), false, nil
+		out, err := r.killed()
+		return out, false, err
 	}
 	if err != nil {
 		out, err := r.failed(err)
@@ -205,6 +225,7 @@ func (r *run) begin() {
 	}
 	r.started, r.p.ran = true, true
 	r.timer.Stop()
+	close(r.waiting)
 	limit := r.run.Limits.Time
 	r.timer = time.AfterFunc(limit, func() { r.end(app.ReasonTimeLimit, "the program ran longer than its limit of %v", limit) })
 	if a := r.artefact; a != nil {
@@ -213,6 +234,7 @@ func (r *run) begin() {
 			r.w.cfg.Log.Warn("a compiled module could not be kept: it will be compiled again", logging.Err(err))
 		}
 	}
+	r.compiled()
 	r.sink.Started()
 }
 
@@ -244,11 +266,15 @@ func (r *run) take(o *executorv1.Output) error {
 }
 
 // killed is the outcome of a run that we ended.
-func (r *run) killed() app.Outcome {
+func (r *run) killed() (app.Outcome, error) {
 	<-r.p.dead
-	out := *r.over.Load()
+	e := r.over.Load()
+	if e.err != nil {
+		return app.Outcome{}, e.err
+	}
+	out := e.out
 	r.usage(&out)
-	return out
+	return out, nil
 }
 
 func (r *run) usage(out *app.Outcome) {

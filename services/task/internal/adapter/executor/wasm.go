@@ -28,6 +28,8 @@ type Wasm struct {
 	about app.Capability
 	good  goodModules
 	bad   badModules
+	// compiling keeps runs of one module from compiling it side by side.
+	compiling compiling
 
 	ctx  context.Context // of all runs
 	stop context.CancelCauseFunc
@@ -114,9 +116,6 @@ func (w *Wasm) Execute(ctx context.Context, in app.Run, sink app.Sink) (app.Outc
 		w.good.add(key)
 	}
 	out, err := w.execute(ctx, in, key, module, sink)
-	if err == nil && out.Reason == app.ReasonCompile {
-		w.bad.put(key, out.Message)
-	}
 	if err != nil && w.ctx.Err() != nil {
 		err = errClosed
 	}
@@ -135,15 +134,20 @@ func (w *Wasm) execute(ctx context.Context, in app.Run, key moduleKey, module ap
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	defer context.AfterFunc(w.ctx, func() { cancel(errClosed) })()
+	compiled, err := w.compiling.begin(ctx, key, func() bool { return w.cache.has(key) || w.pool.has(key) })
+	if err != nil {
+		return noChild(ctx, err)
+	}
+	defer compiled()
+	if message, ok := w.bad.get(key); ok { // by the one that was waited for
+		return app.Outcome{Reason: app.ReasonCompile, Message: message}, nil
+	}
 	n := need{key: key}
 	// What a child that ran something else compiles cannot be kept: it might be that program's work.
 	n.clean = module.Size >= worthCaching && !w.cache.has(key)
 	p, err := w.pool.acquire(ctx, n)
 	if err != nil {
-		if ctx.Err() != nil && !errors.Is(context.Cause(ctx), errClosed) {
-			return app.Outcome{Reason: app.ReasonCancelled, Message: "the task was cancelled"}, nil
-		}
-		return app.Outcome{}, err
+		return noChild(ctx, err)
 	}
 	if module.Path != "" && !p.resident.has(key) {
 		if same, err := sameHash(module); err != nil || !same {
@@ -151,11 +155,22 @@ func (w *Wasm) execute(ctx context.Context, in app.Run, key moduleKey, module ap
 			return app.Outcome{Reason: app.ReasonPayloadInvalid, Message: "the module is not the one that its hash names"}, err
 		}
 	}
-	r := &run{w: w, p: p, run: in, key: key, sink: sink, stage: stage{p: p}}
+	r := &run{w: w, p: p, run: in, key: key, sink: sink, stage: stage{p: p}, compiled: compiled}
 	out, reuse, err := r.do(ctx)
 	w.pool.release(p, reuse)
+	if err == nil && out.Reason == app.ReasonCompile {
+		w.bad.put(key, out.Message)
+	}
 	if out.Reason == app.ReasonCancelled && w.ctx.Err() != nil {
 		return app.Outcome{}, errClosed
 	}
 	return out, err
+}
+
+// noChild is how a run ends that got none.
+func noChild(ctx context.Context, err error) (app.Outcome, error) {
+	if ctx.Err() != nil && !errors.Is(context.Cause(ctx), errClosed) {
+		return app.Outcome{Reason: app.ReasonCancelled, Message: "the task was cancelled"}, nil
+	}
+	return app.Outcome{}, err
 }
