@@ -3,6 +3,7 @@ package memory
 
 import (
 	"context"
+	"errors"
 	"sync"
 
 	"github.com/shallot-net/shallot/services/metric/internal/app"
@@ -13,6 +14,7 @@ type Versions struct {
 	mu   sync.Mutex
 	next uint64
 	fail error
+	gone bool
 }
 
 var _ app.Versions = (*Versions)(nil)
@@ -24,10 +26,20 @@ func (v *Versions) FailNext(err error) {
 	v.fail = err
 }
 
+// Break makes every call fail, until it is mended.
+func (v *Versions) Break(broken bool) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.gone = broken
+}
+
 // Reserve takes versions.
 func (v *Versions) Reserve(_ context.Context, n, atLeast uint64) (uint64, error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
+	if v.gone {
+		return 0, errors.New("the disk is gone")
+	}
 	if err := v.fail; err != nil {
 		v.fail = nil
 		return 0, err
