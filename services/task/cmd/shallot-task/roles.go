@@ -31,7 +31,7 @@ func (p *parts) consumer(ctx context.Context) (grpcserver.Config, background, er
 	if err != nil {
 		return none, nil, err
 	}
-	uploads, err := files.NewUploads(filepath.Join(p.dir, "uploads"), uploadKeep)
+	uploads, err := files.NewUploads(filepath.Join(p.dir, "uploads"), uploadKeep, int64(p.cfg.Consumer.Uploads))
 	if err != nil {
 		return none, nil, err
 	}

@@ -48,6 +48,7 @@ type consumerSettings struct {
 	Retention  time.Duration `koanf:"retention" help:"how long tasks are kept after their end; 0: for ever"`
 	MaxResult  config.Size   `koanf:"max_result" help:"size of one result at most"`
 	MaxPayload config.Size   `koanf:"max_payload" help:"size of one payload at most"`
+	Uploads    config.Size   `koanf:"uploads" help:"size of all uploads that wait for their tasks at most"`
 	KeyPool    int           `koanf:"key_pool" help:"task keys that are made ahead"`
 }
 
@@ -64,7 +65,7 @@ func newSettings() *settings {
 		Provider: providerSettings{Evaluator: domain.TwoChoices{}.Name(), Queue: 1024, MaxPayload: 1 << 30,
 			MaxTime: p.Max.Time, MaxMemory: config.Size(p.Max.Memory), MaxOutput: config.Size(p.Max.Output),
 			DefaultTime: p.Default.Time, DefaultMemory: config.Size(p.Default.Memory), DefaultOutput: config.Size(p.Default.Output), Keep: 48 * time.Hour},
-		Consumer: consumerSettings{Lease: 15 * time.Second, Redirect: true, Keep: 24 * time.Hour, MaxResult: 4 << 30, MaxPayload: 4 << 30, KeyPool: 16},
+		Consumer: consumerSettings{Lease: 15 * time.Second, Redirect: true, Keep: 24 * time.Hour, MaxResult: 4 << 30, MaxPayload: 4 << 30, Uploads: 16 << 30, KeyPool: 16},
 		Wasm:     wasmSettings{Warm: 1, Cache: 1 << 30},
 	}
 }
@@ -92,7 +93,7 @@ func (s *settings) Validate() error {
 		}
 	}
 	p, c := &s.Provider, &s.Consumer
-	if min(p.MaxTime, p.DefaultTime, p.Keep, c.Lease, c.Keep) <= 0 || min(p.MaxMemory, p.MaxOutput, p.MaxPayload, p.DefaultMemory, p.DefaultOutput, c.MaxResult, c.MaxPayload) <= 0 {
+	if min(p.MaxTime, p.DefaultTime, p.Keep, c.Lease, c.Keep) <= 0 || min(p.MaxMemory, p.MaxOutput, p.MaxPayload, p.DefaultMemory, p.DefaultOutput, c.MaxResult, c.MaxPayload, c.Uploads) <= 0 {
 		return fault.InvalidArgument("CONFIG_INVALID", "a limit, a size or a time of provider or consumer is not above 0")
 	}
 	if p.Slots < 0 || p.Queue <= 0 || p.PerPeer < 0 || c.KeyPool < 0 || c.Retention < 0 {

@@ -110,6 +110,22 @@ func (o *Outbox) Get(id uint64) (Sending, bool) {
 	return s, ok
 }
 
+// Of lists the durable events on their way that tell of an attempt.
+func (o *Outbox) Of(peer string, ref domain.Ref) []uint64 {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	var ids []uint64
+	for id, s := range o.open {
+		if s.Durable && s.Row.TaskID == ref.TaskID && s.Row.Attempt == ref.Attempt && s.Row.Peer == peer {
+			ids = append(ids, id)
+		}
+	}
+	return ids
+}
+
+// Full tells whether so much is on its way that a stranger's question is not worth an answer.
+func (o *Outbox) Full() bool { return o.Len() >= maxOpen }
+
 // DropOnce forgets the events that are not durable: with the last session gone nobody says what became of them.
 // It returns the refs of those that had some.
 func (o *Outbox) DropOnce() []ReleaseRow {

@@ -209,7 +209,7 @@ func (nd *node) restart() {
 
 func (nd *node) newConsumer(p app.Pusher) (grpcserver.Config, []func(context.Context) error) {
 	t := nd.t
-	uploads := must[*files.Uploads](t)(files.NewUploads(filepath.Join(nd.dir, "uploads"), time.Hour))
+	uploads := must[*files.Uploads](t)(files.NewUploads(filepath.Join(nd.dir, "uploads"), time.Hour, 1<<30))
 	keys := crypt.NewKeys(4)
 	c := nd.cconf
 	c.Store, c.Codec, c.Cipher, c.Keys, c.Repository, c.Verifier, c.Pusher = nd.store, wire.Codec{}, crypt.NewCipher(), keys, nd.net.repo, identity.Verifier{}, p

@@ -14,6 +14,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -21,6 +22,7 @@ import (
 	"github.com/shallot-net/shallot/services/task/internal/adapter/grpcserver"
 	"github.com/shallot-net/shallot/services/task/internal/app"
 	"github.com/shallot-net/shallot/services/task/internal/app/consumer"
+	"github.com/shallot-net/shallot/services/task/internal/domain"
 )
 
 // temporary is how the names of unfinished files begin.
@@ -164,6 +166,8 @@ func (r *Results) Sweep() { sweep(r.dir) }
 type Uploads struct {
 	dir  string
 	keep time.Duration
+	max  int64 // bytes of all together
+	used atomic.Int64
 }
 
 var (
@@ -171,19 +175,21 @@ var (
 	_ grpcserver.Uploader = (*Uploads)(nil)
 )
 
-// NewUploads keeps each upload in dir for as long as keep after its last use.
-func NewUploads(dir string, keep time.Duration) (*Uploads, error) {
-	u := &Uploads{dir, keep}
+// NewUploads keeps each upload in dir for as long as keep after its last use, and together at most max bytes.
+func NewUploads(dir string, keep time.Duration, max int64) (*Uploads, error) {
+	u := &Uploads{dir: dir, keep: keep, max: max}
 	err := makeDir(dir)
 	sweep(dir)
+	u.Expire(time.Now())
 	return u, err
 }
 
 type upload struct {
 	*pending
-	dir  string
+	u    *Uploads
 	sum  hash.Hash
 	size int64
+	kept bool
 }
 
 // Create implements grpcserver.Uploader.
@@ -192,11 +198,16 @@ func (u *Uploads) Create() (grpcserver.Upload, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &upload{pending: p, dir: u.dir, sum: sha256.New()}, nil
+	return &upload{pending: p, u: u, sum: sha256.New()}, nil
 }
 
 func (u *upload) Write(b []byte) (int, error) {
+	if u.u.used.Add(int64(len(b))) > u.u.max {
+		u.u.used.Add(-int64(len(b)))
+		return 0, fault.ResourceExhausted("UPLOADS_FULL", "uploads that no task has used take %s together, which is all that they may: they expire %s after their last use", domain.Bytes(u.u.max), u.u.keep)
+	}
 	n, err := u.pending.Write(b)
+	u.u.used.Add(int64(n - len(b))) // what a full disk did not take
 	_, _ = u.sum.Write(b[:n])
 	u.size += int64(n)
 	return n, err
@@ -205,7 +216,17 @@ func (u *upload) Write(b []byte) (int, error) {
 // Keep implements grpcserver.Upload.
 func (u *upload) Keep() (string, int64, [32]byte, error) {
 	id, sum := app.NewID(), [32]byte(u.sum.Sum(nil))
-	return id, u.size, sum, u.keep(filepath.Join(u.dir, id+"."+hex.EncodeToString(sum[:])))
+	err := u.keep(filepath.Join(u.u.dir, id+"."+hex.EncodeToString(sum[:])))
+	u.kept = err == nil
+	return id, u.size, sum, err
+}
+
+// Drop forgets an upload that was not kept.
+func (u *upload) Drop() {
+	u.pending.Drop()
+	if !u.kept {
+		u.u.used.Add(-u.size)
+	}
 }
 
 // Find implements consumer.Uploads.
@@ -247,11 +268,18 @@ func (u *Uploads) Expire(now time.Time) {
 	if err != nil {
 		return
 	}
+	used := int64(0)
 	for _, e := range entries {
-		if info, err := e.Info(); err == nil && now.Sub(info.ModTime()) > u.keep {
+		info, err := e.Info()
+		switch {
+		case err != nil:
+		case now.Sub(info.ModTime()) > u.keep:
 			os.Remove(filepath.Join(u.dir, e.Name()))
+		default:
+			used += info.Size()
 		}
 	}
+	u.used.Store(used) // counted anew, so that no mistake lasts
 }
 
 // Workspace implements provider.Workspace.

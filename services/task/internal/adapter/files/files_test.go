@@ -63,7 +63,7 @@ func TestResultsAreWholeOrNotThere(t *testing.T) {
 
 func TestUploads(t *testing.T) {
 	t.Parallel()
-	u, err := NewUploads(filepath.Join(t.TempDir(), "uploads"), time.Hour)
+	u, err := NewUploads(filepath.Join(t.TempDir(), "uploads"), time.Hour, 12)
 	noErr(t, err)
 	up, err := u.Create()
 	noErr(t, err)
@@ -85,6 +85,19 @@ func TestUploads(t *testing.T) {
 			t.Errorf("%q: %v", bad, err)
 		}
 	}
+	more, err := u.Create()
+	noErr(t, err)
+	if _, err := more.Write(make([]byte, 8)); !errors.Is(err, fault.ResourceExhausted("UPLOADS_FULL", "")) {
+		t.Fatalf("13 bytes of 12: %v", err)
+	}
+	_, err = more.Write(make([]byte, 7))
+	noErr(t, err)
+	more.Drop()
+	again, err := u.Create()
+	noErr(t, err)
+	_, err = again.Write(make([]byte, 7))
+	noErr(t, err)
+	again.Drop()
 	u.Expire(time.Now().Add(59 * time.Minute))
 	if _, err := u.Find(id); err != nil {
 		t.Fatal(err)
@@ -168,7 +181,7 @@ func TestErrorsNameTheFile(t *testing.T) {
 	t.Parallel()
 	file := filepath.Join(t.TempDir(), "file")
 	noErr(t, os.WriteFile(file, nil, 0o600))
-	for _, err := range []error{second(NewResults(filepath.Join(file, "x"))), second(NewUploads(filepath.Join(file, "x"), 1)), second(NewLogs(filepath.Join(file, "x"))), second(NewWorkspace(filepath.Join(file, "x")))} {
+	for _, err := range []error{second(NewResults(filepath.Join(file, "x"))), second(NewUploads(filepath.Join(file, "x"), 1, 1)), second(NewLogs(filepath.Join(file, "x"))), second(NewWorkspace(filepath.Join(file, "x")))} {
 		if err == nil || !strings.Contains(err.Error(), file) {
 			t.Errorf("the error is %v", err)
 		}

@@ -193,6 +193,9 @@ func quote(s string) string {
 // refuse says no. It is not journaled: asked again, the answer would be the same, and a stranger's submissions should
 // cost no sync of the disk.
 func (s *Service) refuse(o *offer, no *refusal) app.Reply {
+	if s.outbox.Full() {
+		return verdict(app.Again, "")
+	}
 	row := s.outbox.Row(app.Address{Persona: o.d.Persona, Peer: o.consumer}, domain.Ref{TaskID: o.sub.TaskID, Attempt: o.sub.Attempt},
 		&domain.RefusedEvent{TaskID: o.sub.TaskID, Attempt: o.sub.Attempt, Reason: no.Reason, Message: no.Message, RetryAfter: no.RetryAfter})
 	row.Timeout = time.Minute

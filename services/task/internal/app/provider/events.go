@@ -38,6 +38,9 @@ func (s *Service) onCancel(ctx context.Context, d *app.Delivery, ref domain.Ref)
 // cancelEarly remembers a cancel that overtook its submission.
 func (s *Service) cancelEarly(ctx context.Context, d *app.Delivery, ref domain.Ref) {
 	k := domain.EntryKey{Consumer: d.From, TaskID: ref.TaskID, Attempt: ref.Attempt}
+	if ref.Attempt == 0 {
+		return
+	}
 	if _, err := s.cfg.Store.Entry(ctx, k); !errors.Is(err, app.ErrNotFound) {
 		return // it was here, and is over
 	}

@@ -168,6 +168,7 @@ type held struct {
 	journaled bool          // it is in the store
 	dropped   bool          // its delivery was answered with Again: what it gives is void
 	inbox     *app.InboxID  // of its delivery, until it is journaled
+	accepted  uint64        // the outbox row that says so; 0: none, or it has arrived
 	resumed   bool          // another process took it
 	cancelled bool          // its consumer wants it to end
 	material  *app.Material // until it has been read; nil: in the store

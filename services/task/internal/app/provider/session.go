@@ -108,7 +108,8 @@ func (s *Service) putAgain(ctx context.Context) {
 	}
 }
 
-// sweep forgets tombstones whose time is over, and lets results go that nobody came for.
+// sweep forgets tombstones whose time is over, and lets results go that nobody came for, with the events that tell of
+// them.
 func (s *Service) sweep(ctx context.Context) error {
 	for {
 		now := time.Now()
@@ -117,6 +118,7 @@ func (s *Service) sweep(ctx context.Context) error {
 			return err
 		}
 		w := &app.Writes{}
+		var r app.Reply
 		for _, e := range entries {
 			if e.Collected {
 				w.Entries = append(w.Entries, app.EntryWrite{Entry: e, Delete: true})
@@ -125,12 +127,19 @@ func (s *Service) sweep(ctx context.Context) error {
 			if e.Collect(now, s.cfg.Tomb) {
 				e.Revision++
 				w.Entries = append(w.Entries, app.EntryWrite{Entry: e, Forget: true, DropResult: true})
+				ids := s.outbox.Of(e.Consumer, domain.Ref{TaskID: e.TaskID, Attempt: e.Sub.Attempt})
+				w.Sent = append(w.Sent, ids...)
+				r.Outbox = append(r.Outbox, withdrawn(ids, e)...)
 				s.unpin(e)
 			}
 		}
 		if err := s.cfg.Store.Commit(ctx, w); err != nil {
 			return err
 		}
+		for _, id := range w.Sent {
+			s.outbox.Take(id)
+		}
+		s.cfg.Pusher.Push(ctx, r)
 	}
 }
 

@@ -196,6 +196,9 @@ func (s *Service) trySettle(h *held, out *domain.Outcome, res *packedResult) (do
 	if !h.journaled && h.inbox != nil {
 		w.Inbox = []app.InboxID{*h.inbox}
 	}
+	if _, waits := s.outbox.Get(h.accepted); waits && h.accepted != 0 { // how it ended says more
+		w.Sent = []uint64{h.accepted}
+	}
 	put := s.putSide(e, small)
 	err := s.cfg.Store.Commit(context.Background(), w)
 	put()
@@ -204,9 +207,12 @@ func (s *Service) trySettle(h *held, out *domain.Outcome, res *packedResult) (do
 	}
 	h.entry = e
 	s.outbox.Track(row)
+	for _, id := range w.Sent {
+		s.outbox.Take(id)
+	}
 	s.cfg.Metrics.Ended(e.State.String(), o.Reason)
 	v := view(e, 0)
-	r := app.Reply{Task: &v, Outbox: []app.Outgoing{row.Outgoing(small)}}
+	r := app.Reply{Task: &v, Outbox: append(withdrawn(w.Sent, e), row.Outgoing(small))}
 	h.logs.close()
 	if h.journaled {
 		push = &r
@@ -215,6 +221,15 @@ func (s *Service) trySettle(h *held, out *domain.Outcome, res *packedResult) (do
 	}
 	close(h.settled)
 	return true, push
+}
+
+// withdrawn tells node not to send events any more.
+func withdrawn(ids []uint64, e *domain.Entry) []app.Outgoing {
+	var out []app.Outgoing
+	for _, id := range ids {
+		out = append(out, app.Outgoing{ID: id, TaskID: e.TaskID, Persona: e.Persona, Peer: e.Consumer, Withdrawn: true})
+	}
+	return out
 }
 
 // settleFailed decides what a failed commit means. h.mu is held.

@@ -132,7 +132,7 @@ func (s *Service) journal(h *held, o *offer) (app.Reply, error) {
 		}
 		return app.Reply{}, err
 	}
-	h.entry, h.journaled = e, true
+	h.entry, h.journaled, h.accepted = e, true, row.ID
 	if len(o.sealed.Ciphertext) > keepInMemory {
 		h.material = nil
 	}

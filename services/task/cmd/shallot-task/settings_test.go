@@ -1,0 +1,45 @@
+package main
+
+import (
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/shallot-net/shallot/kit/config"
+)
+
+func load(t *testing.T, args ...string) (*settings, error) {
+	t.Helper()
+	s := newSettings()
+	_, err := config.Load(process, s, append([]string{"--home", filepath.Join(t.TempDir(), "h")}, args...), config.WithEnviron(nil))
+	return s, err
+}
+
+func TestDefaultsAreValid(t *testing.T) {
+	for _, role := range []string{"provider", "consumer"} {
+		s, err := load(t, "--role", role, "--provider.max_memory", "64MiB", "--consumer.lease", "90s")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := s.policy().Limits.Max.Memory; got != 64<<20 {
+			t.Errorf("max_memory is %d", got)
+		}
+		if s.consumer().Lease.String() != "1m30s" || s.Role != role {
+			t.Errorf("loaded %+v", s)
+		}
+	}
+}
+
+func TestBadSettingsAreNamed(t *testing.T) {
+	for want, args := range map[string][]string{
+		`did you mean "provider"`:    {"--role", "provide"},
+		`did you mean "two-choices"`: {"--provider.evaluator", "two-choice"},
+		"not a peer id":              {"--provider.allow", "nobody!"},
+		"not above 0":                {"--consumer.lease", "0s"},
+		"too small":                  {"--provider.queue", "0"},
+	} {
+		if _, err := load(t, args...); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v: %v, want %s", args, err, want)
+		}
+	}
+}
