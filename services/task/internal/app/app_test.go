@@ -37,7 +37,7 @@ func TestAlarmsRingInOrderAndOnce(t *testing.T) {
 		}
 		a.Set("never", time.Time{})
 		a.Set("moved", begin.Add(2*time.Second))
-		time.Sleep(4 * time.Hour) // virtual
+		<-time.After(4 * time.Hour) // virtual
 		synctest.Wait()
 		cancel()
 		<-done

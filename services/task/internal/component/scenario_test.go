@@ -124,7 +124,7 @@ func TestTypeUnknownSuggests(t *testing.T) {
 	p, c := n.addProvider(withScript(s, 1)), n.addConsumer(func(c *consumer.Config) {})
 	spec := scriptSpec(step{Name: "a"})
 	spec.Type = "scrip"
-	spec.Clocks = &taskv1.Clocks{Placement: durationpb.New(300 * time.Millisecond)}
+	spec.Clocks = &taskv1.Clocks{Placement: durationpb.New(3 * time.Second)}
 	c.useProviders(p)
 	task := c.await(c.submit(spec, p), "EXPIRED")
 	if task.GetError().GetReason() != "PLACEMENT_CLOCK" || !strings.Contains(task.GetError().GetMessage(), "nobody is left") {
