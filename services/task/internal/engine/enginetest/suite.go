@@ -90,6 +90,9 @@ func outcomes(t *testing.T, e engine.Engine) {
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
+			if Race && name == "recurse" {
+				t.Skip("too slow with the race detector")
+			}
 			r, out := run(t, compile(t, e, Program(name)), engine.Config{})
 			if r.ExitCode != test.code || (r.Trap == "") != (test.trap == "") || !strings.Contains(r.Trap, test.trap) || r.OutOfMemory {
 				t.Errorf("%+v, want exit code %d, trap %q", r, test.code, test.trap)
@@ -126,7 +129,11 @@ func arguments(t *testing.T, e engine.Engine) {
 
 func stdin(t *testing.T, e engine.Engine) {
 	p := compile(t, e, Program("cat"))
-	large := strings.Repeat("0123456789abcdef", 64<<10)
+	size := 64 << 10
+	if Race {
+		size = 16 << 10
+	}
+	large := strings.Repeat("0123456789abcdef", size)
 	path := filepath.Join(t.TempDir(), "stdin")
 	if err := os.WriteFile(path, []byte(large), 0o600); err != nil {
 		t.Fatal(err)
@@ -296,7 +303,11 @@ func compileErrors(t *testing.T, e engine.Engine) {
 
 func nothingLeft(t *testing.T, e engine.Engine) {
 	count, hog := compile(t, e, Program("count")), compile(t, e, Program("hog"))
-	for range 50 {
+	runs := 50
+	if Race {
+		runs = 5
+	}
+	for range runs {
 		if _, out := run(t, count, engine.Config{}); out.stdout.String() != "1\n" {
 			t.Fatalf("%q", &out.stdout)
 		}
