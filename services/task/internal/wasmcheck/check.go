@@ -110,9 +110,8 @@ type module struct {
 	info   Info
 	spans  [sections]span
 
-	wanted    map[uint32]signature // type index -> what it must be
-	names     map[uint32]string    // type index -> for which function
-	startFunc uint32               // index of _start
+	wanted map[uint32]signature // type index -> what it must be
+	names  map[uint32]string    // type index -> for which function
 }
 
 func (m *module) header() error {

@@ -61,6 +61,28 @@ func TestPrograms(t *testing.T) {
 	}
 }
 
+func TestArguments(t *testing.T) {
+	w := newWasm(t, nil)
+	run := taskOf(enginetest.Program("args"))
+	run.Options = wasmOptions(t, []string{"-x", "ü"}, "A=1")
+	if out, s := execute(t, w, run); s.text("stdout") != "program\x00-x\x00ü\x00A=1\x00" {
+		t.Errorf("%+v, %q", out, s.text("stdout"))
+	}
+	run.Options = wasmOptions(t, []string{"a\x00b"})
+	if out, _ := execute(t, w, run); out.Reason != app.ReasonPayloadInvalid || !strings.Contains(out.Message, "NUL") {
+		t.Errorf("%+v", out)
+	}
+}
+
+func TestWrongHash(t *testing.T) {
+	w := newWasm(t, nil)
+	part := atPath(t, "module", enginetest.Program("hello"))
+	part.SHA256[0] ^= 1
+	if out, _ := execute(t, w, app.Run{TaskID: "t", Parts: []app.Part{part}, Limits: testLimits}); out.Reason != app.ReasonPayloadInvalid {
+		t.Errorf("%+v", out)
+	}
+}
+
 func TestOutputLimit(t *testing.T) {
 	w := newWasm(t, nil)
 	run := taskOf(enginetest.Program("print"))

@@ -153,7 +153,7 @@ func (p *program) Run(cfg engine.Config) (engine.Result, error) {
 	p.e.clear()
 	stderr := &engine.Tail{W: cfg.Stderr}
 	config := wazero.NewModuleConfig().WithName("").WithArgs(cfg.Args...).WithStderr(stderr).
-		WithSysWalltime().WithSysNanotime().WithNanosleep(func(ns int64) { time.Sleep(time.Duration(ns)) }).WithOsyield(runtime.Gosched).
+		WithSysWalltime().WithSysNanotime().WithNanosleep(func(ns int64) { time.Sleep(time.Duration(ns)) }).WithOsyield(runtime.Gosched). //nolint:forbidigo // it is the program that sleeps
 		WithRandSource(rand.Reader)
 	if cfg.Stdout != nil {
 		config = config.WithStdout(cfg.Stdout)

@@ -66,7 +66,7 @@ func Serve(cfg Config) error {
 		return err
 	}
 	s := grpc.NewServer(
-		grpc.MaxRecvMsgSize(wire.MaxMessage), grpc.MaxConcurrentStreams(8), grpc.SharedWriteBuffer(true),
+		grpc.MaxRecvMsgSize(wire.MaxMessage), grpc.MaxConcurrentStreams(8),
 		grpc.ReadBufferSize(16<<10), grpc.InitialWindowSize(1<<20), grpc.InitialConnWindowSize(1<<20),
 	)
 	executorv1.RegisterExecutorServiceServer(s, &server{
