@@ -79,7 +79,12 @@ func (s *session) busy(ctx context.Context, native string, module []byte, progra
 	if err != nil {
 		return f, err
 	}
-	want, _, err := s.runProgram(ctx, module, nil, nil, work, size) // brings the module to the provider's cache
+	m, err := s.blob(ctx, module)
+	if err != nil {
+		return f, err
+	}
+	spec := wasmSpec(m, nil, work, size)
+	want, _, err := s.runTask(ctx, spec, nil) // brings the module to the provider's cache
 	if err != nil {
 		return f, err
 	}
@@ -98,7 +103,7 @@ func (s *session) busy(ctx context.Context, native string, module []byte, progra
 			bares = append(bares, took)
 		}
 		begin = time.Now()
-		_, task, err := s.runProgram(ctx, module, nil, want, work, size)
+		_, task, err := s.runTask(ctx, spec, want)
 		if err != nil {
 			return f, err
 		}

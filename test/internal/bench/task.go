@@ -37,19 +37,7 @@ const (
 	pieceSize   = 256 << 10
 )
 
-// runProgram gives the node a program as the command does: what is large is uploaded first, which is part of the task's time.
-func (s *session) runProgram(ctx context.Context, module, stdin, want []byte, args ...string) ([]byte, *taskv1.Task, error) {
-	m, err := s.blob(ctx, module)
-	if err != nil {
-		return nil, nil, err
-	}
-	in, err := s.blob(ctx, stdin)
-	if err != nil {
-		return nil, nil, err
-	}
-	return s.runTask(ctx, wasmSpec(m, in, args...), want)
-}
-
+// blob is a body as the command sends it. What is large is on the node before the task is submitted, and can serve many.
 func (s *session) blob(ctx context.Context, body []byte) (*taskv1.Blob, error) {
 	if len(body) <= inlineLimit {
 		return inline(body), nil
