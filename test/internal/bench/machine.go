@@ -35,7 +35,7 @@ func thisMachine(dir string) Machine {
 	}
 	var info syscall.Sysinfo_t
 	if syscall.Sysinfo(&info) == nil {
-		m.MemoryGiB = float64(uint64(info.Totalram)*uint64(info.Unit)) / (1 << 30)
+		m.MemoryGiB = float64(uint64(info.Totalram)*uint64(info.Unit)) / (1 << 30) //nolint:unconvert // its type differs between architectures
 	}
 	return m
 }
@@ -75,10 +75,10 @@ func fileSystem(dir string) string {
 		return "unknown"
 	}
 	names := map[int64]string{tmpfs: "tmpfs", 0xef53: "ext4", 0x58465342: "xfs", 0x9123683e: "btrfs", 0x794c7630: "overlay", 0x2fc12fc1: "zfs"}
-	if n, ok := names[int64(st.Type)]; ok {
+	if n, ok := names[int64(st.Type)]; ok { //nolint:unconvert // its type differs between architectures
 		return n
 	}
-	return "0x" + strconv.FormatInt(int64(st.Type), 16)
+	return "0x" + strconv.FormatInt(int64(st.Type), 16) //nolint:unconvert // its type differs between architectures
 }
 
 // versions names what was measured and what the floors are made of.

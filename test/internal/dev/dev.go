@@ -155,7 +155,7 @@ func (n *Network) Stop() error {
 	case <-n.exit:
 		return nil
 	case <-timeout.C:
-		n.cmd.Process.Kill()
+		_ = n.cmd.Process.Kill()
 		<-n.exit
 		return errors.New("shallot dev did not stop within 15 s of an interrupt")
 	}

@@ -2,6 +2,7 @@ package component_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"runtime"
@@ -183,7 +184,7 @@ func TestRolesAndSessions(t *testing.T) {
 	if err := s.CloseSend(); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.Recv(); err != io.EOF {
+	if _, err := s.Recv(); !errors.Is(err, io.EOF) {
 		t.Errorf("at the end: %v", err)
 	}
 	if r := c.call(&taskv1.SessionRequest{}); r.GetFault().GetReason() != "COMMAND_UNKNOWN" {
@@ -305,7 +306,7 @@ func TestLargeResultIsStreamed(t *testing.T) {
 	got := 0
 	for {
 		m, err := stream.Recv()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			break
 		}
 		if err != nil {

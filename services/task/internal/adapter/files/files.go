@@ -52,7 +52,6 @@ func named(err error, doing, path string) error {
 type pending struct {
 	f    *os.File
 	w    *bufio.Writer
-	path string // set by Keep
 	done bool
 }
 

@@ -165,9 +165,7 @@ func (s *Service) commit(ctx context.Context, e *edit) error {
 	e.t.Revision++
 	tw := app.TaskWrite{Task: e.t, Body: e.body, Forget: e.t.State.Terminal()}
 	e.w.Tasks = append(e.w.Tasks, tw)
-	for i := range e.sends {
-		e.w.Outbox = append(e.w.Outbox, e.sends[i])
-	}
+	e.w.Outbox = append(e.w.Outbox, e.sends...)
 	if err := s.cfg.Store.Commit(ctx, &e.w); err != nil {
 		return err
 	}
