@@ -32,6 +32,10 @@ const (
 	maxFromPeers   = 32
 	connectTimeout = 15 * time.Second
 	window         = 16 // blocks asked for at once, of 2 MiB at most
+
+	// firstTimeout is how long content that nobody is named for is waited for: all who are connected have been asked at once, and answer within
+	// a round trip. Less than the ten seconds that callers give a call, so that they hear "not found" and not "too late".
+	firstTimeout = 7 * time.Second
 )
 
 // fetcher gives the blocks of one request: from disk, and otherwise from peers, by one bitswap session that begins with the first miss.
@@ -50,6 +54,7 @@ type fetcher struct {
 	failed  error
 	stall   *time.Timer
 	waiting int
+	begun   bool // a block has come
 }
 
 // newFetcher checks the source. stop ends the session.
@@ -161,17 +166,36 @@ func (f *fetcher) await() (done func()) {
 func (f *fetcher) progress() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.begun = true
 	f.progressLocked()
 }
 
 func (f *fetcher) progressLocked() {
 	if f.stall != nil {
-		f.stall.Reset(f.s.cfg.StallTimeout)
+		f.stall.Reset(f.patience())
 		return
 	}
-	f.stall = time.AfterFunc(f.s.cfg.StallTimeout, func() {
-		f.cancel(fault.Unavailable(ReasonUnreachable, "no peer gave a block of %s within %s: name one that has it, or try again", f.root, f.s.cfg.StallTimeout))
-	})
+	f.stall = time.AfterFunc(f.patience(), func() { f.cancel(f.stalled()) })
+}
+
+// patience is how long the next block may take. Locked by the caller.
+func (f *fetcher) patience() time.Duration {
+	if f.unknown() {
+		return min(firstTimeout, f.s.cfg.StallTimeout)
+	}
+	return f.s.cfg.StallTimeout
+}
+
+// unknown: nobody is named for the content, no routing finds anybody, and nobody has given any of it.
+func (f *fetcher) unknown() bool { return !f.begun && len(f.peers) == 0 && f.s.cfg.Routing == nil }
+
+func (f *fetcher) stalled() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.unknown() {
+		return fault.NotFound(ReasonNotFound, "the content %s is not here, and no connected peer gave it within %s: name one that has it, or try again", f.root, f.patience())
+	}
+	return fault.Unavailable(ReasonUnreachable, "no peer gave a block of %s within %s: name one that has it, or try again", f.root, f.patience())
 }
 
 // local reads a block from disk.

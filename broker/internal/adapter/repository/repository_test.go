@@ -220,7 +220,7 @@ func TestNobodyHasIt(t *testing.T) {
 	other := newStore(t)
 	connect(t, h, attach(t, other))
 	_, err = get(s, c, Source{})
-	wantFault(t, err, codes.Unavailable, ReasonUnreachable, c)
+	wantFault(t, err, codes.NotFound, ReasonNotFound, c)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	_, err = s.Open(ctx, c, Source{}, 0, 0)
