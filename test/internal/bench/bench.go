@@ -54,7 +54,7 @@ func Run(ctx context.Context, cfg Config) (r Report, err error) {
 	rows := map[string]func(context.Context) ([]Figure, error){
 		"footprint": s.footprint, "latency": s.latency, "throughput": s.throughput, "program": s.program, "compute": s.compute,
 	}
-	for _, name := range Rows {
+	for _, name := range []string{"footprint", "latency", "throughput", "program", "compute"} {
 		if len(cfg.Rows) > 0 && !slices.Contains(cfg.Rows, name) {
 			continue
 		}
@@ -68,6 +68,7 @@ func Run(ctx context.Context, cfg Config) (r Report, err error) {
 		}
 		r.Figures = append(r.Figures, figures...)
 	}
+	slices.SortStableFunc(r.Figures, func(a, b Figure) int { return slices.Index(Rows, a.Row) - slices.Index(Rows, b.Row) })
 	took := time.Since(r.Began)
 	r.Seconds, r.Machine.LoadAfter = took.Seconds(), load()
 	r.Machine.StolenPercent = (stolen() - stolenBefore) / took.Seconds() * 100

@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -35,7 +36,7 @@ func thisMachine(dir string) Machine {
 	}
 	var info syscall.Sysinfo_t
 	if syscall.Sysinfo(&info) == nil {
-		m.MemoryGiB = float64(uint64(info.Totalram)*uint64(info.Unit)) / (1 << 30) //nolint:unconvert // its type differs between architectures
+		m.MemoryGiB = float64(info.Totalram)*float64(info.Unit) / (1 << 30) //nolint:unconvert // its type differs between architectures
 	}
 	return m
 }
@@ -67,18 +68,26 @@ func lines(path string) []string {
 	return strings.Split(string(b), "\n")
 }
 
-const tmpfs = 0x01021994
-
 func fileSystem(dir string) string {
 	var st syscall.Statfs_t
 	if syscall.Statfs(dir, &st) != nil {
 		return "unknown"
 	}
-	names := map[int64]string{tmpfs: "tmpfs", 0xef53: "ext4", 0x58465342: "xfs", 0x9123683e: "btrfs", 0x794c7630: "overlay", 0x2fc12fc1: "zfs"}
-	if n, ok := names[int64(st.Type)]; ok { //nolint:unconvert // its type differs between architectures
-		return n
+	switch st.Type {
+	case 0x01021994:
+		return "tmpfs"
+	case 0xef53:
+		return "ext4"
+	case 0x58465342:
+		return "xfs"
+	case 0x9123683e:
+		return "btrfs"
+	case 0x794c7630:
+		return "overlay"
+	case 0x2fc12fc1:
+		return "zfs"
 	}
-	return "0x" + strconv.FormatInt(int64(st.Type), 16) //nolint:unconvert // its type differs between architectures
+	return fmt.Sprintf("%#x", st.Type)
 }
 
 // versions names what was measured and what the floors are made of.
