@@ -36,7 +36,7 @@ func thisMachine(dir string) Machine {
 	}
 	var info syscall.Sysinfo_t
 	if syscall.Sysinfo(&info) == nil {
-		m.MemoryGiB = float64(info.Totalram)*float64(info.Unit) / (1 << 30) //nolint:unconvert // its type differs between architectures
+		m.MemoryGiB = float64(info.Totalram) * float64(info.Unit) / (1 << 30)
 	}
 	return m
 }
