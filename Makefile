@@ -96,5 +96,5 @@ clean: ## remove what was built
 $(TOOLS)/%: tools/go.mod tools/go.sum
 	@mkdir -p $(TOOLS)
 	@echo "build tool $*" >&2
-	@cd tools && GOWORK=off CGO_ENABLED=0 go build -trimpath -o $@ $$(GOWORK=off go list tool | grep '/$*$$')
+	@cd tools && GOWORK=off go build -o $@ $$(GOWORK=off go list tool | grep '/$*$$')
 	@touch $@
