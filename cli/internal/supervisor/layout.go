@@ -23,7 +23,7 @@ const (
 // Broker is the one process that ends last: the others use it to say good-bye.
 const Broker = "broker"
 
-// Processes are those of a node, in the order of DESIGN's picture.
+// Processes are those of a node, in the order in which the picture of ARCHITECTURE.md has them.
 func Processes(role string) []string {
 	if role == Provider {
 		return []string{Broker, "discovery", "metric", "task", "node", "gateway"}
