@@ -94,7 +94,6 @@ func TestKillEveryProcess(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	upload := uploadOnce(t, n, module)
 	var mu sync.Mutex
 	ids := map[string]string{} // task id -> expected stdout
 	var wg sync.WaitGroup
@@ -119,7 +118,6 @@ func TestKillEveryProcess(t *testing.T) {
 			<-time.After(100 * time.Millisecond)
 		}
 	})
-	_ = upload
 	for _, node := range []string{"provider-1", consumer} {
 		for _, p := range []string{"task", "node", "broker", "discovery", "metric", "gateway"} {
 			if strings.HasPrefix(node, "consumer") && (p == "discovery" || p == "metric") {
@@ -151,30 +149,6 @@ func TestKillEveryProcess(t *testing.T) {
 		extra += int(task.GetAttempts()) - 1
 	}
 	t.Logf("%d tasks, %d attempts, %d extra", len(ids), attempts, extra)
-}
-
-func uploadOnce(t *testing.T, n *dev.Network, b []byte) string {
-	t.Helper()
-	client, err := n.Node(consumer)
-	if err != nil {
-		t.Fatal(err)
-	}
-	stream, err := client.Upload(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	for len(b) > 0 {
-		k := min(len(b), 1<<20)
-		if err := stream.Send(&nodev1.UploadRequest{Data: b[:k]}); err != nil {
-			t.Fatal(err)
-		}
-		b = b[k:]
-	}
-	r, err := stream.CloseAndRecv()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return r.GetUploadId()
 }
 
 // A provider goes away for good while it has the task: the lease runs out and another one does it.

@@ -106,7 +106,7 @@ func run(ctx context.Context) (err error) {
 		say("(%d ms, command included)", time.Since(begin).Milliseconds())
 	}
 
-	list, err := rest(ctx, net, bin, "/v1/tasks")
+	list, err := rest(ctx, net, "/v1/tasks")
 	if err != nil {
 		return err
 	}
@@ -120,7 +120,7 @@ func run(ctx context.Context) (err error) {
 		tasks = append(tasks, t.ID)
 	}
 	say("\n$ curl -H \"Authorization: Bearer $(cat $TOKEN_FILE)\" $GATEWAY/v1/tasks/%s", tasks[0])
-	one, err := rest(ctx, net, bin, "/v1/tasks/"+tasks[0])
+	one, err := rest(ctx, net, "/v1/tasks/"+tasks[0])
 	if err != nil {
 		return err
 	}
@@ -133,11 +133,11 @@ func run(ctx context.Context) (err error) {
 		lines = append(lines[:16], "  …")
 	}
 	fmt.Fprintln(out, strings.Join(lines, "\n"))
-	return who(ctx, net, bin, tasks)
+	return who(ctx, net, tasks)
 }
 
 // who prints which peer did which step of each task.
-func who(ctx context.Context, net *dev.Network, bin string, tasks []string) error {
+func who(ctx context.Context, net *dev.Network, tasks []string) error {
 	names := map[string]string{}
 	for _, node := range net.Nodes() {
 		stdout, _, _, err := net.CLI(ctx, node, nil, "node", "--output", "json")
@@ -156,7 +156,7 @@ func who(ctx context.Context, net *dev.Network, bin string, tasks []string) erro
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "TASK\tTYPE\tSTATE\tPROVIDER\tATTEMPTS\tSTEPS")
 	for i := len(tasks) - 1; i >= 0; i-- {
-		raw, err := rest(ctx, net, bin, "/v1/tasks/"+tasks[i])
+		raw, err := rest(ctx, net, "/v1/tasks/"+tasks[i])
 		if err != nil {
 			return err
 		}
@@ -182,7 +182,7 @@ func who(ctx context.Context, net *dev.Network, bin string, tasks []string) erro
 }
 
 // rest asks the consumer's gateway, with the token that `shallot node` names.
-func rest(ctx context.Context, net *dev.Network, _, path string) ([]byte, error) {
+func rest(ctx context.Context, net *dev.Network, path string) ([]byte, error) {
 	stdout, talk, code, err := net.CLI(ctx, consumer, nil, "node", "--output", "json")
 	if err != nil || code != 0 {
 		return nil, fmt.Errorf("shallot node: exit code %d: %s: %w", code, talk, err)
