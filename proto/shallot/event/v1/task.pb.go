@@ -101,7 +101,9 @@ type TaskSubmission struct {
 	// The provider may hand the task to a better one.
 	Redirect bool `protobuf:"varint,9,opt,name=redirect,proto3" json:"redirect,omitempty"`
 	// How long the result waits for its TaskCollected.
-	Keep          *durationpb.Duration `protobuf:"bytes,10,opt,name=keep,proto3" json:"keep,omitempty"`
+	Keep *durationpb.Duration `protobuf:"bytes,10,opt,name=keep,proto3" json:"keep,omitempty"`
+	// Of the content that the payload refers to, in bytes of ciphertext, all together: what the provider may have to fetch.
+	ReferenceSize uint64 `protobuf:"varint,11,opt,name=reference_size,json=referenceSize,proto3" json:"reference_size,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -204,6 +206,13 @@ func (x *TaskSubmission) GetKeep() *durationpb.Duration {
 		return x.Keep
 	}
 	return nil
+}
+
+func (x *TaskSubmission) GetReferenceSize() uint64 {
+	if x != nil {
+		return x.ReferenceSize
+	}
+	return 0
 }
 
 // SealedPayload is the attachment of a submission.
@@ -1304,7 +1313,7 @@ var File_shallot_event_v1_task_proto protoreflect.FileDescriptor
 
 const file_shallot_event_v1_task_proto_rawDesc = "" +
 	"\n" +
-	"\x1bshallot/event/v1/task.proto\x12\x10shallot.event.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cshallot/event/v1/event.proto\"\xe6\x02\n" +
+	"\x1bshallot/event/v1/task.proto\x12\x10shallot.event.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cshallot/event/v1/event.proto\"\x8d\x03\n" +
 	"\x0eTaskSubmission\x12\x17\n" +
 	"\atask_id\x18\x01 \x01(\tR\x06taskId\x12\x18\n" +
 	"\aattempt\x18\x02 \x01(\rR\aattempt\x12\x12\n" +
@@ -1317,7 +1326,8 @@ const file_shallot_event_v1_task_proto_rawDesc = "" +
 	"payloadCid\x12\x1a\n" +
 	"\bredirect\x18\t \x01(\bR\bredirect\x12-\n" +
 	"\x04keep\x18\n" +
-	" \x01(\v2\x19.google.protobuf.DurationR\x04keep\"N\n" +
+	" \x01(\v2\x19.google.protobuf.DurationR\x04keep\x12%\n" +
+	"\x0ereference_size\x18\v \x01(\x04R\rreferenceSize\"N\n" +
 	"\rSealedPayload\x12\x1d\n" +
 	"\n" +
 	"sealed_key\x18\x01 \x01(\fR\tsealedKey\x12\x1e\n" +

@@ -95,13 +95,15 @@ func (x *PayloadHeader) GetParts() []*PartInfo {
 	return nil
 }
 
-// PartInfo is one body of bytes that follows a header.
+// PartInfo is one body of bytes that follows a header, or that the header refers to.
 type PartInfo struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// In a payload "module", "stdin" or "input:PATH"; in a result "stdout", "stderr" or "output:PATH".
-	Name          string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	Size          uint64 `protobuf:"varint,2,opt,name=size,proto3" json:"size,omitempty"`
-	Sha256        []byte `protobuf:"bytes,3,opt,name=sha256,proto3" json:"sha256,omitempty"`
+	Name   string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Size   uint64 `protobuf:"varint,2,opt,name=size,proto3" json:"size,omitempty"`
+	Sha256 []byte `protobuf:"bytes,3,opt,name=sha256,proto3" json:"sha256,omitempty"`
+	// In a payload: the bytes do not follow, they are content of their own. So a program that many tasks share travels once.
+	Reference     *Reference `protobuf:"bytes,4,opt,name=reference,proto3" json:"reference,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -157,6 +159,78 @@ func (x *PartInfo) GetSha256() []byte {
 	return nil
 }
 
+func (x *PartInfo) GetReference() *Reference {
+	if x != nil {
+		return x.Reference
+	}
+	return nil
+}
+
+// Reference is content that is encrypted like a payload, under a key of its own. Who has the reference may have the content: a
+// provider that keeps it for other tasks gives it to nobody who does not show the same CID and key.
+type Reference struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Of the ciphertext.
+	Cid string `protobuf:"bytes,1,opt,name=cid,proto3" json:"cid,omitempty"`
+	// 16 bytes.
+	Key []byte `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"`
+	// Of the ciphertext, in bytes.
+	Size          uint64 `protobuf:"varint,3,opt,name=size,proto3" json:"size,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Reference) Reset() {
+	*x = Reference{}
+	mi := &file_shallot_task_v1_payload_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Reference) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Reference) ProtoMessage() {}
+
+func (x *Reference) ProtoReflect() protoreflect.Message {
+	mi := &file_shallot_task_v1_payload_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Reference.ProtoReflect.Descriptor instead.
+func (*Reference) Descriptor() ([]byte, []int) {
+	return file_shallot_task_v1_payload_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Reference) GetCid() string {
+	if x != nil {
+		return x.Cid
+	}
+	return ""
+}
+
+func (x *Reference) GetKey() []byte {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+func (x *Reference) GetSize() uint64 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
 // ResultHeader begins the plaintext of a result, in the same way.
 type ResultHeader struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
@@ -174,7 +248,7 @@ type ResultHeader struct {
 
 func (x *ResultHeader) Reset() {
 	*x = ResultHeader{}
-	mi := &file_shallot_task_v1_payload_proto_msgTypes[2]
+	mi := &file_shallot_task_v1_payload_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -186,7 +260,7 @@ func (x *ResultHeader) String() string {
 func (*ResultHeader) ProtoMessage() {}
 
 func (x *ResultHeader) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_task_v1_payload_proto_msgTypes[2]
+	mi := &file_shallot_task_v1_payload_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -199,7 +273,7 @@ func (x *ResultHeader) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResultHeader.ProtoReflect.Descriptor instead.
 func (*ResultHeader) Descriptor() ([]byte, []int) {
-	return file_shallot_task_v1_payload_proto_rawDescGZIP(), []int{2}
+	return file_shallot_task_v1_payload_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *ResultHeader) GetTaskId() string {
@@ -253,11 +327,16 @@ const file_shallot_task_v1_payload_proto_rawDesc = "" +
 	"\atask_id\x18\x01 \x01(\tR\x06taskId\x12\x12\n" +
 	"\x04type\x18\x02 \x01(\tR\x04type\x12\x18\n" +
 	"\aoptions\x18\x03 \x01(\fR\aoptions\x12/\n" +
-	"\x05parts\x18\x04 \x03(\v2\x19.shallot.task.v1.PartInfoR\x05parts\"J\n" +
+	"\x05parts\x18\x04 \x03(\v2\x19.shallot.task.v1.PartInfoR\x05parts\"\x84\x01\n" +
 	"\bPartInfo\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04size\x18\x02 \x01(\x04R\x04size\x12\x16\n" +
-	"\x06sha256\x18\x03 \x01(\fR\x06sha256\"\xd6\x01\n" +
+	"\x06sha256\x18\x03 \x01(\fR\x06sha256\x128\n" +
+	"\treference\x18\x04 \x01(\v2\x1a.shallot.task.v1.ReferenceR\treference\"C\n" +
+	"\tReference\x12\x10\n" +
+	"\x03cid\x18\x01 \x01(\tR\x03cid\x12\x10\n" +
+	"\x03key\x18\x02 \x01(\fR\x03key\x12\x12\n" +
+	"\x04size\x18\x03 \x01(\x04R\x04size\"\xd6\x01\n" +
 	"\fResultHeader\x12\x17\n" +
 	"\atask_id\x18\x01 \x01(\tR\x06taskId\x12\x1b\n" +
 	"\texit_code\x18\x02 \x01(\x05R\bexitCode\x12\x16\n" +
@@ -278,22 +357,24 @@ func file_shallot_task_v1_payload_proto_rawDescGZIP() []byte {
 	return file_shallot_task_v1_payload_proto_rawDescData
 }
 
-var file_shallot_task_v1_payload_proto_msgTypes = make([]protoimpl.MessageInfo, 3)
+var file_shallot_task_v1_payload_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
 var file_shallot_task_v1_payload_proto_goTypes = []any{
 	(*PayloadHeader)(nil), // 0: shallot.task.v1.PayloadHeader
 	(*PartInfo)(nil),      // 1: shallot.task.v1.PartInfo
-	(*ResultHeader)(nil),  // 2: shallot.task.v1.ResultHeader
-	(*v1.Usage)(nil),      // 3: shallot.event.v1.Usage
+	(*Reference)(nil),     // 2: shallot.task.v1.Reference
+	(*ResultHeader)(nil),  // 3: shallot.task.v1.ResultHeader
+	(*v1.Usage)(nil),      // 4: shallot.event.v1.Usage
 }
 var file_shallot_task_v1_payload_proto_depIdxs = []int32{
 	1, // 0: shallot.task.v1.PayloadHeader.parts:type_name -> shallot.task.v1.PartInfo
-	3, // 1: shallot.task.v1.ResultHeader.usage:type_name -> shallot.event.v1.Usage
-	1, // 2: shallot.task.v1.ResultHeader.parts:type_name -> shallot.task.v1.PartInfo
-	3, // [3:3] is the sub-list for method output_type
-	3, // [3:3] is the sub-list for method input_type
-	3, // [3:3] is the sub-list for extension type_name
-	3, // [3:3] is the sub-list for extension extendee
-	0, // [0:3] is the sub-list for field type_name
+	2, // 1: shallot.task.v1.PartInfo.reference:type_name -> shallot.task.v1.Reference
+	4, // 2: shallot.task.v1.ResultHeader.usage:type_name -> shallot.event.v1.Usage
+	1, // 3: shallot.task.v1.ResultHeader.parts:type_name -> shallot.task.v1.PartInfo
+	4, // [4:4] is the sub-list for method output_type
+	4, // [4:4] is the sub-list for method input_type
+	4, // [4:4] is the sub-list for extension type_name
+	4, // [4:4] is the sub-list for extension extendee
+	0, // [0:4] is the sub-list for field type_name
 }
 
 func init() { file_shallot_task_v1_payload_proto_init() }
@@ -307,7 +388,7 @@ func file_shallot_task_v1_payload_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_shallot_task_v1_payload_proto_rawDesc), len(file_shallot_task_v1_payload_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   3,
+			NumMessages:   4,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -49,7 +49,7 @@ func (p *parts) consumer(ctx context.Context) (grpcserver.Config, background, er
 		"sum": func(_ context.Context, options []byte, parts []app.Part) error {
 			return executor.ValidateSum(options, parts)
 		},
-		"wasm": executor.ValidateWasm,
+		"wasm": (&executor.Validator{}).Validate,
 	}
 	s := consumer.New(cfg)
 	if err := s.Load(ctx); err != nil {
@@ -86,6 +86,10 @@ func (p *parts) provider(ctx context.Context) (grpcserver.Config, background, er
 	if err != nil {
 		return none, nil, err
 	}
+	kept, err := files.NewParts(filepath.Join(p.dir, "parts"), int64(p.cfg.Provider.Parts))
+	if err != nil {
+		return none, nil, err
+	}
 	executors, err := p.executors(ctx)
 	if err != nil {
 		return none, nil, err
@@ -95,7 +99,7 @@ func (p *parts) provider(ctx context.Context) (grpcserver.Config, background, er
 		types[i] = e.Describe().Type
 	}
 	s, err := provider.New(provider.Config{Store: p.store, Codec: wire.Codec{}, Cipher: crypt.NewCipher(), Key: key, Repository: p.repository, Verifier: identity.Verifier{},
-		Executors: executors, Evaluator: evaluators[p.cfg.Provider.Evaluator], Workspace: work, Pusher: p.sessions,
+		Executors: executors, Evaluator: evaluators[p.cfg.Provider.Evaluator], Workspace: work, Parts: kept, Pusher: p.sessions,
 		Metrics: metrics.New(p.registry, types...), Log: p.log, Policy: p.cfg.policy(), Keep: p.cfg.Provider.Keep})
 	if err != nil {
 		return none, nil, err

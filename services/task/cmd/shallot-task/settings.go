@@ -32,6 +32,7 @@ type providerSettings struct {
 	Queue         int           `koanf:"queue" help:"tasks that wait at most"`
 	PerPeer       int           `koanf:"per_peer" help:"unfinished tasks of one peer at most; 0: three quarters of the queue"`
 	MaxPayload    config.Size   `koanf:"max_payload" help:"size of one payload at most"`
+	Parts         config.Size   `koanf:"parts" help:"programs and input files that are kept for the next task that refers to them, at most"`
 	MaxTime       time.Duration `koanf:"max_time" help:"time limit that is granted at most"`
 	MaxMemory     config.Size   `koanf:"max_memory" help:"memory limit that is granted at most"`
 	MaxOutput     config.Size   `koanf:"max_output" help:"output limit that is granted at most"`
@@ -62,7 +63,7 @@ func newSettings() *settings {
 	p := provider.DefaultLimits
 	return &settings{
 		Role: "consumer",
-		Provider: providerSettings{Evaluator: domain.TwoChoices{}.Name(), Queue: 1024, MaxPayload: 1 << 30,
+		Provider: providerSettings{Evaluator: domain.TwoChoices{}.Name(), Queue: 1024, MaxPayload: 1 << 30, Parts: 2 << 30,
 			MaxTime: p.Max.Time, MaxMemory: config.Size(p.Max.Memory), MaxOutput: config.Size(p.Max.Output),
 			DefaultTime: p.Default.Time, DefaultMemory: config.Size(p.Default.Memory), DefaultOutput: config.Size(p.Default.Output), Keep: 48 * time.Hour},
 		Consumer: consumerSettings{Lease: 15 * time.Second, Redirect: true, Keep: 24 * time.Hour, MaxResult: 4 << 30, MaxPayload: 4 << 30, Uploads: 16 << 30, KeyPool: 16},

@@ -81,4 +81,6 @@ const (
 	ReasonCompile        = "COMPILE"
 	ReasonPayloadInvalid = "PAYLOAD_INVALID"
 	ReasonCancelled      = "CANCELLED"
+	// ReasonPayloadUnavailable: the provider could not fetch the payload, or what it refers to.
+	ReasonPayloadUnavailable = "PAYLOAD_UNAVAILABLE"
 )

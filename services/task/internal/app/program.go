@@ -6,8 +6,11 @@ import (
 	"github.com/shallot-net/shallot/services/task/internal/domain"
 )
 
-// PartModule is the part that holds a task's program.
-const PartModule = "module"
+// PartModule is the part that holds a task's program; names of input files begin with PrefixInput.
+const (
+	PartModule  = "module"
+	PrefixInput = "input:"
+)
 
 // ProgramHash is what a receipt says of the program: the module's hash, or that of the type's name where there is none.
 func ProgramHash(taskType string, parts []Part) domain.Hash {

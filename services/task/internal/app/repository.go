@@ -28,6 +28,8 @@ type Repository interface {
 	Put(ctx context.Context, persona string, src io.Reader, pin Pin) (cid string, err error)
 	// Get streams content; from are peers that should have it. More than maxSize bytes are an error. The reader must be closed.
 	Get(ctx context.Context, persona, cid string, from []string, maxSize int64) (io.ReadCloser, error)
+	// Renew keeps content that is here for longer, under the pin's owner. ErrNotFound when not all of it is here.
+	Renew(ctx context.Context, persona, cid string, pin Pin) error
 	// Unpin lets content go. What is not there is no error.
 	Unpin(ctx context.Context, owner string, cids ...string) error
 }

@@ -43,6 +43,9 @@ type Writes struct {
 	Sent     []uint64     // outbox rows to delete; absent ones are no error
 	Releases []ReleaseRow // results to let go
 	Released []ReleaseRow // rows of Releases to delete; absent ones are no error
+	Shares   []ShareRow   // replace those of the same persona and hash
+	// ShareEnd, where set, deletes shares whose pins have ended by then.
+	ShareEnd time.Time
 }
 
 // TaskWrite inserts a task, or replaces one whose stored revision is one less than Task.Revision.
@@ -109,6 +112,14 @@ type ReleaseRow struct {
 	Persona   string
 	Peer      string
 	Addresses []string
+}
+
+// ShareRow is a part of payloads that was made content of its own, for the tasks of one persona.
+type ShareRow struct {
+	Persona string
+	SHA256  domain.Hash // of the part
+	Ref     domain.Reference
+	Until   time.Time // when its pin ends
 }
 
 // OutboxReader reads the outbox.

@@ -233,6 +233,7 @@ func (nd *node) newProvider(p app.Pusher) (grpcserver.Config, []func(context.Con
 	c.Key = must[*crypt.SealingKey](t)(crypt.ParseSealingKey(string(secret)))
 	c.Store, c.Codec, c.Cipher, c.Repository, c.Verifier, c.Pusher = nd.store, wire.Codec{}, crypt.NewCipher(), nd.net.repo, identity.Verifier{}, p
 	c.Workspace = must[*files.Workspace](t)(files.NewWorkspace(filepath.Join(nd.dir, "work")))
+	c.Parts = must[*files.Parts](t)(files.NewParts(filepath.Join(nd.dir, "parts"), 1<<30))
 	c.Log = logging.New(t.Output(), "debug", "text", "provider")
 	if c.Executors == nil {
 		c.Executors = []app.Executor{executor.Sum{}}
@@ -550,6 +551,7 @@ type repository struct {
 	pins    map[string]string
 	fail    error           // of the next Get
 	disk    *diskRepository // for what Put gets, where set
+	gets    int
 }
 
 var _ app.Repository = (*repository)(nil)
@@ -587,11 +589,22 @@ func (r *repository) Get(_ context.Context, _, cid string, _ []string, maxSize i
 		r.fail = nil
 		return nil, err
 	}
+	r.gets++
 	b, ok := r.content[cid]
 	if !ok || int64(len(b)) > maxSize {
 		return nil, fault.NotFound("CONTENT_NOT_FOUND", "no such content")
 	}
 	return io.NopCloser(&slowReader{b: b}), nil
+}
+
+func (r *repository) Renew(_ context.Context, _, cid string, pin app.Pin) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if _, ok := r.content[cid]; !ok && r.disk == nil {
+		return app.ErrNotFound
+	}
+	r.pins[cid] = pin.Owner
+	return nil
 }
 
 func (r *repository) Unpin(_ context.Context, _ string, cids ...string) error {

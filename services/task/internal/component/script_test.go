@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 	"sync"
 	"time"
 
@@ -32,6 +33,7 @@ type step struct {
 	Reason string        // of the outcome
 	Die    int           // the executor dies in this many first runs
 	Sleep  time.Duration // of the program
+	Show   bool          // the parts' bytes on stdout
 }
 
 func newScript() *script {
@@ -107,12 +109,32 @@ func (s *script) Execute(ctx context.Context, run app.Run, sink app.Sink) (app.O
 	for _, p := range run.Parts {
 		sizes += int(p.Size)
 	}
-	if len(run.Parts) > 0 {
+	if st.Show {
+		if err := show(run.Parts, sink); err != nil {
+			return app.Outcome{}, err
+		}
+	} else if len(run.Parts) > 0 {
 		if err := sink.Output("stdout", fmt.Appendf(nil, "%d parts, %d bytes", len(run.Parts), sizes)); err != nil {
 			return app.Outcome{Reason: app.ReasonOutputLimit}, nil
 		}
 	}
 	return app.Outcome{ExitCode: st.Exit, Reason: st.Reason, Message: st.Reason}, nil
+}
+
+func show(parts []app.Part, sink app.Sink) error {
+	for _, p := range parts {
+		b := p.Inline
+		if p.Path != "" {
+			var err error
+			if b, err = os.ReadFile(p.Path); err != nil {
+				return err
+			}
+		}
+		if err := sink.Output("stdout", b); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func scriptSpec(st step, parts ...*taskv1.InputFile) *taskv1.TaskSpec {

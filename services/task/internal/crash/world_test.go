@@ -100,7 +100,11 @@ func newProvider(s *side) (app.Role, func(context.Context) error) {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	p, err := provider.New(provider.Config{Store: s.store, Codec: wire.Codec{}, Cipher: crypt.NewCipher(), Key: w.key, Repository: w.repo, Verifier: trusting{},
+	parts, err := files.NewParts(w.dir+"/parts", 1<<20)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	p, err := provider.New(provider.Config{Parts: parts, Store: s.store, Codec: wire.Codec{}, Cipher: crypt.NewCipher(), Key: w.key, Repository: w.repo, Verifier: trusting{},
 		Executors: []app.Executor{w.execute}, Evaluator: domain.Local{}, Workspace: work, Pusher: s, Progress: 50 * time.Millisecond, Express: 5 * time.Millisecond,
 		Policy: provider.Policy{Slots: 2}})
 	if err != nil {
@@ -286,6 +290,15 @@ func (r *repo) Get(_ context.Context, _, cid string, _ []string, _ int64) (io.Re
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return io.NopCloser(io.LimitReader(&reader{r.content[cid]}, 1<<30)), nil
+}
+
+func (r *repo) Renew(_ context.Context, _, cid string, _ app.Pin) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.content[cid] == nil {
+		return app.ErrNotFound
+	}
+	return nil
 }
 
 func (r *repo) Unpin(context.Context, string, ...string) error { return nil }

@@ -49,6 +49,7 @@ type Submission struct {
 	PayloadCID  string        `json:"payload_cid,omitempty"`
 	Redirect    bool          `json:"redirect,omitempty"`
 	Keep        time.Duration `json:"keep"`
+	RefSize     int64         `json:"ref_size,omitempty"` // of what the payload refers to, in bytes of ciphertext
 }
 
 // ForceSubmission hands a task on: Submission is the consumer's signed event.

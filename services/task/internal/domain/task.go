@@ -23,6 +23,7 @@ type Task struct {
 	PayloadHash Hash          `json:"payload_hash"`
 	PayloadSize int64         `json:"payload_size"`
 	PayloadCID  string        `json:"payload_cid,omitempty"`
+	RefSize     int64         `json:"ref_size,omitempty"` // of what the payload refers to, in bytes of ciphertext
 	ProgramHash Hash          `json:"program_hash"`
 	Keep        time.Duration `json:"keep"`
 

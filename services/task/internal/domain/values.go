@@ -76,6 +76,15 @@ type Part struct {
 	Name   string `json:"name"`
 	Size   int64  `json:"size"`
 	SHA256 Hash   `json:"sha256"`
+	// Ref says where a payload's part is that does not follow its header; nil for one that does. It is never stored.
+	Ref *Reference `json:"-"`
+}
+
+// Reference is content of its own, encrypted under its own key. Who can show it may have the content.
+type Reference struct {
+	CID  string // of the ciphertext
+	Key  []byte
+	Size int64 // of the ciphertext, in bytes
 }
 
 // Failure says why something ended badly.

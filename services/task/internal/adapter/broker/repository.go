@@ -167,6 +167,19 @@ func (g *getter) Close() error {
 	return nil
 }
 
+// Renew implements app.Repository.
+func (r *Repository) Renew(ctx context.Context, persona, cid string, pin app.Pin) error {
+	m, err := r.client.Stat(ctx, &brokerv1.StatRequest{Persona: persona, Cid: cid, Local: true})
+	switch {
+	case fault.From(err).Code == codes.NotFound || err == nil && !m.GetLocal():
+		return app.ErrNotFound
+	case err != nil:
+		return err
+	}
+	_, err = r.client.Pin(ctx, &brokerv1.PinRequest{Persona: persona, Cid: cid, Pin: pinOptions(pin)})
+	return err
+}
+
 // Unpin implements app.Repository.
 func (r *Repository) Unpin(ctx context.Context, owner string, cids ...string) error {
 	_, err := r.client.Unpin(ctx, &brokerv1.UnpinRequest{Cids: cids, Owner: owner})

@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -27,6 +28,7 @@ type Store struct {
 	inbox    map[app.InboxID]bool
 	releases map[domain.Ref]app.ReleaseRow
 	settings map[string][]byte
+	shares   map[shareKey]app.ShareRow
 	later    []*app.Writes
 	fail     func(w *app.Writes) error
 	commits  int
@@ -36,6 +38,11 @@ var (
 	_ consumer.Store = (*Store)(nil)
 	_ provider.Store = (*Store)(nil)
 )
+
+type shareKey struct {
+	persona string
+	sum     domain.Hash
+}
 
 // Records are kept encoded, as a real store does: what the caller changes afterwards stays the caller's.
 type taskRow struct {
@@ -54,7 +61,7 @@ type entryRow struct {
 // New makes an empty store.
 func New() *Store {
 	return &Store{tasks: make(map[string]*taskRow), requests: make(map[string]string), entries: make(map[domain.EntryKey]*entryRow),
-		outbox: make(map[uint64]app.OutboxRow), inbox: make(map[app.InboxID]bool), releases: make(map[domain.Ref]app.ReleaseRow), settings: make(map[string][]byte)}
+		outbox: make(map[uint64]app.OutboxRow), inbox: make(map[app.InboxID]bool), releases: make(map[domain.Ref]app.ReleaseRow), settings: make(map[string][]byte), shares: make(map[shareKey]app.ShareRow)}
 }
 
 // FailWith asks f before every Commit; its error fails the commit, which then writes nothing. nil ends it.
@@ -144,6 +151,12 @@ func (s *Store) apply(w *app.Writes) error {
 	}
 	for _, r := range w.Released {
 		delete(s.releases, domain.Ref{TaskID: r.TaskID, Attempt: r.Attempt})
+	}
+	if !w.ShareEnd.IsZero() {
+		maps.DeleteFunc(s.shares, func(_ shareKey, r app.ShareRow) bool { return !r.Until.After(w.ShareEnd) })
+	}
+	for _, r := range w.Shares {
+		s.shares[shareKey{r.Persona, r.SHA256}] = r
 	}
 	return nil
 }
@@ -385,6 +398,16 @@ func (s *Store) Releases(_ context.Context, limit int) ([]app.ReleaseRow, error)
 		out = append(out, r)
 	}
 	return first(out, limit), nil
+}
+
+// Share implements consumer.Store.
+func (s *Store) Share(_ context.Context, persona string, sum domain.Hash) (app.ShareRow, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if r, ok := s.shares[shareKey{persona, sum}]; ok {
+		return r, nil
+	}
+	return app.ShareRow{}, app.ErrNotFound
 }
 
 // Outbox implements app.OutboxReader.

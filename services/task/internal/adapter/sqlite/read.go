@@ -51,6 +51,16 @@ func (s *Store) Body(ctx context.Context, id string) ([]byte, error) {
 	return s.blob(ctx, `SELECT body FROM tasks WHERE id = ?`, id)
 }
 
+// Share implements consumer.Store.
+func (s *Store) Share(ctx context.Context, persona string, sum domain.Hash) (app.ShareRow, error) {
+	r := app.ShareRow{Persona: persona, SHA256: sum}
+	var until int64
+	err := s.db.Read().QueryRowContext(ctx, `SELECT cid, key, size, until FROM shares WHERE persona = ? AND sha256 = ?`, persona, sum[:]).
+		Scan(&r.Ref.CID, &r.Ref.Key, &r.Ref.Size, &until)
+	r.Until = time.UnixMicro(until)
+	return r, missing(err)
+}
+
 // each runs a query and gives every row to scan.
 func (s *Store) each(ctx context.Context, query string, args []any, scan func(*sql.Rows) error) error {
 	rows, err := s.db.Read().QueryContext(ctx, query, args...)

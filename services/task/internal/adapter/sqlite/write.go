@@ -153,6 +153,22 @@ func writeEvents(tx *sqlstore.Tx, w *app.Writes) error {
 			return err
 		}
 	}
+	return writeShares(tx, w)
+}
+
+func writeShares(tx *sqlstore.Tx, w *app.Writes) error {
+	if !w.ShareEnd.IsZero() {
+		if _, err := tx.Exec(`DELETE FROM shares WHERE until <= ?`, micros(w.ShareEnd)); err != nil {
+			return err
+		}
+	}
+	for i := range w.Shares {
+		r := &w.Shares[i]
+		if _, err := tx.Exec(`INSERT OR REPLACE INTO shares (persona, sha256, cid, key, size, until) VALUES (?, ?, ?, ?, ?, ?)`,
+			r.Persona, r.SHA256[:], r.Ref.CID, r.Ref.Key, r.Ref.Size, micros(r.Until)); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 

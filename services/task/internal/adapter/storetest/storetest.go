@@ -46,6 +46,7 @@ func Run(t *testing.T, open func(t *testing.T) Store) {
 		"open entries are in order":       openEntries,
 		"kept and overdue entries":        keptEntries,
 		"setting is made once":            setting,
+		"shares":                          shares,
 		"many writers":                    manyWriters,
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -53,6 +54,33 @@ func Run(t *testing.T, open func(t *testing.T) Store) {
 			test(t, open(t))
 		})
 	}
+}
+
+func shares(t *testing.T, s Store) {
+	sum, other := domain.Hash{1}, domain.Hash{2}
+	if _, err := s.Share(ctx, "", sum); !errors.Is(err, app.ErrNotFound) {
+		t.Fatalf("no share: %v", err)
+	}
+	row := func(persona string, sum domain.Hash, cid string, until time.Time) app.ShareRow {
+		return app.ShareRow{Persona: persona, SHA256: sum, Ref: domain.Reference{CID: cid, Key: []byte(cid + " key"), Size: 7}, Until: until}
+	}
+	commit(t, s, &app.Writes{Shares: []app.ShareRow{row("", sum, "a", base), row("p", sum, "b", base.Add(time.Hour)), row("", other, "c", base.Add(time.Hour))}})
+	commit(t, s, &app.Writes{Shares: []app.ShareRow{row("", sum, "d", base.Add(time.Second))}}) // replaces
+	check := func(persona string, sum domain.Hash, cid string, until time.Time) {
+		t.Helper()
+		r, err := s.Share(ctx, persona, sum)
+		if err != nil || r.Ref.CID != cid || string(r.Ref.Key) != cid+" key" || r.Ref.Size != 7 || !r.Until.Equal(until) || r.Persona != persona || r.SHA256 != sum {
+			t.Fatalf("the share is %+v, %v; want %s", r, err, cid)
+		}
+	}
+	check("", sum, "d", base.Add(time.Second))
+	check("p", sum, "b", base.Add(time.Hour))
+	commit(t, s, &app.Writes{ShareEnd: base.Add(time.Second)})
+	if _, err := s.Share(ctx, "", sum); !errors.Is(err, app.ErrNotFound) {
+		t.Fatalf("a share that has ended: %v", err)
+	}
+	check("p", sum, "b", base.Add(time.Hour))
+	check("", other, "c", base.Add(time.Hour))
 }
 
 var base = time.Date(2026, 1, 2, 3, 4, 5, 123_456_000, time.UTC)

@@ -36,7 +36,7 @@ func toProto(b domain.Body) proto.Message {
 	case *domain.Submission:
 		return &eventv1.TaskSubmission{TaskId: b.TaskID, Attempt: b.Attempt, Type: b.Type, Limits: Limits(b.Limits),
 			ResultRecipient: b.Recipient, PayloadHash: b.PayloadHash[:], PayloadSize: uint64(b.PayloadSize),
-			PayloadCid: b.PayloadCID, Redirect: b.Redirect, Keep: Duration(b.Keep)}
+			PayloadCid: b.PayloadCID, Redirect: b.Redirect, Keep: Duration(b.Keep), ReferenceSize: uint64(b.RefSize)}
 	case *domain.ForceSubmission:
 		return &eventv1.TaskForceSubmission{Submission: Event(&b.Submission), Path: b.Path}
 	case *domain.AcceptedEvent:
@@ -145,6 +145,9 @@ func parts(ps []domain.Part) []*taskv1.PartInfo {
 	out := make([]*taskv1.PartInfo, len(ps))
 	for i := range ps {
 		out[i] = &taskv1.PartInfo{Name: ps[i].Name, Size: uint64(ps[i].Size), Sha256: ps[i].SHA256[:]}
+		if r := ps[i].Ref; r != nil {
+			out[i].Reference = &taskv1.Reference{Cid: r.CID, Key: r.Key, Size: uint64(r.Size)}
+		}
 	}
 	return out
 }

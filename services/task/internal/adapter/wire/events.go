@@ -13,7 +13,7 @@ func submission(c *checker, payload []byte) domain.Body {
 	s := &domain.Submission{TaskID: c.id("task_id", m.TaskId), Attempt: c.attempt(m.Attempt), Type: c.text("type", m.Type, maxType),
 		Limits: c.limits(m.Limits), Recipient: c.text("result_recipient", m.ResultRecipient, maxKey), PayloadHash: c.hash("payload_hash", m.PayloadHash),
 		PayloadSize: c.size("payload_size", m.PayloadSize), PayloadCID: c.text("payload_cid", m.PayloadCid, maxCID),
-		Redirect: m.Redirect, Keep: c.duration("keep", m.Keep)}
+		Redirect: m.Redirect, Keep: c.duration("keep", m.Keep), RefSize: c.size("reference_size", m.ReferenceSize)}
 	if s.Type == "" || s.Recipient == "" {
 		c.fail("type and result_recipient must be set")
 	}

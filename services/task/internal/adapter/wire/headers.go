@@ -15,6 +15,7 @@ const (
 	maxParts    = 1024
 	maxPartName = 1024 + len("output:")
 	maxOptions  = 4 << 20
+	contentKey  = 16 // bytes
 )
 
 // DecodePayloadHeader reads what EncodePayloadHeader wrote.
@@ -26,7 +27,19 @@ func (Codec) DecodePayloadHeader(b []byte) (*app.PayloadHeader, error) {
 		c.fail("options has %d bytes: it may have %d", len(m.Options), maxOptions)
 	}
 	h := &app.PayloadHeader{TaskID: c.id("task_id", m.TaskId), Type: c.text("type", m.Type, maxType), Options: m.Options, Parts: c.parts(m.Parts)}
+	for i, p := range m.Parts {
+		if r := p.GetReference(); r != nil && c.err == nil {
+			h.Parts[i].Ref = c.reference(r)
+		}
+	}
 	return h, c.err
+}
+
+func (c *checker) reference(r *taskv1.Reference) *domain.Reference {
+	if r.GetCid() == "" || len(r.GetKey()) != contentKey {
+		c.fail("a part's reference has no cid, or a key of %d bytes: it must have %d", len(r.GetKey()), contentKey)
+	}
+	return &domain.Reference{CID: c.text("reference.cid", r.GetCid(), maxCID), Key: r.GetKey(), Size: c.size("reference.size", r.GetSize())}
 }
 
 // DecodeResultHeader reads what EncodeResultHeader wrote.

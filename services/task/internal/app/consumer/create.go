@@ -41,7 +41,7 @@ func (s *Service) Create(ctx context.Context, c app.Create) (app.Reply, error) {
 	if err != nil {
 		return app.Reply{}, err
 	}
-	t.PayloadHash, t.PayloadSize, t.PayloadCID = p.hash, p.size, p.cid
+	t.PayloadHash, t.PayloadSize, t.PayloadCID, t.RefSize = p.hash, p.size, p.cid, p.referred
 
 	l := &live{refs: 1, task: t, key: key, payload: p.key}
 	l.mu.Lock()

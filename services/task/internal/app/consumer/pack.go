@@ -21,52 +21,65 @@ type packed struct {
 	cid        string // where it is not
 	hash       domain.Hash
 	size       int64
+	referred   int64 // bytes of what it refers to
 }
 
 // overhead is more than encryption adds to a payload of at most 64 KiB: header, nonce, tag.
 const overhead = 512
 
-// pack encrypts a payload once, whoever will run it. A large one goes into the repository as it is encrypted.
+// pack encrypts a payload once, whoever will run it. A large one goes into the repository as it is encrypted, and so do
+// parts that other tasks may share, each for itself.
 func (s *Service) pack(ctx context.Context, t *domain.Task, options []byte, parts []app.Part, c *app.Candidate) (packed, error) {
-	h := &app.PayloadHeader{TaskID: t.ID, Type: t.Type, Options: options, Parts: make([]domain.Part, len(parts))}
-	total := int64(0)
-	for i, p := range parts {
-		h.Parts[i] = domain.Part{Name: p.Name, Size: p.Size, SHA256: p.SHA256}
-		total += p.Size
-	}
-	header := s.cfg.Codec.EncodePayloadHeader(h)
-	total += 4 + int64(len(header))
-	if total+overhead <= app.SmallLimit {
-		var out bytes.Buffer
-		out.Grow(int(total) + overhead)
-		key, err := s.encrypt(&out, header, parts)
-		if err != nil {
-			return packed{}, err
-		}
-		return packed{key: key, ciphertext: out.Bytes(), hash: sha256.Sum256(out.Bytes()), size: int64(out.Len())}, nil
-	}
-	return s.packLarge(ctx, t, header, parts, c)
-}
-
-func (s *Service) packLarge(ctx context.Context, t *domain.Task, header []byte, parts []app.Part, c *app.Candidate) (packed, error) {
 	persona := ""
 	if c != nil {
 		persona = c.Persona
 	}
+	h := &app.PayloadHeader{TaskID: t.ID, Type: t.Type, Options: options, Parts: make([]domain.Part, len(parts))}
+	for i, p := range parts {
+		h.Parts[i] = domain.Part{Name: p.Name, Size: p.Size, SHA256: p.SHA256}
+	}
+	referred, err := s.refer(ctx, h.Parts, parts, persona, t.CreatedAt.Add(t.Clocks.Total))
+	if err != nil {
+		return packed{}, err
+	}
+	header := s.cfg.Codec.EncodePayloadHeader(h)
+	total := 4 + int64(len(header))
+	var follow []app.Part
+	for i, p := range parts {
+		if h.Parts[i].Ref == nil {
+			follow, total = append(follow, p), total+p.Size
+		}
+	}
+	var p packed
+	if total+overhead <= app.SmallLimit {
+		var out bytes.Buffer
+		out.Grow(int(total) + overhead)
+		p.key, err = s.encrypt(&out, header, follow)
+		p.ciphertext, p.hash, p.size = out.Bytes(), sha256.Sum256(out.Bytes()), int64(out.Len())
+	} else {
+		p, err = s.encryptInto(ctx, persona, app.Pin{Owner: payloadOwner(t.ID), Keep: t.Clocks.Total}, func(dst io.Writer) ([]byte, error) {
+			return s.encrypt(dst, header, follow)
+		})
+	}
+	p.referred = referred
+	return p, err
+}
+
+// encryptInto puts into the repository what encrypt writes. encrypt returns the ciphertext's key.
+func (s *Service) encryptInto(ctx context.Context, persona string, pin app.Pin, encrypt func(dst io.Writer) ([]byte, error)) (packed, error) {
 	r, w := io.Pipe()
-	sum := sha256.New()
-	count := &counter{}
+	sum := app.NewHashingWriter(w)
 	type made struct {
 		key []byte
 		err error
 	}
 	done := make(chan made, 1)
 	go func() {
-		key, err := s.encrypt(io.MultiWriter(w, sum, count), header, parts)
+		key, err := encrypt(sum)
 		w.CloseWithError(err)
 		done <- made{key, err}
 	}()
-	cid, err := s.cfg.Repository.Put(ctx, persona, r, app.Pin{Owner: payloadOwner(t.ID), Keep: t.Clocks.Total})
+	cid, err := s.cfg.Repository.Put(ctx, persona, r, pin)
 	r.CloseWithError(io.ErrClosedPipe) // ends the goroutine when Put did not read to the end
 	m := <-done
 	if m.err != nil && !errors.Is(m.err, io.ErrClosedPipe) { // it is why Put failed
@@ -75,12 +88,8 @@ func (s *Service) packLarge(ctx context.Context, t *domain.Task, header []byte, 
 	if err != nil {
 		return packed{}, err
 	}
-	return packed{key: m.key, cid: cid, hash: domain.Hash(sum.Sum(nil)), size: count.n}, nil
+	return packed{key: m.key, cid: cid, hash: sum.Sum(), size: sum.N}, nil
 }
-
-type counter struct{ n int64 }
-
-func (c *counter) Write(b []byte) (int, error) { c.n += int64(len(b)); return len(b), nil }
 
 // encrypt writes the ciphertext of header and parts, and returns its key.
 func (s *Service) encrypt(dst io.Writer, header []byte, parts []app.Part) ([]byte, error) {

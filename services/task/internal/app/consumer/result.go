@@ -30,6 +30,9 @@ func (s *Service) onFailure(ctx context.Context, d *app.Delivery, b *domain.Fail
 		if d.Event.Author == "" || b.PayloadHash != e.t.PayloadHash {
 			return rejection("RECEIPT_INVALID")
 		}
+		if b.Reason == app.ReasonPayloadUnavailable {
+			s.shares.doubt()
+		}
 		err := s.endAttempt(e, b.Attempt, d.Event.Author, domain.End{What: "FAILED_AT_PROVIDER", Reason: b.Reason, Message: b.Message})
 		if err != nil {
 			return s.mayCome(e, b.Attempt, err)

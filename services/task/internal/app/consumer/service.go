@@ -76,6 +76,7 @@ type Service struct {
 	alarms    *app.Alarms
 	watch     *app.Watchers
 	let       *releaser
+	shares    shares
 	collector *app.Work       // fetches large results
 	ctx       context.Context // ends when Run does
 	cancel    context.CancelFunc

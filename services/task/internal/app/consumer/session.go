@@ -85,8 +85,11 @@ func (s *Service) Run(ctx context.Context) error {
 	return s.alarms.Run(ctx, 32, s.ring)
 }
 
-// Prune deletes what is older than the retention. Call it now and then.
+// Prune deletes what is older than the retention, and shares that have ended. Call it now and then.
 func (s *Service) Prune(ctx context.Context) error {
+	if err := s.cfg.Store.Commit(ctx, &app.Writes{ShareEnd: time.Now()}); err != nil {
+		return err
+	}
 	if s.cfg.Retention <= 0 {
 		return nil
 	}

@@ -171,8 +171,8 @@ func (s *Service) judge(o *offer) (domain.Limits, *refusal) {
 	if no != nil {
 		return limits, &refusal{Reason: "LIMITS_TOO_HIGH", Message: no.Error()}
 	}
-	if o.sub.PayloadSize > p.MaxPayload {
-		return limits, &refusal{Reason: "PAYLOAD_TOO_LARGE", Message: "the payload has " + domain.Bytes(o.sub.PayloadSize) + ", and this provider takes " + domain.Bytes(p.MaxPayload)}
+	if size := o.sub.PayloadSize + o.sub.RefSize; size > p.MaxPayload {
+		return limits, &refusal{Reason: "PAYLOAD_TOO_LARGE", Message: "the payload has " + domain.Bytes(size) + ", and this provider takes " + domain.Bytes(p.MaxPayload)}
 	}
 	s.mu.Lock()
 	unfinished := s.perPeer[o.consumer]

@@ -4,6 +4,7 @@ package provider
 
 import (
 	"context"
+	"io"
 	"time"
 
 	"github.com/shallot-net/shallot/services/task/internal/app"
@@ -35,6 +36,23 @@ type Evaluator interface {
 	// Wants is how many contenders it needs to hear of.
 	Wants() int
 	Decide(own domain.Resources, others []domain.Contender) domain.Decision
+}
+
+// Parts keeps parts of payloads that came by reference, decrypted, within a bound: what was not used longest goes.
+type Parts interface {
+	// Find gives the file of a part and keeps it until release, which must be called once. app.ErrNotFound when there is none that is
+	// what p says: a file is checked when it is first used after a start.
+	Find(name string, p domain.Part) (path string, release func(), err error)
+	// Create makes a file for one; its content has been checked when Keep is called.
+	Create() (PartFile, error)
+}
+
+// PartFile is one being written.
+type PartFile interface {
+	io.Writer
+	// Keep puts it under its name, replacing one that is there, and gives it as Find does. Drop forgets it; after Keep it does nothing.
+	Keep(name string) (path string, release func(), err error)
+	Drop()
 }
 
 // Workspace gives directories for the files of runs.

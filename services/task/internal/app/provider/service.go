@@ -24,6 +24,7 @@ type Config struct {
 	Executors  []app.Executor
 	Evaluator  Evaluator
 	Workspace  Workspace
+	Parts      Parts
 	Pusher     app.Pusher
 
 	Metrics app.Metrics
@@ -99,6 +100,7 @@ type Service struct {
 	ctx       context.Context // ends when Run does: running programs end with it, and are run again after the next start
 	cancel    context.CancelFunc
 	letter    *letter
+	bringing  app.Locks[string] // by the name of the part that is fetched
 	runs      sync.WaitGroup
 
 	mu       sync.Mutex
@@ -172,7 +174,7 @@ type held struct {
 	resumed   bool          // another process took it
 	cancelled bool          // its consumer wants it to end
 	material  *app.Material // until it has been read; nil: in the store
-	files     *staged       // a large payload, fetched
+	files     *staged       // a payload that was decrypted before its turn
 	reply     app.Reply     // what the delivery has to say, when it was over before it was journaled
 	logs      logStream
 

@@ -41,7 +41,7 @@ func (s *Service) Load(ctx context.Context) error {
 		switch {
 		case h.executor == nil:
 			lost = append(lost, h)
-		case e.Sub.PayloadCID != "":
+		case e.Sub.PayloadCID != "" || e.Sub.RefSize > 0:
 			s.remote = append(s.remote, h)
 		default:
 			s.queue = append(s.queue, h)

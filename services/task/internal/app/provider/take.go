@@ -29,15 +29,17 @@ func (s *Service) take(ctx context.Context, o *offer, limits domain.Limits) app.
 	h.material = &o.sealed
 	id := app.InboxIDOf(o.d.From, o.d.Event.ID)
 	h.inbox = &id
-	inline := len(o.sealed.Ciphertext) > 0
-	wait, no := s.admit(h, inline)
+	here := len(o.sealed.Ciphertext) > 0 && (sub.RefSize == 0 || s.ready(h, &o.sealed))
+	wait, no := s.admit(h, here)
 	if no != nil {
+		h.discard()
 		return s.refuse(o, no)
 	}
 	if wait == 0 {
+		h.discard()
 		return verdict(app.Again, "")
 	}
-	if inline {
+	if here {
 		timer := time.NewTimer(wait)
 		defer timer.Stop()
 		select {
@@ -47,7 +49,7 @@ func (s *Service) take(ctx context.Context, o *offer, limits domain.Limits) app.
 		case <-ctx.Done():
 		}
 	}
-	r, err := s.journal(h, o)
+	r, err := s.journal(h, o, here)
 	if err != nil {
 		s.cfg.Log.Warn("a submission could not be journaled", "error", err.Error())
 		s.drop(h)
@@ -64,7 +66,7 @@ func (s *Service) newHeld(e *domain.Entry) *held {
 
 // admit finds a place for an attempt: a slot, or the queue. wait is how long its delivery may wait for it to end; 0 means
 // that it cannot be taken now.
-func (s *Service) admit(h *held, inline bool) (wait time.Duration, no *refusal) {
+func (s *Service) admit(h *held, here bool) (wait time.Duration, no *refusal) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.stopping || s.held[h.key] != nil {
@@ -76,7 +78,7 @@ func (s *Service) admit(h *held, inline bool) (wait time.Duration, no *refusal) 
 	s.held[h.key] = h
 	s.perPeer[h.key.Consumer]++
 	wait = s.cfg.Express
-	if !inline {
+	if !here {
 		return wait, nil // queued once it is in the journal: a fetch takes its time anyway
 	}
 	s.queue = append(s.queue, h)
@@ -107,8 +109,8 @@ func (s *Service) pump() {
 	}
 }
 
-// journal commits an attempt that is not over yet, and says that it was accepted.
-func (s *Service) journal(h *held, o *offer) (app.Reply, error) {
+// journal commits an attempt that is not over yet, and says that it was accepted. here: its payload need not be fetched.
+func (s *Service) journal(h *held, o *offer, here bool) (app.Reply, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	select {
@@ -144,7 +146,7 @@ func (s *Service) journal(h *held, o *offer) (app.Reply, error) {
 		r.Outbox = append(r.Outbox, s.progressOf(e, 0))
 	}
 	h.logs.open(s, h)
-	if o.sub.PayloadCID != "" {
+	if !here {
 		s.mu.Lock()
 		s.remote = append(s.remote, h)
 		s.pump()
@@ -164,6 +166,10 @@ func (s *Service) drop(h *held) {
 
 func (s *Service) dropLocked(h *held) {
 	h.dropped = true
+	if h.files != nil {
+		h.files.remove()
+		h.files = nil
+	}
 	h.stop()
 	s.forget(h, false)
 }

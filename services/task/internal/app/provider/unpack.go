@@ -16,12 +16,15 @@ import (
 	"github.com/shallot-net/shallot/services/task/internal/domain"
 )
 
-// staged is a large payload, decrypted to files.
+// staged is a payload that was decrypted before its turn: a large one to files, or one whose references were looked for.
 type staged struct {
-	header *app.PayloadHeader
-	parts  []app.Part
-	remove func()
+	header  *app.PayloadHeader
+	parts   []app.Part
+	fetched bool   // counted in Service.staging
+	release func() // removes its files, and lets go those that it shares
 }
+
+func (f *staged) remove() { f.release() }
 
 // unpack decrypts the payload. clean removes what it put on disk; it is never nil.
 func (s *Service) unpack(h *held, e *domain.Entry) (run app.Run, clean func(), err error) {
@@ -31,10 +34,12 @@ func (s *Service) unpack(h *held, e *domain.Entry) (run app.Run, clean func(), e
 	h.files, h.material = nil, nil
 	h.mu.Unlock()
 	if files != nil {
-		s.mu.Lock()
-		s.staging--
-		s.pump()
-		s.mu.Unlock()
+		if files.fetched {
+			s.mu.Lock()
+			s.staging--
+			s.pump()
+			s.mu.Unlock()
+		}
 		run.Options, run.Parts = files.header.Options, files.parts
 		return run, files.remove, nil
 	}
@@ -46,21 +51,17 @@ func (s *Service) unpack(h *held, e *domain.Entry) (run app.Run, clean func(), e
 		}
 		m = &stored
 	}
-	key, err := s.openKey(m.SealedKey)
+	header, plain, err := s.openSmall(e, m)
 	if err != nil {
 		return run, clean, err
 	}
-	plain, err := s.cfg.Cipher.OpenPayload(key, m.Ciphertext)
-	if err != nil {
-		return run, clean, invalid("the payload cannot be decrypted with its key")
-	}
-	src := bytes.NewReader(plain)
-	header, err := s.readHeader(e, src, int64(len(plain)))
-	if err != nil {
-		return run, clean, err
+	for i := range header.Parts {
+		if header.Parts[i].Ref != nil {
+			return run, clean, invalid("the payload refers to content, and its submission does not say so")
+		}
 	}
 	run.Options = header.Options
-	run.Parts, err = cut(header.Parts, plain[len(plain)-src.Len():])
+	run.Parts, err = cut(header.Parts, plain)
 	return run, clean, err
 }
 
@@ -99,10 +100,13 @@ func (s *Service) readHeader(e *domain.Entry, plain io.Reader, total int64) (*ap
 	return h, nil
 }
 
-// cut divides a small payload's bytes into its parts, without copying them.
+// cut divides a small payload's bytes into its parts, without copying them; what is referred to stays empty.
 func cut(infos []domain.Part, b []byte) ([]app.Part, error) {
 	parts := make([]app.Part, len(infos))
 	for i, p := range infos {
+		if p.Ref != nil {
+			continue
+		}
 		if p.Size > int64(len(b)) {
 			return nil, invalid(fmt.Sprintf("the payload ends within %s", p.Name))
 		}
@@ -166,24 +170,25 @@ func (s *Service) fetch(h *held) {
 	}
 	out := s.interrupted(h, err)
 	if out != nil && out.Cause == domain.CauseProvider {
-		out.Reason, out.Message = "PAYLOAD_UNAVAILABLE", "the provider could not fetch the payload"
+		out.Reason, out.Message = app.ReasonPayloadUnavailable, "the provider could not fetch the payload"
 	}
 	s.settle(h, out, nil)
 }
 
-// discard removes a fetched payload that will not be run, where there is one.
+// discard removes a payload that will not be run, where there is one, and tells whether it was fetched.
 func (h *held) discard() bool {
 	h.mu.Lock()
 	files := h.files
 	h.files = nil
 	h.mu.Unlock()
-	if files != nil {
-		files.remove()
+	if files == nil {
+		return false
 	}
-	return files != nil
+	files.remove()
+	return files.fetched
 }
 
-// stage fetches, decrypts, checks and writes a large payload, streaming.
+// stage fetches, decrypts, checks and writes a payload and what it refers to, streaming.
 func (s *Service) stage(h *held) error {
 	ctx, cancel := context.WithTimeout(h.ctx, fetchTimeout)
 	defer cancel()
@@ -197,9 +202,30 @@ func (s *Service) stage(h *held) error {
 		}
 		m = &stored
 	}
-	src, err := s.cfg.Repository.Get(ctx, e.Persona, e.Sub.PayloadCID, append([]string{e.Consumer}, e.Path...), e.Sub.PayloadSize)
+	files, err := s.stagePayload(ctx, e, m)
+	if err == nil {
+		err = s.bring(ctx, e, files)
+	}
 	if err != nil {
+		if files != nil {
+			files.remove()
+		}
 		return err
+	}
+	h.mu.Lock()
+	h.files = files
+	h.mu.Unlock()
+	return nil
+}
+
+// stagePayload writes the payload itself. What it returns beside an error is to be removed.
+func (s *Service) stagePayload(ctx context.Context, e *domain.Entry, m *app.Material) (*staged, error) {
+	src := io.NopCloser(bytes.NewReader(m.Ciphertext))
+	if e.Sub.PayloadCID != "" {
+		var err error
+		if src, err = s.cfg.Repository.Get(ctx, e.Persona, e.Sub.PayloadCID, append([]string{e.Consumer}, e.Path...), e.Sub.PayloadSize); err != nil {
+			return nil, err
+		}
 	}
 	defer src.Close()
 	in := app.NewHashingReader(src)
@@ -212,16 +238,7 @@ func (s *Service) stage(h *held) error {
 	if in.Err != nil { // the fetch broke off: that says nothing of the payload
 		err = in.Err
 	}
-	if err != nil {
-		if files != nil {
-			files.remove()
-		}
-		return err
-	}
-	h.mu.Lock()
-	h.files = files
-	h.mu.Unlock()
-	return nil
+	return files, err
 }
 
 // smallPart is up to what size a part stays in memory, in bytes.
@@ -240,9 +257,12 @@ func (s *Service) writeParts(e *domain.Entry, m *app.Material, in io.Reader) (*s
 	if err != nil {
 		return nil, err
 	}
-	f := &staged{header: header, parts: make([]app.Part, len(header.Parts)), remove: remove}
+	f := &staged{header: header, parts: make([]app.Part, len(header.Parts)), fetched: true, release: remove}
 	small := int64(0)
 	for i, p := range header.Parts {
+		if p.Ref != nil {
+			continue
+		}
 		part := app.Part{Name: p.Name, Size: p.Size, SHA256: p.SHA256}
 		var dst io.Writer
 		var buf bytes.Buffer

@@ -1,0 +1,130 @@
+package consumer
+
+import (
+	"context"
+	"errors"
+	"io"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/shallot-net/shallot/services/task/internal/app"
+	"github.com/shallot-net/shallot/services/task/internal/domain"
+)
+
+const (
+	// shareFrom is from which size, in bytes, a program or an input file is content of its own: tasks come in numbers, and their
+	// programs and reference data stay the same. Below it a reference saves less than the first fetch costs.
+	shareFrom = 32 << 10
+	// shareSlack is how much longer than its task needs a shared part is pinned, so that the next tasks renew nothing.
+	shareSlack = 24 * time.Hour
+	maxShares  = 4096 // remembered
+)
+
+// shareable tells whether a part is worth a reference. Stdin is what differs between tasks.
+func shareable(p *app.Part) bool {
+	return p.Size >= shareFrom && (p.Name == app.PartModule || strings.HasPrefix(p.Name, app.PrefixInput))
+}
+
+type shareKey struct {
+	persona string
+	sum     domain.Hash
+}
+
+func (k shareKey) owner() string { return "share:" + k.sum.String() }
+
+// shares are the parts that this process has made content of their own, or found to be.
+type shares struct {
+	locks app.Locks[shareKey]
+	mu    sync.Mutex
+	known map[shareKey]app.ShareRow
+}
+
+func (s *shares) get(k shareKey, until time.Time) (*domain.Reference, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	row, ok := s.known[k]
+	if !ok || row.Until.Before(until) {
+		return nil, false
+	}
+	return &row.Ref, true
+}
+
+func (s *shares) put(k shareKey, row app.ShareRow) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.known == nil || len(s.known) >= maxShares {
+		s.known = make(map[shareKey]app.ShareRow)
+	}
+	s.known[k] = row
+}
+
+// doubt has every share looked at again before it is used: a provider could not fetch one.
+func (s *shares) doubt() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.known = nil
+}
+
+// refer replaces parts by references where that is worth it, and returns how much a provider may have to fetch, in bytes.
+func (s *Service) refer(ctx context.Context, infos []domain.Part, parts []app.Part, persona string, until time.Time) (size int64, err error) {
+	for i := range parts {
+		if !shareable(&parts[i]) {
+			continue
+		}
+		if infos[i].Ref, err = s.share(ctx, shareKey{persona, parts[i].SHA256}, &parts[i], until); err != nil {
+			return 0, err
+		}
+		size += infos[i].Ref.Size
+	}
+	return size, nil
+}
+
+// share makes a part content of its own that is there until the given time; or finds that it is, and sees to it that it stays.
+func (s *Service) share(ctx context.Context, k shareKey, p *app.Part, until time.Time) (*domain.Reference, error) {
+	if r, ok := s.shares.get(k, until); ok {
+		return r, nil
+	}
+	unlock, err := s.shares.locks.Lock(ctx, k)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	if r, ok := s.shares.get(k, until); ok {
+		return r, nil
+	}
+	keep := time.Until(until) + shareSlack
+	row, err := s.cfg.Store.Share(ctx, k.persona, k.sum)
+	if err == nil {
+		err = s.cfg.Repository.Renew(ctx, k.persona, row.Ref.CID, app.Pin{Owner: k.owner(), Keep: keep})
+	}
+	if errors.Is(err, app.ErrNotFound) { // never made, or the repository has lost it
+		row, err = s.makeShare(ctx, k, p, keep)
+	}
+	if err != nil {
+		return nil, err
+	}
+	row.Until = time.Now().Add(keep)
+	if err := s.cfg.Store.Commit(ctx, &app.Writes{Shares: []app.ShareRow{row}}); err != nil {
+		return nil, err // what was put goes when its pin ends
+	}
+	s.shares.put(k, row)
+	return &row.Ref, nil
+}
+
+func (s *Service) makeShare(ctx context.Context, k shareKey, p *app.Part, keep time.Duration) (app.ShareRow, error) {
+	put, err := s.encryptInto(ctx, k.persona, app.Pin{Owner: k.owner(), Keep: keep}, func(dst io.Writer) ([]byte, error) {
+		w, key, err := s.cfg.Cipher.EncryptPayload(dst)
+		if err != nil {
+			return nil, err
+		}
+		if err := copyPart(w, p); err != nil {
+			return nil, err
+		}
+		return key, w.Close()
+	})
+	if err != nil {
+		return app.ShareRow{}, err
+	}
+	return app.ShareRow{Persona: k.persona, SHA256: k.sum, Ref: domain.Reference{CID: put.cid, Key: put.key, Size: put.size}}, nil
+}
