@@ -91,7 +91,7 @@ type TaskSubmission struct {
 	Attempt uint32  `protobuf:"varint,2,opt,name=attempt,proto3" json:"attempt,omitempty"`
 	Type    string  `protobuf:"bytes,3,opt,name=type,proto3" json:"type,omitempty"`
 	Limits  *Limits `protobuf:"bytes,4,opt,name=limits,proto3" json:"limits,omitempty"`
-	// The task key's age recipient: the result is encrypted to it.
+	// The task key: the result is an age file for it. "mlkem768x25519:" and the key in base64, or an age recipient (age1pq1…).
 	ResultRecipient string `protobuf:"bytes,5,opt,name=result_recipient,json=resultRecipient,proto3" json:"result_recipient,omitempty"`
 	// SHA-256 of the payload's ciphertext and its length in bytes.
 	PayloadHash []byte `protobuf:"bytes,6,opt,name=payload_hash,json=payloadHash,proto3" json:"payload_hash,omitempty"`
@@ -218,7 +218,10 @@ func (x *TaskSubmission) GetReferenceSize() uint64 {
 // SealedPayload is the attachment of a submission.
 type SealedPayload struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The payload key, sealed with age to the receiving provider's sealing key; the plaintext is bound to the task id.
+	// The payload key, sealed to the receiving provider's sealing key; the plaintext is bound to the task id. 1,201 bytes: version 2; an
+	// age stanza of the kind mlkem768x25519 that wraps an agreed key of 16 bytes (encapsulated key 1,120, body 32); a nonce of
+	// 16; the payload key under AES-256-GCM (32), whose key is HKDF-SHA256(agreed key, salt nonce, info "shallot payload key") and whose
+	// nonce is zero. A sender may use one agreed key for several tasks.
 	SealedKey []byte `protobuf:"bytes,1,opt,name=sealed_key,json=sealedKey,proto3" json:"sealed_key,omitempty"`
 	// The payload's ciphertext, up to 64 KiB; empty where the submission names a CID.
 	Ciphertext    []byte `protobuf:"bytes,2,opt,name=ciphertext,proto3" json:"ciphertext,omitempty"`

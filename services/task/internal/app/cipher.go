@@ -10,8 +10,9 @@ type Cipher interface {
 	DecryptPayload(key []byte, src io.Reader) (io.Reader, error)
 	// OpenPayload is DecryptPayload for a small one; it costs no buffers but the plaintext.
 	OpenPayload(key, ciphertext []byte) ([]byte, error)
-	// SealKey seals a payload key to a provider's sealing key. What binds it to its task is the payload's header.
-	SealKey(key []byte, sealingKey string) ([]byte, error)
+	// SealKey seals a payload key to a provider's sealing key. What binds it to its task is the payload's header. Keys that are sealed in
+	// one scope can be seen to come from one sender; a scope is what that holds for anyway.
+	SealKey(key []byte, sealingKey, scope string) ([]byte, error)
 	// EncryptResult encrypts to a task key's recipient.
 	EncryptResult(recipient string, dst io.Writer) (io.WriteCloser, error)
 }

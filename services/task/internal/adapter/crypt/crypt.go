@@ -4,7 +4,6 @@ package crypt
 
 import (
 	"bytes"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
@@ -24,13 +23,16 @@ const (
 // Cipher implements app.Cipher.
 type Cipher struct {
 	mu     sync.Mutex
-	parsed map[string]*age.HybridRecipient // sealing keys of providers: reading one costs as much as a third of a seal
+	parsed map[string]*age.HybridRecipient // sealing keys of providers: reading one costs as much as a third of an agreement
+	agreed map[agreedWith]*agreement
 }
 
 var _ app.Cipher = (*Cipher)(nil)
 
 // NewCipher makes a Cipher.
-func NewCipher() *Cipher { return &Cipher{parsed: make(map[string]*age.HybridRecipient)} }
+func NewCipher() *Cipher {
+	return &Cipher{parsed: make(map[string]*age.HybridRecipient), agreed: make(map[agreedWith]*agreement)}
+}
 
 // capture is the only recipient of a payload's age file: it writes no key into the header, and keeps it for SealKey.
 type capture struct{ key []byte }
@@ -80,40 +82,6 @@ func open(ciphertext []byte, id age.Identity) ([]byte, error) {
 	return plain, nil
 }
 
-// A sealed key is the stanza that age would put into a file's header, without the file around it: the version, the
-// encapsulated key, the payload key encrypted under it.
-const (
-	sealVersion = 1
-	sealEncSize = 1088 + 32 // ML-KEM-768 and X25519
-	sealSize    = 1 + sealEncSize + payloadKeySize + 16
-	stanzaType  = "mlkem768x25519"
-)
-
-var stanzaBase64 = base64.RawStdEncoding
-
-// SealKey seals a payload key.
-func (c *Cipher) SealKey(key []byte, sealingKey string) ([]byte, error) {
-	if len(key) != payloadKeySize {
-		return nil, errors.New("a payload key has 16 bytes")
-	}
-	r, err := c.parse(sealingKey)
-	if err != nil {
-		return nil, fault.InvalidArgument("SEALING_KEY_INVALID", "the provider's sealing key is not a hybrid age recipient").Because(err)
-	}
-	stanzas, err := r.Wrap(key)
-	if err != nil {
-		return nil, fmt.Errorf("seal a payload key: %w", err)
-	}
-	if len(stanzas) != 1 || stanzas[0].Type != stanzaType || len(stanzas[0].Args) != 1 {
-		return nil, errors.New("seal a payload key: age has wrapped it in another way than is known here")
-	}
-	out, err := stanzaBase64.AppendDecode(append(make([]byte, 0, sealSize), sealVersion), []byte(stanzas[0].Args[0]))
-	if err != nil {
-		return nil, fmt.Errorf("seal a payload key: %w", err)
-	}
-	return append(out, stanzas[0].Body...), nil
-}
-
 func (c *Cipher) parse(recipient string) (*age.HybridRecipient, error) {
 	c.mu.Lock()
 	r := c.parsed[recipient]
@@ -136,51 +104,9 @@ func (c *Cipher) parse(recipient string) (*age.HybridRecipient, error) {
 
 // EncryptResult encrypts to a task key.
 func (*Cipher) EncryptResult(recipient string, dst io.Writer) (io.WriteCloser, error) {
-	r, err := age.ParseHybridRecipient(recipient)
+	r, err := parseRecipient(recipient)
 	if err != nil {
 		return nil, fault.InvalidArgument("RECIPIENT_INVALID", "the result recipient is not a hybrid age recipient").Because(err)
 	}
 	return age.Encrypt(dst, r)
-}
-
-// SealingKey is a provider's own key pair.
-type SealingKey struct {
-	id        *age.HybridIdentity
-	recipient string
-}
-
-var _ app.SealingKey = (*SealingKey)(nil)
-
-// NewSecret makes the secret of a new key pair, to be stored.
-func NewSecret() (string, error) {
-	id, err := age.GenerateHybridIdentity()
-	if err != nil {
-		return "", fmt.Errorf("make a key: %w", err)
-	}
-	return id.String(), nil
-}
-
-// ParseSealingKey reads a secret.
-func ParseSealingKey(secret string) (*SealingKey, error) {
-	id, err := age.ParseHybridIdentity(secret)
-	if err != nil {
-		return nil, errors.New("the stored sealing key cannot be read") // never quote a secret
-	}
-	return &SealingKey{id: id, recipient: id.Recipient().String()}, nil
-}
-
-// Recipient is what others seal to.
-func (k *SealingKey) Recipient() string { return k.recipient }
-
-// OpenKey opens what SealKey made.
-func (k *SealingKey) OpenKey(sealed []byte) ([]byte, error) {
-	if len(sealed) != sealSize || sealed[0] != sealVersion {
-		return nil, fmt.Errorf("a sealed key of version %d has %d bytes, and here are %d", sealVersion, sealSize, len(sealed))
-	}
-	sealed = sealed[1:]
-	key, err := k.id.Unwrap([]*age.Stanza{{Type: stanzaType, Args: []string{stanzaBase64.EncodeToString(sealed[:sealEncSize])}, Body: sealed[sealEncSize:]}})
-	if err != nil {
-		return nil, fmt.Errorf("the payload key is not sealed to this provider: %w", err)
-	}
-	return key, nil
 }

@@ -4,7 +4,10 @@ import (
 	"bytes"
 	"context"
 	"io"
+	"strings"
 	"testing"
+
+	"filippo.io/age"
 )
 
 func newSealing(t testing.TB) *SealingKey {
@@ -39,7 +42,7 @@ func TestPayloadIsOpenedWithItsSealedKeyAlone(t *testing.T) {
 		if bytes.Contains(out.Bytes(), key) {
 			t.Fatal("the payload key is in the ciphertext")
 		}
-		sealed, err := c.SealKey(key, mine.Recipient())
+		sealed, err := c.SealKey(key, mine.Recipient(), "")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -79,7 +82,7 @@ func TestPayloadIsOpenedWithItsSealedKeyAlone(t *testing.T) {
 func TestSealedKeysOfOtherShapes(t *testing.T) {
 	t.Parallel()
 	k := newSealing(t)
-	good, err := NewCipher().SealKey(make([]byte, 16), k.Recipient())
+	good, err := NewCipher().SealKey(make([]byte, 16), k.Recipient(), "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -92,15 +95,166 @@ func TestSealedKeysOfOtherShapes(t *testing.T) {
 			t.Errorf("%s: no error", name)
 		}
 	}
-	if _, err := NewCipher().SealKey(make([]byte, 16), "age1pq-nonsense"); err == nil {
+	if _, err := NewCipher().SealKey(make([]byte, 16), "age1pq-nonsense", ""); err == nil {
 		t.Error("sealed to nobody")
 	}
-	if _, err := NewCipher().SealKey(nil, k.Recipient()); err == nil {
+	if _, err := NewCipher().SealKey(nil, k.Recipient(), ""); err == nil {
 		t.Error("sealed nothing")
 	}
 	if _, err := NewCipher().EncryptResult("nobody", io.Discard); err == nil {
 		t.Error("encrypted to nobody")
 	}
+}
+
+// TestAgreementsAreSharedWithinAScope: one key agreement serves many tasks, of one sender only, and not for ever.
+func TestAgreementsAreSharedWithinAScope(t *testing.T) {
+	t.Parallel()
+	k, c := newSealing(t), NewCipher()
+	seal := func(b byte, scope string) (key, sealed []byte) {
+		key = bytes.Repeat([]byte{b}, 16)
+		sealed, err := c.SealKey(key, k.Recipient(), scope)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return key, sealed
+	}
+	stanza := func(sealed []byte) string { return string(sealed[1 : 1+agreedSize]) }
+	_, first := seal(0, "")
+	_, other := seal(0, "persona")
+	if stanza(first) == stanza(other) {
+		t.Fatal("two scopes can be told to be one sender's")
+	}
+	seen := map[string]int{}
+	type pair struct{ key, sealed []byte }
+	var all []pair
+	for i := range 2 * agreeUses {
+		key, sealed := seal(byte(i), "")
+		seen[stanza(sealed)]++
+		all = append(all, pair{key, sealed})
+	}
+	if len(seen) != 3 { // the first one's, one that is used up, one that has begun
+		t.Fatalf("%d agreements for %d keys", len(seen), len(all))
+	}
+	for i := len(all) - 1; i >= 0; i-- { // in any order
+		if got, err := k.OpenKey(all[i].sealed); err != nil || !bytes.Equal(got, all[i].key) {
+			t.Fatalf("key %d: %x, %v", i, got, err)
+		}
+	}
+	if len(k.agreed) != 3 {
+		t.Fatalf("the provider remembers %d agreements", len(k.agreed))
+	}
+	for range 10 {
+		if _, err := k.OpenKey(append([]byte{sealVersion}, bytes.Repeat([]byte{9}, sealSize-1)...)); err == nil {
+			t.Fatal("nonsense was opened")
+		}
+	}
+	if len(k.agreed) != 3 {
+		t.Fatal("nonsense is remembered")
+	}
+	mixed := append(bytes.Clone(all[0].sealed[:1+agreedSize]), all[len(all)-1].sealed[1+agreedSize:]...)
+	if _, err := k.OpenKey(mixed); err == nil {
+		t.Fatal("a key was opened under another agreement")
+	}
+}
+
+// TestTaskKeysAreAgeKeys: what this package encrypts age itself decrypts, and the other way round.
+func TestTaskKeysAreAgeKeys(t *testing.T) {
+	t.Parallel()
+	key, err := NewKeys(0).Take()
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw := func(s, prefix string) []byte {
+		b, err := keyBase64.DecodeString(strings.TrimPrefix(s, prefix))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b
+	}
+	theirs, err := age.ParseHybridIdentity(strings.ToUpper(bech32("age-secret-key-pq-", raw(key.Secret(), secretPrefix))))
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := bech32("age1pq", raw(key.Recipient(), recipientPrefix))
+	if theirs.Recipient().String() != text {
+		t.Fatal("the two halves are not one key")
+	}
+	for _, to := range []string{key.Recipient(), text} {
+		var out bytes.Buffer
+		w, err := NewCipher().EncryptResult(to, &out)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.Write([]byte("result")); err != nil || w.Close() != nil {
+			t.Fatal(err)
+		}
+		if b, err := key.Open(out.Bytes()); err != nil || string(b) != "result" {
+			t.Fatalf("%q, %v", b, err)
+		}
+		r, err := age.Decrypt(&out, theirs)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if b, err := io.ReadAll(r); err != nil || string(b) != "result" {
+			t.Fatalf("age itself: %q, %v", b, err)
+		}
+	}
+	old, err := NewKeys(0).Parse(theirs.String()) // as stores of earlier versions have them
+	if err != nil || old.Recipient() != text || old.Secret() != theirs.String() {
+		t.Fatal(err)
+	}
+	for _, bad := range []string{recipientPrefix, recipientPrefix + "AAAA", recipientPrefix + "*", secretPrefix} {
+		if _, err := NewCipher().EncryptResult(bad, io.Discard); err == nil {
+			t.Errorf("encrypted to %q", bad)
+		}
+		if _, err := NewKeys(0).Parse(bad); err == nil {
+			t.Errorf("%q is a secret", bad)
+		}
+	}
+}
+
+// bech32 is the text form that age uses (BIP 173, without its limit on length).
+func bech32(prefix string, data []byte) string {
+	const letters = "qpzry9x8gf2tvdw0s3jn54khce6mua7l"
+	step := func(chk uint32, v byte) uint32 {
+		top := chk >> 25
+		chk = (chk&0x1ffffff)<<5 ^ uint32(v)
+		for i, g := range []uint32{0x3b6a57b2, 0x26508e6d, 0x1ea119fa, 0x3d4233dd, 0x2a1462b3} {
+			if top>>i&1 == 1 {
+				chk ^= g
+			}
+		}
+		return chk
+	}
+	chk := uint32(1)
+	for _, c := range []byte(prefix) {
+		chk = step(chk, c>>5)
+	}
+	chk = step(chk, 0)
+	for _, c := range []byte(prefix) {
+		chk = step(chk, c&31)
+	}
+	out := prefix + "1"
+	add := func(v byte) { chk = step(chk, v); out += string(letters[v]) }
+	acc, bits := uint32(0), 0
+	for _, b := range data {
+		acc, bits = acc<<8|uint32(b), bits+8
+		for ; bits >= 5; bits -= 5 {
+			add(byte(acc >> (bits - 5) & 31))
+		}
+	}
+	if bits > 0 {
+		add(byte(acc << (5 - bits) & 31))
+	}
+	final := chk
+	for range 6 {
+		final = step(final, 0)
+	}
+	final ^= 1
+	for i := range 6 {
+		out += string(letters[final>>(5*(5-i))&31])
+	}
+	return out
 }
 
 func TestTaskKeys(t *testing.T) {
@@ -151,7 +305,7 @@ func TestTaskKeys(t *testing.T) {
 func FuzzOpen(f *testing.F) {
 	k := newSealing(f)
 	c := NewCipher()
-	sealed, err := c.SealKey(make([]byte, 16), k.Recipient())
+	sealed, err := c.SealKey(make([]byte, 16), k.Recipient(), "")
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -176,7 +330,7 @@ func BenchmarkSealAndOpen(b *testing.B) {
 	k, c := newSealing(b), NewCipher()
 	b.ReportAllocs()
 	for b.Loop() {
-		s, err := c.SealKey(make([]byte, 16), k.Recipient())
+		s, err := c.SealKey(make([]byte, 16), k.Recipient(), "")
 		if err != nil {
 			b.Fatal(err)
 		}

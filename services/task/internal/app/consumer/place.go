@@ -43,7 +43,7 @@ func (s *Service) place(e *edit, c app.Candidate, detail string, ciphertext []by
 	if err := s.loadKeys(e.live, e.t.ID); err != nil {
 		return err
 	}
-	sealed, err := s.cfg.Cipher.SealKey(e.payload, c.SealingKey)
+	sealed, err := s.cfg.Cipher.SealKey(e.payload, c.SealingKey, c.Persona)
 	if err != nil {
 		return err
 	}
