@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -350,6 +351,48 @@ func TestRedirect(t *testing.T) {
 	close(s.gate("hog"))
 	if task := c.await(third, "COMPLETED"); task.GetProvider() != busy.peer {
 		t.Fatalf("it was redirected: %v", details(task))
+	}
+}
+
+// TestRedirectsHeardInTheWrongOrder: of two providers that hand a task on, one after the other, the second may be heard first.
+func TestRedirectsHeardInTheWrongOrder(t *testing.T) {
+	t.Parallel()
+	n, s := newNetwork(t), newScript()
+	busy := func(c *provider.Config) {
+		withScript(s, 1)(c)
+		c.Evaluator = domain.TwoChoices{Margin: 0.5}
+	}
+	first, second, third := n.addProvider(busy), n.addProvider(busy), n.addProvider(withScript(s, 4))
+	c := n.addConsumer(func(c *consumer.Config) { c.Redirect, c.Lease = true, time.Minute })
+	offer := func(from, to *node, slots uint32) {
+		o := to.candidate()
+		o.Metric = &eventv1.Metric{PeerId: to.peer, Version: 1, Queue: &eventv1.Queue{Slots: slots, Capacity: 100}}
+		from.mu.Lock()
+		from.offered = []*taskv1.Candidate{o}
+		from.mu.Unlock()
+	}
+	c.await(c.submit(scriptSpec(step{Name: "hog", Wait: true}), first), "RUNNING")
+	c.await(c.submit(scriptSpec(step{Name: "hog", Wait: true}), second), "RUNNING")
+	defer close(s.gate("hog"))
+	offer(first, second, 4)
+	offer(second, third, 4)
+	heard := make(chan struct{}) // the second's word
+	once := sync.OnceFunc(func() { close(heard) })
+	n.setRoute(func(from, to string, ev *eventv1.Event) action {
+		if to == c.peer && ev.GetType() == eventv1.EventType_EVENT_TYPE_TASK_REDIRECTED {
+			switch from {
+			case first.peer:
+				<-heard
+			case second.peer:
+				_, _ = c.deliver(from, ev) // it comes again, as whatever is not acknowledged does
+				once()
+			}
+		}
+		return pass
+	})
+	task := c.await(c.submit(scriptSpec(step{Name: "b", Stdout: 4}), first), "COMPLETED")
+	if task.GetProvider() != third.peer || task.GetAttempts() != 1 {
+		t.Fatalf("the task is %v: %v", task, details(task))
 	}
 }
 

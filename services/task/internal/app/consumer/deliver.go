@@ -100,7 +100,7 @@ var errAgain = errors.New("not yet")
 func (s *Service) onAccepted(ctx context.Context, d *app.Delivery, b *domain.AcceptedEvent) app.Reply {
 	return s.apply(ctx, d, b.TaskID, func(e *edit) error {
 		if err := e.t.Accept(e.now, b.Attempt, d.From, position(b.QueuePosition)); err != nil {
-			return s.mayCome(e, b.Attempt, err)
+			return s.mayCome(e, b.Attempt, d.From, err)
 		}
 		s.renew(e)
 		s.cfg.Metrics.Attempt("ACCEPTED")
@@ -117,8 +117,8 @@ func position(n uint32) string {
 
 // mayCome turns "not the holder" into "not yet" while a redirect may still be on its way: events of two senders are
 // not ordered.
-func (s *Service) mayCome(e *edit, n uint32, err error) error {
-	if a := e.t.Attempt(n); errors.Is(err, domain.ErrNotHolder) && a != nil && e.t.Live() == a && a.State == domain.Submitted && e.t.Policy.Redirect {
+func (s *Service) mayCome(e *edit, n uint32, from string, err error) error {
+	if a := e.t.Attempt(n); errors.Is(err, domain.ErrNotHolder) && a != nil && a.Peer != from && e.t.Live() == a && a.State == domain.Submitted && e.t.Policy.Redirect {
 		return errAgain
 	}
 	return err
@@ -132,7 +132,7 @@ func (s *Service) onRedirected(ctx context.Context, d *app.Delivery, b *domain.R
 	}
 	return s.apply(ctx, d, b.TaskID, func(e *edit) error {
 		if err := e.t.Redirect(e.now, b.Attempt, d.From, ann.PeerID, ann.Addresses, b.Reason); err != nil {
-			return err
+			return s.mayCome(e, b.Attempt, d.From, err) // of two that hand it on, the second may be heard first
 		}
 		s.renew(e)
 		a := e.t.Attempt(b.Attempt)
@@ -156,7 +156,7 @@ func (s *Service) onRefused(ctx context.Context, d *app.Delivery, b *domain.Refu
 		}
 		end.Final = b.Reason == app.ReasonPayloadInvalid
 		if err := s.endAttempt(e, b.Attempt, d.From, end); err != nil {
-			return s.mayCome(e, b.Attempt, err)
+			return s.mayCome(e, b.Attempt, d.From, err)
 		}
 		return nil
 	})

@@ -35,7 +35,7 @@ func (s *Service) onFailure(ctx context.Context, d *app.Delivery, b *domain.Fail
 		}
 		err := s.endAttempt(e, b.Attempt, d.Event.Author, domain.End{What: "FAILED_AT_PROVIDER", Reason: b.Reason, Message: b.Message})
 		if err != nil {
-			return s.mayCome(e, b.Attempt, err)
+			return s.mayCome(e, b.Attempt, d.Event.Author, err)
 		}
 		if a := e.t.Attempt(b.Attempt); a != nil {
 			s.addRelease(e, a)
@@ -58,7 +58,7 @@ func (s *Service) onReceipt(ctx context.Context, d *app.Delivery, taskID string,
 			if a := e.t.Attempt(rc.Attempt); isLate(err) && a != nil && a.Peer == rc.Peer && e.t.State.Terminal() {
 				return s.unwanted(e, a) // or its provider would keep it for a day
 			}
-			return s.mayCome(e, rc.Attempt, err)
+			return s.mayCome(e, rc.Attempt, rc.Peer, err)
 		}
 		e.live.lease = time.Time{}
 		switch {
