@@ -14,28 +14,28 @@ import (
 	"github.com/tetratelabs/wazero"
 	"github.com/tetratelabs/wazero/imports/wasi_snapshot_preview1"
 
-	"github.com/shallot-net/shallot/test/internal/floor"
+	"github.com/shallot-net/shallot/test/internal/module"
 )
 
 // A module that nobody has seen is another one to a cache, and the same program to an engine.
 func TestNeverSeen(t *testing.T) {
-	module := floor.SmallModule()
-	a, b := neverSeen(module), neverSeen(module)
-	if bytes.Equal(a, b) || bytes.Equal(a, module) {
+	small := module.Small()
+	a, b := neverSeen(small), neverSeen(small)
+	if bytes.Equal(a, b) || bytes.Equal(a, small) {
 		t.Fatal("two modules are the same")
 	}
 	ctx := context.Background()
 	rt := wazero.NewRuntimeWithConfig(ctx, wazero.NewRuntimeConfigInterpreter())
 	defer rt.Close(ctx)
 	wasi_snapshot_preview1.MustInstantiate(ctx, rt)
-	for _, m := range [][]byte{module, a} {
+	for _, m := range [][]byte{small, a} {
 		var out bytes.Buffer
 		if _, err := rt.InstantiateWithConfig(ctx, m, wazero.NewModuleConfig().WithName("").WithStdout(&out)); err != nil || out.String() != "done\n" {
 			t.Errorf("printed %q, error %v", &out, err)
 		}
 	}
-	if len(module) >= 1<<10 {
-		t.Errorf("the small module has %d bytes", len(module))
+	if len(small) >= 1<<10 {
+		t.Errorf("the small module has %d bytes", len(small))
 	}
 }
 

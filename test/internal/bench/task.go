@@ -14,7 +14,7 @@ import (
 	eventv1 "github.com/shallot-net/shallot/proto/shallot/event/v1"
 	nodev1 "github.com/shallot-net/shallot/proto/shallot/node/v1"
 	taskv1 "github.com/shallot-net/shallot/proto/shallot/task/v1"
-	"github.com/shallot-net/shallot/test/internal/floor"
+	"github.com/shallot-net/shallot/test/internal/module"
 )
 
 // timeLimit is what every measured task may take: it is on, and never reached.
@@ -97,6 +97,6 @@ func (s *session) sum(ctx context.Context) error {
 }
 
 func (s *session) small(ctx context.Context) error {
-	_, _, err := s.runTask(ctx, wasmSpec(inline(floor.SmallModule()), nil), []byte("done\n"))
+	_, _, err := s.runTask(ctx, wasmSpec(inline(module.Small()), nil), []byte("done\n"))
 	return err
 }

@@ -26,7 +26,7 @@ import (
 	nodev1 "github.com/shallot-net/shallot/proto/shallot/node/v1"
 )
 
-// startTimeout bounds the start of a network until it says ready; 130 nodes on two cores take most of it.
+// startTimeout bounds the start of a network until it says ready, where Config does not.
 const startTimeout = 3 * time.Minute
 
 // Config says what to start. Bin is the folder of the binaries, Dir the folder of the network (made if missing).
@@ -35,6 +35,8 @@ type Config struct {
 	Providers, Consumers int
 	// Args are further arguments of `shallot dev`.
 	Args []string
+	// Timeout bounds the start; 3 minutes when 0.
+	Timeout time.Duration
 	// Log gets what the processes say on stderr, line by line.
 	Log func(line string)
 }
@@ -89,7 +91,10 @@ func Start(ctx context.Context, c Config) (*Network, error) {
 	}
 	ready := make(chan struct{})
 	go n.read(stderr, ready)
-	timeout := time.NewTimer(startTimeout)
+	if c.Timeout <= 0 {
+		c.Timeout = startTimeout
+	}
+	timeout := time.NewTimer(c.Timeout)
 	defer timeout.Stop()
 	select {
 	case <-ready:
@@ -98,7 +103,7 @@ func Start(ctx context.Context, c Config) (*Network, error) {
 	case <-n.exit:
 		return nil, fmt.Errorf("shallot dev ended before it was ready: %w\n%s", n.err, n.Tail())
 	case <-timeout.C:
-		err = fmt.Errorf("shallot dev was not ready after %v\n%s", startTimeout, n.Tail())
+		err = fmt.Errorf("shallot dev was not ready after %v\n%s", c.Timeout, n.Tail())
 	case <-ctx.Done():
 		err = ctx.Err()
 	}

@@ -17,6 +17,8 @@ import (
 	"filippo.io/age"
 	"github.com/tetratelabs/wazero"
 	"github.com/tetratelabs/wazero/imports/wasi_snapshot_preview1"
+
+	"github.com/shallot-net/shallot/test/internal/module"
 )
 
 // ChildArg is the first argument with which a program that uses Start calls itself; the others are Child's.
@@ -181,14 +183,14 @@ func executor() func([]byte) []byte {
 	ctx := context.Background()
 	rt := wazero.NewRuntime(ctx)
 	wasi_snapshot_preview1.MustInstantiate(ctx, rt)
-	module, err := rt.CompileModule(ctx, SmallModule())
+	compiled, err := rt.CompileModule(ctx, module.Small())
 	must(err)
 	return func(payload []byte) []byte {
 		words, body, isWasm := bytes.Cut(payload, []byte{0})
 		if isWasm {
 			_ = sha256.Sum256(body) // the key of a module cache
 			var out bytes.Buffer
-			m, err := rt.InstantiateModule(ctx, module, wazero.NewModuleConfig().WithName("").WithStdout(&out))
+			m, err := rt.InstantiateModule(ctx, compiled, wazero.NewModuleConfig().WithName("").WithStdout(&out))
 			must(err)
 			must(m.Close(ctx))
 			return out.Bytes()

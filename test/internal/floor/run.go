@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+
+	"github.com/shallot-net/shallot/test/internal/module"
 )
 
 // Network is one variant of the floor at work: six servers, each a child of this program (see Child), and a client.
@@ -68,7 +70,7 @@ func (n *Network) PIDs() map[string]int { return n.pids }
 func (n *Network) Sum() error  { return n.task([]byte("1 2 39"), "42\n") }
 func (n *Network) Wasm() error { return n.task(wasm, "done\n") }
 
-var wasm = append([]byte{0}, SmallModule()...)
+var wasm = append([]byte{0}, module.Small()...)
 
 func (n *Network) task(payload []byte, want string) error {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)

@@ -1,7 +1,8 @@
-package floor
+// Package module has WASI commands of some hundred bytes, for tests and measurements that are not about programs.
+package module
 
-// SmallModule is a WASI command of some hundred bytes that prints "done\n".
-func SmallModule() []byte {
+// Small is a WASI command of some hundred bytes that prints "done\n".
+func Small() []byte {
 	section := func(id byte, body ...byte) []byte { return append([]byte{id, byte(len(body))}, body...) }
 	name := func(s string) []byte { return append([]byte{byte(len(s))}, s...) }
 	join := func(parts ...[]byte) (b []byte) {
