@@ -15,6 +15,12 @@ type Pin struct {
 	Keep  time.Duration
 }
 
+// Pinned is content that is kept for an owner.
+type Pinned struct{ CID, Owner string }
+
+// MaxUnpins is how many pins one Unpin may name.
+const MaxUnpins = 10_000
+
 // SmallRepository keeps small content, of at most SmallLimit bytes.
 type SmallRepository interface {
 	// PutSmall returns the CID when the block is served. It is not durable: the caller has the bytes and puts them again.
@@ -28,6 +34,6 @@ type Repository interface {
 	Put(ctx context.Context, persona string, src io.Reader, pin Pin) (cid string, err error)
 	// Get streams content; from are peers that should have it. More than maxSize bytes are an error. The reader must be closed.
 	Get(ctx context.Context, persona, cid string, from []string, maxSize int64) (io.ReadCloser, error)
-	// Unpin lets content go. What is not there is no error.
-	Unpin(ctx context.Context, owner string, cids ...string) error
+	// Unpin lets content go: at most MaxUnpins pins, all or none. What is not there is no error.
+	Unpin(ctx context.Context, pins ...Pinned) error
 }

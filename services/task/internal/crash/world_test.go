@@ -288,7 +288,7 @@ func (r *repo) Get(_ context.Context, _, cid string, _ []string, _ int64) (io.Re
 	return io.NopCloser(io.LimitReader(&reader{r.content[cid]}, 1<<30)), nil
 }
 
-func (r *repo) Unpin(context.Context, string, ...string) error { return nil }
+func (r *repo) Unpin(context.Context, ...app.Pinned) error { return nil }
 
 type reader struct{ b []byte }
 

@@ -113,7 +113,7 @@ func payloadOwner(taskID string) string { return "payload:" + taskID }
 func (s *Service) unpin(taskID, cid string) {
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
-	if err := s.cfg.Repository.Unpin(ctx, payloadOwner(taskID), cid); err != nil {
+	if err := s.cfg.Repository.Unpin(ctx, app.Pinned{CID: cid, Owner: payloadOwner(taskID)}); err != nil {
 		s.cfg.Log.Warn("a payload stays pinned until its time is over", "error", err.Error())
 	}
 }

@@ -71,7 +71,7 @@ func (s *Service) redirect(ctx context.Context, o *offer, c *app.Candidate, why 
 	}
 	s.outbox.Track(rows...)
 	s.mu.Lock()
-	s.recent.add(o.key())
+	s.recent.add(o.key(), nil)
 	h := s.sentTo[c.Peer]
 	if h.version != c.Version {
 		h = handed{version: c.Version}

@@ -206,25 +206,3 @@ func (s *Service) WatchQueue() (<-chan struct{}, func()) { return s.watch.Watch(
 
 // Watch wakes the caller when an attempt of this task changes.
 func (s *Service) Watch(taskID string) (<-chan struct{}, func()) { return s.watch.Watch(taskID) }
-
-// recentKeys remembers the last few thousand keys.
-type recentKeys struct {
-	ring [4096]domain.EntryKey
-	next int
-	set  map[domain.EntryKey]struct{}
-}
-
-func (r *recentKeys) has(k domain.EntryKey) bool {
-	_, ok := r.set[k]
-	return ok
-}
-
-func (r *recentKeys) add(k domain.EntryKey) {
-	if r.set == nil {
-		r.set = make(map[domain.EntryKey]struct{}, 64)
-	}
-	delete(r.set, r.ring[r.next])
-	r.ring[r.next] = k
-	r.set[k] = struct{}{}
-	r.next = (r.next + 1) % len(r.ring)
-}

@@ -206,6 +206,9 @@ func (s *Service) trySettle(h *held, out *domain.Outcome, res *packedResult) (do
 		return s.settleFailed(h, err)
 	}
 	h.entry = e
+	s.mu.Lock()
+	s.recent.add(h.key, e)
+	s.mu.Unlock()
 	s.outbox.Track(row)
 	for _, id := range w.Sent {
 		s.outbox.Take(id)

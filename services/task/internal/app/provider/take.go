@@ -194,7 +194,7 @@ func (s *Service) forget(h *held, over bool) {
 	}
 	delete(s.held, h.key)
 	if over {
-		s.recent.add(h.key)
+		s.recent.add(h.key, nil)
 	}
 	if s.perPeer[h.key.Consumer]--; s.perPeer[h.key.Consumer] <= 0 {
 		delete(s.perPeer, h.key.Consumer)
