@@ -167,7 +167,6 @@ type held struct {
 	entry     *domain.Entry // replaced, never changed
 	journaled bool          // it is in the store
 	dropped   bool          // its delivery was answered with Again: what it gives is void
-	inbox     *app.InboxID  // of its delivery, until it is journaled
 	accepted  uint64        // the outbox row that says so; 0: none, or it has arrived
 	resumed   bool          // another process took it
 	cancelled bool          // its consumer wants it to end

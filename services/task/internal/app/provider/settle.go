@@ -193,9 +193,6 @@ func (s *Service) trySettle(h *held, out *domain.Outcome, res *packedResult) (do
 		ew.Result = small
 	}
 	w.Entries = []app.EntryWrite{ew}
-	if !h.journaled && h.inbox != nil {
-		w.Inbox = []app.InboxID{*h.inbox}
-	}
 	if _, waits := s.outbox.Get(h.accepted); waits && h.accepted != 0 { // how it ended says more
 		w.Sent = []uint64{h.accepted}
 	}

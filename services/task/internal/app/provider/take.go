@@ -27,8 +27,6 @@ func (s *Service) take(ctx context.Context, o *offer, limits domain.Limits) app.
 	h := s.newHeld(&domain.Entry{TaskID: sub.TaskID, Consumer: o.consumer, Persona: o.d.Persona, Sub: sub, Limits: limits, Path: o.path,
 		State: domain.Accepted, CreatedAt: time.Now()})
 	h.material = &o.sealed
-	id := app.InboxIDOf(o.d.From, o.d.Event.ID)
-	h.inbox = &id
 	inline := len(o.sealed.Ciphertext) > 0
 	wait, no := s.admit(h, inline)
 	if no != nil {
@@ -107,7 +105,8 @@ func (s *Service) pump() {
 	}
 }
 
-// journal commits an attempt that is not over yet, and says that it was accepted.
+// journal commits an attempt that is not over yet, and says that it was accepted. Its key recognises a repeated
+// submission: the inbox would say the same once more.
 func (s *Service) journal(h *held, o *offer) (app.Reply, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -124,7 +123,7 @@ func (s *Service) journal(h *held, o *offer) (app.Reply, error) {
 	to := app.Address{Persona: e.Persona, Peer: e.Consumer}
 	ref := domain.Ref{TaskID: e.TaskID, Attempt: e.Sub.Attempt}
 	row := s.outbox.Row(to, ref, &domain.AcceptedEvent{TaskID: e.TaskID, Attempt: e.Sub.Attempt, QueuePosition: s.position(h)})
-	w := &app.Writes{Inbox: []app.InboxID{*h.inbox}, Outbox: []app.OutboxRow{row},
+	w := &app.Writes{Outbox: []app.OutboxRow{row},
 		Entries: []app.EntryWrite{{Entry: e, Insert: true, Material: &o.sealed}}}
 	if err := s.cfg.Store.Commit(context.Background(), w); err != nil {
 		if errors.Is(err, app.ErrRepeated) || errors.Is(err, app.ErrExists) { // another replica has it
