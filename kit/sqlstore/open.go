@@ -103,8 +103,9 @@ func (db *DB) check(ctx context.Context) error {
 
 func (db *DB) connect(ctx context.Context) error {
 	common := []string{"busy_timeout(5000)", "foreign_keys(1)", "temp_store(MEMORY)"}
+	// The log is folded into the file every 16 MiB: what many commits wrote is then copied once.
 	writer, err := sql.Open("sqlite", dsn(db.path, append(common, "journal_mode(WAL)", "synchronous(FULL)",
-		"cache_size(-2048)", "journal_size_limit(16777216)")...))
+		"cache_size(-2048)", "journal_size_limit(16777216)", "wal_autocheckpoint(4000)")...))
 	if err != nil {
 		return err
 	}

@@ -1,7 +1,9 @@
 package libp2p
 
 import (
+	"bytes"
 	"context"
+	"crypto/ed25519"
 	"crypto/rand"
 	"errors"
 	"slices"
@@ -10,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/protocol"
@@ -297,13 +300,38 @@ func TestGossipReachesAll(t *testing.T) {
 
 func TestForeignPublicKeys(t *testing.T) {
 	h := newHost(t, nil)
-	if key, err := (Signers{}).PublicKey(h.ID()); err != nil || len(key) != 32 {
-		t.Errorf("got %v %v", key, err)
+	var s Signers
+	want, err := h.host.ID().ExtractPublicKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw, _ := want.Raw()
+	for range 2 { // read, and remembered
+		if key, err := s.PublicKey(h.ID()); err != nil || !bytes.Equal(key, raw) {
+			t.Errorf("got %v %v", key, err)
+		}
 	}
 	cid := peer.ToCid(h.host.ID()).String()
 	for _, author := range []string{"", "x", "QmYyQSo1c1Ym7orWxLYvCrM2EmxFTANf8wXmmE7DWjhx5N", cid} {
-		if key, err := (Signers{}).PublicKey(author); err == nil {
+		if key, err := s.PublicKey(author); err == nil {
 			t.Errorf("%q has the key %x", author, key)
+		}
+	}
+	for range maxSigners + 10 {
+		pub, _, _ := ed25519.GenerateKey(nil)
+		k, err := crypto.UnmarshalEd25519PublicKey(pub)
+		if err != nil {
+			t.Fatal(err)
+		}
+		id, err := peer.IDFromPublicKey(k)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if key, err := s.PublicKey(id.String()); err != nil || !key.Equal(pub) {
+			t.Fatalf("got %v %v", key, err)
+		}
+		if len(s.known) > maxSigners {
+			t.Fatalf("%d keys are kept", len(s.known))
 		}
 	}
 }

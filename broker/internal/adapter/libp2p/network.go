@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -59,6 +60,7 @@ func NewNetwork(cfg Config) (*Network, error) {
 // Host is one persona's presence on the network.
 type Host struct {
 	persona  string
+	id       string // the host's, as text: to make it is worth keeping
 	host     host.Host
 	network  *Network
 	handlers app.Handlers
@@ -96,6 +98,7 @@ func (n *Network) Open(persona string, seed []byte, h app.Handlers) (app.Host, e
 	if out.host, err = n.profile.build(parts{key, rm, out.gate, out.names}); err != nil {
 		return nil, errors.Join(fmt.Errorf("make the libp2p host: %w", err), rm.Close())
 	}
+	out.id = out.host.ID().String()
 	out.ctx, out.cancel = context.WithCancel(context.Background())
 	if err := out.start(); err != nil {
 		return nil, errors.Join(err, out.Close())
@@ -164,7 +167,7 @@ func (h *Host) Close() error {
 }
 
 // ID is the peer id.
-func (h *Host) ID() string { return h.host.ID().String() }
+func (h *Host) ID() string { return h.id }
 
 // Addresses are those to announce, without /p2p.
 func (h *Host) Addresses() []string { return texts(h.host.Addrs()) }
@@ -182,11 +185,37 @@ func (h *Host) Sign(b []byte) ([]byte, error) {
 	return h.host.Peerstore().PrivKey(h.host.ID()).Sign(b)
 }
 
-// Signers finds the public keys that Ed25519 peer ids hold.
-type Signers struct{}
+// Signers finds the public keys that Ed25519 peer ids hold. It is safe for concurrent use.
+type Signers struct {
+	mu    sync.RWMutex
+	known map[string]ed25519.PublicKey // those of late: reading one out of its id takes a third as long as a signature
+}
 
-// PublicKey fails for ids of other keys.
-func (Signers) PublicKey(author string) (ed25519.PublicKey, error) {
+// maxSigners bounds what is kept, at about 150 bytes each.
+const maxSigners = 1024
+
+// PublicKey fails for ids of other keys. The key is shared: it must not be changed.
+func (s *Signers) PublicKey(author string) (ed25519.PublicKey, error) {
+	s.mu.RLock()
+	key := s.known[author]
+	s.mu.RUnlock()
+	if key != nil {
+		return key, nil
+	}
+	key, err := publicKey(author)
+	if err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.known == nil || len(s.known) >= maxSigners { // strangers have filled it: those who matter are back soon
+		s.known = make(map[string]ed25519.PublicKey)
+	}
+	s.known[strings.Clone(author)] = key
+	return key, nil
+}
+
+func publicKey(author string) (ed25519.PublicKey, error) {
 	id, err := peer.Decode(author)
 	if err != nil {
 		return nil, err

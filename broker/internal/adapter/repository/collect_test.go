@@ -8,6 +8,7 @@ import (
 	"google.golang.org/grpc/codes"
 
 	app "github.com/shallot-net/shallot/broker/internal/app/content"
+	"github.com/shallot-net/shallot/broker/internal/domain/content"
 	"github.com/shallot-net/shallot/kit/fault"
 )
 
@@ -43,12 +44,12 @@ func TestPinsAndCollections(t *testing.T) {
 	for c, d := range map[string][]byte{keptCID: kept, droppedCID: dropped, timedCID: timed} {
 		mustGet(t, s, c, Source{Local: true}, d)
 	}
-	if err := s.Unpin("user", []string{droppedCID}); err != nil {
+	if err := s.Unpin([]content.Pin{{CID: droppedCID, Owner: "user"}}); err != nil {
 		t.Fatal(err)
 	}
 	collect(t, s, 3)
 	mustGet(t, s, droppedCID, Source{Local: true}, dropped) // the task still has it
-	if err := s.Unpin("task:1", []string{droppedCID, keptCID}); err != nil {
+	if err := s.Unpin([]content.Pin{{CID: droppedCID, Owner: "task:1"}, {CID: keptCID, Owner: "task:1"}}); err != nil {
 		t.Fatal(err)
 	}
 	now = now.Add(2 * time.Hour)

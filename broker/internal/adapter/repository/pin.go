@@ -104,24 +104,24 @@ func (s *Store) Pin(ctx context.Context, text string, pin PinFor, src Source) (s
 	return size, nil
 }
 
-// Unpin lifts an owner's pins. All of them, or none.
-func (s *Store) Unpin(owner string, texts []string) (err error) {
+// Unpin lifts pins, each named by its content and its owner. All of them, or none.
+func (s *Store) Unpin(pins []content.Pin) (err error) {
 	defer func() { s.metrics.done("unpin", err) }()
-	if err := content.CheckOwner(owner); err != nil {
-		return toFault(err, cid.Undef)
-	}
-	change := app.Change{Unpins: make([]content.Pin, 0, len(texts))}
-	for _, text := range texts {
-		c, err := parseCID(text)
+	change := app.Change{Unpins: make([]content.Pin, 0, len(pins))}
+	for _, p := range pins {
+		if err := content.CheckOwner(p.Owner); err != nil {
+			return toFault(err, cid.Undef)
+		}
+		c, err := parseCID(p.CID)
 		if err != nil {
 			return err
 		}
-		change.Unpins = append(change.Unpins, content.Pin{CID: c.String(), Owner: owner})
+		change.Unpins = append(change.Unpins, content.Pin{CID: c.String(), Owner: p.Owner})
 	}
 	if err := s.blocks.Commit(change); err != nil {
 		return toFault(err, cid.Undef)
 	}
-	s.metrics.pins.WithLabelValues("lifted").Add(float64(len(texts)))
+	s.metrics.pins.WithLabelValues("lifted").Add(float64(len(pins)))
 	return nil
 }
 

@@ -232,10 +232,18 @@ func (s *Server) Pin(ctx context.Context, req *brokerv1.PinRequest) (*brokerv1.P
 
 // Unpin implements RepositoryService.
 func (s *Server) Unpin(_ context.Context, req *brokerv1.UnpinRequest) (*brokerv1.UnpinResponse, error) {
-	if n := len(req.GetCids()); n > maxUnpins {
-		return nil, fault.InvalidArgument("INVALID_ARGUMENT", "%d CIDs are named and %d may be: call again with the rest", n, maxUnpins)
+	n := len(req.GetCids()) + len(req.GetPins())
+	if n > maxUnpins {
+		return nil, fault.InvalidArgument("INVALID_ARGUMENT", "%d pins are named and %d may be: call again with the rest", n, maxUnpins)
 	}
-	if err := s.store.Unpin(req.GetOwner(), req.GetCids()); err != nil {
+	pins := make([]content.Pin, 0, n)
+	for _, c := range req.GetCids() {
+		pins = append(pins, content.Pin{CID: c, Owner: req.GetOwner()})
+	}
+	for _, p := range req.GetPins() {
+		pins = append(pins, content.Pin{CID: p.GetCid(), Owner: p.GetOwner()})
+	}
+	if err := s.store.Unpin(pins); err != nil {
 		return nil, err
 	}
 	return &brokerv1.UnpinResponse{}, nil

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"slices"
 	"testing"
 	"time"
 
@@ -92,6 +93,42 @@ func TestServerRoundTrip(t *testing.T) {
 	if f := fault.From(err); f.Code != codes.ResourceExhausted || f.Reason != ReasonTooLarge {
 		t.Fatalf("max_size: %v", err)
 	}
+}
+
+func TestUnpinTakesPinsOfManyOwners(t *testing.T) {
+	c := serve(t, newStore(t))
+	a := rpcPut(t, c, randomBytes(1, 1000), &brokerv1.PinOptions{Owner: "task:1"}).GetCid()
+	b := rpcPut(t, c, randomBytes(2, 1000), &brokerv1.PinOptions{Owner: "task:2"}).GetCid()
+	u := rpcPut(t, c, randomBytes(3, 1000), &brokerv1.PinOptions{Owner: "user"}).GetCid()
+	left := func(want int) {
+		t.Helper()
+		pins, err := c.ListPins(t.Context(), &brokerv1.ListPinsRequest{})
+		if err != nil || len(pins.GetPins()) != want {
+			t.Fatalf("pins %v, %v; want %d", pins, err, want)
+		}
+	}
+	one, two := &brokerv1.PinName{Cid: a, Owner: "task:1"}, &brokerv1.PinName{Cid: b, Owner: "task:2"}
+	for _, bad := range []*brokerv1.UnpinRequest{
+		{Pins: []*brokerv1.PinName{one, {Cid: b}}},
+		{Pins: []*brokerv1.PinName{one, {Cid: "nonsense", Owner: "task:2"}}},
+		{Pins: []*brokerv1.PinName{one, nil}},
+		{Pins: []*brokerv1.PinName{one}, Cids: []string{b}},
+		{Pins: slices.Repeat([]*brokerv1.PinName{one}, maxUnpins), Owner: "user", Cids: []string{u}},
+	} {
+		if _, err := c.Unpin(t.Context(), bad); fault.From(err).Code != codes.InvalidArgument {
+			t.Fatalf("%d pins, %d CIDs: %v", len(bad.GetPins()), len(bad.GetCids()), err)
+		}
+		left(3) // all or none
+	}
+	other := &brokerv1.PinName{Cid: a, Owner: "task:2"} // no such pin
+	if _, err := c.Unpin(t.Context(), &brokerv1.UnpinRequest{Pins: []*brokerv1.PinName{one, two, other}}); err != nil {
+		t.Fatal(err)
+	}
+	left(1)
+	if _, err := c.Unpin(t.Context(), &brokerv1.UnpinRequest{Pins: []*brokerv1.PinName{one}, Owner: "user", Cids: []string{u}}); err != nil {
+		t.Fatal(err)
+	}
+	left(0)
 }
 
 func TestPutManyStream(t *testing.T) {

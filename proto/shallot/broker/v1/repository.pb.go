@@ -885,10 +885,14 @@ func (x *PinResponse) GetSize() uint64 {
 	return 0
 }
 
+// UnpinRequest names 10,000 pins at most.
 type UnpinRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Cids          []string               `protobuf:"bytes,1,rep,name=cids,proto3" json:"cids,omitempty"`
-	Owner         string                 `protobuf:"bytes,2,opt,name=owner,proto3" json:"owner,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Pins of one owner.
+	Cids  []string `protobuf:"bytes,1,rep,name=cids,proto3" json:"cids,omitempty"`
+	Owner string   `protobuf:"bytes,2,opt,name=owner,proto3" json:"owner,omitempty"`
+	// Pins of any owners; with these alone, owner is left empty.
+	Pins          []*PinName `protobuf:"bytes,3,rep,name=pins,proto3" json:"pins,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -937,6 +941,66 @@ func (x *UnpinRequest) GetOwner() string {
 	return ""
 }
 
+func (x *UnpinRequest) GetPins() []*PinName {
+	if x != nil {
+		return x.Pins
+	}
+	return nil
+}
+
+// PinName is what a pin is recognised by.
+type PinName struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Cid           string                 `protobuf:"bytes,1,opt,name=cid,proto3" json:"cid,omitempty"`
+	Owner         string                 `protobuf:"bytes,2,opt,name=owner,proto3" json:"owner,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PinName) Reset() {
+	*x = PinName{}
+	mi := &file_shallot_broker_v1_repository_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PinName) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PinName) ProtoMessage() {}
+
+func (x *PinName) ProtoReflect() protoreflect.Message {
+	mi := &file_shallot_broker_v1_repository_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PinName.ProtoReflect.Descriptor instead.
+func (*PinName) Descriptor() ([]byte, []int) {
+	return file_shallot_broker_v1_repository_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *PinName) GetCid() string {
+	if x != nil {
+		return x.Cid
+	}
+	return ""
+}
+
+func (x *PinName) GetOwner() string {
+	if x != nil {
+		return x.Owner
+	}
+	return ""
+}
+
 type UnpinResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -945,7 +1009,7 @@ type UnpinResponse struct {
 
 func (x *UnpinResponse) Reset() {
 	*x = UnpinResponse{}
-	mi := &file_shallot_broker_v1_repository_proto_msgTypes[14]
+	mi := &file_shallot_broker_v1_repository_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -957,7 +1021,7 @@ func (x *UnpinResponse) String() string {
 func (*UnpinResponse) ProtoMessage() {}
 
 func (x *UnpinResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_broker_v1_repository_proto_msgTypes[14]
+	mi := &file_shallot_broker_v1_repository_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -970,7 +1034,7 @@ func (x *UnpinResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnpinResponse.ProtoReflect.Descriptor instead.
 func (*UnpinResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_broker_v1_repository_proto_rawDescGZIP(), []int{14}
+	return file_shallot_broker_v1_repository_proto_rawDescGZIP(), []int{15}
 }
 
 type ListPinsRequest struct {
@@ -984,7 +1048,7 @@ type ListPinsRequest struct {
 
 func (x *ListPinsRequest) Reset() {
 	*x = ListPinsRequest{}
-	mi := &file_shallot_broker_v1_repository_proto_msgTypes[15]
+	mi := &file_shallot_broker_v1_repository_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -996,7 +1060,7 @@ func (x *ListPinsRequest) String() string {
 func (*ListPinsRequest) ProtoMessage() {}
 
 func (x *ListPinsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_broker_v1_repository_proto_msgTypes[15]
+	mi := &file_shallot_broker_v1_repository_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1009,7 +1073,7 @@ func (x *ListPinsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPinsRequest.ProtoReflect.Descriptor instead.
 func (*ListPinsRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_broker_v1_repository_proto_rawDescGZIP(), []int{15}
+	return file_shallot_broker_v1_repository_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ListPinsRequest) GetOwner() string {
@@ -1043,7 +1107,7 @@ type ListPinsResponse struct {
 
 func (x *ListPinsResponse) Reset() {
 	*x = ListPinsResponse{}
-	mi := &file_shallot_broker_v1_repository_proto_msgTypes[16]
+	mi := &file_shallot_broker_v1_repository_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1055,7 +1119,7 @@ func (x *ListPinsResponse) String() string {
 func (*ListPinsResponse) ProtoMessage() {}
 
 func (x *ListPinsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_broker_v1_repository_proto_msgTypes[16]
+	mi := &file_shallot_broker_v1_repository_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1068,7 +1132,7 @@ func (x *ListPinsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPinsResponse.ProtoReflect.Descriptor instead.
 func (*ListPinsResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_broker_v1_repository_proto_rawDescGZIP(), []int{16}
+	return file_shallot_broker_v1_repository_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ListPinsResponse) GetPins() []*Pin {
@@ -1153,9 +1217,13 @@ const file_shallot_broker_v1_repository_proto_rawDesc = "" +
 	"\n" +
 	"from_peers\x18\x04 \x03(\tR\tfromPeers\"!\n" +
 	"\vPinResponse\x12\x12\n" +
-	"\x04size\x18\x01 \x01(\x04R\x04size\"8\n" +
+	"\x04size\x18\x01 \x01(\x04R\x04size\"h\n" +
 	"\fUnpinRequest\x12\x12\n" +
 	"\x04cids\x18\x01 \x03(\tR\x04cids\x12\x14\n" +
+	"\x05owner\x18\x02 \x01(\tR\x05owner\x12.\n" +
+	"\x04pins\x18\x03 \x03(\v2\x1a.shallot.broker.v1.PinNameR\x04pins\"1\n" +
+	"\aPinName\x12\x10\n" +
+	"\x03cid\x18\x01 \x01(\tR\x03cid\x12\x14\n" +
 	"\x05owner\x18\x02 \x01(\tR\x05owner\"\x0f\n" +
 	"\rUnpinResponse\"c\n" +
 	"\x0fListPinsRequest\x12\x14\n" +
@@ -1187,7 +1255,7 @@ func file_shallot_broker_v1_repository_proto_rawDescGZIP() []byte {
 	return file_shallot_broker_v1_repository_proto_rawDescData
 }
 
-var file_shallot_broker_v1_repository_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
+var file_shallot_broker_v1_repository_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
 var file_shallot_broker_v1_repository_proto_goTypes = []any{
 	(*PutRequest)(nil),            // 0: shallot.broker.v1.PutRequest
 	(*PutOptions)(nil),            // 1: shallot.broker.v1.PutOptions
@@ -1203,42 +1271,44 @@ var file_shallot_broker_v1_repository_proto_goTypes = []any{
 	(*PinRequest)(nil),            // 11: shallot.broker.v1.PinRequest
 	(*PinResponse)(nil),           // 12: shallot.broker.v1.PinResponse
 	(*UnpinRequest)(nil),          // 13: shallot.broker.v1.UnpinRequest
-	(*UnpinResponse)(nil),         // 14: shallot.broker.v1.UnpinResponse
-	(*ListPinsRequest)(nil),       // 15: shallot.broker.v1.ListPinsRequest
-	(*ListPinsResponse)(nil),      // 16: shallot.broker.v1.ListPinsResponse
-	(*durationpb.Duration)(nil),   // 17: google.protobuf.Duration
-	(*v1.Fault)(nil),              // 18: shallot.event.v1.Fault
-	(*timestamppb.Timestamp)(nil), // 19: google.protobuf.Timestamp
+	(*PinName)(nil),               // 14: shallot.broker.v1.PinName
+	(*UnpinResponse)(nil),         // 15: shallot.broker.v1.UnpinResponse
+	(*ListPinsRequest)(nil),       // 16: shallot.broker.v1.ListPinsRequest
+	(*ListPinsResponse)(nil),      // 17: shallot.broker.v1.ListPinsResponse
+	(*durationpb.Duration)(nil),   // 18: google.protobuf.Duration
+	(*v1.Fault)(nil),              // 19: shallot.event.v1.Fault
+	(*timestamppb.Timestamp)(nil), // 20: google.protobuf.Timestamp
 }
 var file_shallot_broker_v1_repository_proto_depIdxs = []int32{
 	1,  // 0: shallot.broker.v1.PutRequest.options:type_name -> shallot.broker.v1.PutOptions
 	2,  // 1: shallot.broker.v1.PutOptions.pin:type_name -> shallot.broker.v1.PinOptions
-	17, // 2: shallot.broker.v1.PinOptions.keep:type_name -> google.protobuf.Duration
+	18, // 2: shallot.broker.v1.PinOptions.keep:type_name -> google.protobuf.Duration
 	2,  // 3: shallot.broker.v1.PutManyRequest.pin:type_name -> shallot.broker.v1.PinOptions
-	18, // 4: shallot.broker.v1.PutManyResponse.fault:type_name -> shallot.event.v1.Fault
+	19, // 4: shallot.broker.v1.PutManyResponse.fault:type_name -> shallot.event.v1.Fault
 	10, // 5: shallot.broker.v1.StatResponse.pins:type_name -> shallot.broker.v1.Pin
-	19, // 6: shallot.broker.v1.Pin.expires_at:type_name -> google.protobuf.Timestamp
+	20, // 6: shallot.broker.v1.Pin.expires_at:type_name -> google.protobuf.Timestamp
 	2,  // 7: shallot.broker.v1.PinRequest.pin:type_name -> shallot.broker.v1.PinOptions
-	10, // 8: shallot.broker.v1.ListPinsResponse.pins:type_name -> shallot.broker.v1.Pin
-	0,  // 9: shallot.broker.v1.RepositoryService.Put:input_type -> shallot.broker.v1.PutRequest
-	4,  // 10: shallot.broker.v1.RepositoryService.PutMany:input_type -> shallot.broker.v1.PutManyRequest
-	6,  // 11: shallot.broker.v1.RepositoryService.Get:input_type -> shallot.broker.v1.GetRequest
-	8,  // 12: shallot.broker.v1.RepositoryService.Stat:input_type -> shallot.broker.v1.StatRequest
-	11, // 13: shallot.broker.v1.RepositoryService.Pin:input_type -> shallot.broker.v1.PinRequest
-	13, // 14: shallot.broker.v1.RepositoryService.Unpin:input_type -> shallot.broker.v1.UnpinRequest
-	15, // 15: shallot.broker.v1.RepositoryService.ListPins:input_type -> shallot.broker.v1.ListPinsRequest
-	3,  // 16: shallot.broker.v1.RepositoryService.Put:output_type -> shallot.broker.v1.PutResponse
-	5,  // 17: shallot.broker.v1.RepositoryService.PutMany:output_type -> shallot.broker.v1.PutManyResponse
-	7,  // 18: shallot.broker.v1.RepositoryService.Get:output_type -> shallot.broker.v1.GetResponse
-	9,  // 19: shallot.broker.v1.RepositoryService.Stat:output_type -> shallot.broker.v1.StatResponse
-	12, // 20: shallot.broker.v1.RepositoryService.Pin:output_type -> shallot.broker.v1.PinResponse
-	14, // 21: shallot.broker.v1.RepositoryService.Unpin:output_type -> shallot.broker.v1.UnpinResponse
-	16, // 22: shallot.broker.v1.RepositoryService.ListPins:output_type -> shallot.broker.v1.ListPinsResponse
-	16, // [16:23] is the sub-list for method output_type
-	9,  // [9:16] is the sub-list for method input_type
-	9,  // [9:9] is the sub-list for extension type_name
-	9,  // [9:9] is the sub-list for extension extendee
-	0,  // [0:9] is the sub-list for field type_name
+	14, // 8: shallot.broker.v1.UnpinRequest.pins:type_name -> shallot.broker.v1.PinName
+	10, // 9: shallot.broker.v1.ListPinsResponse.pins:type_name -> shallot.broker.v1.Pin
+	0,  // 10: shallot.broker.v1.RepositoryService.Put:input_type -> shallot.broker.v1.PutRequest
+	4,  // 11: shallot.broker.v1.RepositoryService.PutMany:input_type -> shallot.broker.v1.PutManyRequest
+	6,  // 12: shallot.broker.v1.RepositoryService.Get:input_type -> shallot.broker.v1.GetRequest
+	8,  // 13: shallot.broker.v1.RepositoryService.Stat:input_type -> shallot.broker.v1.StatRequest
+	11, // 14: shallot.broker.v1.RepositoryService.Pin:input_type -> shallot.broker.v1.PinRequest
+	13, // 15: shallot.broker.v1.RepositoryService.Unpin:input_type -> shallot.broker.v1.UnpinRequest
+	16, // 16: shallot.broker.v1.RepositoryService.ListPins:input_type -> shallot.broker.v1.ListPinsRequest
+	3,  // 17: shallot.broker.v1.RepositoryService.Put:output_type -> shallot.broker.v1.PutResponse
+	5,  // 18: shallot.broker.v1.RepositoryService.PutMany:output_type -> shallot.broker.v1.PutManyResponse
+	7,  // 19: shallot.broker.v1.RepositoryService.Get:output_type -> shallot.broker.v1.GetResponse
+	9,  // 20: shallot.broker.v1.RepositoryService.Stat:output_type -> shallot.broker.v1.StatResponse
+	12, // 21: shallot.broker.v1.RepositoryService.Pin:output_type -> shallot.broker.v1.PinResponse
+	15, // 22: shallot.broker.v1.RepositoryService.Unpin:output_type -> shallot.broker.v1.UnpinResponse
+	17, // 23: shallot.broker.v1.RepositoryService.ListPins:output_type -> shallot.broker.v1.ListPinsResponse
+	17, // [17:24] is the sub-list for method output_type
+	10, // [10:17] is the sub-list for method input_type
+	10, // [10:10] is the sub-list for extension type_name
+	10, // [10:10] is the sub-list for extension extendee
+	0,  // [0:10] is the sub-list for field type_name
 }
 
 func init() { file_shallot_broker_v1_repository_proto_init() }
@@ -1260,7 +1330,7 @@ func file_shallot_broker_v1_repository_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_shallot_broker_v1_repository_proto_rawDesc), len(file_shallot_broker_v1_repository_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   17,
+			NumMessages:   18,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -46,7 +46,7 @@ type RepositoryServiceClient interface {
 	Stat(ctx context.Context, in *StatRequest, opts ...grpc.CallOption) (*StatResponse, error)
 	// Pin keeps a DAG, fetching what is missing of it. Idempotent by (cid, owner).
 	Pin(ctx context.Context, in *PinRequest, opts ...grpc.CallOption) (*PinResponse, error)
-	// Unpin lets DAGs go. Absent ones are no error.
+	// Unpin lets DAGs go: all that are named, or none. Absent ones are no error.
 	Unpin(ctx context.Context, in *UnpinRequest, opts ...grpc.CallOption) (*UnpinResponse, error)
 	ListPins(ctx context.Context, in *ListPinsRequest, opts ...grpc.CallOption) (*ListPinsResponse, error)
 }
@@ -162,7 +162,7 @@ type RepositoryServiceServer interface {
 	Stat(context.Context, *StatRequest) (*StatResponse, error)
 	// Pin keeps a DAG, fetching what is missing of it. Idempotent by (cid, owner).
 	Pin(context.Context, *PinRequest) (*PinResponse, error)
-	// Unpin lets DAGs go. Absent ones are no error.
+	// Unpin lets DAGs go: all that are named, or none. Absent ones are no error.
 	Unpin(context.Context, *UnpinRequest) (*UnpinResponse, error)
 	ListPins(context.Context, *ListPinsRequest) (*ListPinsResponse, error)
 	mustEmbedUnimplementedRepositoryServiceServer()

@@ -131,6 +131,11 @@ func (r *Repository) Unpin(_ context.Context, q *brokerv1.UnpinRequest) (*broker
 			delete(r.pins, c)
 		}
 	}
+	for _, p := range q.GetPins() {
+		if r.pins[p.GetCid()] == p.GetOwner() {
+			delete(r.pins, p.GetCid())
+		}
+	}
 	return &brokerv1.UnpinResponse{}, nil
 }
 

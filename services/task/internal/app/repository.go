@@ -15,6 +15,12 @@ type Pin struct {
 	Keep  time.Duration
 }
 
+// Pinned is content that is kept for an owner.
+type Pinned struct{ CID, Owner string }
+
+// MaxUnpins is how many pins one Unpin may name.
+const MaxUnpins = 10_000
+
 // SmallRepository keeps small content, of at most SmallLimit bytes.
 type SmallRepository interface {
 	// PutSmall returns the CID when the block is served. It is not durable: the caller has the bytes and puts them again.
@@ -30,6 +36,6 @@ type Repository interface {
 	Get(ctx context.Context, persona, cid string, from []string, maxSize int64) (io.ReadCloser, error)
 	// Renew keeps content that is here for longer, under the pin's owner. ErrNotFound when not all of it is here.
 	Renew(ctx context.Context, persona, cid string, pin Pin) error
-	// Unpin lets content go. What is not there is no error.
-	Unpin(ctx context.Context, owner string, cids ...string) error
+	// Unpin lets content go: at most MaxUnpins pins, all or none. What is not there is no error.
+	Unpin(ctx context.Context, pins ...Pinned) error
 }

@@ -607,11 +607,13 @@ func (r *repository) Renew(_ context.Context, _, cid string, pin app.Pin) error 
 	return nil
 }
 
-func (r *repository) Unpin(_ context.Context, _ string, cids ...string) error {
+func (r *repository) Unpin(_ context.Context, pins ...app.Pinned) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for _, c := range cids {
-		delete(r.pins, c)
+	for _, p := range pins {
+		if r.pins[p.CID] == p.Owner {
+			delete(r.pins, p.CID)
+		}
 	}
 	return nil
 }

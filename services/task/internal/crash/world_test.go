@@ -301,7 +301,7 @@ func (r *repo) Renew(_ context.Context, _, cid string, _ app.Pin) error {
 	return nil
 }
 
-func (r *repo) Unpin(context.Context, string, ...string) error { return nil }
+func (r *repo) Unpin(context.Context, ...app.Pinned) error { return nil }
 
 type reader struct{ b []byte }
 

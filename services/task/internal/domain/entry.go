@@ -76,7 +76,7 @@ func (e *Entry) Start(now time.Time) error {
 	return nil
 }
 
-// End records the outcome. What was collected is kept until now+keep.
+// End records the outcome. What was collected is kept until now+keep. The recipient, half of an entry's bytes, has had its use.
 func (e *Entry) End(now time.Time, o Outcome) error {
 	m := Complete
 	switch o.Cause {
@@ -92,6 +92,7 @@ func (e *Entry) End(now time.Time, o Outcome) error {
 	}
 	e.State, e.EndedAt, e.Outcome = to, now, &o
 	e.ForgetAt = now.Add(e.Sub.Keep)
+	e.Sub.Recipient = ""
 	return nil
 }
 

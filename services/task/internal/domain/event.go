@@ -43,7 +43,7 @@ type Submission struct {
 	Attempt     uint32        `json:"attempt"`
 	Type        string        `json:"type"`
 	Limits      Limits        `json:"limits"`
-	Recipient   string        `json:"recipient"` // the result is encrypted to it
+	Recipient   string        `json:"recipient,omitempty"` // the result is encrypted to it
 	PayloadHash Hash          `json:"payload_hash"`
 	PayloadSize int64         `json:"payload_size"`
 	PayloadCID  string        `json:"payload_cid,omitempty"`

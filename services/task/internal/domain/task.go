@@ -19,7 +19,6 @@ type Task struct {
 	Clocks    Clocks            `json:"clocks"`
 	Labels    map[string]string `json:"labels,omitempty"`
 
-	Recipient   string        `json:"recipient"` // the task key's public half
 	PayloadHash Hash          `json:"payload_hash"`
 	PayloadSize int64         `json:"payload_size"`
 	PayloadCID  string        `json:"payload_cid,omitempty"`

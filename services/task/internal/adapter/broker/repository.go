@@ -181,7 +181,11 @@ func (r *Repository) Renew(ctx context.Context, persona, cid string, pin app.Pin
 }
 
 // Unpin implements app.Repository.
-func (r *Repository) Unpin(ctx context.Context, owner string, cids ...string) error {
-	_, err := r.client.Unpin(ctx, &brokerv1.UnpinRequest{Cids: cids, Owner: owner})
+func (r *Repository) Unpin(ctx context.Context, pins ...app.Pinned) error {
+	req := &brokerv1.UnpinRequest{Pins: make([]*brokerv1.PinName, len(pins))}
+	for i, p := range pins {
+		req.Pins[i] = &brokerv1.PinName{Cid: p.CID, Owner: p.Owner}
+	}
+	_, err := r.client.Unpin(ctx, req)
 	return err
 }

@@ -156,6 +156,37 @@ func TestLogKeepsItsEnd(t *testing.T) {
 	}
 }
 
+func TestLogsAreFoundAgain(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(t.TempDir(), "logs")
+	l, err := NewLogs(dir)
+	noErr(t, err)
+	noErr(t, l.Append("a.1", 0, []byte("one")))
+	noErr(t, l.Append("b.1", 100, []byte("two")))
+	noErr(t, os.WriteFile(filepath.Join(dir, "b.1@50"), []byte("cut off in a trim"), 0o600))
+	noErr(t, os.WriteFile(filepath.Join(dir, "c.1@-5"), []byte("not one of ours"), 0o600))
+	l, err = NewLogs(dir)
+	noErr(t, err)
+	noErr(t, l.Append("b.1", 103, []byte("three")))
+	b := make([]byte, 100)
+	for name, want := range map[string]string{"a.1": "one", "b.1": "twothree", "c.1": ""} {
+		if n, _, err := l.Read(name, 0, b); err != nil || string(b[:n]) != want {
+			t.Errorf("%s is %q, %v", name, b[:n], err)
+		}
+	}
+	noErr(t, os.Remove(filepath.Join(dir, "a.1@0")))
+	if n, _, err := l.Read("a.1", 0, b); n != 0 || err != nil {
+		t.Errorf("what somebody removed: %d bytes, %v", n, err)
+	}
+	noErr(t, l.Append("a.1", 3, []byte("more")))
+	l.Remove("a")
+	l.Remove("b")
+	left, err := os.ReadDir(dir)
+	if noErr(t, err); len(left) != 1 || left[0].Name() != "c.1@-5" {
+		t.Errorf("left: %v", left)
+	}
+}
+
 func TestWorkspaceIsEmptiedAndPrivate(t *testing.T) {
 	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "work")

@@ -17,10 +17,13 @@ import (
 const maxLog = 1 << 20
 
 // Logs implements consumer.Logs. A log is a file NAME@OFFSET whose first byte is byte OFFSET of the program's stderr; the name
-// says it because a rename is atomic.
+// says it because a rename is atomic. Names are those of a task and an attempt, TASK.N.
 type Logs struct {
 	dir string
 	mu  sync.Mutex
+	// What is in dir, so that a task without a log, as most are, costs no look at it: the offsets by name, the names by task.
+	base  map[string]int64
+	names map[string][]string
 }
 
 var _ consumer.Logs = (*Logs)(nil)
@@ -28,21 +31,50 @@ var _ consumer.Logs = (*Logs)(nil)
 // NewLogs keeps logs in dir.
 func NewLogs(dir string) (*Logs, error) {
 	sweep(dir)
-	return &Logs{dir: dir}, makeDir(dir)
+	l := &Logs{dir: dir, base: make(map[string]int64), names: make(map[string][]string)}
+	if err := makeDir(dir); err != nil {
+		return l, err
+	}
+	files, err := os.ReadDir(dir)
+	if err != nil {
+		return l, named(err, "read", dir)
+	}
+	for _, f := range files {
+		name, offset, _ := strings.Cut(f.Name(), "@")
+		n, err := strconv.ParseInt(offset, 10, 64)
+		if err != nil || n < 0 || !valid(name) {
+			continue
+		}
+		if old, ok := l.base[name]; ok { // after a crash within a trim: the later has all that the other has to give
+			os.Remove(l.path(name, min(old, n)))
+			n = max(old, n)
+		}
+		l.note(name, n)
+	}
+	return l, nil
+}
+
+func taskOf(name string) string {
+	task, _, _ := strings.Cut(name, ".")
+	return task
+}
+
+// note remembers where a log begins. l.mu is held.
+func (l *Logs) note(name string, base int64) {
+	if _, ok := l.base[name]; !ok {
+		t := taskOf(name)
+		l.names[t] = append(l.names[t], name)
+	}
+	l.base[name] = base
 }
 
 // find returns a log's file and its offset; "" when there is none. l.mu is held.
 func (l *Logs) find(name string) (path string, base int64) {
-	found, err := filepath.Glob(filepath.Join(l.dir, name+"@*"))
-	if err != nil {
+	base, ok := l.base[name]
+	if !ok {
 		return "", 0
 	}
-	for _, p := range found { // more than one after a crash within a trim: the later has all that the other has to give
-		if n, err := strconv.ParseInt(p[strings.LastIndexByte(p, '@')+1:], 10, 64); err == nil && (path == "" || n > base) {
-			path, base = p, n
-		}
-	}
-	return path, base
+	return l.path(name, base), base
 }
 
 func valid(name string) bool {
@@ -60,10 +92,14 @@ func (l *Logs) Append(name string, offset int64, data []byte) error {
 	size := int64(0)
 	if path != "" {
 		info, err := os.Stat(path)
-		if err != nil {
+		switch {
+		case errors.Is(err, fs.ErrNotExist): // somebody has tidied up
+			path, base = "", 0
+		case err != nil:
 			return named(err, "read", path)
+		default:
+			size = info.Size()
 		}
-		size = info.Size()
 	}
 	end := base + size
 	switch {
@@ -82,6 +118,7 @@ func (l *Logs) Append(name string, offset int64, data []byte) error {
 	if err != nil {
 		return named(err, "write", path)
 	}
+	l.note(name, base)
 	_, err = f.Write(data)
 	if err = errors.Join(err, f.Close()); err != nil {
 		return named(err, "write", path)
@@ -114,6 +151,7 @@ func (l *Logs) trim(name, path string, base, size int64) error {
 	if err := p.keep(l.path(name, base+size-maxLog)); err != nil {
 		return err
 	}
+	l.note(name, base+size-maxLog)
 	return named(os.Remove(path), "remove", path)
 }
 
@@ -151,11 +189,9 @@ func (l *Logs) Remove(taskID string) {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	found, err := filepath.Glob(filepath.Join(l.dir, taskID+".*@*"))
-	if err != nil {
-		return
+	for _, name := range l.names[taskID] {
+		os.Remove(l.path(name, l.base[name]))
+		delete(l.base, name)
 	}
-	for _, p := range found {
-		os.Remove(p)
-	}
+	delete(l.names, taskID)
 }

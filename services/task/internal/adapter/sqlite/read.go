@@ -264,15 +264,17 @@ func (s *Store) Setting(ctx context.Context, name string, make func() ([]byte, e
 	return s.blob(ctx, read, name)
 }
 
+const pruneInbox = `DELETE FROM inbox WHERE (days, id) IN (SELECT days, id FROM inbox WHERE days < ? LIMIT ?)`
+
 // pruneBatch bounds how long the writer is kept from others.
 const pruneBatch = 1000
 
-// Prune forgets events that were applied before t: by then nobody repeats them.
+// Prune forgets events that were applied before t, up to three days after that: by then nobody repeats them.
 func (s *Store) Prune(ctx context.Context, t time.Time) error {
 	for {
 		n := int64(0)
 		err := s.db.Commit(ctx, func(tx *sqlstore.Tx) error {
-			r, err := tx.Exec(`DELETE FROM inbox WHERE id IN (SELECT id FROM inbox WHERE at < ? LIMIT ?)`, t.Unix()/3600, pruneBatch)
+			r, err := tx.Exec(pruneInbox, t.Unix()/inboxDays, pruneBatch)
 			if err != nil {
 				return err
 			}

@@ -78,7 +78,7 @@ func TestPruneForgetsOldEvents(t *testing.T) {
 	if err := s.Commit(ctx, w); err == nil {
 		t.Fatal("a young event was forgotten")
 	}
-	if err := s.Prune(ctx, time.Now().Add(2*time.Hour)); err != nil {
+	if err := s.Prune(ctx, time.Now().Add(73*time.Hour)); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.Commit(ctx, w); err != nil {

@@ -5,7 +5,6 @@ import (
 	"context"
 	"database/sql"
 	"embed"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -16,7 +15,6 @@ import (
 	"github.com/shallot-net/shallot/services/task/internal/app"
 	"github.com/shallot-net/shallot/services/task/internal/app/consumer"
 	"github.com/shallot-net/shallot/services/task/internal/app/provider"
-	"github.com/shallot-net/shallot/services/task/internal/domain"
 )
 
 //go:embed migrations
@@ -68,19 +66,13 @@ func (s *Store) Commits() uint64 { return s.commits.Load() }
 // Commit implements app.Committer.
 func (s *Store) Commit(ctx context.Context, w *app.Writes) error {
 	s.commits.Add(1)
-	p, err := prepare(w)
-	if err != nil {
-		return err
-	}
+	p := prepare(w)
 	return s.db.Commit(ctx, func(tx *sqlstore.Tx) error { return write(tx, w, p) })
 }
 
 // Later implements app.Committer.
 func (s *Store) Later(w *app.Writes) {
-	p, err := prepare(w)
-	if err != nil {
-		return
-	}
+	p := prepare(w)
 	s.db.Later(func(tx *sqlstore.Tx) error {
 		if err := write(tx, w, p); !errors.Is(err, app.ErrConflict) && !errors.Is(err, app.ErrRepeated) && !errors.Is(err, app.ErrExists) {
 			return err
@@ -92,22 +84,19 @@ func (s *Store) Later(w *app.Writes) {
 // prepared is what is encoded before the single writer's turn.
 type prepared struct{ tasks, entries [][]byte }
 
-func prepare(w *app.Writes) (p prepared, err error) {
+func prepare(w *app.Writes) (p prepared) {
 	p.tasks, p.entries = make([][]byte, len(w.Tasks)), make([][]byte, len(w.Entries))
 	for i := range w.Tasks {
-		if !w.Tasks[i].Delete && err == nil {
-			p.tasks[i], err = json.Marshal(w.Tasks[i].Task)
+		if !w.Tasks[i].Delete {
+			p.tasks[i] = appendTask(w.Tasks[i].Task)
 		}
 	}
 	for i := range w.Entries {
-		if !w.Entries[i].Delete && err == nil {
-			p.entries[i], err = json.Marshal(w.Entries[i].Entry)
+		if !w.Entries[i].Delete {
+			p.entries[i] = appendEntry(w.Entries[i].Entry)
 		}
 	}
-	if err != nil {
-		return p, fmt.Errorf("encode a record: %w", err)
-	}
-	return p, nil
+	return p
 }
 
 func micros(t time.Time) int64 {
@@ -115,22 +104,6 @@ func micros(t time.Time) int64 {
 		return 0
 	}
 	return t.UnixMicro()
-}
-
-func readTask(b []byte) (*domain.Task, error) {
-	t := &domain.Task{}
-	if err := json.Unmarshal(b, t); err != nil {
-		return nil, fmt.Errorf("a stored task cannot be read: %w", err)
-	}
-	return t, nil
-}
-
-func readEntry(b []byte) (*domain.Entry, error) {
-	e := &domain.Entry{}
-	if err := json.Unmarshal(b, e); err != nil {
-		return nil, fmt.Errorf("a stored journal entry cannot be read: %w", err)
-	}
-	return e, nil
 }
 
 func missing(err error) error {

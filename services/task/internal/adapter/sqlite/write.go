@@ -29,10 +29,16 @@ func write(tx *sqlstore.Tx, w *app.Writes, p prepared) error {
 	return writeEvents(tx, w)
 }
 
+// inboxDays is how much of the inbox goes at once, in seconds.
+const inboxDays = 3 * 24 * 3600
+
+// insertInbox also looks at the days before, and at those after, in case the clock was set back.
+const insertInbox = `INSERT INTO inbox (days, id) SELECT ?1, ?2 WHERE NOT EXISTS (SELECT 1 FROM inbox WHERE days IN (?1 - 1, ?1 + 1) AND id = ?2) ON CONFLICT DO NOTHING`
+
 func writeInbox(tx *sqlstore.Tx, ids []app.InboxID) error {
-	hour := time.Now().Unix() / 3600
+	days := time.Now().Unix() / inboxDays
 	for i := range ids {
-		if err := one(tx.Exec(`INSERT INTO inbox (id, at) VALUES (?, ?) ON CONFLICT DO NOTHING`, ids[i][:], hour)); err != nil {
+		if err := one(tx.Exec(insertInbox, days, ids[i][:])); err != nil {
 			return orElse(err, app.ErrRepeated)
 		}
 	}

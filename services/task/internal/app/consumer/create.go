@@ -36,7 +36,7 @@ func (s *Service) Create(ctx context.Context, c app.Create) (app.Reply, error) {
 		return app.Reply{}, err
 	}
 	now := time.Now()
-	t := s.newTask(&c, parts, key.Recipient(), now)
+	t := s.newTask(&c, parts, now)
 	p, err := s.pack(ctx, t, c.Spec.Options, parts, c.Candidate)
 	if err != nil {
 		return app.Reply{}, err
@@ -72,9 +72,9 @@ func (s *Service) Create(ctx context.Context, c app.Create) (app.Reply, error) {
 	return e.reply, nil
 }
 
-func (s *Service) newTask(c *app.Create, parts []app.Part, recipient string, now time.Time) *domain.Task {
+func (s *Service) newTask(c *app.Create, parts []app.Part, now time.Time) *domain.Task {
 	t := domain.Task{ID: app.NewID(), RequestID: c.RequestID, Type: c.Spec.Type, Limits: c.Spec.Limits, Policy: c.Spec.Policy,
-		Clocks: c.Spec.Clocks.OrDefault(domain.DefaultClocks), Labels: c.Spec.Labels, Recipient: recipient, Keep: s.cfg.Keep,
+		Clocks: c.Spec.Clocks.OrDefault(domain.DefaultClocks), Labels: c.Spec.Labels, Keep: s.cfg.Keep,
 		ProgramHash: app.ProgramHash(c.Spec.Type, parts)}
 	t.Policy.Redirect = s.cfg.Redirect
 	if c.Spec.Redirect != nil {
@@ -113,7 +113,7 @@ func payloadOwner(taskID string) string { return "payload:" + taskID }
 func (s *Service) unpin(taskID, cid string) {
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
-	if err := s.cfg.Repository.Unpin(ctx, payloadOwner(taskID), cid); err != nil {
+	if err := s.cfg.Repository.Unpin(ctx, app.Pinned{CID: cid, Owner: payloadOwner(taskID)}); err != nil {
 		s.cfg.Log.Warn("a payload stays pinned until its time is over", "error", err.Error())
 	}
 }

@@ -19,8 +19,13 @@ type letter struct {
 	wg      sync.WaitGroup
 }
 
-// maxLetting bounds what waits; what is beyond goes when its time is over.
-const maxLetting = 1 << 16
+const (
+	// maxLetting bounds what waits; what is beyond goes when its time is over.
+	maxLetting = 1 << 16
+	letBatch   = 256
+	// letDelay is how long what is to be let go waits for company: nobody waits for it.
+	letDelay = 50 * time.Millisecond
+)
 
 func (l *letter) add(keys []domain.EntryKey) {
 	l.mu.Lock()
@@ -36,58 +41,119 @@ func (l *letter) add(keys []domain.EntryKey) {
 }
 
 func (l *letter) run() {
+	delay := time.NewTimer(letDelay)
+	defer delay.Stop()
 	for {
-		l.mu.Lock()
-		n := min(len(l.waiting), 64)
-		keys := l.waiting[:n:n]
-		l.waiting = l.waiting[n:]
-		if n == 0 {
-			l.waiting, l.busy = nil, false
-			l.mu.Unlock()
-			return
+		select {
+		case <-delay.C:
+		case <-l.s.ctx.Done(): // what is dropped then goes when its time is over
 		}
-		l.mu.Unlock()
-		l.s.letGo(keys)
+		for {
+			l.mu.Lock()
+			n := min(len(l.waiting), letBatch)
+			keys := l.waiting[:n:n]
+			l.waiting = l.waiting[n:]
+			if n == 0 {
+				l.waiting, l.busy = nil, false
+				l.mu.Unlock()
+				return
+			}
+			rest := len(l.waiting)
+			l.mu.Unlock()
+			l.s.letGo(keys)
+			if rest < letBatch {
+				delay.Reset(letDelay)
+				break
+			}
+		}
 	}
 }
 
 func (s *Service) letGo(keys []domain.EntryKey) {
 	now := time.Now()
-	w := &app.Writes{}
 	var gone []*domain.Entry
 	for _, k := range keys {
-		e, err := s.cfg.Store.Entry(s.ctx, k)
+		e, err := s.settledEntry(k)
 		if err != nil {
-			if !errors.Is(err, app.ErrNotFound) {
+			if !errors.Is(err, app.ErrNotFound) && s.ctx.Err() == nil {
 				s.cfg.Log.Warn("a collected result could not be let go", "error", err.Error())
 			}
 			continue
 		}
 		if e.Collect(now, s.cfg.Tomb) {
 			e.Revision++
-			w.Entries = append(w.Entries, app.EntryWrite{Entry: e, Forget: true, DropResult: true})
 			gone = append(gone, e)
 		}
-	}
-	if len(gone) == 0 {
-		return
 	}
 	if s.ctx.Err() != nil { // at the end: the writer will not come to it
 		return
 	}
-	s.cfg.Store.Later(w)
-	for _, e := range gone {
-		s.unpin(e)
+	for _, e := range gone { // each by itself: where another process was faster, only that one is dropped
+		s.cfg.Store.Later(&app.Writes{Entries: []app.EntryWrite{{Entry: e, Forget: true, DropResult: true}}})
 	}
+	s.unpin(gone)
 }
 
-func (s *Service) unpin(e *domain.Entry) {
-	if e.Outcome == nil || e.Outcome.ResultCID == "" {
+// settledEntry finds an entry that is likely to have been settled by this process a moment ago. The caller may change it.
+func (s *Service) settledEntry(k domain.EntryKey) (*domain.Entry, error) {
+	s.mu.Lock()
+	e := s.recent.take(k)
+	s.mu.Unlock()
+	if e != nil {
+		return e.Clone(), nil
+	}
+	return s.cfg.Store.Entry(s.ctx, k)
+}
+
+// unpin lets the results' content go.
+func (s *Service) unpin(entries []*domain.Entry) {
+	pins := make([]app.Pinned, 0, len(entries))
+	for _, e := range entries {
+		if e.Outcome != nil && e.Outcome.ResultCID != "" {
+			pins = append(pins, app.Pinned{CID: e.Outcome.ResultCID, Owner: resultOwner(e.TaskID)})
+		}
+	}
+	if len(pins) == 0 {
 		return
 	}
 	ctx, cancel := context.WithTimeout(s.ctx, 10*time.Second)
 	defer cancel()
-	if err := s.cfg.Repository.Unpin(ctx, resultOwner(e.TaskID), e.Outcome.ResultCID); err != nil {
-		s.cfg.Log.Warn("a result stays pinned until its time is over", "error", err.Error())
+	if err := s.cfg.Repository.Unpin(ctx, pins...); err != nil {
+		s.cfg.Log.Warn("results stay pinned until their time is over", "results", len(pins), "error", err.Error())
 	}
+}
+
+// recentKeys remembers the last few thousand attempts that are over, and how they ended until they are collected.
+type recentKeys struct {
+	ring [4096]domain.EntryKey
+	next int
+	set  map[domain.EntryKey]*domain.Entry // nil: only that it is over
+}
+
+func (r *recentKeys) has(k domain.EntryKey) bool {
+	_, ok := r.set[k]
+	return ok
+}
+
+// add remembers a key; e, which may be nil, is not changed afterwards.
+func (r *recentKeys) add(k domain.EntryKey, e *domain.Entry) {
+	if r.has(k) {
+		return
+	}
+	if r.set == nil {
+		r.set = make(map[domain.EntryKey]*domain.Entry, 64)
+	}
+	delete(r.set, r.ring[r.next])
+	r.ring[r.next] = k
+	r.set[k] = e
+	r.next = (r.next + 1) % len(r.ring)
+}
+
+// take returns the entry once, nil where there is none.
+func (r *recentKeys) take(k domain.EntryKey) *domain.Entry {
+	e := r.set[k]
+	if e != nil {
+		r.set[k] = nil
+	}
+	return e
 }

@@ -65,13 +65,13 @@ func (s *Service) redirect(ctx context.Context, o *offer, c *app.Candidate, why 
 	e := &domain.Entry{TaskID: o.sub.TaskID, Consumer: o.consumer, Persona: o.d.Persona, Sub: o.sub, Path: o.path, State: domain.Failed, What: "REDIRECTED",
 		CreatedAt: now, EndedAt: now, Collected: true, ForgetAt: now.Add(s.cfg.Tomb), Revision: 1}
 	rows := []app.OutboxRow{force, tell}
-	w := &app.Writes{Inbox: []app.InboxID{app.InboxIDOf(o.d.From, o.d.Event.ID)}, Entries: []app.EntryWrite{{Entry: e, Insert: true}}, Outbox: rows}
+	w := &app.Writes{Entries: []app.EntryWrite{{Entry: e, Insert: true}}, Outbox: rows}
 	if err := s.cfg.Store.Commit(ctx, w); err != nil {
 		return app.Reply{}, err
 	}
 	s.outbox.Track(rows...)
 	s.mu.Lock()
-	s.recent.add(o.key())
+	s.recent.add(o.key(), nil)
 	h := s.sentTo[c.Peer]
 	if h.version != c.Version {
 		h = handed{version: c.Version}

@@ -169,7 +169,6 @@ type held struct {
 	entry     *domain.Entry // replaced, never changed
 	journaled bool          // it is in the store
 	dropped   bool          // its delivery was answered with Again: what it gives is void
-	inbox     *app.InboxID  // of its delivery, until it is journaled
 	accepted  uint64        // the outbox row that says so; 0: none, or it has arrived
 	resumed   bool          // another process took it
 	cancelled bool          // its consumer wants it to end
@@ -208,25 +207,3 @@ func (s *Service) WatchQueue() (<-chan struct{}, func()) { return s.watch.Watch(
 
 // Watch wakes the caller when an attempt of this task changes.
 func (s *Service) Watch(taskID string) (<-chan struct{}, func()) { return s.watch.Watch(taskID) }
-
-// recentKeys remembers the last few thousand keys.
-type recentKeys struct {
-	ring [4096]domain.EntryKey
-	next int
-	set  map[domain.EntryKey]struct{}
-}
-
-func (r *recentKeys) has(k domain.EntryKey) bool {
-	_, ok := r.set[k]
-	return ok
-}
-
-func (r *recentKeys) add(k domain.EntryKey) {
-	if r.set == nil {
-		r.set = make(map[domain.EntryKey]struct{}, 64)
-	}
-	delete(r.set, r.ring[r.next])
-	r.ring[r.next] = k
-	r.set[k] = struct{}{}
-	r.next = (r.next + 1) % len(r.ring)
-}

@@ -119,6 +119,7 @@ func (s *Service) sweep(ctx context.Context) error {
 		}
 		w := &app.Writes{}
 		var r app.Reply
+		var gone []*domain.Entry
 		for _, e := range entries {
 			if e.Collected {
 				w.Entries = append(w.Entries, app.EntryWrite{Entry: e, Delete: true})
@@ -130,7 +131,7 @@ func (s *Service) sweep(ctx context.Context) error {
 				ids := s.outbox.Of(e.Consumer, domain.Ref{TaskID: e.TaskID, Attempt: e.Sub.Attempt})
 				w.Sent = append(w.Sent, ids...)
 				r.Outbox = append(r.Outbox, withdrawn(ids, e)...)
-				s.unpin(e)
+				gone = append(gone, e)
 			}
 		}
 		if err := s.cfg.Store.Commit(ctx, w); err != nil {
@@ -140,6 +141,7 @@ func (s *Service) sweep(ctx context.Context) error {
 			s.outbox.Take(id)
 		}
 		s.cfg.Pusher.Push(ctx, r)
+		s.unpin(gone)
 	}
 }
 

@@ -193,9 +193,6 @@ func (s *Service) trySettle(h *held, out *domain.Outcome, res *packedResult) (do
 		ew.Result = small
 	}
 	w.Entries = []app.EntryWrite{ew}
-	if !h.journaled && h.inbox != nil {
-		w.Inbox = []app.InboxID{*h.inbox}
-	}
 	if _, waits := s.outbox.Get(h.accepted); waits && h.accepted != 0 { // how it ended says more
 		w.Sent = []uint64{h.accepted}
 	}
@@ -206,6 +203,9 @@ func (s *Service) trySettle(h *held, out *domain.Outcome, res *packedResult) (do
 		return s.settleFailed(h, err)
 	}
 	h.entry = e
+	s.mu.Lock()
+	s.recent.add(h.key, e)
+	s.mu.Unlock()
 	s.outbox.Track(row)
 	for _, id := range w.Sent {
 		s.outbox.Take(id)

@@ -27,8 +27,6 @@ func (s *Service) take(ctx context.Context, o *offer, limits domain.Limits) app.
 	h := s.newHeld(&domain.Entry{TaskID: sub.TaskID, Consumer: o.consumer, Persona: o.d.Persona, Sub: sub, Limits: limits, Path: o.path,
 		State: domain.Accepted, CreatedAt: time.Now()})
 	h.material = &o.sealed
-	id := app.InboxIDOf(o.d.From, o.d.Event.ID)
-	h.inbox = &id
 	here := len(o.sealed.Ciphertext) > 0 && (sub.RefSize == 0 || s.ready(h, &o.sealed))
 	wait, no := s.admit(h, here)
 	if no != nil {
@@ -109,7 +107,8 @@ func (s *Service) pump() {
 	}
 }
 
-// journal commits an attempt that is not over yet, and says that it was accepted. here: its payload need not be fetched.
+// journal commits an attempt that is not over yet, and says that it was accepted. Its key recognises a repeated
+// submission: the inbox would say the same once more. here: its payload need not be fetched.
 func (s *Service) journal(h *held, o *offer, here bool) (app.Reply, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -126,7 +125,7 @@ func (s *Service) journal(h *held, o *offer, here bool) (app.Reply, error) {
 	to := app.Address{Persona: e.Persona, Peer: e.Consumer}
 	ref := domain.Ref{TaskID: e.TaskID, Attempt: e.Sub.Attempt}
 	row := s.outbox.Row(to, ref, &domain.AcceptedEvent{TaskID: e.TaskID, Attempt: e.Sub.Attempt, QueuePosition: s.position(h)})
-	w := &app.Writes{Inbox: []app.InboxID{*h.inbox}, Outbox: []app.OutboxRow{row},
+	w := &app.Writes{Outbox: []app.OutboxRow{row},
 		Entries: []app.EntryWrite{{Entry: e, Insert: true, Material: &o.sealed}}}
 	if err := s.cfg.Store.Commit(context.Background(), w); err != nil {
 		if errors.Is(err, app.ErrRepeated) || errors.Is(err, app.ErrExists) { // another replica has it
@@ -200,7 +199,7 @@ func (s *Service) forget(h *held, over bool) {
 	}
 	delete(s.held, h.key)
 	if over {
-		s.recent.add(h.key)
+		s.recent.add(h.key, nil)
 	}
 	if s.perPeer[h.key.Consumer]--; s.perPeer[h.key.Consumer] <= 0 {
 		delete(s.perPeer, h.key.Consumer)
