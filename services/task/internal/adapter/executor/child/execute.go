@@ -25,7 +25,7 @@ import (
 const overhead = 256 << 20
 
 // holdFrom is the time limit from which on a program's start may be told late.
-const holdFrom = 20 * hold
+const holdFrom = 10 * hold
 
 type server struct {
 	executorv1.UnimplementedExecutorServiceServer
@@ -142,7 +142,7 @@ func (s *server) execute(start *executorv1.Start) (*executorv1.Finish, error) {
 	if err := s.memory.allow(limit + overhead); err != nil {
 		return nil, err
 	}
-	cfg := s.config(&options, p)
+	cfg := s.config(&options, p, program.Files())
 	cfg.Memory = int64(limit) //nolint:gosec // bounded above
 	// The parent keeps what was compiled only from a process in which nothing ran: it must not wait for what else comes.
 	if err := s.out.start(!p.wanted() && start.GetLimits().GetTime().AsDuration() >= holdFrom); err != nil {
@@ -152,19 +152,24 @@ func (s *server) execute(start *executorv1.Start) (*executorv1.Finish, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := s.dir.send(s.out); err != nil {
-		return nil, err
+	if program.Files() {
+		if err := s.dir.send(s.out); err != nil {
+			return nil, err
+		}
 	}
 	return finish(result), nil
 }
 
-func (s *server) config(options *executorv1.WasmOptions, p parts) engine.Config {
-	cfg := engine.Config{Args: append([]string{"program"}, options.GetArgs()...), Stdout: s.out.stream(wire.OutputStdout), Stderr: s.out.stream(wire.OutputStderr), Out: wire.DirOut}
+func (s *server) config(options *executorv1.WasmOptions, p parts, files bool) engine.Config {
+	cfg := engine.Config{Args: append([]string{"program"}, options.GetArgs()...), Stdout: s.out.stream(wire.OutputStdout), Stderr: s.out.stream(wire.OutputStderr)}
 	for _, e := range options.GetEnv() {
 		cfg.Env = append(cfg.Env, engine.EnvVar{Name: e.GetName(), Value: e.GetValue()})
 	}
 	cfg.Stdin, cfg.StdinPath = p.stdin.GetInline(), p.stdin.GetPath()
-	if p.inputs {
+	if files {
+		cfg.Out = wire.DirOut
+	}
+	if files && p.inputs {
 		cfg.In = wire.DirRun + "/" + wire.DirIn
 	}
 	return cfg

@@ -21,7 +21,7 @@ import (
 // with what it wrote until then: the parent of a short run is woken once.
 const (
 	lag  = 50 * time.Millisecond
-	hold = 5 * time.Millisecond
+	hold = 10 * time.Millisecond
 )
 
 // maxPieces bounds the pieces of one message.
