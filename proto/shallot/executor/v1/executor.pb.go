@@ -717,7 +717,9 @@ func (*ExecuteResponse_Finish) isExecuteResponse_Response() {}
 func (*ExecuteResponse_Started) isExecuteResponse_Response() {}
 
 type Started struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How long the program had run already when this was sent.
+	Ago           *durationpb.Duration `protobuf:"bytes,1,opt,name=ago,proto3" json:"ago,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -750,6 +752,13 @@ func (x *Started) ProtoReflect() protoreflect.Message {
 // Deprecated: Use Started.ProtoReflect.Descriptor instead.
 func (*Started) Descriptor() ([]byte, []int) {
 	return file_shallot_executor_v1_executor_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *Started) GetAgo() *durationpb.Duration {
+	if x != nil {
+		return x.Ago
+	}
+	return nil
 }
 
 type Output struct {
@@ -882,6 +891,141 @@ func (x *Finish) GetPeakMemory() uint64 {
 	return 0
 }
 
+type ServeRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Counts the requests of the call, from 1.
+	Number uint64 `protobuf:"varint,1,opt,name=number,proto3" json:"number,omitempty"`
+	// Without streamed parts.
+	Start *Start `protobuf:"bytes,2,opt,name=start,proto3" json:"start,omitempty"`
+	// SHA-256 of modules that the executor keeps compiled and is to let go before it starts this one.
+	Drop          [][]byte `protobuf:"bytes,3,rep,name=drop,proto3" json:"drop,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ServeRequest) Reset() {
+	*x = ServeRequest{}
+	mi := &file_shallot_executor_v1_executor_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ServeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ServeRequest) ProtoMessage() {}
+
+func (x *ServeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_shallot_executor_v1_executor_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ServeRequest.ProtoReflect.Descriptor instead.
+func (*ServeRequest) Descriptor() ([]byte, []int) {
+	return file_shallot_executor_v1_executor_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *ServeRequest) GetNumber() uint64 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *ServeRequest) GetStart() *Start {
+	if x != nil {
+		return x.Start
+	}
+	return nil
+}
+
+func (x *ServeRequest) GetDrop() [][]byte {
+	if x != nil {
+		return x.Drop
+	}
+	return nil
+}
+
+// ServeResponse has at least one of started, outputs and finish. They happened in this order.
+type ServeResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The request's.
+	Number uint64 `protobuf:"varint,1,opt,name=number,proto3" json:"number,omitempty"`
+	// Once per request, unless the program could not be started; before any of the program's output.
+	Started *Started `protobuf:"bytes,2,opt,name=started,proto3" json:"started,omitempty"`
+	// Pieces in the order in which they were written.
+	Outputs       []*Output `protobuf:"bytes,3,rep,name=outputs,proto3" json:"outputs,omitempty"`
+	Finish        *Finish   `protobuf:"bytes,4,opt,name=finish,proto3" json:"finish,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ServeResponse) Reset() {
+	*x = ServeResponse{}
+	mi := &file_shallot_executor_v1_executor_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ServeResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ServeResponse) ProtoMessage() {}
+
+func (x *ServeResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_shallot_executor_v1_executor_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ServeResponse.ProtoReflect.Descriptor instead.
+func (*ServeResponse) Descriptor() ([]byte, []int) {
+	return file_shallot_executor_v1_executor_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *ServeResponse) GetNumber() uint64 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *ServeResponse) GetStarted() *Started {
+	if x != nil {
+		return x.Started
+	}
+	return nil
+}
+
+func (x *ServeResponse) GetOutputs() []*Output {
+	if x != nil {
+		return x.Outputs
+	}
+	return nil
+}
+
+func (x *ServeResponse) GetFinish() *Finish {
+	if x != nil {
+		return x.Finish
+	}
+	return nil
+}
+
 // WasmOptions are the options of the type wasm.
 type WasmOptions struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -894,7 +1038,7 @@ type WasmOptions struct {
 
 func (x *WasmOptions) Reset() {
 	*x = WasmOptions{}
-	mi := &file_shallot_executor_v1_executor_proto_msgTypes[13]
+	mi := &file_shallot_executor_v1_executor_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -906,7 +1050,7 @@ func (x *WasmOptions) String() string {
 func (*WasmOptions) ProtoMessage() {}
 
 func (x *WasmOptions) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_executor_v1_executor_proto_msgTypes[13]
+	mi := &file_shallot_executor_v1_executor_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -919,7 +1063,7 @@ func (x *WasmOptions) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WasmOptions.ProtoReflect.Descriptor instead.
 func (*WasmOptions) Descriptor() ([]byte, []int) {
-	return file_shallot_executor_v1_executor_proto_rawDescGZIP(), []int{13}
+	return file_shallot_executor_v1_executor_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *WasmOptions) GetArgs() []string {
@@ -946,7 +1090,7 @@ type EnvVar struct {
 
 func (x *EnvVar) Reset() {
 	*x = EnvVar{}
-	mi := &file_shallot_executor_v1_executor_proto_msgTypes[14]
+	mi := &file_shallot_executor_v1_executor_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -958,7 +1102,7 @@ func (x *EnvVar) String() string {
 func (*EnvVar) ProtoMessage() {}
 
 func (x *EnvVar) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_executor_v1_executor_proto_msgTypes[14]
+	mi := &file_shallot_executor_v1_executor_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -971,7 +1115,7 @@ func (x *EnvVar) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EnvVar.ProtoReflect.Descriptor instead.
 func (*EnvVar) Descriptor() ([]byte, []int) {
-	return file_shallot_executor_v1_executor_proto_rawDescGZIP(), []int{14}
+	return file_shallot_executor_v1_executor_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *EnvVar) GetName() string {
@@ -999,7 +1143,7 @@ type SumOptions struct {
 
 func (x *SumOptions) Reset() {
 	*x = SumOptions{}
-	mi := &file_shallot_executor_v1_executor_proto_msgTypes[15]
+	mi := &file_shallot_executor_v1_executor_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1011,7 +1155,7 @@ func (x *SumOptions) String() string {
 func (*SumOptions) ProtoMessage() {}
 
 func (x *SumOptions) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_executor_v1_executor_proto_msgTypes[15]
+	mi := &file_shallot_executor_v1_executor_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1024,7 +1168,7 @@ func (x *SumOptions) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SumOptions.ProtoReflect.Descriptor instead.
 func (*SumOptions) Descriptor() ([]byte, []int) {
-	return file_shallot_executor_v1_executor_proto_rawDescGZIP(), []int{15}
+	return file_shallot_executor_v1_executor_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *SumOptions) GetAddends() []string {
@@ -1084,8 +1228,9 @@ const file_shallot_executor_v1_executor_proto_rawDesc = "" +
 	"\x06finish\x18\x02 \x01(\v2\x1b.shallot.executor.v1.FinishH\x00R\x06finish\x128\n" +
 	"\astarted\x18\x03 \x01(\v2\x1c.shallot.executor.v1.StartedH\x00R\astartedB\n" +
 	"\n" +
-	"\bresponse\"\t\n" +
-	"\aStarted\"0\n" +
+	"\bresponse\"6\n" +
+	"\aStarted\x12+\n" +
+	"\x03ago\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x03ago\"0\n" +
 	"\x06Output\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04data\x18\x02 \x01(\fR\x04data\"\xa5\x01\n" +
@@ -1095,7 +1240,16 @@ const file_shallot_executor_v1_executor_proto_rawDesc = "" +
 	"\amessage\x18\x03 \x01(\tR\amessage\x12+\n" +
 	"\x03cpu\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x03cpu\x12\x1f\n" +
 	"\vpeak_memory\x18\x05 \x01(\x04R\n" +
-	"peakMemory\"P\n" +
+	"peakMemory\"l\n" +
+	"\fServeRequest\x12\x16\n" +
+	"\x06number\x18\x01 \x01(\x04R\x06number\x120\n" +
+	"\x05start\x18\x02 \x01(\v2\x1a.shallot.executor.v1.StartR\x05start\x12\x12\n" +
+	"\x04drop\x18\x03 \x03(\fR\x04drop\"\xcb\x01\n" +
+	"\rServeResponse\x12\x16\n" +
+	"\x06number\x18\x01 \x01(\x04R\x06number\x126\n" +
+	"\astarted\x18\x02 \x01(\v2\x1c.shallot.executor.v1.StartedR\astarted\x125\n" +
+	"\aoutputs\x18\x03 \x03(\v2\x1b.shallot.executor.v1.OutputR\aoutputs\x123\n" +
+	"\x06finish\x18\x04 \x01(\v2\x1b.shallot.executor.v1.FinishR\x06finish\"P\n" +
 	"\vWasmOptions\x12\x12\n" +
 	"\x04args\x18\x01 \x03(\tR\x04args\x12-\n" +
 	"\x03env\x18\x02 \x03(\v2\x1b.shallot.executor.v1.EnvVarR\x03env\"2\n" +
@@ -1104,11 +1258,12 @@ const file_shallot_executor_v1_executor_proto_rawDesc = "" +
 	"\x05value\x18\x02 \x01(\tR\x05value\"&\n" +
 	"\n" +
 	"SumOptions\x12\x18\n" +
-	"\aaddends\x18\x01 \x03(\tR\aaddends2\x9d\x02\n" +
+	"\aaddends\x18\x01 \x03(\tR\aaddends2\xf1\x02\n" +
 	"\x0fExecutorService\x12W\n" +
 	"\bDescribe\x12$.shallot.executor.v1.DescribeRequest\x1a%.shallot.executor.v1.DescribeResponse\x12W\n" +
 	"\bValidate\x12$.shallot.executor.v1.ValidateRequest\x1a%.shallot.executor.v1.ValidateResponse\x12X\n" +
-	"\aExecute\x12#.shallot.executor.v1.ExecuteRequest\x1a$.shallot.executor.v1.ExecuteResponse(\x010\x01BEZCgithub.com/shallot-net/shallot/proto/shallot/executor/v1;executorv1b\x06proto3"
+	"\aExecute\x12#.shallot.executor.v1.ExecuteRequest\x1a$.shallot.executor.v1.ExecuteResponse(\x010\x01\x12R\n" +
+	"\x05Serve\x12!.shallot.executor.v1.ServeRequest\x1a\".shallot.executor.v1.ServeResponse(\x010\x01BEZCgithub.com/shallot-net/shallot/proto/shallot/executor/v1;executorv1b\x06proto3"
 
 var (
 	file_shallot_executor_v1_executor_proto_rawDescOnce sync.Once
@@ -1122,7 +1277,7 @@ func file_shallot_executor_v1_executor_proto_rawDescGZIP() []byte {
 	return file_shallot_executor_v1_executor_proto_rawDescData
 }
 
-var file_shallot_executor_v1_executor_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
+var file_shallot_executor_v1_executor_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
 var file_shallot_executor_v1_executor_proto_goTypes = []any{
 	(*DescribeRequest)(nil),     // 0: shallot.executor.v1.DescribeRequest
 	(*DescribeResponse)(nil),    // 1: shallot.executor.v1.DescribeResponse
@@ -1137,36 +1292,45 @@ var file_shallot_executor_v1_executor_proto_goTypes = []any{
 	(*Started)(nil),             // 10: shallot.executor.v1.Started
 	(*Output)(nil),              // 11: shallot.executor.v1.Output
 	(*Finish)(nil),              // 12: shallot.executor.v1.Finish
-	(*WasmOptions)(nil),         // 13: shallot.executor.v1.WasmOptions
-	(*EnvVar)(nil),              // 14: shallot.executor.v1.EnvVar
-	(*SumOptions)(nil),          // 15: shallot.executor.v1.SumOptions
-	nil,                         // 16: shallot.executor.v1.DescribeResponse.AttributesEntry
-	(*durationpb.Duration)(nil), // 17: google.protobuf.Duration
+	(*ServeRequest)(nil),        // 13: shallot.executor.v1.ServeRequest
+	(*ServeResponse)(nil),       // 14: shallot.executor.v1.ServeResponse
+	(*WasmOptions)(nil),         // 15: shallot.executor.v1.WasmOptions
+	(*EnvVar)(nil),              // 16: shallot.executor.v1.EnvVar
+	(*SumOptions)(nil),          // 17: shallot.executor.v1.SumOptions
+	nil,                         // 18: shallot.executor.v1.DescribeResponse.AttributesEntry
+	(*durationpb.Duration)(nil), // 19: google.protobuf.Duration
 }
 var file_shallot_executor_v1_executor_proto_depIdxs = []int32{
-	16, // 0: shallot.executor.v1.DescribeResponse.attributes:type_name -> shallot.executor.v1.DescribeResponse.AttributesEntry
+	18, // 0: shallot.executor.v1.DescribeResponse.attributes:type_name -> shallot.executor.v1.DescribeResponse.AttributesEntry
 	6,  // 1: shallot.executor.v1.ValidateRequest.parts:type_name -> shallot.executor.v1.Part
 	5,  // 2: shallot.executor.v1.ExecuteRequest.start:type_name -> shallot.executor.v1.Start
 	7,  // 3: shallot.executor.v1.ExecuteRequest.chunk:type_name -> shallot.executor.v1.Chunk
 	6,  // 4: shallot.executor.v1.Start.parts:type_name -> shallot.executor.v1.Part
 	8,  // 5: shallot.executor.v1.Start.limits:type_name -> shallot.executor.v1.Limits
-	17, // 6: shallot.executor.v1.Limits.time:type_name -> google.protobuf.Duration
+	19, // 6: shallot.executor.v1.Limits.time:type_name -> google.protobuf.Duration
 	11, // 7: shallot.executor.v1.ExecuteResponse.output:type_name -> shallot.executor.v1.Output
 	12, // 8: shallot.executor.v1.ExecuteResponse.finish:type_name -> shallot.executor.v1.Finish
 	10, // 9: shallot.executor.v1.ExecuteResponse.started:type_name -> shallot.executor.v1.Started
-	17, // 10: shallot.executor.v1.Finish.cpu:type_name -> google.protobuf.Duration
-	14, // 11: shallot.executor.v1.WasmOptions.env:type_name -> shallot.executor.v1.EnvVar
-	0,  // 12: shallot.executor.v1.ExecutorService.Describe:input_type -> shallot.executor.v1.DescribeRequest
-	2,  // 13: shallot.executor.v1.ExecutorService.Validate:input_type -> shallot.executor.v1.ValidateRequest
-	4,  // 14: shallot.executor.v1.ExecutorService.Execute:input_type -> shallot.executor.v1.ExecuteRequest
-	1,  // 15: shallot.executor.v1.ExecutorService.Describe:output_type -> shallot.executor.v1.DescribeResponse
-	3,  // 16: shallot.executor.v1.ExecutorService.Validate:output_type -> shallot.executor.v1.ValidateResponse
-	9,  // 17: shallot.executor.v1.ExecutorService.Execute:output_type -> shallot.executor.v1.ExecuteResponse
-	15, // [15:18] is the sub-list for method output_type
-	12, // [12:15] is the sub-list for method input_type
-	12, // [12:12] is the sub-list for extension type_name
-	12, // [12:12] is the sub-list for extension extendee
-	0,  // [0:12] is the sub-list for field type_name
+	19, // 10: shallot.executor.v1.Started.ago:type_name -> google.protobuf.Duration
+	19, // 11: shallot.executor.v1.Finish.cpu:type_name -> google.protobuf.Duration
+	5,  // 12: shallot.executor.v1.ServeRequest.start:type_name -> shallot.executor.v1.Start
+	10, // 13: shallot.executor.v1.ServeResponse.started:type_name -> shallot.executor.v1.Started
+	11, // 14: shallot.executor.v1.ServeResponse.outputs:type_name -> shallot.executor.v1.Output
+	12, // 15: shallot.executor.v1.ServeResponse.finish:type_name -> shallot.executor.v1.Finish
+	16, // 16: shallot.executor.v1.WasmOptions.env:type_name -> shallot.executor.v1.EnvVar
+	0,  // 17: shallot.executor.v1.ExecutorService.Describe:input_type -> shallot.executor.v1.DescribeRequest
+	2,  // 18: shallot.executor.v1.ExecutorService.Validate:input_type -> shallot.executor.v1.ValidateRequest
+	4,  // 19: shallot.executor.v1.ExecutorService.Execute:input_type -> shallot.executor.v1.ExecuteRequest
+	13, // 20: shallot.executor.v1.ExecutorService.Serve:input_type -> shallot.executor.v1.ServeRequest
+	1,  // 21: shallot.executor.v1.ExecutorService.Describe:output_type -> shallot.executor.v1.DescribeResponse
+	3,  // 22: shallot.executor.v1.ExecutorService.Validate:output_type -> shallot.executor.v1.ValidateResponse
+	9,  // 23: shallot.executor.v1.ExecutorService.Execute:output_type -> shallot.executor.v1.ExecuteResponse
+	14, // 24: shallot.executor.v1.ExecutorService.Serve:output_type -> shallot.executor.v1.ServeResponse
+	21, // [21:25] is the sub-list for method output_type
+	17, // [17:21] is the sub-list for method input_type
+	17, // [17:17] is the sub-list for extension type_name
+	17, // [17:17] is the sub-list for extension extendee
+	0,  // [0:17] is the sub-list for field type_name
 }
 
 func init() { file_shallot_executor_v1_executor_proto_init() }
@@ -1194,7 +1358,7 @@ func file_shallot_executor_v1_executor_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_shallot_executor_v1_executor_proto_rawDesc), len(file_shallot_executor_v1_executor_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   17,
+			NumMessages:   19,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

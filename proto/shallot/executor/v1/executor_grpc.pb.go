@@ -24,6 +24,7 @@ const (
 	ExecutorService_Describe_FullMethodName = "/shallot.executor.v1.ExecutorService/Describe"
 	ExecutorService_Validate_FullMethodName = "/shallot.executor.v1.ExecutorService/Validate"
 	ExecutorService_Execute_FullMethodName  = "/shallot.executor.v1.ExecutorService/Execute"
+	ExecutorService_Serve_FullMethodName    = "/shallot.executor.v1.ExecutorService/Serve"
 )
 
 // ExecutorServiceClient is the client API for ExecutorService service.
@@ -38,6 +39,13 @@ type ExecutorServiceClient interface {
 	// nor files. The responses are logs and output as they come, then one Finish. Ending the call stops the program.
 	// (task id, attempt) is an idempotency key: the same may come again after a crash.
 	Execute(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[ExecuteRequest, ExecuteResponse], error)
+	// Serve is Execute for attempt after attempt on one call, which lasts as long as the executor's process: a call costs more than a
+	// small program. Only for executors that are child processes of the task service; others need not have it.
+	//
+	// Each request is one attempt. The responses to it have its number; the last one, and only that one, has finish. The caller
+	// sends the next request when it has taken that, so one attempt runs at a time. What an attempt gives may be held back for some
+	// milliseconds, so a short one is answered with one response. Attempts are not stopped by the call: the caller ends the process.
+	Serve(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[ServeRequest, ServeResponse], error)
 }
 
 type executorServiceClient struct {
@@ -81,6 +89,19 @@ func (c *executorServiceClient) Execute(ctx context.Context, opts ...grpc.CallOp
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type ExecutorService_ExecuteClient = grpc.BidiStreamingClient[ExecuteRequest, ExecuteResponse]
 
+func (c *executorServiceClient) Serve(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[ServeRequest, ServeResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &ExecutorService_ServiceDesc.Streams[1], ExecutorService_Serve_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[ServeRequest, ServeResponse]{ClientStream: stream}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type ExecutorService_ServeClient = grpc.BidiStreamingClient[ServeRequest, ServeResponse]
+
 // ExecutorServiceServer is the server API for ExecutorService service.
 // All implementations must embed UnimplementedExecutorServiceServer
 // for forward compatibility.
@@ -93,6 +114,13 @@ type ExecutorServiceServer interface {
 	// nor files. The responses are logs and output as they come, then one Finish. Ending the call stops the program.
 	// (task id, attempt) is an idempotency key: the same may come again after a crash.
 	Execute(grpc.BidiStreamingServer[ExecuteRequest, ExecuteResponse]) error
+	// Serve is Execute for attempt after attempt on one call, which lasts as long as the executor's process: a call costs more than a
+	// small program. Only for executors that are child processes of the task service; others need not have it.
+	//
+	// Each request is one attempt. The responses to it have its number; the last one, and only that one, has finish. The caller
+	// sends the next request when it has taken that, so one attempt runs at a time. What an attempt gives may be held back for some
+	// milliseconds, so a short one is answered with one response. Attempts are not stopped by the call: the caller ends the process.
+	Serve(grpc.BidiStreamingServer[ServeRequest, ServeResponse]) error
 	mustEmbedUnimplementedExecutorServiceServer()
 }
 
@@ -111,6 +139,9 @@ func (UnimplementedExecutorServiceServer) Validate(context.Context, *ValidateReq
 }
 func (UnimplementedExecutorServiceServer) Execute(grpc.BidiStreamingServer[ExecuteRequest, ExecuteResponse]) error {
 	return status.Error(codes.Unimplemented, "method Execute not implemented")
+}
+func (UnimplementedExecutorServiceServer) Serve(grpc.BidiStreamingServer[ServeRequest, ServeResponse]) error {
+	return status.Error(codes.Unimplemented, "method Serve not implemented")
 }
 func (UnimplementedExecutorServiceServer) mustEmbedUnimplementedExecutorServiceServer() {}
 func (UnimplementedExecutorServiceServer) testEmbeddedByValue()                         {}
@@ -176,6 +207,13 @@ func _ExecutorService_Execute_Handler(srv interface{}, stream grpc.ServerStream)
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type ExecutorService_ExecuteServer = grpc.BidiStreamingServer[ExecuteRequest, ExecuteResponse]
 
+func _ExecutorService_Serve_Handler(srv interface{}, stream grpc.ServerStream) error {
+	return srv.(ExecutorServiceServer).Serve(&grpc.GenericServerStream[ServeRequest, ServeResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type ExecutorService_ServeServer = grpc.BidiStreamingServer[ServeRequest, ServeResponse]
+
 // ExecutorService_ServiceDesc is the grpc.ServiceDesc for ExecutorService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -196,6 +234,12 @@ var ExecutorService_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "Execute",
 			Handler:       _ExecutorService_Execute_Handler,
+			ServerStreams: true,
+			ClientStreams: true,
+		},
+		{
+			StreamName:    "Serve",
+			Handler:       _ExecutorService_Serve_Handler,
 			ServerStreams: true,
 			ClientStreams: true,
 		},

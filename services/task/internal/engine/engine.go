@@ -28,6 +28,9 @@ type Engine interface {
 type Program interface {
 	// Artefact writes what Load takes.
 	Artefact(w io.Writer) error
+	// Files tells whether the program could see In or Out of its Config, by what it imports. If not, they can be left
+	// out, which makes a short run shorter.
+	Files() bool
 	// Run instantiates the module in a fresh sandbox, calls _start and blocks until the program has ended. Nothing of
 	// one run is there in the next. An error means that the run could not be set up.
 	Run(cfg Config) (Result, error)

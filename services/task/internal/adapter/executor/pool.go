@@ -63,6 +63,7 @@ func (p *pool) starter() func(func()) {
 	work := make(chan func())
 	p.all.Go(func() {
 		runtime.LockOSThread() // never unlocked: the thread ends with this goroutine
+		patient()
 		for {
 			select {
 			case f := <-work:

@@ -36,7 +36,9 @@ const (
 type process struct {
 	cmd    *exec.Cmd
 	conn   *grpc.ClientConn
-	client executorv1.ExecutorServiceClient
+	stream grpc.BidiStreamingClient[executorv1.ServeRequest, executorv1.ServeResponse] // for all runs
+	number uint64                                                                      // of the last request
+	watch  *watch
 	about  *executorv1.DescribeResponse
 	root   string
 	stderr *lastBytes
@@ -72,7 +74,7 @@ func spawn(ctx context.Context, cfg *Config, run func(func())) (p *process, err 
 	if err != nil {
 		return nil, err
 	}
-	p = &process{root: root, stderr: &lastBytes{}, dead: make(chan struct{}), resident: newResidents(cfg.ResidentModules, cfg.ResidentBytes)}
+	p = &process{root: root, stderr: &lastBytes{}, dead: make(chan struct{}), watch: newWatch(cfg), resident: newResidents(cfg.ResidentModules, cfg.ResidentBytes)}
 	err = errClosed
 	run(func() { p.cmd, err = start(cfg, root, theirs, p.stderr) })
 	if err != nil {
@@ -168,7 +170,7 @@ func (p *process) dial(conn net.Conn) error {
 		_ = conn.Close()
 		return err
 	}
-	p.conn, p.client = cc, executorv1.NewExecutorServiceClient(cc)
+	p.conn = cc
 	return nil
 }
 
@@ -176,7 +178,12 @@ func (p *process) greet(ctx context.Context) (err error) {
 	ctx, cancel := context.WithTimeout(ctx, startTime)
 	defer cancel()
 	defer p.bind(cancel)()
-	p.about, err = p.client.Describe(ctx, &executorv1.DescribeRequest{})
+	client := executorv1.NewExecutorServiceClient(p.conn)
+	if p.about, err = client.Describe(ctx, &executorv1.DescribeRequest{}); err != nil {
+		return err
+	}
+	// It ends with the connection, which the child's death closes: a run is over when that is known, and not before.
+	p.stream, err = client.Serve(context.Background())
 	return err
 }
 

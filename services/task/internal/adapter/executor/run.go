@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/shallot-net/shallot/kit/fault"
@@ -35,8 +34,6 @@ type run struct {
 	started  bool
 	output   int64
 	artefact *artefact
-	timer    *time.Timer
-	waiting  chan struct{} // closed when the module is compiled
 	// over is how the run ended: by itself (the value is notStopped), or why we killed the child. The first counts, so
 	// that a limit which comes late does not hit the child's next run.
 	over atomic.Pointer[ending]
@@ -76,23 +73,9 @@ func (r *run) do(ctx context.Context) (out app.Outcome, reuse bool, err error) {
 		}
 	}()
 	defer context.AfterFunc(ctx, func() { r.end(app.ReasonCancelled, "the task was cancelled") })()
-	r.waiting = make(chan struct{})
-	r.timer = time.AfterFunc(min(compileLook, r.w.cfg.CompileTime/4), func() { r.watchCompile(r.waiting) })
-	defer func() {
-		r.timer.Stop()
-		if !r.started {
-			close(r.waiting)
-		}
-	}()
-
-	// The call must not end before the child's death is known as the reason.
-	call, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	defer cancel()
-	defer r.p.bind(cancel)()
-	for _, key := range drop {
-		call = metadata.AppendToOutgoingContext(call, wire.MetadataDrop, key.String())
-	}
-	finish, err := r.talk(call, start)
+	r.p.watch.begin(r)
+	finish, err := r.talk(start, drop)
+	r.p.watch.end()
 	if !r.over.CompareAndSwap(nil, notStopped) {
 		out, err := r.killed()
 		return out, false, err
@@ -113,12 +96,12 @@ func (r *run) do(ctx context.Context) (out app.Outcome, reuse bool, err error) {
 }
 
 // prepare stages the parts and says what the child needs to know.
-func (r *run) prepare() (*executorv1.Start, []moduleKey, error) {
+func (r *run) prepare() (*executorv1.Start, [][]byte, error) {
 	start := &executorv1.Start{
 		TaskId: r.run.TaskID, Attempt: r.run.Attempt, Options: r.run.Options,
 		Limits: &executorv1.Limits{Time: durationpb.New(r.run.Limits.Time), Memory: uint64(r.run.Limits.Memory), Output: uint64(r.run.Limits.Output)}, //nolint:gosec // checked by Execute
 	}
-	var drop []moduleKey
+	var drop [][]byte
 	for _, part := range r.run.Parts {
 		if part.Name == wire.PartModule {
 			var err error
@@ -141,7 +124,7 @@ func (r *run) prepare() (*executorv1.Start, []moduleKey, error) {
 }
 
 // module gives the child what it needs: nothing when it has the module, else the compiled one where there is one.
-func (r *run) module(start *executorv1.Start, part app.Part) (drop []moduleKey, err error) {
+func (r *run) module(start *executorv1.Start, part app.Part) (drop [][]byte, err error) {
 	if r.p.resident.has(r.key) {
 		r.p.resident.use(r.key, 0)
 		start.Parts = append(start.Parts, &executorv1.Part{Name: part.Name, Sha256: r.key[:]})
@@ -171,7 +154,10 @@ func (r *run) module(start *executorv1.Start, part app.Part) (drop []moduleKey, 
 			r.artefact = r.w.cache.create(r.key)
 		}
 	}
-	return r.p.resident.use(r.key, size), nil
+	for _, old := range r.p.resident.use(r.key, size) {
+		drop = append(drop, old[:])
+	}
+	return drop, nil
 }
 
 const (
@@ -181,53 +167,56 @@ const (
 	worthCaching = 32 << 10
 )
 
-// talk takes what the child sends until its Finish and the end of the call.
-func (r *run) talk(ctx context.Context, start *executorv1.Start) (*executorv1.Finish, error) {
-	stream, err := r.p.client.Execute(ctx)
-	if err != nil {
+// talk takes what the child sends until its Finish. It ends with the child too.
+func (r *run) talk(start *executorv1.Start, drop [][]byte) (*executorv1.Finish, error) {
+	r.p.number++
+	// When Send meets the end of the call, Recv tells why it ended.
+	if err := r.p.stream.Send(&executorv1.ServeRequest{Number: r.p.number, Start: start, Drop: drop}); err != nil && !errors.Is(err, io.EOF) {
 		return nil, err
 	}
-	if err := stream.Send(&executorv1.ExecuteRequest{Request: &executorv1.ExecuteRequest_Start{Start: start}}); err != nil && !errors.Is(err, io.EOF) {
-		return nil, err
-	}
-	if err := stream.CloseSend(); err != nil {
-		return nil, err
-	}
-	var finish *executorv1.Finish
 	for {
-		msg, err := stream.Recv()
+		msg, err := r.p.stream.Recv()
 		if errors.Is(err, io.EOF) {
-			if finish == nil {
-				return nil, errors.New("the executor process ended the call without a result")
-			}
-			return finish, nil
+			return nil, errors.New("the executor process ended the call without a result")
 		}
 		if err != nil {
 			return nil, err
 		}
-		switch m := msg.GetResponse().(type) {
-		case *executorv1.ExecuteResponse_Started:
-			r.begin()
-		case *executorv1.ExecuteResponse_Output:
-			if err := r.take(m.Output); err != nil {
-				return nil, err
-			}
-		case *executorv1.ExecuteResponse_Finish:
-			finish = m.Finish
+		if err := r.hear(msg); err != nil || msg.GetFinish() != nil {
+			return msg.GetFinish(), err
 		}
 	}
 }
 
-// begin: the module is compiled and the program runs from here on.
-func (r *run) begin() {
-	if r.started {
-		return
+// hear takes one message. What is in it, and when it comes, is not to be trusted: the child may be the program's.
+func (r *run) hear(msg *executorv1.ServeResponse) error {
+	switch {
+	case msg.GetNumber() != r.p.number:
+		return fmt.Errorf("%w: an answer to request %d, not to %d", errProtocol, msg.GetNumber(), r.p.number)
+	case msg.GetStarted() != nil && r.started:
+		return fmt.Errorf("%w: the program has started twice", errProtocol)
+	case msg.GetStarted() == nil && len(msg.GetOutputs()) == 0 && msg.GetFinish() == nil:
+		return fmt.Errorf("%w: a message with nothing in it", errProtocol)
+	case msg.GetFinish() != nil && msg.GetFinish().GetReason() == "" && msg.GetStarted() == nil && !r.started:
+		return fmt.Errorf("%w: the program has ended and never started", errProtocol)
 	}
+	if s := msg.GetStarted(); s != nil {
+		r.begin(max(0, s.GetAgo().AsDuration()))
+	}
+	for _, o := range msg.GetOutputs() {
+		if err := r.take(o); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+var errProtocol = errors.New("the executor process does not keep to the protocol")
+
+// begin: the module is compiled, and the program runs since a while ago.
+func (r *run) begin(ago time.Duration) {
 	r.started, r.p.ran = true, true
-	r.timer.Stop()
-	close(r.waiting)
-	limit := r.run.Limits.Time
-	r.timer = time.AfterFunc(limit, func() { r.end(app.ReasonTimeLimit, "the program ran longer than its limit of %v", limit) })
+	r.p.watch.started(ago, r.run.Limits.Time)
 	if a := r.artefact; a != nil {
 		r.artefact = nil
 		if err := a.commit(); err != nil {
@@ -242,10 +231,14 @@ func (r *run) begin() {
 func (r *run) take(o *executorv1.Output) error {
 	data := o.GetData()
 	if !r.started {
-		if o.GetName() == wire.PartArtefact && r.artefact != nil {
-			r.artefact.write(data)
+		if o.GetName() != wire.PartArtefact || r.artefact == nil {
+			return fmt.Errorf("%w: output %q before the program has started", errProtocol, o.GetName())
 		}
+		r.artefact.write(data)
 		return nil
+	}
+	if name := o.GetName(); name != wire.OutputStdout && name != wire.OutputStderr && !strings.HasPrefix(name, wire.PrefixOutput) {
+		return fmt.Errorf("%w: output %q of a program", errProtocol, name)
 	}
 	left := r.run.Limits.Output - r.output
 	over := int64(len(data)) > left
@@ -289,7 +282,10 @@ const deathTime = 2 * time.Second
 // While the program runs it is ours, unless memory ran out: a sandbox is not supposed to break.
 func (r *run) failed(err error) (app.Outcome, error) {
 	if f := fault.From(err); f.Code != codes.Unavailable && f.Code != codes.Canceled {
-		r.p.kill() // it lives, and says that something of the host went wrong
+		r.p.kill() // it lives, and says that something of the host went wrong, or what it may not say
+		if errors.Is(err, errProtocol) {
+			r.w.cfg.Log.Error("an executor process was ended", logging.Err(err))
+		}
 		return app.Outcome{}, fmt.Errorf("the executor process could not run the program: %w", err)
 	}
 	select {

@@ -174,7 +174,11 @@ func files(t *testing.T, e engine.Engine) {
 	if err := errors.Join(os.Mkdir(outDir, 0o700), os.Symlink("/etc/passwd", filepath.Join(in, "link"))); err != nil {
 		t.Fatal(err)
 	}
-	r, out := run(t, compile(t, e, Program("files")), engine.Config{In: in, Out: outDir})
+	p := compile(t, e, Program("files"))
+	if !p.Files() || compile(t, e, Program("hello")).Files() {
+		t.Error("it is not known which program can see files")
+	}
+	r, out := run(t, p, engine.Config{In: in, Out: outDir})
 	if r.Trap != "" || r.ExitCode != 0 || out.stdout.String() != "a b ........." {
 		t.Errorf("%+v, %q", r, &out.stdout)
 	}

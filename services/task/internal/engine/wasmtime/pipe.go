@@ -37,6 +37,7 @@ func newPipe(path string) (*pipe, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot open the pipe %s: %w", path, err)
 	}
+	widen(raw)
 	return &pipe{path: path, f: os.NewFile(uintptr(raw), path), raw: raw, buf: make([]byte, 64<<10)}, nil
 }
 
@@ -72,7 +73,7 @@ func (p *pipe) halt() {
 	_ = p.f.SetReadDeadline(time.Time{})
 }
 
-// drain passes on what is left when nobody writes any more.
+// drain passes on what is left when nobody writes any more: a read that could have given more has given all.
 func (p *pipe) drain() {
 	for {
 		n, err := unix.Read(p.raw, p.buf)
@@ -80,6 +81,9 @@ func (p *pipe) drain() {
 			return
 		}
 		p.pass(p.buf[:n])
+		if n < len(p.buf) {
+			return
+		}
 	}
 }
 
@@ -89,7 +93,7 @@ func (p *pipe) close() {
 }
 
 // followAfter is when a program counts as one that runs longer than a moment.
-const followAfter = 2 * time.Millisecond
+const followAfter = 10 * time.Millisecond
 
 // pipes are a program's stdout and stderr.
 type pipes struct {

@@ -82,7 +82,7 @@ func (e *Engine) Compile(module []byte) (engine.Program, error) {
 	if err != nil {
 		return nil, &engine.CompileError{Err: oneLine(err)}
 	}
-	return &program{e, m}, nil
+	return newProgram(e, m), nil
 }
 
 // Load implements engine.Engine. It maps the file, which is why loading takes no time and the file may not change.
@@ -91,7 +91,7 @@ func (e *Engine) Load(path string, _ func() ([]byte, error)) (engine.Program, er
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", engine.ErrArtefact, oneLine(err))
 	}
-	return &program{e, m}, nil
+	return newProgram(e, m), nil
 }
 
 // Close implements engine.Engine.
@@ -103,9 +103,20 @@ func (e *Engine) Close() error {
 }
 
 type program struct {
-	e *Engine
-	m *wasmtime.Module
+	e     *Engine
+	m     *wasmtime.Module
+	files bool
 }
+
+func newProgram(e *Engine, m *wasmtime.Module) *program {
+	p := &program{e: e, m: m}
+	for _, i := range m.Imports() {
+		p.files = p.files || i.Name() == nil || engine.ReachesFiles(*i.Name())
+	}
+	return p
+}
+
+func (p *program) Files() bool { return p.files }
 
 func (p *program) Artefact(w io.Writer) error {
 	b, err := p.m.Serialize()

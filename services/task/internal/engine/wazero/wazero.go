@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"time"
 
@@ -126,6 +127,13 @@ func (e *Engine) Close() error {
 type program struct {
 	e *Engine
 	m wazero.CompiledModule
+}
+
+func (p *program) Files() bool {
+	return slices.ContainsFunc(p.m.ImportedFunctions(), func(f api.FunctionDefinition) bool {
+		_, name, _ := f.Import()
+		return engine.ReachesFiles(name)
+	})
 }
 
 // Artefact gives the file that Compile left, under its name: it has to be called before the next Compile.

@@ -5,12 +5,12 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"sync"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -24,13 +24,16 @@ import (
 // stacks of threads.
 const overhead = 256 << 20
 
+// holdFrom is the time limit from which on a program's start may be told late.
+const holdFrom = 10 * hold
+
 type server struct {
 	executorv1.UnimplementedExecutorServiceServer
 	cfg      Config
 	engine   engine.Engine
 	memory   *memory
 	fence    string
-	mu       sync.Mutex // held while a program runs
+	mu       sync.Mutex // held while a call is served
 	programs map[string]engine.Program
 	out      *output
 	dir      *outDir
@@ -45,33 +48,45 @@ func (s *server) Describe(context.Context, *executorv1.DescribeRequest) (*execut
 	}, nil
 }
 
-// Execute implements the executor service. A status is for the parent: it used this process wrongly or something of
+// Serve implements the executor service. A status is for the parent: it used this process wrongly or something of
 // the host failed. Everything that is the payload's is a Finish.
-func (s *server) Execute(stream grpc.BidiStreamingServer[executorv1.ExecuteRequest, executorv1.ExecuteResponse]) error {
-	req, err := stream.Recv()
+func (s *server) Serve(stream grpc.BidiStreamingServer[executorv1.ServeRequest, executorv1.ServeResponse]) error {
+	if !s.mu.TryLock() {
+		return status.Error(codes.ResourceExhausted, "this process serves one call, and runs one program at a time")
+	}
+	defer s.mu.Unlock()
+	for {
+		req, err := stream.Recv()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if req.GetStart() == nil {
+			return status.Error(codes.InvalidArgument, "a request of Serve must have a Start")
+		}
+		if err := s.one(stream, req); err != nil {
+			return status.Error(codes.Internal, err.Error())
+		}
+	}
+}
+
+// one answers one request.
+func (s *server) one(stream grpc.BidiStreamingServer[executorv1.ServeRequest, executorv1.ServeResponse], req *executorv1.ServeRequest) error {
+	s.rest.busy.Store(true)
+	defer func() { s.rest.busy.Store(false); s.rest.touch() }()
+	for _, key := range req.GetDrop() {
+		s.drop(hex.EncodeToString(key))
+	}
+	cpu := cpuTime()
+	s.out.begin(stream, req.GetNumber())
+	finish, err := s.execute(req.GetStart())
 	if err != nil {
 		return err
 	}
-	start := req.GetStart()
-	if start == nil {
-		return status.Error(codes.InvalidArgument, "the first message of Execute must be a Start")
-	}
-	if !s.mu.TryLock() {
-		return status.Error(codes.ResourceExhausted, "this process runs one program at a time")
-	}
-	defer s.mu.Unlock()
-	s.rest.busy.Store(true)
-	defer func() { s.rest.busy.Store(false); s.rest.touch() }()
-	for _, key := range metadata.ValueFromIncomingContext(stream.Context(), wire.MetadataDrop) {
-		s.drop(key)
-	}
-	cpu := cpuTime()
-	finish, err := s.execute(stream, start)
-	if err != nil {
-		return status.Error(codes.Internal, err.Error())
-	}
 	finish.Cpu = durationpb.New(cpuTime() - cpu)
-	return stream.Send(&executorv1.ExecuteResponse{Response: &executorv1.ExecuteResponse_Finish{Finish: finish}})
+	return s.out.finish(finish)
 }
 
 func (s *server) drop(key string) {
@@ -85,6 +100,9 @@ type parts struct {
 	module, stdin, artefact *executorv1.Part
 	inputs                  bool
 }
+
+// wanted tells whether the parent asks for what compiling gives.
+func (p parts) wanted() bool { return p.artefact != nil && p.artefact.GetPath() == "" }
 
 func sortParts(in []*executorv1.Part) parts {
 	var p parts
@@ -103,7 +121,7 @@ func sortParts(in []*executorv1.Part) parts {
 	return p
 }
 
-func (s *server) execute(stream grpc.BidiStreamingServer[executorv1.ExecuteRequest, executorv1.ExecuteResponse], start *executorv1.Start) (*executorv1.Finish, error) {
+func (s *server) execute(start *executorv1.Start) (*executorv1.Finish, error) {
 	p := sortParts(start.GetParts())
 	if p.module == nil {
 		return &executorv1.Finish{Reason: "PAYLOAD_INVALID", Message: "the payload has no module"}, nil
@@ -112,8 +130,6 @@ func (s *server) execute(stream grpc.BidiStreamingServer[executorv1.ExecuteReque
 	if err := proto.Unmarshal(start.GetOptions(), &options); err != nil {
 		return &executorv1.Finish{Reason: "PAYLOAD_INVALID", Message: "the options are no WasmOptions: " + err.Error()}, nil
 	}
-	s.out.begin(stream)
-	defer func() { _ = s.out.end() }() // for the ways out below
 	program, err := s.program(p)
 	var bad *engine.CompileError
 	switch {
@@ -126,28 +142,34 @@ func (s *server) execute(stream grpc.BidiStreamingServer[executorv1.ExecuteReque
 	if err := s.memory.allow(limit + overhead); err != nil {
 		return nil, err
 	}
-	cfg := s.config(&options, p)
+	cfg := s.config(&options, p, program.Files())
 	cfg.Memory = int64(limit) //nolint:gosec // bounded above
-	if err := stream.Send(&executorv1.ExecuteResponse{Response: &executorv1.ExecuteResponse_Started{Started: &executorv1.Started{}}}); err != nil {
+	// The parent keeps what was compiled only from a process in which nothing ran: it must not wait for what else comes.
+	if err := s.out.start(!p.wanted() && start.GetLimits().GetTime().AsDuration() >= holdFrom); err != nil {
 		return nil, err
 	}
 	result, err := program.Run(cfg)
 	if err != nil {
 		return nil, err
 	}
-	if err := s.dir.send(s.out); err != nil {
-		return nil, err
+	if program.Files() {
+		if err := s.dir.send(s.out); err != nil {
+			return nil, err
+		}
 	}
-	return finish(result), s.out.end()
+	return finish(result), nil
 }
 
-func (s *server) config(options *executorv1.WasmOptions, p parts) engine.Config {
-	cfg := engine.Config{Args: append([]string{"program"}, options.GetArgs()...), Stdout: s.out.stream(wire.OutputStdout), Stderr: s.out.stream(wire.OutputStderr), Out: wire.DirOut}
+func (s *server) config(options *executorv1.WasmOptions, p parts, files bool) engine.Config {
+	cfg := engine.Config{Args: append([]string{"program"}, options.GetArgs()...), Stdout: s.out.stream(wire.OutputStdout), Stderr: s.out.stream(wire.OutputStderr)}
 	for _, e := range options.GetEnv() {
 		cfg.Env = append(cfg.Env, engine.EnvVar{Name: e.GetName(), Value: e.GetValue()})
 	}
 	cfg.Stdin, cfg.StdinPath = p.stdin.GetInline(), p.stdin.GetPath()
-	if p.inputs {
+	if files {
+		cfg.Out = wire.DirOut
+	}
+	if files && p.inputs {
 		cfg.In = wire.DirRun + "/" + wire.DirIn
 	}
 	return cfg
@@ -191,7 +213,7 @@ func (s *server) program(p parts) (engine.Program, error) {
 		program, err = s.engine.Load(p.artefact.GetPath(), module)
 	}
 	if errors.Is(err, engine.ErrArtefact) {
-		program, err = s.compile(module, p.artefact != nil)
+		program, err = s.compile(module, p.wanted())
 	}
 	if err != nil {
 		return nil, err

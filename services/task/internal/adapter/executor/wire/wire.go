@@ -18,9 +18,6 @@ const (
 	PrefixOutput = "output:"
 )
 
-// MetadataDrop names, in hexadecimal, the hashes of compiled modules that the child is to let go before the run.
-const MetadataDrop = "shallot-drop"
-
 // Directories below a child's root. The pool writes DirRun, the child DirOut and DirScratch.
 const (
 	DirRun     = "run"
