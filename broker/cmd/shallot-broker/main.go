@@ -72,7 +72,7 @@ func run(ctx context.Context, args []string) error {
 		return err
 	}
 	broker := app.New(app.Config{
-		Mode: cfg.Mode, Network: network, Keys: keys, Codec: messages, Signers: libp2p.Signers{},
+		Mode: cfg.Mode, Network: network, Keys: keys, Book: files.NewBook(state), Codec: messages, Signers: libp2p.Signers{},
 		Observer: metrics.New(registry), Log: log, Limits: cfg.Limits.app(), Delivery: cfg.Limits.delivery(),
 	})
 	if err := broker.Start(); err != nil {

@@ -68,6 +68,8 @@ type Handlers struct {
 	Lost func(topic, why string)
 	// Changed tells of the first connection to a peer, and of the end of the last. It must not block.
 	Changed func(peer string, connected bool)
+	// Reached tells at which addresses a peer was dialled with success. It must not block.
+	Reached func(peer string, addresses []string)
 }
 
 // Host is a persona's presence on the network. Peers are named by their ids; errors carry no addresses.

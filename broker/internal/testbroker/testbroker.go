@@ -89,7 +89,7 @@ func TryStart(t testing.TB, o Options) (*Broker, error) {
 		return nil, err
 	}
 	b := &Broker{Dir: o.Dir, Socket: filepath.Join(o.Dir, "s.sock"), Registry: prometheus.NewRegistry(), t: t, done: make(chan struct{})}
-	cfg := app.Config{Mode: o.Mode, Network: network, Keys: keys, Codec: messages, Signers: libp2p.Signers{}, Observer: metrics.New(b.Registry)}
+	cfg := app.Config{Mode: o.Mode, Network: network, Keys: keys, Book: files.NewBook(o.Dir), Codec: messages, Signers: libp2p.Signers{}, Observer: metrics.New(b.Registry)}
 	if o.Config != nil {
 		o.Config(&cfg)
 	}

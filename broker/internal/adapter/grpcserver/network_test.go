@@ -138,6 +138,41 @@ func TestProtectAndFindPeers(t *testing.T) {
 	wantFault(t, err, codes.FailedPrecondition, "ROUTING_OFF")
 }
 
+// Who was dialled with success is known after a restart, and where; who dialled this node, or did not answer, is not.
+func TestKnownPeersOutliveTheBroker(t *testing.T) {
+	t.Parallel()
+	a, b := testbroker.Start(t, testbroker.Options{}), testbroker.Start(t, testbroker.Options{})
+	a.Connect(b)
+	_, _ = a.Network.Connect(t.Context(), &brokerv1.ConnectRequest{Addresses: []string{"/ip4/127.0.0.1/tcp/1/p2p/" + "12D3KooWQYhTNQdmr3ArTeUHRYzFg94BKyTkoWBDWez9kSCVe2Xo"}})
+	known := func(on *testbroker.Broker) []*brokerv1.KnownPeer {
+		r, err := on.Network.ListKnownPeers(t.Context(), &brokerv1.ListKnownPeersRequest{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r.GetPeers()
+	}
+	testbroker.Eventually(t, "the peer is known", func() bool { return len(known(a)) == 1 })
+	a.Stop()
+	a = testbroker.Start(t, testbroker.Options{Dir: a.Dir})
+	got := known(a)
+	if len(got) != 1 || got[0].GetPeerId() != b.ID || len(got[0].GetAddresses()) != 1 || got[0].GetAddresses()[0]+"/p2p/"+b.ID != b.Addrs[0] || got[0].GetLastConnectedAt() == nil {
+		t.Errorf("after a restart %v is known, want %s at %v", got, b.ID, b.Addrs)
+	}
+	if got := known(b); len(got) != 0 {
+		t.Errorf("who was dialled knows %v", got)
+	}
+	a.Stop()
+	if err := os.WriteFile(filepath.Join(a.Dir, "peers.json"), []byte("torn"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	a = testbroker.Start(t, testbroker.Options{Dir: a.Dir})
+	if got := known(a); len(got) != 0 {
+		t.Errorf("a torn book has %v", got)
+	}
+	_, err := a.Network.ListKnownPeers(t.Context(), &brokerv1.ListKnownPeersRequest{Persona: "p"})
+	wantFault(t, err, codes.FailedPrecondition, "OPEN_MODE")
+}
+
 func TestPersonasInOpenMode(t *testing.T) {
 	t.Parallel()
 	a := testbroker.Start(t, testbroker.Options{})

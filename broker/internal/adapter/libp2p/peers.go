@@ -49,12 +49,23 @@ func (h *Host) watch() error {
 				c := e.(event.EvtPeerConnectednessChanged)
 				h.handlers.Changed(c.Peer.String(), c.Connectedness == network.Connected)
 				if c.Connectedness == network.Connected {
+					h.handlers.Reached(c.Peer.String(), h.dialled(c.Peer))
 					h.measure(c.Peer)
 				}
 			}
 		}
 	})
 	return nil
+}
+
+// dialled are the addresses of the connections to a peer that this host made.
+func (h *Host) dialled(id peer.ID) (addrs []string) {
+	for _, c := range h.host.Network().ConnsToPeer(id) {
+		if c.Stat().Direction == network.DirOutbound {
+			addrs = append(addrs, c.RemoteMultiaddr().String())
+		}
+	}
+	return addrs
 }
 
 // parse reads a target: every address may end in /p2p/ID, and all must name the same peer.

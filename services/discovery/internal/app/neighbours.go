@@ -29,7 +29,7 @@ const (
 	// it announces itself.
 	exploreEvery = time.Minute
 	rejoinEvery  = 5 * time.Minute
-	nudgeEvery  = 5 * time.Second
+	nudgeEvery   = 5 * time.Second
 )
 
 // newWait is a back-off with jitter of half its value either way.
