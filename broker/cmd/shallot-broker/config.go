@@ -3,9 +3,12 @@ package main
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
+	"github.com/shallot-net/shallot/broker/internal/adapter/libp2p"
 	"github.com/shallot-net/shallot/broker/internal/app"
+	"github.com/shallot-net/shallot/broker/internal/domain/access"
 	"github.com/shallot-net/shallot/broker/internal/domain/delivery"
 	"github.com/shallot-net/shallot/kit/config"
 )
@@ -15,6 +18,8 @@ type Config struct {
 	config.Common
 	Mode        string   `koanf:"mode" help:"open; a home that was used in one mode is refused in another"`
 	ListenAddrs []string `koanf:"listen_addrs" help:"multiaddrs on which other nodes are answered, such as /ip4/0.0.0.0/tcp/4001; empty: only dial out"`
+	Allow       []string `koanf:"allow" help:"peers that may be connected, beside those in HOME/peers.allow, which is read again when it changes; empty, and no such file: all"`
+	Deny        []string `koanf:"deny" help:"peers that may not, beside those in HOME/peers.deny, which is read again when it changes"`
 	Limits      Limits   `koanf:"limits"`
 }
 
@@ -43,11 +48,23 @@ func (c *Config) Validate() error {
 	if c.Mode != app.ModeOpen {
 		return fmt.Errorf("mode is %q: this version knows %s only", c.Mode, app.ModeOpen)
 	}
+	for key, ids := range map[string][]string{"allow": c.Allow, "deny": c.Deny} {
+		if _, err := access.Parse([]byte(strings.Join(ids, "\n")), libp2p.CanonicalID); err != nil {
+			return fmt.Errorf("%s: %w", key, err)
+		}
+	}
 	l := c.Limits
 	if l.PeerEvents < 1 || l.PeerBytes < 1<<20 || l.TotalBytes < l.PeerBytes || l.Backlog < 1 || l.BacklogBytes < 1<<20 || l.GossipBuffer < 1 || l.SubscriberWait < 0 {
 		return errors.New("limits: counts must be 1 or more, sizes 1MiB or more, total_bytes at least peer_bytes")
 	}
 	return nil
+}
+
+// access are the lists of the configuration; Validate has seen that they are lists.
+func (c *Config) access() access.Lists {
+	allow, _ := access.Parse([]byte(strings.Join(c.Allow, "\n")), libp2p.CanonicalID)
+	deny, _ := access.Parse([]byte(strings.Join(c.Deny, "\n")), libp2p.CanonicalID)
+	return access.New(allow, deny)
 }
 
 func (l Limits) app() app.Limits {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/shallot-net/shallot/broker/internal/adapter/codec"
 	"github.com/shallot-net/shallot/broker/internal/adapter/files"
@@ -15,6 +16,7 @@ import (
 	"github.com/shallot-net/shallot/broker/internal/adapter/metrics"
 	"github.com/shallot-net/shallot/broker/internal/adapter/repository"
 	"github.com/shallot-net/shallot/broker/internal/app"
+	"github.com/shallot-net/shallot/broker/internal/domain/access"
 	"github.com/shallot-net/shallot/kit/config"
 	"github.com/shallot-net/shallot/kit/home"
 	"github.com/shallot-net/shallot/kit/lifecycle"
@@ -24,6 +26,9 @@ import (
 )
 
 const process = "broker"
+
+// accessEvery is how soon a change of who may connect holds.
+const accessEvery = time.Second
 
 func main() { lifecycle.Main(process, run) }
 
@@ -75,6 +80,13 @@ func run(ctx context.Context, args []string) error {
 		Mode: cfg.Mode, Network: network, Keys: keys, Book: files.NewBook(state), Codec: messages, Signers: libp2p.Signers{},
 		Observer: metrics.New(registry), Log: log, Limits: cfg.Limits.app(), Delivery: cfg.Limits.delivery(),
 	})
+	people := files.NewAccess(h.Dir, libp2p.CanonicalID)
+	lists, err := people.Load()
+	if err != nil {
+		return errors.Join(err, store.Close())
+	}
+	restrict := func(l access.Lists) { broker.Restrict(cfg.access().With(l)) }
+	restrict(lists)
 	if err := broker.Start(); err != nil {
 		return errors.Join(err, broker.Close(), store.Close())
 	}
@@ -86,6 +98,7 @@ func run(ctx context.Context, args []string) error {
 	return lifecycle.Run(ctx,
 		server.Serve,
 		func(ctx context.Context) error { return telemetry.Serve(ctx, cfg.TelemetryListen, registry) },
+		func(ctx context.Context) error { return people.Watch(ctx, accessEvery, log, restrict) },
 		func(ctx context.Context) error {
 			<-ctx.Done()
 			return errors.Join(broker.Close(), store.Close()) // in this order: hosts serve what the store has

@@ -102,6 +102,7 @@ type Broker struct {
 	opening  sync.Mutex // one persona is opened or closed at a time
 	joining  sync.Mutex // topics are joined and left one at a time
 	personas map[string]*persona
+	admits   func(peer string) bool // nil: everybody is let in
 	topics   map[string]*topicUse
 	closed   bool
 }

@@ -71,13 +71,24 @@ func (b *Broker) open(name string) (*persona, error) {
 	if err := p.joinWanted(); err != nil {
 		return nil, errors.Join(err, p.close())
 	}
+	p.restrict()
 	if err := p.host.Listen(); err != nil {
 		return nil, errors.Join(err, p.close())
 	}
 	b.mu.Lock()
 	b.personas[name] = p
 	b.mu.Unlock()
+	p.restrict()
 	return p, p.joinWanted() // what was asked for meanwhile
+}
+
+func (p *persona) restrict() {
+	p.broker.mu.Lock()
+	admits := p.broker.admits
+	p.broker.mu.Unlock()
+	if admits != nil {
+		p.host.Restrict(admits)
+	}
 }
 
 func (p *persona) close() error {

@@ -4,12 +4,14 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
 	"google.golang.org/grpc/codes"
 
 	"github.com/shallot-net/shallot/broker/internal/app"
+	"github.com/shallot-net/shallot/broker/internal/domain/access"
 	"github.com/shallot-net/shallot/broker/internal/testbroker"
 	"github.com/shallot-net/shallot/kit/fault"
 	brokerv1 "github.com/shallot-net/shallot/proto/shallot/broker/v1"
@@ -171,6 +173,36 @@ func TestKnownPeersOutliveTheBroker(t *testing.T) {
 	}
 	_, err := a.Network.ListKnownPeers(t.Context(), &brokerv1.ListKnownPeersRequest{Persona: "p"})
 	wantFault(t, err, codes.FailedPrecondition, "OPEN_MODE")
+}
+
+// Who is not admitted is cut off, and neither comes back nor is dialled; others are untouched.
+func TestRestrict(t *testing.T) {
+	t.Parallel()
+	a, b, c := testbroker.Start(t, testbroker.Options{}), testbroker.Start(t, testbroker.Options{}), testbroker.Start(t, testbroker.Options{})
+	b.Connect(a)
+	c.Connect(a)
+	connected := func(to *testbroker.Broker) bool {
+		r, err := a.Network.ListPeers(t.Context(), &brokerv1.ListPeersRequest{})
+		return err == nil && slices.ContainsFunc(r.GetPeers(), func(p *brokerv1.ConnectedPeer) bool { return p.GetPeerId() == to.ID })
+	}
+	testbroker.Eventually(t, "both are connected", func() bool { return connected(b) && connected(c) })
+	a.App.Restrict(access.New(nil, []string{b.ID}))
+	testbroker.Eventually(t, "the denied one is cut off", func() bool { return !connected(b) })
+	if !connected(c) {
+		t.Error("another was cut off with it")
+	}
+	_, err := a.Network.Connect(t.Context(), &brokerv1.ConnectRequest{Addresses: b.Addrs})
+	wantFault(t, err, codes.PermissionDenied, "PEER_NOT_ADMITTED")
+	_, err = b.Network.Connect(t.Context(), &brokerv1.ConnectRequest{Addresses: a.Addrs})
+	if err == nil { // the dialler may have thought for a moment that it was in
+		testbroker.Eventually(t, "it is out again", func() bool { return !connected(b) })
+	} else {
+		wantFault(t, err, codes.Unavailable, "UNREACHABLE")
+	}
+	a.App.Restrict(access.New([]string{b.ID}, nil))
+	testbroker.Eventually(t, "who is not allowed is cut off", func() bool { return !connected(c) })
+	b.Connect(a)
+	testbroker.Eventually(t, "who is allowed is in", func() bool { return connected(b) })
 }
 
 func TestPersonasInOpenMode(t *testing.T) {

@@ -182,6 +182,15 @@ func (h *Host) Sign(b []byte) ([]byte, error) {
 	return h.host.Peerstore().PrivKey(h.host.ID()).Sign(b)
 }
 
+// CanonicalID returns a peer id in the form in which this package names peers.
+func CanonicalID(s string) (string, error) {
+	id, err := peer.Decode(s)
+	if err != nil {
+		return "", err
+	}
+	return id.String(), nil
+}
+
 // Signers finds the public keys that Ed25519 peer ids hold.
 type Signers struct{}
 
