@@ -52,6 +52,10 @@ func run(ctx context.Context, args []string) error {
 	if err := files.ClaimMode(state, cfg.Mode); err != nil {
 		return err
 	}
+	networkKey, err := cfg.networkKey(h.Dir, state)
+	if err != nil {
+		return err
+	}
 	keys, err := files.NewKeys(state)
 	if err != nil {
 		return err
@@ -65,7 +69,7 @@ func run(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	network, err := libp2p.NewNetwork(libp2p.Config{ListenAddrs: cfg.ListenAddrs, Log: log, OnHost: store.Attach, OffHost: store.Detach})
+	network, err := libp2p.NewNetwork(libp2p.Config{ListenAddrs: cfg.ListenAddrs, NetworkKey: networkKey, Log: log, OnHost: store.Attach, OffHost: store.Detach})
 	if err != nil {
 		return err
 	}

@@ -47,6 +47,8 @@ type Options struct {
 	Listen []string
 	Mode   string
 	Config func(*app.Config)
+
+	NetworkKey []byte // of a private network
 }
 
 // Start starts a broker, which is stopped when the test ends.
@@ -84,7 +86,7 @@ func TryStart(t testing.TB, o Options) (*Broker, error) {
 	if err != nil {
 		return nil, err
 	}
-	network, err := libp2p.NewNetwork(libp2p.Config{ListenAddrs: o.Listen})
+	network, err := libp2p.NewNetwork(libp2p.Config{ListenAddrs: o.Listen, NetworkKey: o.NetworkKey})
 	if err != nil {
 		return nil, err
 	}

@@ -1,12 +1,14 @@
 package grpcserver_test
 
 import (
+	"bytes"
 	"context"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"google.golang.org/grpc/codes"
 
@@ -15,6 +17,7 @@ import (
 	"github.com/shallot-net/shallot/broker/internal/testbroker"
 	"github.com/shallot-net/shallot/kit/fault"
 	brokerv1 "github.com/shallot-net/shallot/proto/shallot/broker/v1"
+	eventv1 "github.com/shallot-net/shallot/proto/shallot/event/v1"
 )
 
 func wantFault(t *testing.T, err error, code codes.Code, reason string) {
@@ -203,6 +206,36 @@ func TestRestrict(t *testing.T) {
 	testbroker.Eventually(t, "who is not allowed is cut off", func() bool { return !connected(c) })
 	b.Connect(a)
 	testbroker.Eventually(t, "who is allowed is in", func() bool { return connected(b) })
+}
+
+// Nodes of a private network reach each other and nobody else, and nobody else reaches them.
+func TestPrivateNetwork(t *testing.T) {
+	t.Parallel()
+	key, other := bytes.Repeat([]byte{7}, 32), bytes.Repeat([]byte{8}, 32)
+	a, b := testbroker.Start(t, testbroker.Options{NetworkKey: key}), testbroker.Start(t, testbroker.Options{NetworkKey: key})
+	a.Connect(b)
+	sent := a.Sender().Go(b.ID, testbroker.Event(t, eventv1.EventType_EVENT_TYPE_PING), false, testbroker.Patience)
+	m := b.Subscribe(testbroker.Open("g", eventv1.EventType_EVENT_TYPE_PING))
+	m.Ack(m.Next(), ok, "")
+	if f := testbroker.Answer(t, sent); f != nil {
+		t.Errorf("an event within the network: %v", f)
+	}
+	for name, outsider := range map[string]*testbroker.Broker{
+		"an open node":              testbroker.Start(t, testbroker.Options{}),
+		"a node of another network": testbroker.Start(t, testbroker.Options{NetworkKey: other}),
+	} {
+		for _, try := range []struct{ from, to *testbroker.Broker }{{outsider, a}, {a, outsider}} {
+			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+			_, err := try.from.Network.Connect(ctx, &brokerv1.ConnectRequest{Addresses: try.to.Addrs})
+			cancel()
+			if f := fault.From(err); f == nil || f.Reason != "UNREACHABLE" || !strings.Contains(err.Error(), "network") {
+				t.Errorf("%s: got %v", name, err)
+			}
+		}
+		if r, err := outsider.Network.ListPeers(t.Context(), &brokerv1.ListPeersRequest{}); err != nil || len(r.GetPeers()) > 0 {
+			t.Errorf("%s is connected to %v, %v", name, r.GetPeers(), err)
+		}
+	}
 }
 
 func TestPersonasInOpenMode(t *testing.T) {

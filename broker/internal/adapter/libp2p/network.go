@@ -5,6 +5,7 @@ import (
 	"crypto/ed25519"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"sync"
 	"syscall"
@@ -14,6 +15,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/pnet"
 	"github.com/libp2p/go-libp2p/p2p/net/swarm"
 	ma "github.com/multiformats/go-multiaddr"
 
@@ -24,7 +26,9 @@ import (
 // Config of a Network. OnHost may be left out.
 type Config struct {
 	ListenAddrs []string // multiaddrs
-	Log         *slog.Logger
+	// NetworkKey is the pre-shared key of a private network; nil: an open one.
+	NetworkKey []byte
+	Log        *slog.Logger
 	// OnHost is given each host before it listens, the moment to set further protocol handlers; OffHost when it is about to close.
 	OnHost  func(persona string, h host.Host) error
 	OffHost func(persona string) error
@@ -40,6 +44,7 @@ type Network struct {
 // NewNetwork makes hosts of open mode.
 func NewNetwork(cfg Config) (*Network, error) {
 	n := &Network{cfg: cfg, profile: open()}
+	n.profile.psk = cfg.NetworkKey
 	if n.cfg.Log == nil {
 		n.cfg.Log = slog.New(slog.DiscardHandler)
 	}
@@ -181,6 +186,9 @@ func texts(addrs []ma.Multiaddr) []string {
 func (h *Host) Sign(b []byte) ([]byte, error) {
 	return h.host.Peerstore().PrivKey(h.host.ID()).Sign(b)
 }
+
+// ParseNetworkKey reads a swarm key file, as go-libp2p's other users have them.
+func ParseNetworkKey(r io.Reader) ([]byte, error) { return pnet.DecodeV1PSK(r) }
 
 // CanonicalID returns a peer id in the form in which this package names peers.
 func CanonicalID(s string) (string, error) {

@@ -9,6 +9,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/pnet"
 	"github.com/libp2p/go-libp2p/core/protocol"
 	"github.com/libp2p/go-libp2p/core/sec"
 	"github.com/libp2p/go-libp2p/core/transport"
@@ -57,6 +58,7 @@ type profile struct {
 	unsubBackoff  time.Duration
 	gossipDial    time.Duration
 	fanoutTTL     time.Duration
+	psk           pnet.PSK // of a private network: who has another, or none, gets not one byte that it can read
 	seenTTL       time.Duration
 }
 
@@ -122,7 +124,7 @@ func (p profile) build(w parts) (host.Host, error) {
 	if err != nil {
 		return nil, errors.Join(err, swrm.Close(), book.Close())
 	}
-	up, err := upgrader.New([]sec.SecureTransport{secure}, muxers, nil, w.rm, w.gate, upgrader.WithAcceptTimeout(p.acceptTimeout)) // 15 s
+	up, err := upgrader.New([]sec.SecureTransport{secure}, muxers, p.psk, w.rm, w.gate, upgrader.WithAcceptTimeout(p.acceptTimeout)) // 15 s
 	if err != nil {
 		return nil, errors.Join(err, swrm.Close(), book.Close())
 	}
