@@ -65,11 +65,12 @@ func run(ctx context.Context, args []string) error {
 		return fmt.Errorf("read the contract: %w", err)
 	}
 	registry := telemetry.NewRegistry()
+	observer := metrics.New(registry)
 	store, err := repository.New(repository.Config{Dir: filepath.Join(state, "repository"), Log: log, Registry: registry})
 	if err != nil {
 		return err
 	}
-	network, err := libp2p.NewNetwork(libp2p.Config{ListenAddrs: cfg.ListenAddrs, NetworkKey: networkKey, Log: log, OnHost: store.Attach, OffHost: store.Detach})
+	network, err := libp2p.NewNetwork(libp2p.Config{ListenAddrs: cfg.ListenAddrs, NetworkKey: networkKey, Traffic: observer.Traffic, Log: log, OnHost: store.Attach, OffHost: store.Detach})
 	if err != nil {
 		return err
 	}
@@ -82,7 +83,7 @@ func run(ctx context.Context, args []string) error {
 	}
 	broker := app.New(app.Config{
 		Mode: cfg.Mode, Network: network, Keys: keys, Book: files.NewBook(state), Codec: messages, Signers: libp2p.Signers{},
-		Observer: metrics.New(registry), Log: log, Limits: cfg.Limits.app(), Delivery: cfg.Limits.delivery(),
+		Observer: observer, Log: log, Limits: cfg.Limits.app(), Delivery: cfg.Limits.delivery(),
 	})
 	people := files.NewAccess(h.Dir, libp2p.CanonicalID)
 	lists, err := people.Load()

@@ -208,6 +208,29 @@ func TestRestrict(t *testing.T) {
 	testbroker.Eventually(t, "who is allowed is in", func() bool { return connected(b) })
 }
 
+// What travels is counted at both ends, by kind of protocol, and no peer is named by it.
+func TestTrafficIsCounted(t *testing.T) {
+	t.Parallel()
+	a, b := pair(t, testbroker.Options{})
+	m := b.Subscribe(testbroker.Open("g", eventv1.EventType_EVENT_TYPE_PING))
+	before := a.Metric("shallot_broker_stream_bytes_total", "event", "out")
+	sent := a.Sender().Go(b.ID, testbroker.Event(t, eventv1.EventType_EVENT_TYPE_PING), false, testbroker.Patience)
+	m.Ack(m.Next(), ok, "")
+	if f := testbroker.Answer(t, sent); f != nil {
+		t.Fatal(f)
+	}
+	out := a.Metric("shallot_broker_stream_bytes_total", "event", "out") - before
+	if out <= 0 || out > 4096 {
+		t.Errorf("a ping went out as %v bytes", out)
+	}
+	if in := b.Metric("shallot_broker_stream_bytes_total", "event", "in"); in < out/2 || in > 4096 {
+		t.Errorf("%v bytes went out, %v came in", out, in)
+	}
+	if n := a.Metric("shallot_broker_stream_bytes_total", "identify", "in"); n <= 0 {
+		t.Errorf("the peers have told each other who they are in %v bytes", n)
+	}
+}
+
 // Nodes of a private network reach each other and nobody else, and nobody else reaches them.
 func TestPrivateNetwork(t *testing.T) {
 	t.Parallel()

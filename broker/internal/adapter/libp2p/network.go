@@ -28,6 +28,7 @@ type Config struct {
 	ListenAddrs []string // multiaddrs
 	// NetworkKey is the pre-shared key of a private network; nil: an open one.
 	NetworkKey []byte
+	Traffic    Traffic // may be left out
 	Log        *slog.Logger
 	// OnHost is given each host before it listens, the moment to set further protocol handlers; OffHost when it is about to close.
 	OnHost  func(persona string, h host.Host) error
@@ -38,12 +39,13 @@ type Config struct {
 type Network struct {
 	cfg     Config
 	profile profile
+	traffic *reporter
 	listen  []ma.Multiaddr
 }
 
 // NewNetwork makes hosts of open mode.
 func NewNetwork(cfg Config) (*Network, error) {
-	n := &Network{cfg: cfg, profile: open()}
+	n := &Network{cfg: cfg, profile: open(), traffic: newReporter(cfg.Traffic)}
 	n.profile.psk = cfg.NetworkKey
 	if n.cfg.Log == nil {
 		n.cfg.Log = slog.New(slog.DiscardHandler)
@@ -98,7 +100,7 @@ func (n *Network) Open(persona string, seed []byte, h app.Handlers) (app.Host, e
 	}
 	out := &Host{persona: persona, network: n, handlers: h, gate: newGater(), names: newResolver(n.profile.resolve), log: n.cfg.Log,
 		protected: make(map[string]map[peer.ID]struct{}), measured: make(map[peer.ID]time.Time), measuring: make(chan struct{}, 4)}
-	if out.host, err = n.profile.build(parts{key, rm, out.gate, out.names}); err != nil {
+	if out.host, err = n.profile.build(parts{key, rm, out.gate, out.names, n.traffic}); err != nil {
 		return nil, errors.Join(fmt.Errorf("make the libp2p host: %w", err), rm.Close())
 	}
 	out.ctx, out.cancel = context.WithCancel(context.Background())

@@ -84,6 +84,8 @@ type parts struct {
 	rm    network.ResourceManager
 	gate  *gater
 	names *resolver
+
+	traffic *reporter // nil: nobody counts
 }
 
 // build puts a host together by hand. libp2p.New would link QUIC, WebRTC, WebTransport and relays, of which no mode wants any: 8 MiB of memory that every node would pay for, and
@@ -103,7 +105,7 @@ func (p profile) build(w parts) (host.Host, error) {
 		return nil, errors.Join(err, book.Close())
 	}
 	bus := eventbus.NewBus()
-	swrm, err := swarm.NewSwarm(id, book, bus,
+	options := []swarm.Option{
 		swarm.WithResourceManager(w.rm),
 		swarm.WithConnectionGater(w.gate),             // dials and accepts whomever
 		swarm.WithMultiaddrResolver(w.names),          // looks up names that peers made up, before it knows whether it can dial them
@@ -112,7 +114,11 @@ func (p profile) build(w parts) (host.Host, error) {
 		swarm.WithDialRanker(swarm.NoDelayDialRanker), // waits between addresses, for the sake of QUIC
 		swarm.WithUDPBlackHoleSuccessCounter(nil),     // watches for UDP that gets nowhere
 		swarm.WithIPv6BlackHoleSuccessCounter(nil),    // and stops to dial IPv6 after some failures
-	)
+	}
+	if w.traffic != nil {
+		options = append(options, swarm.WithMetrics(w.traffic))
+	}
+	swrm, err := swarm.NewSwarm(id, book, bus, options...)
 	if err != nil {
 		return nil, errors.Join(err, book.Close())
 	}
