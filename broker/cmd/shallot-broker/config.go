@@ -3,9 +3,14 @@ package main
 import (
 	"errors"
 	"fmt"
+	"path/filepath"
+	"strings"
 	"time"
 
+	"github.com/shallot-net/shallot/broker/internal/adapter/files"
+	"github.com/shallot-net/shallot/broker/internal/adapter/libp2p"
 	"github.com/shallot-net/shallot/broker/internal/app"
+	"github.com/shallot-net/shallot/broker/internal/domain/access"
 	"github.com/shallot-net/shallot/broker/internal/domain/delivery"
 	"github.com/shallot-net/shallot/kit/config"
 )
@@ -13,9 +18,12 @@ import (
 // Config of the process. What is 0 takes the default that ARCHITECTURE and the help name.
 type Config struct {
 	config.Common
-	Mode        string   `koanf:"mode" help:"open; a home that was used in one mode is refused in another"`
-	ListenAddrs []string `koanf:"listen_addrs" help:"multiaddrs on which other nodes are answered, such as /ip4/0.0.0.0/tcp/4001; empty: only dial out"`
-	Limits      Limits   `koanf:"limits"`
+	Mode           string   `koanf:"mode" help:"open; a home that was used in one mode is refused in another"`
+	ListenAddrs    []string `koanf:"listen_addrs" help:"multiaddrs on which other nodes are answered, such as /ip4/0.0.0.0/tcp/4001; empty: only dial out"`
+	NetworkKeyFile string   `koanf:"network_key_file" help:"the key of a private network, a swarm key file with mode 600; empty: HOME/network.key where that is there, else an open network"`
+	Allow          []string `koanf:"allow" help:"peers that may be connected, beside those in HOME/peers.allow, which is read again when it changes; empty, and no such file: all"`
+	Deny           []string `koanf:"deny" help:"peers that may not, beside those in HOME/peers.deny, which is read again when it changes"`
+	Limits         Limits   `koanf:"limits"`
 }
 
 // Limits bound what the broker holds.
@@ -43,11 +51,36 @@ func (c *Config) Validate() error {
 	if c.Mode != app.ModeOpen {
 		return fmt.Errorf("mode is %q: this version knows %s only", c.Mode, app.ModeOpen)
 	}
+	for key, ids := range map[string][]string{"allow": c.Allow, "deny": c.Deny} {
+		if _, err := access.Parse([]byte(strings.Join(ids, "\n")), libp2p.CanonicalID); err != nil {
+			return fmt.Errorf("%s: %w", key, err)
+		}
+	}
 	l := c.Limits
 	if l.PeerEvents < 1 || l.PeerBytes < 1<<20 || l.TotalBytes < l.PeerBytes || l.Backlog < 1 || l.BacklogBytes < 1<<20 || l.GossipBuffer < 1 || l.SubscriberWait < 0 {
 		return errors.New("limits: counts must be 1 or more, sizes 1MiB or more, total_bytes at least peer_bytes")
 	}
 	return nil
+}
+
+// networkKey is that of the private network that the home is of, nil in an open one.
+func (c *Config) networkKey(home, state string) ([]byte, error) {
+	path, required := c.NetworkKeyFile, true
+	if path == "" {
+		path, required = filepath.Join(home, "network.key"), false
+	}
+	key, err := files.NetworkKey(path, required, libp2p.ParseNetworkKey)
+	if err != nil {
+		return nil, err
+	}
+	return key, files.ClaimNetwork(state, key)
+}
+
+// access are the lists of the configuration; Validate has seen that they are lists.
+func (c *Config) access() access.Lists {
+	allow, _ := access.Parse([]byte(strings.Join(c.Allow, "\n")), libp2p.CanonicalID)
+	deny, _ := access.Parse([]byte(strings.Join(c.Deny, "\n")), libp2p.CanonicalID)
+	return access.New(allow, deny)
 }
 
 func (l Limits) app() app.Limits {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/shallot-net/shallot/broker/internal/adapter/codec"
 	"github.com/shallot-net/shallot/broker/internal/adapter/files"
@@ -15,6 +16,7 @@ import (
 	"github.com/shallot-net/shallot/broker/internal/adapter/metrics"
 	"github.com/shallot-net/shallot/broker/internal/adapter/repository"
 	"github.com/shallot-net/shallot/broker/internal/app"
+	"github.com/shallot-net/shallot/broker/internal/domain/access"
 	"github.com/shallot-net/shallot/kit/config"
 	"github.com/shallot-net/shallot/kit/home"
 	"github.com/shallot-net/shallot/kit/lifecycle"
@@ -24,6 +26,9 @@ import (
 )
 
 const process = "broker"
+
+// accessEvery is how soon a change of who may connect holds.
+const accessEvery = time.Second
 
 func main() { lifecycle.Main(process, run) }
 
@@ -47,6 +52,10 @@ func run(ctx context.Context, args []string) error {
 	if err := files.ClaimMode(state, cfg.Mode); err != nil {
 		return err
 	}
+	networkKey, err := cfg.networkKey(h.Dir, state)
+	if err != nil {
+		return err
+	}
 	keys, err := files.NewKeys(state)
 	if err != nil {
 		return err
@@ -56,11 +65,12 @@ func run(ctx context.Context, args []string) error {
 		return fmt.Errorf("read the contract: %w", err)
 	}
 	registry := telemetry.NewRegistry()
+	observer := metrics.New(registry)
 	store, err := repository.New(repository.Config{Dir: filepath.Join(state, "repository"), Log: log, Registry: registry})
 	if err != nil {
 		return err
 	}
-	network, err := libp2p.NewNetwork(libp2p.Config{ListenAddrs: cfg.ListenAddrs, Log: log, OnHost: store.Attach, OffHost: store.Detach})
+	network, err := libp2p.NewNetwork(libp2p.Config{ListenAddrs: cfg.ListenAddrs, NetworkKey: networkKey, Traffic: observer.Traffic, Log: log, OnHost: store.Attach, OffHost: store.Detach})
 	if err != nil {
 		return err
 	}
@@ -72,9 +82,16 @@ func run(ctx context.Context, args []string) error {
 		return err
 	}
 	broker := app.New(app.Config{
-		Mode: cfg.Mode, Network: network, Keys: keys, Codec: messages, Signers: &libp2p.Signers{},
-		Observer: metrics.New(registry), Log: log, Limits: cfg.Limits.app(), Delivery: cfg.Limits.delivery(),
+		Mode: cfg.Mode, Network: network, Keys: keys, Book: files.NewBook(state), Codec: messages, Signers: &libp2p.Signers{},
+		Observer: observer, Log: log, Limits: cfg.Limits.app(), Delivery: cfg.Limits.delivery(),
 	})
+	people := files.NewAccess(h.Dir, libp2p.CanonicalID)
+	lists, err := people.Load()
+	if err != nil {
+		return errors.Join(err, store.Close())
+	}
+	restrict := func(l access.Lists) { broker.Restrict(cfg.access().With(l)) }
+	restrict(lists)
 	if err := broker.Start(); err != nil {
 		return errors.Join(err, broker.Close(), store.Close())
 	}
@@ -86,6 +103,7 @@ func run(ctx context.Context, args []string) error {
 	return lifecycle.Run(ctx,
 		server.Serve,
 		func(ctx context.Context) error { return telemetry.Serve(ctx, cfg.TelemetryListen, registry) },
+		func(ctx context.Context) error { return people.Watch(ctx, accessEvery, log, restrict) },
 		func(ctx context.Context) error {
 			<-ctx.Done()
 			return errors.Join(broker.Close(), store.Close()) // in this order: hosts serve what the store has

@@ -73,6 +73,7 @@ type Config struct {
 	Mode     string // open: the node's own persona is the only one
 	Network  Network
 	Keys     Keys
+	Book     Book // may be left out: then nobody is remembered
 	Codec    Codec
 	Signers  event.Keys // public keys of authors
 	Observer Observer
@@ -90,6 +91,7 @@ type Broker struct {
 	log    *slog.Logger
 	inbox  *dispatcher
 	budget *budget
+	known  *known
 
 	conduct struct {
 		sync.Mutex
@@ -100,6 +102,7 @@ type Broker struct {
 	opening  sync.Mutex // one persona is opened or closed at a time
 	joining  sync.Mutex // topics are joined and left one at a time
 	personas map[string]*persona
+	admits   func(peer string) bool // nil: everybody is let in
 	topics   map[string]*topicUse
 	closed   bool
 }
@@ -116,6 +119,8 @@ func New(cfg Config) *Broker {
 	b := &Broker{cfg: cfg, limits: cfg.Limits, rules: event.Rules{Codec: cfg.Codec, Keys: cfg.Signers}, obs: cfg.Observer, log: cfg.Log,
 		budget: newBudget(cfg.Limits.InTotal), personas: make(map[string]*persona), topics: make(map[string]*topicUse)}
 	b.conduct.ledger = conduct.NewLedger()
+	b.known = &known{store: cfg.Book, log: cfg.Log}
+	b.known.load()
 	b.inbox = newDispatcher(cfg.Delivery, cfg.Observer)
 	return b
 }
@@ -162,6 +167,7 @@ func (b *Broker) Close() error {
 		errs = append(errs, p.close())
 	}
 	b.inbox.close()
+	b.known.close()
 	return errors.Join(errs...)
 }
 

@@ -7,6 +7,7 @@ import (
 
 	"google.golang.org/grpc/codes"
 
+	"github.com/shallot-net/shallot/broker/internal/domain/access"
 	"github.com/shallot-net/shallot/kit/fault"
 )
 
@@ -52,12 +53,28 @@ func connectFault(ctx context.Context, err error) error {
 		return err
 	case errors.Is(err, ErrNoAddress):
 		return fault.NotFound("NO_ADDRESS", "no address of the peer is known: give one").Because(err)
+	case errors.Is(err, ErrNotAdmitted):
+		return fault.New(codes.PermissionDenied, "PEER_NOT_ADMITTED", "this node's own lists of peers do not admit that peer: see peers.allow and peers.deny in its home, and allow and deny in the broker's configuration").Because(err)
 	case errors.Is(err, ErrSelf):
 		return fault.InvalidArgument("PEER_IS_SELF", "that is this persona's own id: a node does not connect to itself")
 	case ctx.Err() != nil:
 		return fault.Wrap(err, codes.DeadlineExceeded, "UNREACHABLE", "the peer did not answer before the deadline")
 	}
-	return fault.Wrap(err, codes.Unavailable, "UNREACHABLE", "the peer could not be reached: is it running, and are its addresses right?")
+	return fault.Wrap(err, codes.Unavailable, "UNREACHABLE", "the peer could not be reached: is it running, are its addresses right, is it of the same network, and does it admit this node?")
+}
+
+// Restrict lets only those in whom the lists admit, from now on.
+func (b *Broker) Restrict(lists access.Lists) {
+	b.mu.Lock()
+	b.admits = lists.Admits
+	open := make([]*persona, 0, len(b.personas))
+	for _, p := range b.personas {
+		open = append(open, p)
+	}
+	b.mu.Unlock()
+	for _, p := range open {
+		p.host.Restrict(lists.Admits)
+	}
 }
 
 // Disconnect closes the connections to a peer; when there are none it does nothing.

@@ -60,20 +60,35 @@ func (b *Broker) open(name string) (*persona, error) {
 	}
 	p = &persona{broker: b, name: name, opened: opened, senders: make(map[string]*sender), remotes: make(map[string]*remote),
 		watchers: make(map[*Watcher]struct{}), peers: make(map[string]struct{}), leaves: make(map[string]func()), closed: make(chan struct{})}
-	p.host, err = b.cfg.Network.Open(name, seed, Handlers{Stream: p.serve, Validate: p.validateGossip, Gossip: p.gossip, Lost: b.obs.Dropped, Changed: p.changed})
+	handlers := Handlers{Stream: p.serve, Validate: p.validateGossip, Gossip: p.gossip, Lost: b.obs.Dropped, Changed: p.changed, Reached: func(string, []string) {}}
+	if name == "" {
+		handlers.Reached = b.known.reached
+	}
+	p.host, err = b.cfg.Network.Open(name, seed, handlers)
 	if err != nil {
 		return nil, err
 	}
 	if err := p.joinWanted(); err != nil {
 		return nil, errors.Join(err, p.close())
 	}
+	p.restrict()
 	if err := p.host.Listen(); err != nil {
 		return nil, errors.Join(err, p.close())
 	}
 	b.mu.Lock()
 	b.personas[name] = p
 	b.mu.Unlock()
+	p.restrict()
 	return p, p.joinWanted() // what was asked for meanwhile
+}
+
+func (p *persona) restrict() {
+	p.broker.mu.Lock()
+	admits := p.broker.admits
+	p.broker.mu.Unlock()
+	if admits != nil {
+		p.host.Restrict(admits)
+	}
 }
 
 func (p *persona) close() error {

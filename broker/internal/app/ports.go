@@ -35,6 +35,8 @@ var (
 	ErrNoAddress = errors.New("no connection to the peer, and no address of it is known")
 	ErrPeerID    = errors.New("not a peer id")
 	ErrSelf      = errors.New("the peer is this persona itself")
+
+	ErrNotAdmitted = errors.New("this node's lists of peers do not admit the peer")
 )
 
 // Peer is a connected peer.
@@ -68,6 +70,8 @@ type Handlers struct {
 	Lost func(topic, why string)
 	// Changed tells of the first connection to a peer, and of the end of the last. It must not block.
 	Changed func(peer string, connected bool)
+	// Reached tells at which addresses a peer was dialled with success. It must not block.
+	Reached func(peer string, addresses []string)
 }
 
 // Host is a persona's presence on the network. Peers are named by their ids; errors carry no addresses.
@@ -83,6 +87,8 @@ type Host interface {
 	// Remember only keeps the addresses.
 	Remember(t Target) (peer string, err error)
 	Disconnect(peer string) error
+	// Restrict lets only those in, and dials only those, whom the function admits; connections to others are closed.
+	Restrict(admits func(peer string) bool)
 	// Refuse closes the connections to a peer and allows none for a time.
 	Refuse(peer string, d time.Duration)
 	Peers() []Peer

@@ -47,6 +47,8 @@ type Options struct {
 	Listen []string
 	Mode   string
 	Config func(*app.Config)
+
+	NetworkKey []byte // of a private network
 }
 
 // Start starts a broker, which is stopped when the test ends.
@@ -80,16 +82,18 @@ func TryStart(t testing.TB, o Options) (*Broker, error) {
 	if err != nil {
 		return nil, err
 	}
+	registry := prometheus.NewRegistry()
+	observer := metrics.New(registry)
 	messages, err := codec.New()
 	if err != nil {
 		return nil, err
 	}
-	network, err := libp2p.NewNetwork(libp2p.Config{ListenAddrs: o.Listen})
+	network, err := libp2p.NewNetwork(libp2p.Config{ListenAddrs: o.Listen, NetworkKey: o.NetworkKey, Traffic: observer.Traffic})
 	if err != nil {
 		return nil, err
 	}
-	b := &Broker{Dir: o.Dir, Socket: filepath.Join(o.Dir, "s.sock"), Registry: prometheus.NewRegistry(), t: t, done: make(chan struct{})}
-	cfg := app.Config{Mode: o.Mode, Network: network, Keys: keys, Codec: messages, Signers: &libp2p.Signers{}, Observer: metrics.New(b.Registry)}
+	b := &Broker{Dir: o.Dir, Socket: filepath.Join(o.Dir, "s.sock"), Registry: registry, t: t, done: make(chan struct{})}
+	cfg := app.Config{Mode: o.Mode, Network: network, Keys: keys, Book: files.NewBook(o.Dir), Codec: messages, Signers: &libp2p.Signers{}, Observer: observer}
 	if o.Config != nil {
 		o.Config(&cfg)
 	}

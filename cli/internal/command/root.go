@@ -38,7 +38,7 @@ Data goes to stdout, talk to stderr. 'shallot help exit-codes' lists the exit co
 	for id, commands := range map[string][]*cobra.Command{
 		"work":  {a.run(), a.task(), a.content()},
 		"look":  {a.node(), a.peers(), a.metrics(), a.doctor()},
-		"nodes": {a.dev(), a.up()},
+		"nodes": {a.dev(), a.up(), a.network()},
 	} {
 		for _, c := range commands {
 			c.GroupID = id

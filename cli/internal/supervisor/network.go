@@ -97,7 +97,7 @@ func (n *network) open(binaries map[string]string) error {
 }
 
 func (n *network) add(name, role string, binaries map[string]string, shared *ports) error {
-	cfg := NodeConfig{Name: name, Role: role, Home: filepath.Join(n.dir.Dir, name), Loopback: true, Ports: shared, Binaries: binaries, Print: n.cfg.Print, Mirror: n.cfg.Mirror}
+	cfg := NodeConfig{Name: name, Role: role, Home: filepath.Join(n.dir.Dir, name), Network: n.dir.Dir, Loopback: true, Ports: shared, Binaries: binaries, Print: n.cfg.Print, Mirror: n.cfg.Mirror}
 	if len(n.nodes) > 0 {
 		cfg.Bootstrap = n.joined
 		cfg.BootstrapAddrs = func() []string { return n.bootstrap }

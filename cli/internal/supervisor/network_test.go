@@ -11,7 +11,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/shallot-net/shallot/cli/internal/invite"
 	"github.com/shallot-net/shallot/kit/fault"
+	"github.com/shallot-net/shallot/kit/home"
 )
 
 func TestNetworkBecomesReadyAndLeavesNothing(t *testing.T) {
@@ -238,6 +240,43 @@ func TestPortsAndRolesStay(t *testing.T) {
 	}
 	if got := append(n.args(Broker), n.args("gateway")...); len(got) != 4 {
 		t.Errorf("arguments are %v", got)
+	}
+}
+
+// A node of a private network is started with its key and with the addresses that its invite held.
+func TestNodesUseTheNetworkOfTheirHome(t *testing.T) {
+	t.Parallel()
+	print := NewPrinter(&buffer{})
+	dir := t.TempDir()
+	h, err := home.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const first, given = "/ip4/192.0.2.1/tcp/1/p2p/x", "/ip4/192.0.2.2/tcp/1/p2p/y"
+	if err := WriteNetwork(h, invite.Invite{Key: invite.NewKey(), Addresses: []string{first}}); err != nil {
+		t.Fatal(err)
+	}
+	up, err := OpenNode(NodeConfig{Name: "n", Role: Consumer, Home: dir, Print: print, BootstrapAddrs: func() []string { return []string{given} }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer up.Close()
+	if got := strings.Join(up.args("node"), " "); !strings.HasSuffix(got, "--bootstrap "+given+","+first) {
+		t.Errorf("a node joins with %s", got)
+	}
+	if got := strings.Join(up.args(Broker), " "); strings.Contains(got, "network-key") { // it finds its home's own
+		t.Errorf("its broker has %s", got)
+	}
+	inner, err := OpenNode(NodeConfig{Name: "m", Role: Provider, Home: filepath.Join(dir, "provider-1"), Network: dir, Print: print})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer inner.Close()
+	if got := strings.Join(inner.args(Broker), " "); !strings.Contains(got, "--network-key-file "+filepath.Join(dir, "network.key")) {
+		t.Errorf("the broker of a dev network's node has %s", got)
+	}
+	if got := strings.Join(inner.args("discovery"), " "); !strings.HasSuffix(got, "--bootstrap "+first) {
+		t.Errorf("it joins with %s", got)
 	}
 }
 

@@ -19,6 +19,7 @@ type NodeConfig struct {
 	Role     string
 	Home     string   // its directory; made where missing
 	Listen   []string // swarm addresses of the broker; empty: those of before, else the role's default
+	Network  string   // the folder whose private network the node is of, where it has one; empty: its home's
 	Loopback bool     // listen on loopback where Listen does not say otherwise
 	Ports    *ports   // shared by the nodes of a network
 	Binaries map[string]string
@@ -207,17 +208,38 @@ func (n *Node) args(name string) []string {
 		if len(n.cfg.Listen) > 0 || !configured(n.home, Broker, "listen_addrs") {
 			args = append(args, "--listen-addrs", strings.Join(n.keep.Listen, ","))
 		}
+		// The home's own the broker finds itself.
+		if key := filepath.Join(n.cfg.Network, networkKeyFile); n.cfg.Network != "" && exists(key) && !configured(n.home, Broker, "network_key_file") {
+			args = append(args, "--network-key-file", key)
+		}
 	case "gateway":
 		if !configured(n.home, "gateway", "http") {
 			args = append(args, "--http", fmt.Sprintf("127.0.0.1:%d", n.keep.GatewayPort))
 		}
 	}
-	if needsBootstrap(n.cfg.Role, name) && n.cfg.BootstrapAddrs != nil {
-		if addrs := n.cfg.BootstrapAddrs(); len(addrs) > 0 {
+	if needsBootstrap(n.cfg.Role, name) {
+		if addrs := n.bootstrap(); len(addrs) > 0 {
 			args = append(args, "--bootstrap", strings.Join(addrs, ","))
 		}
 	}
 	return args
+}
+
+// bootstrap is what the user gave, and what the invite to the home's network held.
+func (n *Node) bootstrap() (out []string) {
+	if n.cfg.BootstrapAddrs != nil {
+		out = append(out, n.cfg.BootstrapAddrs()...)
+	}
+	dir := n.cfg.Network
+	if dir == "" {
+		dir = n.home.Dir
+	}
+	return append(out, NetworkBootstrap(dir)...)
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
 }
 
 func (n *Node) changed(name string, pid int, why string) {

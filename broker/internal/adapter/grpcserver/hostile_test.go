@@ -41,6 +41,7 @@ func newHostile(t *testing.T, to *testbroker.Broker) *hostile {
 		Gossip:   func(string, string, *event.Event) {},
 		Lost:     func(string, string) {},
 		Changed:  func(string, bool) {},
+		Reached:  func(string, []string) {},
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -67,6 +67,19 @@ func (n *Network) ListPeers(_ context.Context, r *brokerv1.ListPeersRequest) (*b
 	return out, nil
 }
 
+// ListKnownPeers lists whom this node has reached.
+func (n *Network) ListKnownPeers(_ context.Context, r *brokerv1.ListKnownPeersRequest) (*brokerv1.ListKnownPeersResponse, error) {
+	known, err := n.broker.KnownPeers(r.GetPersona())
+	if err != nil {
+		return nil, err
+	}
+	out := &brokerv1.ListKnownPeersResponse{}
+	for _, e := range known {
+		out.Peers = append(out.Peers, &brokerv1.KnownPeer{PeerId: e.Peer, Addresses: e.Addresses, LastConnectedAt: timestamppb.New(e.At)})
+	}
+	return out, nil
+}
+
 // FindPeers says that there is no routing.
 func (n *Network) FindPeers(r *brokerv1.FindPeersRequest, _ grpc.ServerStreamingServer[brokerv1.FindPeersResponse]) error {
 	return n.broker.FindPeers(r.GetPersona())

@@ -1,18 +1,23 @@
 package grpcserver_test
 
 import (
+	"bytes"
 	"context"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"google.golang.org/grpc/codes"
 
 	"github.com/shallot-net/shallot/broker/internal/app"
+	"github.com/shallot-net/shallot/broker/internal/domain/access"
 	"github.com/shallot-net/shallot/broker/internal/testbroker"
 	"github.com/shallot-net/shallot/kit/fault"
 	brokerv1 "github.com/shallot-net/shallot/proto/shallot/broker/v1"
+	eventv1 "github.com/shallot-net/shallot/proto/shallot/event/v1"
 )
 
 func wantFault(t *testing.T, err error, code codes.Code, reason string) {
@@ -136,6 +141,124 @@ func TestProtectAndFindPeers(t *testing.T) {
 		_, err = find.Recv()
 	}
 	wantFault(t, err, codes.FailedPrecondition, "ROUTING_OFF")
+}
+
+// Who was dialled with success is known after a restart, and where; who dialled this node, or did not answer, is not.
+func TestKnownPeersOutliveTheBroker(t *testing.T) {
+	t.Parallel()
+	a, b := testbroker.Start(t, testbroker.Options{}), testbroker.Start(t, testbroker.Options{})
+	a.Connect(b)
+	_, _ = a.Network.Connect(t.Context(), &brokerv1.ConnectRequest{Addresses: []string{"/ip4/127.0.0.1/tcp/1/p2p/" + "12D3KooWQYhTNQdmr3ArTeUHRYzFg94BKyTkoWBDWez9kSCVe2Xo"}})
+	known := func(on *testbroker.Broker) []*brokerv1.KnownPeer {
+		r, err := on.Network.ListKnownPeers(t.Context(), &brokerv1.ListKnownPeersRequest{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r.GetPeers()
+	}
+	testbroker.Eventually(t, "the peer is known", func() bool { return len(known(a)) == 1 })
+	a.Stop()
+	a = testbroker.Start(t, testbroker.Options{Dir: a.Dir})
+	got := known(a)
+	if len(got) != 1 || got[0].GetPeerId() != b.ID || len(got[0].GetAddresses()) != 1 || got[0].GetAddresses()[0]+"/p2p/"+b.ID != b.Addrs[0] || got[0].GetLastConnectedAt() == nil {
+		t.Errorf("after a restart %v is known, want %s at %v", got, b.ID, b.Addrs)
+	}
+	if got := known(b); len(got) != 0 {
+		t.Errorf("who was dialled knows %v", got)
+	}
+	a.Stop()
+	if err := os.WriteFile(filepath.Join(a.Dir, "peers.json"), []byte("torn"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	a = testbroker.Start(t, testbroker.Options{Dir: a.Dir})
+	if got := known(a); len(got) != 0 {
+		t.Errorf("a torn book has %v", got)
+	}
+	_, err := a.Network.ListKnownPeers(t.Context(), &brokerv1.ListKnownPeersRequest{Persona: "p"})
+	wantFault(t, err, codes.FailedPrecondition, "OPEN_MODE")
+}
+
+// Who is not admitted is cut off, and neither comes back nor is dialled; others are untouched.
+func TestRestrict(t *testing.T) {
+	t.Parallel()
+	a, b, c := testbroker.Start(t, testbroker.Options{}), testbroker.Start(t, testbroker.Options{}), testbroker.Start(t, testbroker.Options{})
+	b.Connect(a)
+	c.Connect(a)
+	connected := func(to *testbroker.Broker) bool {
+		r, err := a.Network.ListPeers(t.Context(), &brokerv1.ListPeersRequest{})
+		return err == nil && slices.ContainsFunc(r.GetPeers(), func(p *brokerv1.ConnectedPeer) bool { return p.GetPeerId() == to.ID })
+	}
+	testbroker.Eventually(t, "both are connected", func() bool { return connected(b) && connected(c) })
+	a.App.Restrict(access.New(nil, []string{b.ID}))
+	testbroker.Eventually(t, "the denied one is cut off", func() bool { return !connected(b) })
+	if !connected(c) {
+		t.Error("another was cut off with it")
+	}
+	_, err := a.Network.Connect(t.Context(), &brokerv1.ConnectRequest{Addresses: b.Addrs})
+	wantFault(t, err, codes.PermissionDenied, "PEER_NOT_ADMITTED")
+	_, err = b.Network.Connect(t.Context(), &brokerv1.ConnectRequest{Addresses: a.Addrs})
+	if err == nil { // the dialler may have thought for a moment that it was in
+		testbroker.Eventually(t, "it is out again", func() bool { return !connected(b) })
+	} else {
+		wantFault(t, err, codes.Unavailable, "UNREACHABLE")
+	}
+	a.App.Restrict(access.New([]string{b.ID}, nil))
+	testbroker.Eventually(t, "who is not allowed is cut off", func() bool { return !connected(c) })
+	b.Connect(a)
+	testbroker.Eventually(t, "who is allowed is in", func() bool { return connected(b) })
+}
+
+// What travels is counted at both ends, by kind of protocol, and no peer is named by it.
+func TestTrafficIsCounted(t *testing.T) {
+	t.Parallel()
+	a, b := pair(t, testbroker.Options{})
+	m := b.Subscribe(testbroker.Open("g", eventv1.EventType_EVENT_TYPE_PING))
+	before := a.Metric("shallot_broker_stream_bytes_total", "event", "out")
+	sent := a.Sender().Go(b.ID, testbroker.Event(t, eventv1.EventType_EVENT_TYPE_PING), false, testbroker.Patience)
+	m.Ack(m.Next(), ok, "")
+	if f := testbroker.Answer(t, sent); f != nil {
+		t.Fatal(f)
+	}
+	out := a.Metric("shallot_broker_stream_bytes_total", "event", "out") - before
+	if out <= 0 || out > 4096 {
+		t.Errorf("a ping went out as %v bytes", out)
+	}
+	if in := b.Metric("shallot_broker_stream_bytes_total", "event", "in"); in < out/2 || in > 4096 {
+		t.Errorf("%v bytes went out, %v came in", out, in)
+	}
+	if n := a.Metric("shallot_broker_stream_bytes_total", "identify", "in"); n <= 0 {
+		t.Errorf("the peers have told each other who they are in %v bytes", n)
+	}
+}
+
+// Nodes of a private network reach each other and nobody else, and nobody else reaches them.
+func TestPrivateNetwork(t *testing.T) {
+	t.Parallel()
+	key, other := bytes.Repeat([]byte{7}, 32), bytes.Repeat([]byte{8}, 32)
+	a, b := testbroker.Start(t, testbroker.Options{NetworkKey: key}), testbroker.Start(t, testbroker.Options{NetworkKey: key})
+	a.Connect(b)
+	sent := a.Sender().Go(b.ID, testbroker.Event(t, eventv1.EventType_EVENT_TYPE_PING), false, testbroker.Patience)
+	m := b.Subscribe(testbroker.Open("g", eventv1.EventType_EVENT_TYPE_PING))
+	m.Ack(m.Next(), ok, "")
+	if f := testbroker.Answer(t, sent); f != nil {
+		t.Errorf("an event within the network: %v", f)
+	}
+	for name, outsider := range map[string]*testbroker.Broker{
+		"an open node":              testbroker.Start(t, testbroker.Options{}),
+		"a node of another network": testbroker.Start(t, testbroker.Options{NetworkKey: other}),
+	} {
+		for _, try := range []struct{ from, to *testbroker.Broker }{{outsider, a}, {a, outsider}} {
+			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+			_, err := try.from.Network.Connect(ctx, &brokerv1.ConnectRequest{Addresses: try.to.Addrs})
+			cancel()
+			if f := fault.From(err); f == nil || f.Reason != "UNREACHABLE" || !strings.Contains(err.Error(), "network") {
+				t.Errorf("%s: got %v", name, err)
+			}
+		}
+		if r, err := outsider.Network.ListPeers(t.Context(), &brokerv1.ListPeersRequest{}); err != nil || len(r.GetPeers()) > 0 {
+			t.Errorf("%s is connected to %v, %v", name, r.GetPeers(), err)
+		}
+	}
 }
 
 func TestPersonasInOpenMode(t *testing.T) {

@@ -17,10 +17,11 @@ import (
 // maxRefused bounds the peers that are kept out at once; identities are free, so the list must not grow with those who misbehave.
 const maxRefused = 4096
 
-// gater keeps peers out for a time.
+// gater keeps peers out: some for a time, and for good those whom the lists of this node do not admit.
 type gater struct {
 	mu      sync.Mutex
 	refused map[peer.ID]time.Time
+	admits  func(peer string) bool // nil: everybody
 }
 
 func newGater() *gater { return &gater{refused: make(map[peer.ID]time.Time)} }
@@ -37,7 +38,23 @@ func (g *gater) refuse(p peer.ID, until time.Time) {
 	g.refused[p] = until
 }
 
+func (g *gater) restrict(admits func(peer string) bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.admits = admits
+}
+
+func (g *gater) admitted(p peer.ID) bool {
+	g.mu.Lock()
+	admits := g.admits
+	g.mu.Unlock()
+	return admits == nil || admits(p.String())
+}
+
 func (g *gater) allowed(p peer.ID) bool {
+	if !g.admitted(p) {
+		return false
+	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	until, ok := g.refused[p]

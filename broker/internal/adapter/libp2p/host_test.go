@@ -36,6 +36,7 @@ func newHost(t *testing.T, change func(*app.Handlers)) *Host {
 		Gossip:   func(string, string, *event.Event) {},
 		Lost:     func(string, string) {},
 		Changed:  func(string, bool) {},
+		Reached:  func(string, []string) {},
 	}
 	if change != nil {
 		change(&h)

@@ -5,6 +5,7 @@ import (
 	"crypto/ed25519"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"strings"
 	"sync"
@@ -15,6 +16,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/pnet"
 	"github.com/libp2p/go-libp2p/p2p/net/swarm"
 	ma "github.com/multiformats/go-multiaddr"
 
@@ -25,7 +27,10 @@ import (
 // Config of a Network. OnHost may be left out.
 type Config struct {
 	ListenAddrs []string // multiaddrs
-	Log         *slog.Logger
+	// NetworkKey is the pre-shared key of a private network; nil: an open one.
+	NetworkKey []byte
+	Traffic    Traffic // may be left out
+	Log        *slog.Logger
 	// OnHost is given each host before it listens, the moment to set further protocol handlers; OffHost when it is about to close.
 	OnHost  func(persona string, h host.Host) error
 	OffHost func(persona string) error
@@ -35,12 +40,14 @@ type Config struct {
 type Network struct {
 	cfg     Config
 	profile profile
+	traffic *reporter
 	listen  []ma.Multiaddr
 }
 
 // NewNetwork makes hosts of open mode.
 func NewNetwork(cfg Config) (*Network, error) {
-	n := &Network{cfg: cfg, profile: open()}
+	n := &Network{cfg: cfg, profile: open(), traffic: newReporter(cfg.Traffic)}
+	n.profile.psk = cfg.NetworkKey
 	if n.cfg.Log == nil {
 		n.cfg.Log = slog.New(slog.DiscardHandler)
 	}
@@ -95,7 +102,7 @@ func (n *Network) Open(persona string, seed []byte, h app.Handlers) (app.Host, e
 	}
 	out := &Host{persona: persona, network: n, handlers: h, gate: newGater(), names: newResolver(n.profile.resolve), log: n.cfg.Log,
 		protected: make(map[string]map[peer.ID]struct{}), measured: make(map[peer.ID]time.Time), measuring: make(chan struct{}, 4)}
-	if out.host, err = n.profile.build(parts{key, rm, out.gate, out.names}); err != nil {
+	if out.host, err = n.profile.build(parts{key, rm, out.gate, out.names, n.traffic}); err != nil {
 		return nil, errors.Join(fmt.Errorf("make the libp2p host: %w", err), rm.Close())
 	}
 	out.id = out.host.ID().String()
@@ -183,6 +190,18 @@ func texts(addrs []ma.Multiaddr) []string {
 // Sign signs with the host's key.
 func (h *Host) Sign(b []byte) ([]byte, error) {
 	return h.host.Peerstore().PrivKey(h.host.ID()).Sign(b)
+}
+
+// ParseNetworkKey reads a swarm key file, as go-libp2p's other users have them.
+func ParseNetworkKey(r io.Reader) ([]byte, error) { return pnet.DecodeV1PSK(r) }
+
+// CanonicalID returns a peer id in the form in which this package names peers.
+func CanonicalID(s string) (string, error) {
+	id, err := peer.Decode(s)
+	if err != nil {
+		return "", err
+	}
+	return id.String(), nil
 }
 
 // Signers finds the public keys that Ed25519 peer ids hold. It is safe for concurrent use.

@@ -47,14 +47,28 @@ func (h *Host) watch() error {
 					return
 				}
 				c := e.(event.EvtPeerConnectednessChanged)
+				if c.Connectedness == network.Connected && !h.gate.admitted(c.Peer) { // it came while the lists changed
+					_ = h.host.Network().ClosePeer(c.Peer)
+				}
 				h.handlers.Changed(c.Peer.String(), c.Connectedness == network.Connected)
 				if c.Connectedness == network.Connected {
+					h.handlers.Reached(c.Peer.String(), h.dialled(c.Peer))
 					h.measure(c.Peer)
 				}
 			}
 		}
 	})
 	return nil
+}
+
+// dialled are the addresses of the connections to a peer that this host made.
+func (h *Host) dialled(id peer.ID) (addrs []string) {
+	for _, c := range h.host.Network().ConnsToPeer(id) {
+		if c.Stat().Direction == network.DirOutbound {
+			addrs = append(addrs, c.RemoteMultiaddr().String())
+		}
+	}
+	return addrs
 }
 
 // parse reads a target: every address may end in /p2p/ID, and all must name the same peer.
@@ -149,6 +163,9 @@ func (h *Host) dial(ctx context.Context, id peer.ID) error {
 	if h.host.Network().Connectedness(id) == network.Connected {
 		return nil
 	}
+	if !h.gate.admitted(id) {
+		return app.ErrNotAdmitted
+	}
 	if len(h.host.Peerstore().Addrs(id)) == 0 {
 		return app.ErrNoAddress
 	}
@@ -187,6 +204,16 @@ func (h *Host) Refuse(id string, d time.Duration) {
 	}
 	h.gate.refuse(pid, time.Now().Add(d))
 	_ = h.host.Network().ClosePeer(pid)
+}
+
+// Restrict lets only those in whom the function admits, and closes the connections to others.
+func (h *Host) Restrict(admits func(peer string) bool) {
+	h.gate.restrict(admits)
+	for _, id := range h.host.Network().Peers() {
+		if !h.gate.admitted(id) {
+			_ = h.host.Network().ClosePeer(id)
+		}
+	}
 }
 
 // Connected tells whether a connection stands.

@@ -9,6 +9,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/pnet"
 	"github.com/libp2p/go-libp2p/core/protocol"
 	"github.com/libp2p/go-libp2p/core/sec"
 	"github.com/libp2p/go-libp2p/core/transport"
@@ -57,6 +58,7 @@ type profile struct {
 	unsubBackoff  time.Duration
 	gossipDial    time.Duration
 	fanoutTTL     time.Duration
+	psk           pnet.PSK // of a private network: who has another, or none, gets not one byte that it can read
 	seenTTL       time.Duration
 }
 
@@ -82,6 +84,8 @@ type parts struct {
 	rm    network.ResourceManager
 	gate  *gater
 	names *resolver
+
+	traffic *reporter // nil: nobody counts
 }
 
 // build puts a host together by hand. libp2p.New would link QUIC, WebRTC, WebTransport and relays, of which no mode wants any: 8 MiB of memory that every node would pay for, and
@@ -101,7 +105,7 @@ func (p profile) build(w parts) (host.Host, error) {
 		return nil, errors.Join(err, book.Close())
 	}
 	bus := eventbus.NewBus()
-	swrm, err := swarm.NewSwarm(id, book, bus,
+	options := []swarm.Option{
 		swarm.WithResourceManager(w.rm),
 		swarm.WithConnectionGater(w.gate),             // dials and accepts whomever
 		swarm.WithMultiaddrResolver(w.names),          // looks up names that peers made up, before it knows whether it can dial them
@@ -110,7 +114,11 @@ func (p profile) build(w parts) (host.Host, error) {
 		swarm.WithDialRanker(swarm.NoDelayDialRanker), // waits between addresses, for the sake of QUIC
 		swarm.WithUDPBlackHoleSuccessCounter(nil),     // watches for UDP that gets nowhere
 		swarm.WithIPv6BlackHoleSuccessCounter(nil),    // and stops to dial IPv6 after some failures
-	)
+	}
+	if w.traffic != nil {
+		options = append(options, swarm.WithMetrics(w.traffic))
+	}
+	swrm, err := swarm.NewSwarm(id, book, bus, options...)
 	if err != nil {
 		return nil, errors.Join(err, book.Close())
 	}
@@ -122,7 +130,7 @@ func (p profile) build(w parts) (host.Host, error) {
 	if err != nil {
 		return nil, errors.Join(err, swrm.Close(), book.Close())
 	}
-	up, err := upgrader.New([]sec.SecureTransport{secure}, muxers, nil, w.rm, w.gate, upgrader.WithAcceptTimeout(p.acceptTimeout)) // 15 s
+	up, err := upgrader.New([]sec.SecureTransport{secure}, muxers, p.psk, w.rm, w.gate, upgrader.WithAcceptTimeout(p.acceptTimeout)) // 15 s
 	if err != nil {
 		return nil, errors.Join(err, swrm.Close(), book.Close())
 	}

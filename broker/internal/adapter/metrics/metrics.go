@@ -21,6 +21,7 @@ const (
 	LateAcks     = "shallot_broker_late_acks_total"
 	StreamResets = "shallot_broker_stream_resets_total"
 	AckSeconds   = "shallot_broker_send_seconds"
+	Bytes        = "shallot_broker_stream_bytes_total"
 	Current      = "shallot_broker_current"
 )
 
@@ -33,6 +34,7 @@ type Observer struct {
 	again    prometheus.Counter
 	late     prometheus.Counter
 	resets   *prometheus.CounterVec
+	bytes    *prometheus.CounterVec
 	seconds  prometheus.Histogram
 	current  *prometheus.GaugeVec
 	children sync.Map // eventKey -> prometheus.Counter: an event must not cost a look-up by labels
@@ -58,6 +60,7 @@ func New(r prometheus.Registerer) *Observer {
 		verdicts: counter(Verdicts, "What services made of deliveries.", "verdict"),
 		again:    prometheus.NewCounter(prometheus.CounterOpts{Name: Redeliveries, Help: "Deliveries of events that a member did not acknowledge."}),
 		late:     prometheus.NewCounter(prometheus.CounterOpts{Name: LateAcks, Help: "Acknowledgements of deliveries that were taken back."}),
+		bytes:    counter(Bytes, "Bytes of streams with peers by kind of protocol and direction (in, out), before encryption and framing.", "protocol", "direction"),
 		resets:   counter(StreamResets, "Streams of directed events that ended badly.", "reason"),
 		seconds: prometheus.NewHistogram(prometheus.HistogramOpts{Name: AckSeconds, Help: "From Send to the acknowledgement of the receiving service.",
 			Buckets: []float64{.0001, .00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .25, 1, 5, 30}}),
@@ -94,6 +97,12 @@ func (o *Observer) LateAck() { o.late.Inc() }
 
 // StreamReset counts one stream.
 func (o *Observer) StreamReset(reason string) { o.resets.WithLabelValues(reason).Inc() }
+
+// Traffic returns what counts the bytes of a kind of protocol in one direction.
+func (o *Observer) Traffic(protocol, direction string) func(bytes int64) {
+	c := o.bytes.WithLabelValues(protocol, direction)
+	return func(n int64) { c.Add(float64(n)) }
+}
 
 // AckSeconds observes one Send.
 func (o *Observer) AckSeconds(s float64) { o.seconds.Observe(s) }

@@ -111,6 +111,7 @@ func (h *Host) Sign(b []byte) ([]byte, error)                           { return
 func (h *Host) Listen() error                                           { return nil }
 func (h *Host) Remember(t app.Target) (string, error)                   { return t.Peer, nil }
 func (h *Host) Disconnect(string) error                                 { return nil }
+func (h *Host) Restrict(func(string) bool)                              {}
 func (h *Host) Peers() []app.Peer                                       { return nil }
 func (h *Host) Connected(string) bool                                   { return true }
 func (h *Host) Protect(string, []string) error                          { return nil }

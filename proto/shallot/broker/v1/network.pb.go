@@ -514,6 +514,155 @@ func (x *ConnectedPeer) GetInbound() bool {
 	return false
 }
 
+type ListKnownPeersRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Persona       string                 `protobuf:"bytes,1,opt,name=persona,proto3" json:"persona,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListKnownPeersRequest) Reset() {
+	*x = ListKnownPeersRequest{}
+	mi := &file_shallot_broker_v1_network_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListKnownPeersRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListKnownPeersRequest) ProtoMessage() {}
+
+func (x *ListKnownPeersRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_shallot_broker_v1_network_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListKnownPeersRequest.ProtoReflect.Descriptor instead.
+func (*ListKnownPeersRequest) Descriptor() ([]byte, []int) {
+	return file_shallot_broker_v1_network_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *ListKnownPeersRequest) GetPersona() string {
+	if x != nil {
+		return x.Persona
+	}
+	return ""
+}
+
+type ListKnownPeersResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Peers         []*KnownPeer           `protobuf:"bytes,1,rep,name=peers,proto3" json:"peers,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListKnownPeersResponse) Reset() {
+	*x = ListKnownPeersResponse{}
+	mi := &file_shallot_broker_v1_network_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListKnownPeersResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListKnownPeersResponse) ProtoMessage() {}
+
+func (x *ListKnownPeersResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_shallot_broker_v1_network_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListKnownPeersResponse.ProtoReflect.Descriptor instead.
+func (*ListKnownPeersResponse) Descriptor() ([]byte, []int) {
+	return file_shallot_broker_v1_network_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *ListKnownPeersResponse) GetPeers() []*KnownPeer {
+	if x != nil {
+		return x.Peers
+	}
+	return nil
+}
+
+type KnownPeer struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	PeerId string                 `protobuf:"bytes,1,opt,name=peer_id,json=peerId,proto3" json:"peer_id,omitempty"`
+	// Multiaddrs without /p2p at which it was reached.
+	Addresses       []string               `protobuf:"bytes,2,rep,name=addresses,proto3" json:"addresses,omitempty"`
+	LastConnectedAt *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=last_connected_at,json=lastConnectedAt,proto3" json:"last_connected_at,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *KnownPeer) Reset() {
+	*x = KnownPeer{}
+	mi := &file_shallot_broker_v1_network_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KnownPeer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KnownPeer) ProtoMessage() {}
+
+func (x *KnownPeer) ProtoReflect() protoreflect.Message {
+	mi := &file_shallot_broker_v1_network_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KnownPeer.ProtoReflect.Descriptor instead.
+func (*KnownPeer) Descriptor() ([]byte, []int) {
+	return file_shallot_broker_v1_network_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *KnownPeer) GetPeerId() string {
+	if x != nil {
+		return x.PeerId
+	}
+	return ""
+}
+
+func (x *KnownPeer) GetAddresses() []string {
+	if x != nil {
+		return x.Addresses
+	}
+	return nil
+}
+
+func (x *KnownPeer) GetLastConnectedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LastConnectedAt
+	}
+	return nil
+}
+
 type FindPeersRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Persona       string                 `protobuf:"bytes,1,opt,name=persona,proto3" json:"persona,omitempty"`
@@ -525,7 +674,7 @@ type FindPeersRequest struct {
 
 func (x *FindPeersRequest) Reset() {
 	*x = FindPeersRequest{}
-	mi := &file_shallot_broker_v1_network_proto_msgTypes[9]
+	mi := &file_shallot_broker_v1_network_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -537,7 +686,7 @@ func (x *FindPeersRequest) String() string {
 func (*FindPeersRequest) ProtoMessage() {}
 
 func (x *FindPeersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_broker_v1_network_proto_msgTypes[9]
+	mi := &file_shallot_broker_v1_network_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -550,7 +699,7 @@ func (x *FindPeersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FindPeersRequest.ProtoReflect.Descriptor instead.
 func (*FindPeersRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_broker_v1_network_proto_rawDescGZIP(), []int{9}
+	return file_shallot_broker_v1_network_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *FindPeersRequest) GetPersona() string {
@@ -584,7 +733,7 @@ type FindPeersResponse struct {
 
 func (x *FindPeersResponse) Reset() {
 	*x = FindPeersResponse{}
-	mi := &file_shallot_broker_v1_network_proto_msgTypes[10]
+	mi := &file_shallot_broker_v1_network_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -596,7 +745,7 @@ func (x *FindPeersResponse) String() string {
 func (*FindPeersResponse) ProtoMessage() {}
 
 func (x *FindPeersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_broker_v1_network_proto_msgTypes[10]
+	mi := &file_shallot_broker_v1_network_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -609,7 +758,7 @@ func (x *FindPeersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FindPeersResponse.ProtoReflect.Descriptor instead.
 func (*FindPeersResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_broker_v1_network_proto_rawDescGZIP(), []int{10}
+	return file_shallot_broker_v1_network_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *FindPeersResponse) GetPeerId() string {
@@ -635,7 +784,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_shallot_broker_v1_network_proto_msgTypes[11]
+	mi := &file_shallot_broker_v1_network_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -647,7 +796,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_broker_v1_network_proto_msgTypes[11]
+	mi := &file_shallot_broker_v1_network_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -660,7 +809,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_broker_v1_network_proto_rawDescGZIP(), []int{11}
+	return file_shallot_broker_v1_network_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *WatchRequest) GetPersona() string {
@@ -680,7 +829,7 @@ type WatchResponse struct {
 
 func (x *WatchResponse) Reset() {
 	*x = WatchResponse{}
-	mi := &file_shallot_broker_v1_network_proto_msgTypes[12]
+	mi := &file_shallot_broker_v1_network_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -692,7 +841,7 @@ func (x *WatchResponse) String() string {
 func (*WatchResponse) ProtoMessage() {}
 
 func (x *WatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_broker_v1_network_proto_msgTypes[12]
+	mi := &file_shallot_broker_v1_network_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -705,7 +854,7 @@ func (x *WatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchResponse.ProtoReflect.Descriptor instead.
 func (*WatchResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_broker_v1_network_proto_rawDescGZIP(), []int{12}
+	return file_shallot_broker_v1_network_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *WatchResponse) GetPeerId() string {
@@ -733,7 +882,7 @@ type ProtectRequest struct {
 
 func (x *ProtectRequest) Reset() {
 	*x = ProtectRequest{}
-	mi := &file_shallot_broker_v1_network_proto_msgTypes[13]
+	mi := &file_shallot_broker_v1_network_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -745,7 +894,7 @@ func (x *ProtectRequest) String() string {
 func (*ProtectRequest) ProtoMessage() {}
 
 func (x *ProtectRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_broker_v1_network_proto_msgTypes[13]
+	mi := &file_shallot_broker_v1_network_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -758,7 +907,7 @@ func (x *ProtectRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProtectRequest.ProtoReflect.Descriptor instead.
 func (*ProtectRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_broker_v1_network_proto_rawDescGZIP(), []int{13}
+	return file_shallot_broker_v1_network_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ProtectRequest) GetPersona() string {
@@ -790,7 +939,7 @@ type ProtectResponse struct {
 
 func (x *ProtectResponse) Reset() {
 	*x = ProtectResponse{}
-	mi := &file_shallot_broker_v1_network_proto_msgTypes[14]
+	mi := &file_shallot_broker_v1_network_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -802,7 +951,7 @@ func (x *ProtectResponse) String() string {
 func (*ProtectResponse) ProtoMessage() {}
 
 func (x *ProtectResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_broker_v1_network_proto_msgTypes[14]
+	mi := &file_shallot_broker_v1_network_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -815,7 +964,7 @@ func (x *ProtectResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProtectResponse.ProtoReflect.Descriptor instead.
 func (*ProtectResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_broker_v1_network_proto_rawDescGZIP(), []int{14}
+	return file_shallot_broker_v1_network_proto_rawDescGZIP(), []int{17}
 }
 
 type OpenPersonaRequest struct {
@@ -827,7 +976,7 @@ type OpenPersonaRequest struct {
 
 func (x *OpenPersonaRequest) Reset() {
 	*x = OpenPersonaRequest{}
-	mi := &file_shallot_broker_v1_network_proto_msgTypes[15]
+	mi := &file_shallot_broker_v1_network_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -839,7 +988,7 @@ func (x *OpenPersonaRequest) String() string {
 func (*OpenPersonaRequest) ProtoMessage() {}
 
 func (x *OpenPersonaRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_broker_v1_network_proto_msgTypes[15]
+	mi := &file_shallot_broker_v1_network_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -852,7 +1001,7 @@ func (x *OpenPersonaRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenPersonaRequest.ProtoReflect.Descriptor instead.
 func (*OpenPersonaRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_broker_v1_network_proto_rawDescGZIP(), []int{15}
+	return file_shallot_broker_v1_network_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *OpenPersonaRequest) GetPersona() string {
@@ -871,7 +1020,7 @@ type OpenPersonaResponse struct {
 
 func (x *OpenPersonaResponse) Reset() {
 	*x = OpenPersonaResponse{}
-	mi := &file_shallot_broker_v1_network_proto_msgTypes[16]
+	mi := &file_shallot_broker_v1_network_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -883,7 +1032,7 @@ func (x *OpenPersonaResponse) String() string {
 func (*OpenPersonaResponse) ProtoMessage() {}
 
 func (x *OpenPersonaResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_broker_v1_network_proto_msgTypes[16]
+	mi := &file_shallot_broker_v1_network_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -896,7 +1045,7 @@ func (x *OpenPersonaResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenPersonaResponse.ProtoReflect.Descriptor instead.
 func (*OpenPersonaResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_broker_v1_network_proto_rawDescGZIP(), []int{16}
+	return file_shallot_broker_v1_network_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *OpenPersonaResponse) GetPersona() *Persona {
@@ -915,7 +1064,7 @@ type ClosePersonaRequest struct {
 
 func (x *ClosePersonaRequest) Reset() {
 	*x = ClosePersonaRequest{}
-	mi := &file_shallot_broker_v1_network_proto_msgTypes[17]
+	mi := &file_shallot_broker_v1_network_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -927,7 +1076,7 @@ func (x *ClosePersonaRequest) String() string {
 func (*ClosePersonaRequest) ProtoMessage() {}
 
 func (x *ClosePersonaRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_broker_v1_network_proto_msgTypes[17]
+	mi := &file_shallot_broker_v1_network_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -940,7 +1089,7 @@ func (x *ClosePersonaRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClosePersonaRequest.ProtoReflect.Descriptor instead.
 func (*ClosePersonaRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_broker_v1_network_proto_rawDescGZIP(), []int{17}
+	return file_shallot_broker_v1_network_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ClosePersonaRequest) GetPersona() string {
@@ -958,7 +1107,7 @@ type ClosePersonaResponse struct {
 
 func (x *ClosePersonaResponse) Reset() {
 	*x = ClosePersonaResponse{}
-	mi := &file_shallot_broker_v1_network_proto_msgTypes[18]
+	mi := &file_shallot_broker_v1_network_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -970,7 +1119,7 @@ func (x *ClosePersonaResponse) String() string {
 func (*ClosePersonaResponse) ProtoMessage() {}
 
 func (x *ClosePersonaResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_broker_v1_network_proto_msgTypes[18]
+	mi := &file_shallot_broker_v1_network_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -983,7 +1132,7 @@ func (x *ClosePersonaResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClosePersonaResponse.ProtoReflect.Descriptor instead.
 func (*ClosePersonaResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_broker_v1_network_proto_rawDescGZIP(), []int{18}
+	return file_shallot_broker_v1_network_proto_rawDescGZIP(), []int{21}
 }
 
 type ListPersonasRequest struct {
@@ -994,7 +1143,7 @@ type ListPersonasRequest struct {
 
 func (x *ListPersonasRequest) Reset() {
 	*x = ListPersonasRequest{}
-	mi := &file_shallot_broker_v1_network_proto_msgTypes[19]
+	mi := &file_shallot_broker_v1_network_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1006,7 +1155,7 @@ func (x *ListPersonasRequest) String() string {
 func (*ListPersonasRequest) ProtoMessage() {}
 
 func (x *ListPersonasRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_broker_v1_network_proto_msgTypes[19]
+	mi := &file_shallot_broker_v1_network_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1019,7 +1168,7 @@ func (x *ListPersonasRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPersonasRequest.ProtoReflect.Descriptor instead.
 func (*ListPersonasRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_broker_v1_network_proto_rawDescGZIP(), []int{19}
+	return file_shallot_broker_v1_network_proto_rawDescGZIP(), []int{22}
 }
 
 type ListPersonasResponse struct {
@@ -1031,7 +1180,7 @@ type ListPersonasResponse struct {
 
 func (x *ListPersonasResponse) Reset() {
 	*x = ListPersonasResponse{}
-	mi := &file_shallot_broker_v1_network_proto_msgTypes[20]
+	mi := &file_shallot_broker_v1_network_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1043,7 +1192,7 @@ func (x *ListPersonasResponse) String() string {
 func (*ListPersonasResponse) ProtoMessage() {}
 
 func (x *ListPersonasResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_broker_v1_network_proto_msgTypes[20]
+	mi := &file_shallot_broker_v1_network_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1056,7 +1205,7 @@ func (x *ListPersonasResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPersonasResponse.ProtoReflect.Descriptor instead.
 func (*ListPersonasResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_broker_v1_network_proto_rawDescGZIP(), []int{20}
+	return file_shallot_broker_v1_network_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ListPersonasResponse) GetPersonas() []*Persona {
@@ -1077,7 +1226,7 @@ type Persona struct {
 
 func (x *Persona) Reset() {
 	*x = Persona{}
-	mi := &file_shallot_broker_v1_network_proto_msgTypes[21]
+	mi := &file_shallot_broker_v1_network_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1089,7 +1238,7 @@ func (x *Persona) String() string {
 func (*Persona) ProtoMessage() {}
 
 func (x *Persona) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_broker_v1_network_proto_msgTypes[21]
+	mi := &file_shallot_broker_v1_network_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1102,7 +1251,7 @@ func (x *Persona) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Persona.ProtoReflect.Descriptor instead.
 func (*Persona) Descriptor() ([]byte, []int) {
-	return file_shallot_broker_v1_network_proto_rawDescGZIP(), []int{21}
+	return file_shallot_broker_v1_network_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Persona) GetName() string {
@@ -1159,7 +1308,15 @@ const file_shallot_broker_v1_network_proto_rawDesc = "" +
 	"\taddresses\x18\x02 \x03(\tR\taddresses\x12+\n" +
 	"\x03rtt\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x03rtt\x12=\n" +
 	"\fconnected_at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\vconnectedAt\x12\x18\n" +
-	"\ainbound\x18\x05 \x01(\bR\ainbound\"b\n" +
+	"\ainbound\x18\x05 \x01(\bR\ainbound\"1\n" +
+	"\x15ListKnownPeersRequest\x12\x18\n" +
+	"\apersona\x18\x01 \x01(\tR\apersona\"L\n" +
+	"\x16ListKnownPeersResponse\x122\n" +
+	"\x05peers\x18\x01 \x03(\v2\x1c.shallot.broker.v1.KnownPeerR\x05peers\"\x8a\x01\n" +
+	"\tKnownPeer\x12\x17\n" +
+	"\apeer_id\x18\x01 \x01(\tR\x06peerId\x12\x1c\n" +
+	"\taddresses\x18\x02 \x03(\tR\taddresses\x12F\n" +
+	"\x11last_connected_at\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x0flastConnectedAt\"b\n" +
 	"\x10FindPeersRequest\x12\x18\n" +
 	"\apersona\x18\x01 \x01(\tR\apersona\x12\x1e\n" +
 	"\n" +
@@ -1192,13 +1349,14 @@ const file_shallot_broker_v1_network_proto_rawDesc = "" +
 	"\aPersona\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x17\n" +
 	"\apeer_id\x18\x02 \x01(\tR\x06peerId\x127\n" +
-	"\topened_at\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\bopenedAt2\xf8\x06\n" +
+	"\topened_at\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\bopenedAt2\xdf\a\n" +
 	"\x0eNetworkService\x12G\n" +
 	"\x04Self\x12\x1e.shallot.broker.v1.SelfRequest\x1a\x1f.shallot.broker.v1.SelfResponse\x12P\n" +
 	"\aConnect\x12!.shallot.broker.v1.ConnectRequest\x1a\".shallot.broker.v1.ConnectResponse\x12Y\n" +
 	"\n" +
 	"Disconnect\x12$.shallot.broker.v1.DisconnectRequest\x1a%.shallot.broker.v1.DisconnectResponse\x12V\n" +
-	"\tListPeers\x12#.shallot.broker.v1.ListPeersRequest\x1a$.shallot.broker.v1.ListPeersResponse\x12X\n" +
+	"\tListPeers\x12#.shallot.broker.v1.ListPeersRequest\x1a$.shallot.broker.v1.ListPeersResponse\x12e\n" +
+	"\x0eListKnownPeers\x12(.shallot.broker.v1.ListKnownPeersRequest\x1a).shallot.broker.v1.ListKnownPeersResponse\x12X\n" +
 	"\tFindPeers\x12#.shallot.broker.v1.FindPeersRequest\x1a$.shallot.broker.v1.FindPeersResponse0\x01\x12L\n" +
 	"\x05Watch\x12\x1f.shallot.broker.v1.WatchRequest\x1a .shallot.broker.v1.WatchResponse0\x01\x12P\n" +
 	"\aProtect\x12!.shallot.broker.v1.ProtectRequest\x1a\".shallot.broker.v1.ProtectResponse\x12\\\n" +
@@ -1218,65 +1376,72 @@ func file_shallot_broker_v1_network_proto_rawDescGZIP() []byte {
 	return file_shallot_broker_v1_network_proto_rawDescData
 }
 
-var file_shallot_broker_v1_network_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
+var file_shallot_broker_v1_network_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
 var file_shallot_broker_v1_network_proto_goTypes = []any{
-	(*SelfRequest)(nil),           // 0: shallot.broker.v1.SelfRequest
-	(*SelfResponse)(nil),          // 1: shallot.broker.v1.SelfResponse
-	(*ConnectRequest)(nil),        // 2: shallot.broker.v1.ConnectRequest
-	(*ConnectResponse)(nil),       // 3: shallot.broker.v1.ConnectResponse
-	(*DisconnectRequest)(nil),     // 4: shallot.broker.v1.DisconnectRequest
-	(*DisconnectResponse)(nil),    // 5: shallot.broker.v1.DisconnectResponse
-	(*ListPeersRequest)(nil),      // 6: shallot.broker.v1.ListPeersRequest
-	(*ListPeersResponse)(nil),     // 7: shallot.broker.v1.ListPeersResponse
-	(*ConnectedPeer)(nil),         // 8: shallot.broker.v1.ConnectedPeer
-	(*FindPeersRequest)(nil),      // 9: shallot.broker.v1.FindPeersRequest
-	(*FindPeersResponse)(nil),     // 10: shallot.broker.v1.FindPeersResponse
-	(*WatchRequest)(nil),          // 11: shallot.broker.v1.WatchRequest
-	(*WatchResponse)(nil),         // 12: shallot.broker.v1.WatchResponse
-	(*ProtectRequest)(nil),        // 13: shallot.broker.v1.ProtectRequest
-	(*ProtectResponse)(nil),       // 14: shallot.broker.v1.ProtectResponse
-	(*OpenPersonaRequest)(nil),    // 15: shallot.broker.v1.OpenPersonaRequest
-	(*OpenPersonaResponse)(nil),   // 16: shallot.broker.v1.OpenPersonaResponse
-	(*ClosePersonaRequest)(nil),   // 17: shallot.broker.v1.ClosePersonaRequest
-	(*ClosePersonaResponse)(nil),  // 18: shallot.broker.v1.ClosePersonaResponse
-	(*ListPersonasRequest)(nil),   // 19: shallot.broker.v1.ListPersonasRequest
-	(*ListPersonasResponse)(nil),  // 20: shallot.broker.v1.ListPersonasResponse
-	(*Persona)(nil),               // 21: shallot.broker.v1.Persona
-	(*durationpb.Duration)(nil),   // 22: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 23: google.protobuf.Timestamp
+	(*SelfRequest)(nil),            // 0: shallot.broker.v1.SelfRequest
+	(*SelfResponse)(nil),           // 1: shallot.broker.v1.SelfResponse
+	(*ConnectRequest)(nil),         // 2: shallot.broker.v1.ConnectRequest
+	(*ConnectResponse)(nil),        // 3: shallot.broker.v1.ConnectResponse
+	(*DisconnectRequest)(nil),      // 4: shallot.broker.v1.DisconnectRequest
+	(*DisconnectResponse)(nil),     // 5: shallot.broker.v1.DisconnectResponse
+	(*ListPeersRequest)(nil),       // 6: shallot.broker.v1.ListPeersRequest
+	(*ListPeersResponse)(nil),      // 7: shallot.broker.v1.ListPeersResponse
+	(*ConnectedPeer)(nil),          // 8: shallot.broker.v1.ConnectedPeer
+	(*ListKnownPeersRequest)(nil),  // 9: shallot.broker.v1.ListKnownPeersRequest
+	(*ListKnownPeersResponse)(nil), // 10: shallot.broker.v1.ListKnownPeersResponse
+	(*KnownPeer)(nil),              // 11: shallot.broker.v1.KnownPeer
+	(*FindPeersRequest)(nil),       // 12: shallot.broker.v1.FindPeersRequest
+	(*FindPeersResponse)(nil),      // 13: shallot.broker.v1.FindPeersResponse
+	(*WatchRequest)(nil),           // 14: shallot.broker.v1.WatchRequest
+	(*WatchResponse)(nil),          // 15: shallot.broker.v1.WatchResponse
+	(*ProtectRequest)(nil),         // 16: shallot.broker.v1.ProtectRequest
+	(*ProtectResponse)(nil),        // 17: shallot.broker.v1.ProtectResponse
+	(*OpenPersonaRequest)(nil),     // 18: shallot.broker.v1.OpenPersonaRequest
+	(*OpenPersonaResponse)(nil),    // 19: shallot.broker.v1.OpenPersonaResponse
+	(*ClosePersonaRequest)(nil),    // 20: shallot.broker.v1.ClosePersonaRequest
+	(*ClosePersonaResponse)(nil),   // 21: shallot.broker.v1.ClosePersonaResponse
+	(*ListPersonasRequest)(nil),    // 22: shallot.broker.v1.ListPersonasRequest
+	(*ListPersonasResponse)(nil),   // 23: shallot.broker.v1.ListPersonasResponse
+	(*Persona)(nil),                // 24: shallot.broker.v1.Persona
+	(*durationpb.Duration)(nil),    // 25: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),  // 26: google.protobuf.Timestamp
 }
 var file_shallot_broker_v1_network_proto_depIdxs = []int32{
 	8,  // 0: shallot.broker.v1.ListPeersResponse.peers:type_name -> shallot.broker.v1.ConnectedPeer
-	22, // 1: shallot.broker.v1.ConnectedPeer.rtt:type_name -> google.protobuf.Duration
-	23, // 2: shallot.broker.v1.ConnectedPeer.connected_at:type_name -> google.protobuf.Timestamp
-	21, // 3: shallot.broker.v1.OpenPersonaResponse.persona:type_name -> shallot.broker.v1.Persona
-	21, // 4: shallot.broker.v1.ListPersonasResponse.personas:type_name -> shallot.broker.v1.Persona
-	23, // 5: shallot.broker.v1.Persona.opened_at:type_name -> google.protobuf.Timestamp
-	0,  // 6: shallot.broker.v1.NetworkService.Self:input_type -> shallot.broker.v1.SelfRequest
-	2,  // 7: shallot.broker.v1.NetworkService.Connect:input_type -> shallot.broker.v1.ConnectRequest
-	4,  // 8: shallot.broker.v1.NetworkService.Disconnect:input_type -> shallot.broker.v1.DisconnectRequest
-	6,  // 9: shallot.broker.v1.NetworkService.ListPeers:input_type -> shallot.broker.v1.ListPeersRequest
-	9,  // 10: shallot.broker.v1.NetworkService.FindPeers:input_type -> shallot.broker.v1.FindPeersRequest
-	11, // 11: shallot.broker.v1.NetworkService.Watch:input_type -> shallot.broker.v1.WatchRequest
-	13, // 12: shallot.broker.v1.NetworkService.Protect:input_type -> shallot.broker.v1.ProtectRequest
-	15, // 13: shallot.broker.v1.NetworkService.OpenPersona:input_type -> shallot.broker.v1.OpenPersonaRequest
-	17, // 14: shallot.broker.v1.NetworkService.ClosePersona:input_type -> shallot.broker.v1.ClosePersonaRequest
-	19, // 15: shallot.broker.v1.NetworkService.ListPersonas:input_type -> shallot.broker.v1.ListPersonasRequest
-	1,  // 16: shallot.broker.v1.NetworkService.Self:output_type -> shallot.broker.v1.SelfResponse
-	3,  // 17: shallot.broker.v1.NetworkService.Connect:output_type -> shallot.broker.v1.ConnectResponse
-	5,  // 18: shallot.broker.v1.NetworkService.Disconnect:output_type -> shallot.broker.v1.DisconnectResponse
-	7,  // 19: shallot.broker.v1.NetworkService.ListPeers:output_type -> shallot.broker.v1.ListPeersResponse
-	10, // 20: shallot.broker.v1.NetworkService.FindPeers:output_type -> shallot.broker.v1.FindPeersResponse
-	12, // 21: shallot.broker.v1.NetworkService.Watch:output_type -> shallot.broker.v1.WatchResponse
-	14, // 22: shallot.broker.v1.NetworkService.Protect:output_type -> shallot.broker.v1.ProtectResponse
-	16, // 23: shallot.broker.v1.NetworkService.OpenPersona:output_type -> shallot.broker.v1.OpenPersonaResponse
-	18, // 24: shallot.broker.v1.NetworkService.ClosePersona:output_type -> shallot.broker.v1.ClosePersonaResponse
-	20, // 25: shallot.broker.v1.NetworkService.ListPersonas:output_type -> shallot.broker.v1.ListPersonasResponse
-	16, // [16:26] is the sub-list for method output_type
-	6,  // [6:16] is the sub-list for method input_type
-	6,  // [6:6] is the sub-list for extension type_name
-	6,  // [6:6] is the sub-list for extension extendee
-	0,  // [0:6] is the sub-list for field type_name
+	25, // 1: shallot.broker.v1.ConnectedPeer.rtt:type_name -> google.protobuf.Duration
+	26, // 2: shallot.broker.v1.ConnectedPeer.connected_at:type_name -> google.protobuf.Timestamp
+	11, // 3: shallot.broker.v1.ListKnownPeersResponse.peers:type_name -> shallot.broker.v1.KnownPeer
+	26, // 4: shallot.broker.v1.KnownPeer.last_connected_at:type_name -> google.protobuf.Timestamp
+	24, // 5: shallot.broker.v1.OpenPersonaResponse.persona:type_name -> shallot.broker.v1.Persona
+	24, // 6: shallot.broker.v1.ListPersonasResponse.personas:type_name -> shallot.broker.v1.Persona
+	26, // 7: shallot.broker.v1.Persona.opened_at:type_name -> google.protobuf.Timestamp
+	0,  // 8: shallot.broker.v1.NetworkService.Self:input_type -> shallot.broker.v1.SelfRequest
+	2,  // 9: shallot.broker.v1.NetworkService.Connect:input_type -> shallot.broker.v1.ConnectRequest
+	4,  // 10: shallot.broker.v1.NetworkService.Disconnect:input_type -> shallot.broker.v1.DisconnectRequest
+	6,  // 11: shallot.broker.v1.NetworkService.ListPeers:input_type -> shallot.broker.v1.ListPeersRequest
+	9,  // 12: shallot.broker.v1.NetworkService.ListKnownPeers:input_type -> shallot.broker.v1.ListKnownPeersRequest
+	12, // 13: shallot.broker.v1.NetworkService.FindPeers:input_type -> shallot.broker.v1.FindPeersRequest
+	14, // 14: shallot.broker.v1.NetworkService.Watch:input_type -> shallot.broker.v1.WatchRequest
+	16, // 15: shallot.broker.v1.NetworkService.Protect:input_type -> shallot.broker.v1.ProtectRequest
+	18, // 16: shallot.broker.v1.NetworkService.OpenPersona:input_type -> shallot.broker.v1.OpenPersonaRequest
+	20, // 17: shallot.broker.v1.NetworkService.ClosePersona:input_type -> shallot.broker.v1.ClosePersonaRequest
+	22, // 18: shallot.broker.v1.NetworkService.ListPersonas:input_type -> shallot.broker.v1.ListPersonasRequest
+	1,  // 19: shallot.broker.v1.NetworkService.Self:output_type -> shallot.broker.v1.SelfResponse
+	3,  // 20: shallot.broker.v1.NetworkService.Connect:output_type -> shallot.broker.v1.ConnectResponse
+	5,  // 21: shallot.broker.v1.NetworkService.Disconnect:output_type -> shallot.broker.v1.DisconnectResponse
+	7,  // 22: shallot.broker.v1.NetworkService.ListPeers:output_type -> shallot.broker.v1.ListPeersResponse
+	10, // 23: shallot.broker.v1.NetworkService.ListKnownPeers:output_type -> shallot.broker.v1.ListKnownPeersResponse
+	13, // 24: shallot.broker.v1.NetworkService.FindPeers:output_type -> shallot.broker.v1.FindPeersResponse
+	15, // 25: shallot.broker.v1.NetworkService.Watch:output_type -> shallot.broker.v1.WatchResponse
+	17, // 26: shallot.broker.v1.NetworkService.Protect:output_type -> shallot.broker.v1.ProtectResponse
+	19, // 27: shallot.broker.v1.NetworkService.OpenPersona:output_type -> shallot.broker.v1.OpenPersonaResponse
+	21, // 28: shallot.broker.v1.NetworkService.ClosePersona:output_type -> shallot.broker.v1.ClosePersonaResponse
+	23, // 29: shallot.broker.v1.NetworkService.ListPersonas:output_type -> shallot.broker.v1.ListPersonasResponse
+	19, // [19:30] is the sub-list for method output_type
+	8,  // [8:19] is the sub-list for method input_type
+	8,  // [8:8] is the sub-list for extension type_name
+	8,  // [8:8] is the sub-list for extension extendee
+	0,  // [0:8] is the sub-list for field type_name
 }
 
 func init() { file_shallot_broker_v1_network_proto_init() }
@@ -1290,7 +1455,7 @@ func file_shallot_broker_v1_network_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_shallot_broker_v1_network_proto_rawDesc), len(file_shallot_broker_v1_network_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   22,
+			NumMessages:   25,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -19,16 +19,17 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	NetworkService_Self_FullMethodName         = "/shallot.broker.v1.NetworkService/Self"
-	NetworkService_Connect_FullMethodName      = "/shallot.broker.v1.NetworkService/Connect"
-	NetworkService_Disconnect_FullMethodName   = "/shallot.broker.v1.NetworkService/Disconnect"
-	NetworkService_ListPeers_FullMethodName    = "/shallot.broker.v1.NetworkService/ListPeers"
-	NetworkService_FindPeers_FullMethodName    = "/shallot.broker.v1.NetworkService/FindPeers"
-	NetworkService_Watch_FullMethodName        = "/shallot.broker.v1.NetworkService/Watch"
-	NetworkService_Protect_FullMethodName      = "/shallot.broker.v1.NetworkService/Protect"
-	NetworkService_OpenPersona_FullMethodName  = "/shallot.broker.v1.NetworkService/OpenPersona"
-	NetworkService_ClosePersona_FullMethodName = "/shallot.broker.v1.NetworkService/ClosePersona"
-	NetworkService_ListPersonas_FullMethodName = "/shallot.broker.v1.NetworkService/ListPersonas"
+	NetworkService_Self_FullMethodName           = "/shallot.broker.v1.NetworkService/Self"
+	NetworkService_Connect_FullMethodName        = "/shallot.broker.v1.NetworkService/Connect"
+	NetworkService_Disconnect_FullMethodName     = "/shallot.broker.v1.NetworkService/Disconnect"
+	NetworkService_ListPeers_FullMethodName      = "/shallot.broker.v1.NetworkService/ListPeers"
+	NetworkService_ListKnownPeers_FullMethodName = "/shallot.broker.v1.NetworkService/ListKnownPeers"
+	NetworkService_FindPeers_FullMethodName      = "/shallot.broker.v1.NetworkService/FindPeers"
+	NetworkService_Watch_FullMethodName          = "/shallot.broker.v1.NetworkService/Watch"
+	NetworkService_Protect_FullMethodName        = "/shallot.broker.v1.NetworkService/Protect"
+	NetworkService_OpenPersona_FullMethodName    = "/shallot.broker.v1.NetworkService/OpenPersona"
+	NetworkService_ClosePersona_FullMethodName   = "/shallot.broker.v1.NetworkService/ClosePersona"
+	NetworkService_ListPersonas_FullMethodName   = "/shallot.broker.v1.NetworkService/ListPersonas"
 )
 
 // NetworkServiceClient is the client API for NetworkService service.
@@ -45,6 +46,9 @@ type NetworkServiceClient interface {
 	Disconnect(ctx context.Context, in *DisconnectRequest, opts ...grpc.CallOption) (*DisconnectResponse, error)
 	// ListPeers returns the peers that are connected now.
 	ListPeers(ctx context.Context, in *ListPeersRequest, opts ...grpc.CallOption) (*ListPeersResponse, error)
+	// ListKnownPeers returns peers that this persona has dialled with success, now or in an earlier life of the broker, the latest
+	// first: where to begin when nobody else is known. Only the node's own persona has any.
+	ListKnownPeers(ctx context.Context, in *ListKnownPeersRequest, opts ...grpc.CallOption) (*ListKnownPeersResponse, error)
 	// FindPeers asks the network for peers with a capability. FAILED_PRECONDITION where no routing is switched on.
 	FindPeers(ctx context.Context, in *FindPeersRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[FindPeersResponse], error)
 	// Watch streams connects and disconnects, after one Connected for every peer that is connected already.
@@ -100,6 +104,16 @@ func (c *networkServiceClient) ListPeers(ctx context.Context, in *ListPeersReque
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ListPeersResponse)
 	err := c.cc.Invoke(ctx, NetworkService_ListPeers_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *networkServiceClient) ListKnownPeers(ctx context.Context, in *ListKnownPeersRequest, opts ...grpc.CallOption) (*ListKnownPeersResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListKnownPeersResponse)
+	err := c.cc.Invoke(ctx, NetworkService_ListKnownPeers_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -198,6 +212,9 @@ type NetworkServiceServer interface {
 	Disconnect(context.Context, *DisconnectRequest) (*DisconnectResponse, error)
 	// ListPeers returns the peers that are connected now.
 	ListPeers(context.Context, *ListPeersRequest) (*ListPeersResponse, error)
+	// ListKnownPeers returns peers that this persona has dialled with success, now or in an earlier life of the broker, the latest
+	// first: where to begin when nobody else is known. Only the node's own persona has any.
+	ListKnownPeers(context.Context, *ListKnownPeersRequest) (*ListKnownPeersResponse, error)
 	// FindPeers asks the network for peers with a capability. FAILED_PRECONDITION where no routing is switched on.
 	FindPeers(*FindPeersRequest, grpc.ServerStreamingServer[FindPeersResponse]) error
 	// Watch streams connects and disconnects, after one Connected for every peer that is connected already.
@@ -230,6 +247,9 @@ func (UnimplementedNetworkServiceServer) Disconnect(context.Context, *Disconnect
 }
 func (UnimplementedNetworkServiceServer) ListPeers(context.Context, *ListPeersRequest) (*ListPeersResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListPeers not implemented")
+}
+func (UnimplementedNetworkServiceServer) ListKnownPeers(context.Context, *ListKnownPeersRequest) (*ListKnownPeersResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListKnownPeers not implemented")
 }
 func (UnimplementedNetworkServiceServer) FindPeers(*FindPeersRequest, grpc.ServerStreamingServer[FindPeersResponse]) error {
 	return status.Error(codes.Unimplemented, "method FindPeers not implemented")
@@ -338,6 +358,24 @@ func _NetworkService_ListPeers_Handler(srv interface{}, ctx context.Context, dec
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(NetworkServiceServer).ListPeers(ctx, req.(*ListPeersRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _NetworkService_ListKnownPeers_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListKnownPeersRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(NetworkServiceServer).ListKnownPeers(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: NetworkService_ListKnownPeers_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(NetworkServiceServer).ListKnownPeers(ctx, req.(*ListKnownPeersRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -458,6 +496,10 @@ var NetworkService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ListPeers",
 			Handler:    _NetworkService_ListPeers_Handler,
+		},
+		{
+			MethodName: "ListKnownPeers",
+			Handler:    _NetworkService_ListKnownPeers_Handler,
 		},
 		{
 			MethodName: "Protect",

@@ -213,6 +213,7 @@ func (s *Service) observe(from string, h Heard, src domain.Source) domain.Outcom
 	after, _ := s.table.Get(a.PeerID)
 	switch outcome {
 	case domain.Added, domain.Newer:
+		s.book.Remove(a.PeerID)
 		s.changedLocked(a.PeerID)
 	case domain.Full:
 		s.size.Heard(time.Now(), a.Clamped().Interval)

@@ -2,7 +2,9 @@ package app
 
 import (
 	"context"
+	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -10,6 +12,7 @@ import (
 
 	"github.com/shallot-net/shallot/kit/fault"
 	"github.com/shallot-net/shallot/kit/logging"
+	"github.com/shallot-net/shallot/kit/pace"
 	"github.com/shallot-net/shallot/services/discovery/internal/domain"
 )
 
@@ -21,7 +24,12 @@ const (
 	// restarting.
 	lostDials   = 2
 	pingsAtOnce = 4
-	nudgeEvery  = 5 * time.Second
+	// A network that was cut in two has enough neighbours in either half, so nobody misses anybody there: peers that are missing,
+	// and bootstrap addresses, are dialled now and then whatever a node has. In a large network each node does so as seldom as
+	// it announces itself.
+	exploreEvery = time.Minute
+	rejoinEvery  = 5 * time.Minute
+	nudgeEvery   = 5 * time.Second
 )
 
 // newWait is a back-off with jitter of half its value either way.
@@ -37,12 +45,14 @@ type dialWait struct {
 	until time.Time
 }
 
-// joinLoop keeps dialling one bootstrap address while this node has too few neighbours. Each address has a loop of its own,
-// so that a dead one holds up nobody.
+// joinLoop keeps dialling one bootstrap address while this node has too few neighbours, and seldom when it has enough. Each
+// address has a loop of its own, so that a dead one holds up nobody.
 func (s *Service) joinLoop(ctx context.Context, addr string) error {
 	wait := newWait(firstWait, longestWait)
+	_, whose, _ := strings.Cut(addr, "/p2p/")
+	rejoin := time.Now().Add(pace.Jitter(rejoinEvery))
 	for {
-		if s.countNeighbours() >= fewNeighbours {
+		if s.countNeighbours() >= fewNeighbours && (time.Now().Before(rejoin) || s.isConnected(whose)) {
 			wait.Reset()
 			if !sleep(ctx, wait.NextBackOff()+resyncEvery/2, nil) {
 				return nil
@@ -50,6 +60,7 @@ func (s *Service) joinLoop(ctx context.Context, addr string) error {
 			continue
 		}
 		next := wait.NextBackOff()
+		rejoin = time.Now().Add(pace.Jitter(max(rejoinEvery, s.interval())))
 		id, err := s.join(ctx, addr)
 		switch {
 		case ctx.Err() != nil:
@@ -149,13 +160,18 @@ func (s *Service) connectionChanged(id string, connected bool) {
 // neighbourLoop sees to it that this node is connected to enough providers, and looks after those it has.
 func (s *Service) neighbourLoop(ctx context.Context) error {
 	look := time.Now().Add(time.Second) // round trips: soon at first, then seldom
+	explore := time.Now().Add(pace.Jitter(exploreEvery))
 	for {
 		s.dialSome(ctx)
+		if !time.Now().Before(explore) {
+			s.explore(ctx)
+			explore = time.Now().Add(pace.Jitter(max(exploreEvery, s.interval())))
+		}
 		if !time.Now().Before(look) {
 			s.lookAfter(ctx)
 			look = time.Now().Add(resyncEvery)
 		}
-		if !sleep(ctx, min(s.nextDial(), max(time.Until(look), 0)), s.redial) {
+		if !sleep(ctx, min(s.nextDial(), max(time.Until(look), 0), max(time.Until(explore), 0)), s.redial) {
 			return nil
 		}
 	}
@@ -188,6 +204,20 @@ func (s *Service) dialSome(ctx context.Context) {
 		wg.Go(func() { s.dial(ctx, p) })
 	}
 	wg.Wait()
+}
+
+// explore dials one of those that are missing, of the table or of the book.
+func (s *Service) explore(ctx context.Context) {
+	now := time.Now()
+	s.mu.Lock()
+	missing := slices.DeleteFunc(append(s.table.Missing(), s.book.All()...), func(p domain.Peer) bool {
+		w := s.retry[p.PeerID]
+		return p.PeerID == s.identity.PeerID || s.table.IsConnected(p.PeerID) || w != nil && now.Before(w.until)
+	})
+	s.mu.Unlock()
+	if len(missing) > 0 {
+		s.dial(ctx, missing[rand.IntN(len(missing))])
+	}
 }
 
 func (s *Service) dial(ctx context.Context, p domain.Peer) {
@@ -257,7 +287,7 @@ func (s *Service) overdueLocked() []string {
 func (s *Service) pruneLocked() {
 	now := time.Now()
 	for id := range s.retry {
-		if _, known := s.table.Get(id); !known {
+		if _, known := s.table.Get(id); !known && !s.book.Has(id) {
 			delete(s.retry, id)
 		}
 	}

@@ -31,6 +31,8 @@ const (
 	DefaultMaxPeers   = 256 // rows of about 7 KB
 	DefaultNeighbours = 8   // enough that gossip's mesh (6) and a few losses fit
 	fewNeighbours     = 3   // below this the bootstrap addresses are tried again
+	bookSize          = 64  // peers that are forgotten and still dialled now and then
+	bookFor           = 30 * 24 * time.Hour
 
 	sweepEvery  = 2 * time.Second
 	resyncEvery = 30 * time.Second // looks at identity, connections and round trips, lest a lost change stay lost
@@ -62,6 +64,7 @@ type Service struct {
 
 	mu       sync.Mutex
 	table    *domain.Table
+	book     *domain.Book
 	size     pace.Size
 	identity Identity
 	self     Self
@@ -108,7 +111,7 @@ func New(ctx context.Context, cfg Config) (*Service, error) {
 	if cfg.Counter == nil {
 		cfg.Counter = noCounter{}
 	}
-	s := &Service{cfg: cfg, log: cfg.Log, net: cfg.Network, ev: cfg.Events, table: domain.NewTable(cfg.MaxPeers),
+	s := &Service{cfg: cfg, log: cfg.Log, net: cfg.Network, ev: cfg.Events, table: domain.NewTable(cfg.MaxPeers), book: domain.NewBook(bookSize),
 		watchers: map[*Watcher]struct{}{}, asked: map[string]query{}, asking: map[string]bool{}, retry: map[string]*dialWait{}, lost: map[string]int{}, nudged: map[string]time.Time{},
 		versions: versions{store: cfg.Store},
 		// While the network is small, three newcomers in a row are greeted at once.
@@ -120,7 +123,11 @@ func New(ctx context.Context, cfg Config) (*Service, error) {
 		return nil, err
 	}
 	for _, p := range peers {
-		s.table.Restore(p)
+		if p.State == domain.Forgotten {
+			s.book.Add(p)
+		} else {
+			s.table.Restore(p)
+		}
 	}
 	if s.self, s.hasSelf, err = cfg.Store.LoadSelf(ctx); err != nil {
 		return nil, err
@@ -253,10 +260,11 @@ func (s *Service) sweepLoop(ctx context.Context) error {
 			s.changedLocked(id)
 			s.cfg.Counter.Count(CountUnavailable)
 		}
-		for _, id := range forgotten {
-			s.forgottenLocked(id)
+		for _, p := range forgotten {
+			s.shelveLocked(p)
 			s.cfg.Counter.Count(CountForgotten)
 		}
+		s.cfg.Store.SavePeers(nil, s.book.Expire(time.Now().Add(-bookFor)))
 		s.pruneLocked()
 		overdue := s.overdueLocked()
 		s.mu.Unlock()

@@ -105,6 +105,19 @@ func (s *Service) forgottenLocked(id string) {
 	s.tellLocked(Change{Forgotten: id})
 }
 
+// shelveLocked moves a peer that the table has forgotten to the book.
+func (s *Service) shelveLocked(p domain.Peer) {
+	evicted := s.book.Add(p)
+	if evicted != p.PeerID {
+		p, _ = s.book.Get(p.PeerID)
+		s.cfg.Store.SavePeers([]domain.Peer{p}, nil)
+	}
+	if evicted != "" {
+		s.cfg.Store.SavePeers(nil, []string{evicted})
+	}
+	s.tellLocked(Change{Forgotten: p.PeerID})
+}
+
 func (s *Service) tellLocked(c Change) {
 	for w := range s.watchers {
 		select {

@@ -207,7 +207,7 @@ type Patience struct {
 // Sweep judges every peer by its age, and returns who changed state and who was forgotten. onlineSince is since when
 // this node hears anybody, zero while it does not: what it did not hear while it was cut off says nothing, so nobody is
 // forgotten for that time.
-func (t *Table) Sweep(now, onlineSince time.Time, by Patience) (changed, forgotten []string) {
+func (t *Table) Sweep(now, onlineSince time.Time, by Patience) (changed []string, forgotten []Peer) {
 	for id, p := range t.peers {
 		if p.State == Available && now.Sub(p.LastSeen) > time.Duration(by.Unavailable)*p.Interval {
 			p.State = Unavailable
@@ -222,7 +222,7 @@ func (t *Table) Sweep(now, onlineSince time.Time, by Patience) (changed, forgott
 		}
 		if missed > max(time.Duration(by.Forgotten)*p.Interval, by.MinForget) {
 			delete(t.peers, id)
-			forgotten = append(forgotten, id)
+			forgotten = append(forgotten, *p)
 		}
 	}
 	return changed, forgotten
@@ -316,6 +316,17 @@ func (t *Table) Sample(limit int, types []string, except string) []Peer {
 	out := make([]Peer, 0, min(limit, len(fit)))
 	for _, p := range fit[:min(limit, len(fit))] {
 		out = append(out, *p)
+	}
+	return out
+}
+
+// Missing returns the peers that are not connected and not known to be there.
+func (t *Table) Missing() []Peer {
+	var out []Peer
+	for _, p := range t.peers {
+		if !p.Connected && p.State != Available {
+			out = append(out, *p)
+		}
 	}
 	return out
 }

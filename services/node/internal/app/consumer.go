@@ -21,8 +21,16 @@ import (
 type ConsumerNetwork interface {
 	// Connect dials a peer and returns its id; with peer "" each address must end in /p2p/ID.
 	Connect(ctx context.Context, peer string, addresses []string) (string, error)
+	// Known lists peers that this node has reached before, in an earlier life perhaps, the latest first.
+	Known(ctx context.Context) ([]KnownPeer, error)
 	// SendEvent returns nil once the receiving service has acknowledged.
 	SendEvent(ctx context.Context, peer string, typ eventv1.EventType, id string, payload proto.Message, timeout time.Duration) error
+}
+
+// KnownPeer is a peer that this node has reached before, and where.
+type KnownPeer struct {
+	PeerID    string
+	Addresses []string
 }
 
 // ConsumerConfig says how a consumer finds providers. The zero value takes the defaults.
@@ -49,6 +57,8 @@ type Consumer struct {
 	conns     map[string]*conn
 	questions map[string]question // by event id
 	joined    []string            // addresses given while running
+	before    []KnownPeer         // reached before, as the broker remembers
+	lookedAt  time.Time           // when the broker was asked for them
 	newsAt    time.Time           // the last time that the view changed
 	placedAt  time.Time           // the last placement
 	known     int                 // providers that others say there are

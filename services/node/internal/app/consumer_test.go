@@ -27,6 +27,7 @@ type ether struct {
 	dials     map[string]int      // by address
 	questions map[eventv1.EventType]int
 	connected map[string]bool
+	known     []KnownPeer // what the broker remembers
 }
 
 type station struct {
@@ -70,6 +71,12 @@ func (e *ether) Connect(ctx context.Context, peer string, addresses []string) (s
 		go e.consumer.Connected(peer, true)
 	}
 	return peer, nil
+}
+
+func (e *ether) Known(context.Context) ([]KnownPeer, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.known, nil
 }
 
 func (e *ether) cut(s *station) {
@@ -129,6 +136,37 @@ func joined(t *testing.T, e *ether, through []*station, prepare func(c *Consumer
 }
 
 func (c *Consumer) availableNow() int { n, _, _ := c.Figures(); return n }
+
+// After a restart, with every bootstrap node gone, those that the broker remembers are the way in; once there are connections
+// enough, the rest of them is left alone.
+func TestConsumerRejoinsThroughWhomItReachedBefore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEther()
+		gone, old := e.add(), e.add()
+		gone.up = false
+		for range 4 {
+			old.knows = append(old.knows, e.add())
+		}
+		stale := e.add()
+		stale.up = false
+		e.known = []KnownPeer{{stale.key.ID, []string{"/memory/1"}}, {old.key.ID, []string{"/memory/1"}}}
+		joined(t, e, []*station{gone}, nil, func(t *testing.T, c *Consumer) {
+			after(2 * time.Second)
+			if got := c.availableNow(); got != 5 {
+				t.Errorf("it found %d of 5 providers", got)
+			}
+			e.mu.Lock()
+			before := e.dials[stale.key.ID]
+			e.mu.Unlock()
+			after(10 * time.Minute)
+			e.mu.Lock()
+			defer e.mu.Unlock()
+			if again := e.dials[stale.key.ID] - before; again > 1 {
+				t.Errorf("with connections enough, one that is gone was dialled %d times", again)
+			}
+		})
+	})
+}
 
 func TestConsumerJoinsWhenTheBootstrapNodeComesUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

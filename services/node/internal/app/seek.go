@@ -17,20 +17,25 @@ import (
 )
 
 const (
-	dialTimeout  = 10 * time.Second
-	dialAtOnce   = 4
-	askAtOnce    = 16
-	askMany      = 3 // connected providers that are asked in one round while there is news, 2 otherwise
-	askFirst     = 100 * time.Millisecond
-	askOften     = 700 * time.Millisecond // the longest pause while there is news
-	loadsAtOnce  = 4                      // metrics that are asked for in one round
-	loadsEvery   = 400 * time.Millisecond // the least time between two rounds
-	staleBusy    = 2 * time.Second        // a metric this old is asked for again while tasks are being placed
-	staleIdle    = 20 * time.Second       // the same otherwise
-	placingSpan  = 10 * time.Second
-	maxFailures  = 6 // questions in a row not taken by a peer that never announced itself: it is no provider
-	sweepEvery   = time.Second
-	sampleWanted = 64
+	dialTimeout = 10 * time.Second
+	dialAtOnce  = 4
+	askAtOnce   = 16
+	askMany     = 3 // connected providers that are asked in one round while there is news, 2 otherwise
+	askFirst    = 100 * time.Millisecond
+	askOften    = 700 * time.Millisecond // the longest pause while there is news
+	loadsAtOnce = 4                      // metrics that are asked for in one round
+	loadsEvery  = 400 * time.Millisecond // the least time between two rounds
+	staleBusy   = 2 * time.Second        // a metric this old is asked for again while tasks are being placed
+	staleIdle   = 20 * time.Second       // the same otherwise
+	placingSpan = 10 * time.Second
+	maxFailures = 6 // questions in a row not taken by a peer that never announced itself: it is no provider
+	sweepEvery  = time.Second
+	// With fewer connections than this, those that were reached before are dialled too.
+	fewConns      = 3
+	recallEvery   = time.Minute
+	recallAgain   = 500 * time.Millisecond
+	recallTimeout = time.Second
+	sampleWanted  = 64
 )
 
 // Run joins the network and keeps the view true, until ctx ends; it returns when nothing is under way any more.
@@ -82,6 +87,9 @@ func (c *Consumer) joining(ctx context.Context) {
 	for {
 		now := time.Now()
 		next := now.Add(30 * time.Second)
+		if !c.recall(ctx) { // the broker may be starting
+			next = now.Add(recallAgain)
+		}
 		for _, t := range c.targets() {
 			mu.Lock()
 			d := state[t.key]
@@ -162,7 +170,40 @@ func (c *Consumer) targets() []target {
 	for _, id := range pick(known, missing) {
 		out = append(out, target{key: id, peer: id, addresses: c.dir.Get(id).Addresses})
 	}
+	// Bootstrap nodes may all be gone, and the view of those of yesterday with the process that had it.
+	if len(c.conns) < fewConns {
+		for _, p := range c.before {
+			if c.conns[p.PeerID] == nil && c.dir.Get(p.PeerID) == nil {
+				out = append(out, target{key: p.PeerID, peer: p.PeerID, addresses: p.Addresses})
+			}
+		}
+	}
 	return out
+}
+
+// recall asks the broker whom this node has reached before, while it has next to nobody. It is false when the broker did not say.
+func (c *Consumer) recall(ctx context.Context) bool {
+	c.mu.Lock()
+	due := len(c.conns) < fewConns && time.Since(c.lookedAt) > recallEvery
+	if due {
+		c.lookedAt = time.Now()
+	}
+	c.mu.Unlock()
+	if !due {
+		return true
+	}
+	ctx, cancel := context.WithTimeout(ctx, recallTimeout)
+	defer cancel()
+	known, err := c.net.Known(ctx)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err != nil {
+		c.log.Debug("the broker did not say whom it has reached before", logging.Err(err))
+		c.lookedAt = time.Time{}
+		return false
+	}
+	c.before = known
+	return true
 }
 
 func (c *Consumer) dial(ctx context.Context, t target) error {

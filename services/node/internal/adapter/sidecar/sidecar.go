@@ -64,6 +64,21 @@ func (c *Client) Connect(ctx context.Context, peer string, addresses []string) (
 	return r.GetPeerId(), err
 }
 
+// Known lists whom this node has reached before; see app.ConsumerNetwork.
+func (c *Client) Known(ctx context.Context) ([]app.KnownPeer, error) {
+	r, err := c.network.ListKnownPeers(ctx, &brokerv1.ListKnownPeersRequest{})
+	if err != nil {
+		return nil, err
+	}
+	out := make([]app.KnownPeer, 0, len(r.GetPeers()))
+	for _, p := range r.GetPeers() {
+		if len(p.GetAddresses()) > 0 {
+			out = append(out, app.KnownPeer{PeerID: p.GetPeerId(), Addresses: p.GetAddresses()})
+		}
+	}
+	return out, nil
+}
+
 // Self asks who this node is.
 func (c *Client) Self(ctx context.Context) (*brokerv1.SelfResponse, error) {
 	return c.network.Self(ctx, &brokerv1.SelfRequest{})

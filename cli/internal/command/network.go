@@ -1,0 +1,231 @@
+package command
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/shallot-net/shallot/cli/internal/invite"
+	"github.com/shallot-net/shallot/cli/internal/nodeclient"
+	"github.com/shallot-net/shallot/cli/internal/render"
+	"github.com/shallot-net/shallot/cli/internal/supervisor"
+	"github.com/shallot-net/shallot/kit/fault"
+	"github.com/shallot-net/shallot/kit/home"
+	nodev1 "github.com/shallot-net/shallot/proto/shallot/node/v1"
+)
+
+func (a *app) network() *cobra.Command {
+	cmd := group(&cobra.Command{
+		Use: "network", Short: "Make, or join, a private network",
+		Long: `A private network has a key: who does not have it cannot exchange a byte with its nodes. The key is in HOME/network.key,
+and 'up' and 'dev' use the network of their home. Whoever has an invite is in, and can invite others.`,
+		Example: `  shallot network create
+  shallot up --role provider
+  shallot network invite            # on the other machine: shallot network join INVITE`,
+	})
+	cmd.AddCommand(a.networkCreate(), a.networkInvite(), a.networkJoin())
+	return cmd
+}
+
+// ownHome is the home that is not of a running node yet.
+func (a *app) ownHome() (home.Home, error) {
+	dir := a.home
+	if dir == "" {
+		dir = nodeclient.DefaultPlaces(a.Getenv).Up
+	}
+	return home.Open(dir)
+}
+
+func (a *app) networkCreate() *cobra.Command {
+	return &cobra.Command{
+		Use: "create", Short: "Make a private network, whose first node is this home's", Args: exactly(),
+		Example: "  shallot network create\n  shallot --home /tmp/try network create && shallot dev --home /tmp/try",
+		RunE: func(*cobra.Command, []string) error {
+			h, err := a.ownHome()
+			if err != nil {
+				return err
+			}
+			if _, err := supervisor.NetworkKey(h); !errors.Is(err, fs.ErrNotExist) {
+				return fault.FailedPrecondition("NETWORK_FIXED", "%s is of a private network already: take another --home", h.Dir)
+			}
+			if err := supervisor.WriteNetwork(h, invite.Invite{Key: invite.NewKey()}); err != nil {
+				return err
+			}
+			a.say("start a provider with 'shallot up --role provider', then invite others with 'shallot network invite'")
+			return a.printHome(h)
+		},
+	}
+}
+
+func (a *app) printHome(h home.Home) error {
+	if a.json() {
+		return a.out().Object(render.Object{{Name: "home", Value: h.Dir}})
+	}
+	_, err := fmt.Fprintln(a.Stdout, render.Clean(h.Dir))
+	return err
+}
+
+func (a *app) networkJoin() *cobra.Command {
+	return &cobra.Command{
+		Use: "join [INVITE]", Short: "Make this home one of the private network that an invite is for", Args: cobra.MaximumNArgs(1),
+		Long: `Join makes the home one of the network; 'shallot up' then joins it. Without an argument, or with -, the invite is read from
+stdin, so that it gets into neither the shell's history nor the list of processes.`,
+		Example: "  shallot network join < invite.txt\n  shallot network join shallot1-…",
+		RunE: func(_ *cobra.Command, args []string) error {
+			text := "-"
+			if len(args) > 0 {
+				text = args[0]
+			}
+			if text == "-" {
+				b, err := io.ReadAll(io.LimitReader(a.Stdin, 1<<20))
+				if err != nil {
+					return err
+				}
+				text = string(b)
+			}
+			i, err := invite.Decode(text)
+			if err != nil {
+				return err
+			}
+			h, err := a.ownHome()
+			if err != nil {
+				return err
+			}
+			if err := supervisor.WriteNetwork(h, i); err != nil {
+				return err
+			}
+			a.say("start the node with 'shallot up', as a provider with 'shallot up --role provider'")
+			return a.printHome(h)
+		},
+	}
+}
+
+func (a *app) networkInvite() *cobra.Command {
+	var addresses []string
+	cmd := &cobra.Command{
+		Use: "invite", Short: "Print an invite to this node's private network", Args: exactly(),
+		Long: `Invite prints one line of text that holds the network's key and addresses to join through: this node's own if it is a
+provider, and those of providers that it knows. Whoever gets the line is in: send it on a way that you trust.`,
+		Example: "  shallot network invite\n  shallot network invite --address /dns4/example.org/tcp/4001/p2p/12D3KooWEyoppNCUx8Yx66oV9fJnriXwCcXwDDUA2kj6vnc6iDEp",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			key, given, err := a.invitation(cmd.Context(), addresses)
+			if err != nil {
+				return err
+			}
+			line, err := invite.Invite{Key: key, Addresses: given}.Encode()
+			if err != nil {
+				return err
+			}
+			if !slices.ContainsFunc(given, func(a string) bool { return !loopback(a) }) {
+				a.say("all addresses in it are of this machine alone: with others, use 'shallot up --role provider --listen', or --address")
+			}
+			if a.json() {
+				return a.out().Object(render.Object{{Name: "invite", Value: line}, {Name: "addresses", Value: given}})
+			}
+			_, err = fmt.Fprintln(a.Stdout, line)
+			return err
+		},
+	}
+	cmd.Flags().StringArrayVar(&addresses, "address", nil, "`ADDRESS` to join through instead, a multiaddr that ends in /p2p/ID, repeatable; no node need run then")
+	return cmd
+}
+
+// invitation is the key of the network and where to join it.
+func (a *app) invitation(ctx context.Context, given []string) (key [invite.KeySize]byte, addresses []string, err error) {
+	if len(given) > 0 {
+		h, err := a.ownHome()
+		if err != nil {
+			return key, nil, err
+		}
+		key, err = networkKey(h)
+		return key, given, err
+	}
+	t, err := a.target()
+	if err != nil {
+		return key, nil, err
+	}
+	if t.Home == nil {
+		return key, nil, usage("an invite holds the key in a node's home: give --home instead of --endpoint")
+	}
+	if key, err = networkKey(*t.Home); err != nil {
+		return key, nil, err
+	}
+	c, err := nodeclient.Dial(t)
+	if err != nil {
+		return key, nil, err
+	}
+	defer c.Close()
+	ctx, stop := a.interruptible(ctx)
+	defer stop()
+	addresses, err = joinThrough(ctx, c)
+	return key, addresses, err
+}
+
+// networkKey looks in the home, and for a node of a dev network in the network's.
+func networkKey(h home.Home) ([invite.KeySize]byte, error) {
+	key, err := supervisor.NetworkKey(h)
+	if errors.Is(err, fs.ErrNotExist) {
+		if up, ferr := home.Find(filepath.Dir(h.Dir)); ferr == nil {
+			if _, derr := supervisor.ReadNetwork(up.Dir); derr == nil {
+				key, err = supervisor.NetworkKey(up)
+			}
+		}
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return key, fault.FailedPrecondition("NETWORK_OPEN", "%s is of no private network, and an open one needs no invite: give others the addresses that 'shallot node' prints, or begin with 'shallot network create'", h.Dir)
+	}
+	return key, err
+}
+
+// inviteThrough is how many nodes an invite names: one may be gone when it is used.
+const inviteThrough = 4
+
+func joinThrough(ctx context.Context, c *nodeclient.Client) ([]string, error) {
+	var byNode [][]string
+	self, err := c.GetNode(ctx, &nodev1.GetNodeRequest{})
+	if err != nil {
+		return nil, err
+	}
+	if n := self.GetNode(); n.GetRole() == supervisor.Provider {
+		byNode = append(byNode, n.GetAddresses())
+	}
+	peers, err := c.ListPeers(ctx, &nodev1.ListPeersRequest{State: "available"})
+	if err != nil {
+		return nil, err
+	}
+	for _, p := range peers.GetPeers() {
+		var full []string
+		for _, a := range p.GetAddresses() {
+			full = append(full, a+"/p2p/"+p.GetPeerId())
+		}
+		byNode = append(byNode, full)
+	}
+	var out []string
+	for _, addresses := range byNode[:min(len(byNode), inviteThrough)] {
+		out = append(out, reachable(addresses)...)
+	}
+	if len(out) == 0 {
+		return nil, fault.FailedPrecondition("NOBODY_TO_JOIN", "no provider with an address is known yet, and a network is joined through one: start one with 'shallot up --role provider'")
+	}
+	return out[:min(len(out), invite.MaxAddresses)], nil
+}
+
+// reachable are the addresses that others can dial, where there are any; four of one node at most.
+func reachable(addresses []string) []string {
+	good := slices.DeleteFunc(slices.Clone(addresses), func(a string) bool { return invite.CheckAddress(a) != nil })
+	if far := slices.DeleteFunc(slices.Clone(good), loopback); len(far) > 0 {
+		good = far
+	}
+	return good[:min(len(good), invite.MaxAddresses/inviteThrough)]
+}
+
+func loopback(a string) bool {
+	return strings.HasPrefix(a, "/ip4/127.") || strings.HasPrefix(a, "/ip6/::1/")
+}
