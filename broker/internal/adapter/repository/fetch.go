@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -212,6 +213,10 @@ func (f *fetcher) local(c cid.Cid) ([]byte, error) {
 
 // remote fetches blocks, stores them, and gives each to each, in any order. They are few: a window.
 func (f *fetcher) remote(ctx context.Context, cids []cid.Cid, each func(cid.Cid, []byte) error) error {
+	cids, err := f.empty(cids, each)
+	if err != nil || len(cids) == 0 {
+		return err
+	}
 	session, err := f.online()
 	if err != nil {
 		return err
@@ -238,6 +243,26 @@ func (f *fetcher) remote(ctx context.Context, cids []cid.Cid, each func(cid.Cid,
 		return f.cause(fault.Unavailable(ReasonUnreachable, "%d blocks of %s did not come", left, f.root))
 	}
 	return nil
+}
+
+// empty makes the empty blocks among those that are asked for, and returns the others.
+func (f *fetcher) empty(cids []cid.Cid, each func(cid.Cid, []byte) error) (rest []cid.Cid, err error) {
+	if i := slices.IndexFunc(cids, empty); i < 0 || f.src.Local {
+		return cids, nil
+	}
+	for _, c := range cids {
+		if !empty(c) {
+			rest = append(rest, c)
+			continue
+		}
+		if err := f.s.blocks.Commit(app.Change{Blocks: []app.Block{{Key: keyOf(c)}}}); err != nil {
+			return nil, err
+		}
+		if err := each(c, nil); err != nil {
+			return nil, err
+		}
+	}
+	return rest, nil
 }
 
 func (f *fetcher) keep(b blocks.Block) error {
