@@ -16,6 +16,13 @@ type Config struct {
 	Mode        string   `koanf:"mode" help:"open; a home that was used in one mode is refused in another"`
 	ListenAddrs []string `koanf:"listen_addrs" help:"multiaddrs on which other nodes are answered, such as /ip4/0.0.0.0/tcp/4001; empty: only dial out"`
 	Limits      Limits   `koanf:"limits"`
+	Content     Content  `koanf:"content"`
+}
+
+// Content says what the repository keeps.
+type Content struct {
+	Quota config.Size   `koanf:"quota"  help:"how much content may take on disk; what would go beyond it is refused. 0 for no limit"`
+	Keep  time.Duration `koanf:"keep"  help:"how long content that nobody pins is kept at least, and with it what a transfer that was cut off has fetched; a fifth of it when there is little room"`
 }
 
 // Limits bound what the broker holds.
@@ -35,6 +42,7 @@ func defaults() Config {
 		ListenAddrs: []string{"/ip4/127.0.0.1/tcp/0"},
 		Limits: Limits{PeerEvents: 256, PeerBytes: 2 << 20, TotalBytes: 48 << 20, Backlog: 8192, BacklogBytes: 32 << 20,
 			SubscriberWait: 5 * time.Second, GossipBuffer: 1024},
+		Content: Content{Quota: 32 << 30, Keep: 30 * time.Minute},
 	}
 }
 
@@ -42,6 +50,9 @@ func defaults() Config {
 func (c *Config) Validate() error {
 	if c.Mode != app.ModeOpen {
 		return fmt.Errorf("mode is %q: this version knows %s only", c.Mode, app.ModeOpen)
+	}
+	if c.Content.Quota != 0 && c.Content.Quota < 64<<20 || c.Content.Keep < time.Second {
+		return errors.New("content: quota must be 64MiB or more, or 0 for no limit; keep must be 1s or more")
 	}
 	l := c.Limits
 	if l.PeerEvents < 1 || l.PeerBytes < 1<<20 || l.TotalBytes < l.PeerBytes || l.Backlog < 1 || l.BacklogBytes < 1<<20 || l.GossipBuffer < 1 || l.SubscriberWait < 0 {

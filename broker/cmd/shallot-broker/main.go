@@ -56,7 +56,8 @@ func run(ctx context.Context, args []string) error {
 		return fmt.Errorf("read the contract: %w", err)
 	}
 	registry := telemetry.NewRegistry()
-	store, err := repository.New(repository.Config{Dir: filepath.Join(state, "repository"), Log: log, Registry: registry})
+	store, err := repository.New(repository.Config{Dir: filepath.Join(state, "repository"), Log: log, Registry: registry,
+		Quota: int64(cfg.Content.Quota), CollectEvery: cfg.Content.Keep})
 	if err != nil {
 		return err
 	}

@@ -271,7 +271,6 @@ func (f *fetcher) keep(b blocks.Block) error {
 		return err
 	}
 	f.s.metrics.flow("fetched", 1, len(data))
-	f.s.metrics.written.Add(int64(len(data)))
 	return f.ex.NotifyNewBlocks(f.ctx, b)
 }
 

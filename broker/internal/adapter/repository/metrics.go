@@ -2,7 +2,6 @@ package repository
 
 import (
 	"errors"
-	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -25,7 +24,6 @@ const (
 type metrics struct {
 	operations, bytes, blocks, pins, faults, collections *prometheus.CounterVec
 	removed                                              prometheus.Counter
-	written                                              atomic.Int64 // bytes since the last collection
 }
 
 func newMetrics(r prometheus.Registerer, used func() int64) *metrics {
