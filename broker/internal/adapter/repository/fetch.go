@@ -224,6 +224,7 @@ func (f *fetcher) remote(ctx context.Context, cids []cid.Cid, each func(cid.Cid,
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer f.await()()
+	f.s.wanted.add(cids)
 	got, err := session.GetBlocks(ctx, cids)
 	if err != nil {
 		return f.cause(err)

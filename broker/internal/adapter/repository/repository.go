@@ -59,6 +59,7 @@ type Store struct {
 	collect *app.Collector
 	puts    gate
 	gets    gate
+	wanted  wanted
 
 	mu       sync.Mutex
 	personas map[string]*persona
@@ -131,7 +132,8 @@ func (s *Store) Attach(name string, h host.Host) error {
 	if s.cfg.Routing != nil {
 		finder = s.cfg.Routing(name)
 	}
-	bs := bitswap.New(s.ctx, bsnet.NewFromIpfsHost(h), finder, &blockstore{s}, opts...)
+	net := &watched{BitSwapNetwork: bsnet.NewFromIpfsHost(h), s: s, refused: make(map[peer.ID]time.Time)}
+	bs := bitswap.New(s.ctx, net, finder, &blockstore{s}, opts...)
 	s.personas[name] = &persona{name: name, host: h, bitswap: bs}
 	return nil
 }
