@@ -60,6 +60,10 @@ test: build examples ## all tests
 	done; \
 	[ -z "$$failed" ] || { echo "failed:$$failed" >&2; exit 1; }
 
+.PHONY: test-long
+test-long: build ## the tests with large content: 1 GiB each way between the broker and Kubo
+	@cd test && GOWORK=off SHALLOT_BIN=$(BIN) SHALLOT_LONG=1 go test -count=1 -timeout 60m ./interop
+
 .PHONY: fuzz
 FUZZTIME ?= 10s
 fuzz: ## every fuzz target for FUZZTIME (10s)

@@ -24,6 +24,13 @@ type Config struct {
 	Allow          []string `koanf:"allow" help:"peers that may be connected, beside those in HOME/peers.allow, which is read again when it changes; empty, and no such file: all"`
 	Deny           []string `koanf:"deny" help:"peers that may not, beside those in HOME/peers.deny, which is read again when it changes"`
 	Limits         Limits   `koanf:"limits"`
+	Content        Content  `koanf:"content"`
+}
+
+// Content says what the repository keeps.
+type Content struct {
+	Quota config.Size   `koanf:"quota"  help:"how much content may take on disk; what would go beyond it is refused. 0 for no limit"`
+	Keep  time.Duration `koanf:"keep"  help:"how long content that nobody pins is kept at least, and with it what a transfer that was cut off has fetched; a fifth of it when there is little room"`
 }
 
 // Limits bound what the broker holds.
@@ -43,6 +50,7 @@ func defaults() Config {
 		ListenAddrs: []string{"/ip4/127.0.0.1/tcp/0"},
 		Limits: Limits{PeerEvents: 256, PeerBytes: 2 << 20, TotalBytes: 48 << 20, Backlog: 8192, BacklogBytes: 32 << 20,
 			SubscriberWait: 5 * time.Second, GossipBuffer: 1024},
+		Content: Content{Quota: 32 << 30, Keep: 30 * time.Minute},
 	}
 }
 
@@ -55,6 +63,9 @@ func (c *Config) Validate() error {
 		if _, err := access.Parse([]byte(strings.Join(ids, "\n")), libp2p.CanonicalID); err != nil {
 			return fmt.Errorf("%s: %w", key, err)
 		}
+	}
+	if c.Content.Quota != 0 && c.Content.Quota < 64<<20 || c.Content.Keep < time.Second {
+		return errors.New("content: quota must be 64MiB or more, or 0 for no limit; keep must be 1s or more")
 	}
 	l := c.Limits
 	if l.PeerEvents < 1 || l.PeerBytes < 1<<20 || l.TotalBytes < l.PeerBytes || l.Backlog < 1 || l.BacklogBytes < 1<<20 || l.GossipBuffer < 1 || l.SubscriberWait < 0 {

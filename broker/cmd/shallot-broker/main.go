@@ -66,7 +66,8 @@ func run(ctx context.Context, args []string) error {
 	}
 	registry := telemetry.NewRegistry()
 	observer := metrics.New(registry)
-	store, err := repository.New(repository.Config{Dir: filepath.Join(state, "repository"), Log: log, Registry: registry})
+	store, err := repository.New(repository.Config{Dir: filepath.Join(state, "repository"), Log: log, Registry: registry,
+		Quota: int64(cfg.Content.Quota), CollectEvery: cfg.Content.Keep})
 	if err != nil {
 		return err
 	}

@@ -106,6 +106,8 @@ func TestConfiguration(t *testing.T) {
 		"unknown mode": {"--mode", "anonymous"},
 		"no limit":     {"--limits.peer_events", "0"},
 		"small limit":  {"--limits.peer_bytes", "1KiB"},
+		"small quota":  {"--content.quota", "1MiB"},
+		"kept never":   {"--content.keep", "0s"},
 		"no multiaddr": {"--listen_addrs", "0.0.0.0:4001"},
 		"no TCP":       {"--listen_addrs", "/ip4/0.0.0.0/udp/4001/quic-v1"},
 	} {

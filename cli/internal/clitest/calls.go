@@ -344,3 +344,40 @@ func (n *Node) ListPins(context.Context, *nodev1.ListPinsRequest) (*nodev1.ListP
 	defer n.mu.Unlock()
 	return &nodev1.ListPinsResponse{Pins: n.pins}, nil
 }
+
+// Damage makes a file's bytes others, for VerifyContent to find.
+func (n *Node) Damage(cid string) { n.change(func() { n.damaged = append(n.damaged, cid) }) }
+
+// CollectContent implements NodeService.
+func (n *Node) CollectContent(context.Context, *nodev1.CollectContentRequest) (*nodev1.CollectContentResponse, error) {
+	out := &nodev1.CollectContentResponse{}
+	n.change(func() {
+		for cid, data := range n.content {
+			if len(n.unpinned(cid)) != len(n.pins) {
+				out.Used += uint64(len(data))
+				continue
+			}
+			out.Blocks, out.Bytes = out.Blocks+1, out.Bytes+uint64(len(data))
+			delete(n.content, cid)
+		}
+	})
+	return out, nil
+}
+
+// VerifyContent implements NodeService. What is damaged stays so.
+func (n *Node) VerifyContent(_ *nodev1.VerifyContentRequest, s grpc.ServerStreamingServer[nodev1.VerifyContentResponse]) error {
+	n.mu.Lock()
+	p := &brokerv1.VerifyProgress{Done: true, Bad: uint64(len(n.damaged))}
+	for _, data := range n.content {
+		p.Blocks, p.Bytes = p.Blocks+1, p.Bytes+uint64(len(data))
+	}
+	damaged := slices.Clone(n.damaged)
+	n.mu.Unlock()
+	for _, cid := range damaged {
+		f := &brokerv1.VerifyFinding{Cid: cid, Problem: "damaged"}
+		if err := s.Send(&nodev1.VerifyContentResponse{Response: &nodev1.VerifyContentResponse_Finding{Finding: f}}); err != nil {
+			return err
+		}
+	}
+	return s.Send(&nodev1.VerifyContentResponse{Response: &nodev1.VerifyContentResponse_Progress{Progress: p}})
+}

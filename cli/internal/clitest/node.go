@@ -39,6 +39,7 @@ type Node struct {
 	tasks   []*task
 	uploads map[string][]byte
 	content map[string][]byte
+	damaged []string
 	pins    []*brokerv1.Pin
 	breaks  map[string]int // method: how many more calls break off
 	specs   map[string]*taskv1.TaskSpec

@@ -26,7 +26,7 @@ func (a *app) content() *cobra.Command {
 		Long:    "Content stores files as IPFS content. They are public to everybody who knows their CID.",
 		Example: "  shallot content put report.pdf\n  shallot content get bafkreigh2akiscaildcqabsyg3dfr6chu3fgpregiymsck7e7aqa4s52zy > report.pdf",
 	})
-	c.AddCommand(a.contentPut(), a.contentGet(), a.contentStat(), a.contentPin(), a.contentUnpin(), a.contentLs())
+	c.AddCommand(a.contentPut(), a.contentGet(), a.contentStat(), a.contentPin(), a.contentUnpin(), a.contentLs(), a.contentGC(), a.contentVerify())
 	return c
 }
 

@@ -202,6 +202,20 @@ func TestContentCommands(t *testing.T) {
 	}
 	w.run("content", "pin", cid, "--keep", "0s").want(t, exitUsage, "", "more than 0")
 	w.run("content", "unpin", cid).want(t, 0, "", "unpinned "+cid)
+	w.run("content", "verify").want(t, 0, "", "read 9.8 KiB in 1 blocks: 0 damaged or missing")
+	w.node.Damage(cid)
+	if r := w.run("content", "verify"); r.code != exitFailed || !strings.Contains(r.stdout, cid) || !strings.Contains(r.stderr, "put their files again") {
+		t.Errorf("verify is %d %s %s", r.code, r.stdout, r.stderr)
+	}
+	if v := w.run("content", "verify", "--no-repair", "--output", "json").json(t); v["bad"] != 1.0 || v["repaired"] != 0.0 || len(v["findings"].([]any)) != 1 {
+		t.Errorf("verify is %v", v)
+	}
+	if v := w.run("content", "gc", "--output", "json").json(t); v["blocks"] != 1.0 || v["used"] != 0.0 {
+		t.Errorf("gc is %v", v)
+	}
+	if r := w.run("content", "gc"); r.code != 0 || !strings.Contains(r.stdout, "0 B in 0 blocks") || !strings.Contains(r.stdout, "no limit") {
+		t.Errorf("gc is %d %s", r.code, r.stdout)
+	}
 	w.run("content", "stat", "nonsense").want(t, exitNotFound, "", `"nonsense"`)
 	w.run("content", "get", "nonsense", "--file", file).want(t, exitNotFound, "", `"nonsense"`)
 	if data, _ := os.ReadFile(file); string(data) != body {

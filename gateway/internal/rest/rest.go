@@ -181,7 +181,7 @@ func takesBytes(r *http.Request) bool {
 func streams(r *http.Request) bool {
 	p := r.URL.Path
 	return takesBytes(r) || strings.HasSuffix(p, ":watch") || strings.HasSuffix(p, "/result") || strings.HasSuffix(p, "/logs") ||
-		(strings.HasPrefix(p, "/v1/content/") && !strings.HasSuffix(p, ":stat"))
+		(strings.HasPrefix(p, "/v1/content/") && !strings.HasSuffix(p, ":stat")) || strings.HasPrefix(p, "/v1/content:")
 }
 
 func (s *server) ready(w http.ResponseWriter, r *http.Request) {

@@ -24,6 +24,7 @@ import (
 	"github.com/shallot-net/shallot/kit/logging"
 	"github.com/shallot-net/shallot/kit/rpc"
 	"github.com/shallot-net/shallot/kit/telemetry"
+	brokerv1 "github.com/shallot-net/shallot/proto/shallot/broker/v1"
 	nodev1 "github.com/shallot-net/shallot/proto/shallot/node/v1"
 	taskv1 "github.com/shallot-net/shallot/proto/shallot/task/v1"
 	telemetryv1 "github.com/shallot-net/shallot/proto/shallot/telemetry/v1"
@@ -120,6 +121,20 @@ func (f *fakeNode) GetContent(r *nodev1.GetContentRequest, s grpc.ServerStreamin
 		b = b[n:]
 	}
 	return nil
+}
+
+func (f *fakeNode) CollectContent(context.Context, *nodev1.CollectContentRequest) (*nodev1.CollectContentResponse, error) {
+	n := uint64(len(f.content))
+	clear(f.content)
+	return &nodev1.CollectContentResponse{Blocks: n}, nil
+}
+
+func (f *fakeNode) VerifyContent(r *nodev1.VerifyContentRequest, s grpc.ServerStreamingServer[nodev1.VerifyContentResponse]) error {
+	found := &brokerv1.VerifyFinding{Cid: "cid", Problem: "damaged", Repaired: !r.GetNoRepair()}
+	if err := s.Send(&nodev1.VerifyContentResponse{Response: &nodev1.VerifyContentResponse_Finding{Finding: found}}); err != nil {
+		return err
+	}
+	return s.Send(&nodev1.VerifyContentResponse{Response: &nodev1.VerifyContentResponse_Progress{Progress: &brokerv1.VerifyProgress{Done: true}}})
 }
 
 func (f *fakeNode) Gather(context.Context, *telemetryv1.GatherRequest) (*telemetryv1.GatherResponse, error) {
@@ -280,8 +295,18 @@ func TestContentIsStreamedBothWays(t *testing.T) {
 	if _, got, _ = g.do(t, "GET", "/v1/content/cid?offset=1999990", ""); got != "0123456789" {
 		t.Errorf("get from an offset: %q", got)
 	}
+	if status, body, _ = g.do(t, "POST", "/v1/content:verify", `{"no_repair": true}`); status != 200 || strings.Count(body, "\n") != 2 ||
+		!strings.Contains(body, `"problem":"damaged"`) || !strings.Contains(body, `"repaired":false`) || !strings.Contains(body, `"done":true`) {
+		t.Errorf("verify: %d %s", status, body)
+	}
 	if status, body, _ = g.do(t, "POST", "/v1/content", strings.Repeat("x", 5<<20)); status != 413 {
 		t.Errorf("too much: status %d, %s", status, body)
+	}
+	if status, body, _ = g.do(t, "POST", "/v1/content:collect", ""); status != 200 || !strings.Contains(body, `"blocks":"1"`) {
+		t.Errorf("collect: %d %s", status, body)
+	}
+	if status, _, _ = g.do(t, "GET", "/v1/content/cid", ""); status != 404 {
+		t.Errorf("what was collected is answered with %d", status)
 	}
 }
 

@@ -1,6 +1,7 @@
 package repository
 
 import (
+	"bytes"
 	"context"
 	"errors"
 
@@ -25,6 +26,16 @@ func identity(c cid.Cid) ([]byte, bool) {
 		return nil, false
 	}
 	return d.Digest, true
+}
+
+// empty says whether a CID is that of no bytes at all: nobody needs to be asked for those, and a Kubo would never send them.
+func empty(c cid.Cid) bool {
+	p := c.Prefix()
+	if p.MhType == mh.IDENTITY {
+		return false
+	}
+	sum, err := mh.Sum(nil, p.MhType, p.MhLength)
+	return err == nil && bytes.Equal(sum, c.Hash())
 }
 
 func missing(err error, c cid.Cid) error {
@@ -59,6 +70,8 @@ func (b *blockstore) Get(_ context.Context, c cid.Cid) (blocks.Block, error) {
 	return blocks.NewBlockWithCid(data, c)
 }
 
+// GetSize is what bitswap plans with. An empty block has the size 1 here: boxo's engine takes a size of 0 for "only asked whether it is
+// there", so that nobody would ever get one.
 func (b *blockstore) GetSize(_ context.Context, c cid.Cid) (int, error) {
 	if data, ok := identity(c); ok {
 		return len(data), nil
@@ -67,7 +80,7 @@ func (b *blockstore) GetSize(_ context.Context, c cid.Cid) (int, error) {
 	if err != nil {
 		return -1, missing(err, c)
 	}
-	return n, nil
+	return max(n, 1), nil
 }
 
 func (b *blockstore) Put(ctx context.Context, blk blocks.Block) error {

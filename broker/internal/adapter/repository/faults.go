@@ -20,6 +20,7 @@ const (
 	ReasonTooLarge     = "CONTENT_TOO_LARGE"
 	ReasonIsDirectory  = "CONTENT_IS_DIRECTORY"
 	ReasonDiskFull     = "DISK_FULL"
+	ReasonQuota        = "CONTENT_QUOTA_EXCEEDED"
 	ReasonStoreDamaged = "CONTENT_STORE_DAMAGED"
 	ReasonPersona      = "PERSONA_UNKNOWN"
 )
@@ -34,6 +35,7 @@ func toFault(err error, c cid.Cid) error {
 		invalid *content.InvalidError
 		corrupt *content.CorruptError
 		full    *content.FullError
+		quota   *content.QuotaError
 		torn    *content.TornError
 	)
 	switch {
@@ -52,6 +54,10 @@ func toFault(err error, c cid.Cid) error {
 	case errors.As(err, &full):
 		return fault.Wrap(err, codes.ResourceExhausted, ReasonDiskFull,
 			"the disk of %s is full: free some space, or unpin content", full.Path).With("path", full.Path)
+	case errors.As(err, &quota):
+		return fault.Wrap(err, codes.ResourceExhausted, ReasonQuota,
+			"the content store has %s of the %s that it may have: unpin content and then run shallot content gc, or raise the broker's content.quota",
+			content.SizeText(quota.Used), content.SizeText(quota.Quota))
 	case errors.As(err, &torn):
 		return fault.Wrap(err, codes.DataLoss, ReasonStoreDamaged,
 			"the content store %s is damaged: restore it from a copy, or move it away to begin with an empty one", torn.Path).With("path", torn.Path)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -212,6 +213,10 @@ func (f *fetcher) local(c cid.Cid) ([]byte, error) {
 
 // remote fetches blocks, stores them, and gives each to each, in any order. They are few: a window.
 func (f *fetcher) remote(ctx context.Context, cids []cid.Cid, each func(cid.Cid, []byte) error) error {
+	cids, err := f.empty(cids, each)
+	if err != nil || len(cids) == 0 {
+		return err
+	}
 	session, err := f.online()
 	if err != nil {
 		return err
@@ -219,6 +224,7 @@ func (f *fetcher) remote(ctx context.Context, cids []cid.Cid, each func(cid.Cid,
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer f.await()()
+	f.s.wanted.add(cids)
 	got, err := session.GetBlocks(ctx, cids)
 	if err != nil {
 		return f.cause(err)
@@ -240,13 +246,32 @@ func (f *fetcher) remote(ctx context.Context, cids []cid.Cid, each func(cid.Cid,
 	return nil
 }
 
+// empty makes the empty blocks among those that are asked for, and returns the others.
+func (f *fetcher) empty(cids []cid.Cid, each func(cid.Cid, []byte) error) (rest []cid.Cid, err error) {
+	if i := slices.IndexFunc(cids, empty); i < 0 || f.src.Local {
+		return cids, nil
+	}
+	for _, c := range cids {
+		if !empty(c) {
+			rest = append(rest, c)
+			continue
+		}
+		if err := f.s.blocks.Commit(app.Change{Blocks: []app.Block{{Key: keyOf(c)}}}); err != nil {
+			return nil, err
+		}
+		if err := each(c, nil); err != nil {
+			return nil, err
+		}
+	}
+	return rest, nil
+}
+
 func (f *fetcher) keep(b blocks.Block) error {
 	data := b.RawData()
 	if err := f.s.blocks.Commit(app.Change{Blocks: []app.Block{{Key: keyOf(b.Cid()), Data: data}}}); err != nil {
 		return err
 	}
 	f.s.metrics.flow("fetched", 1, len(data))
-	f.s.metrics.written.Add(int64(len(data)))
 	return f.ex.NotifyNewBlocks(f.ctx, b)
 }
 

@@ -166,9 +166,10 @@ func malformed(c cid.Cid, err error) error {
 		corrupt *content.CorruptError
 		torn    *content.TornError
 		full    *content.FullError
+		quota   *content.QuotaError
 	)
 	switch {
-	case errors.As(err, &known), errors.As(err, &corrupt), errors.As(err, &torn), errors.As(err, &full), errors.Is(err, content.ErrNotFound),
+	case errors.As(err, &known), errors.As(err, &corrupt), errors.As(err, &torn), errors.As(err, &full), errors.As(err, &quota), errors.Is(err, content.ErrNotFound),
 		errors.Is(err, content.ErrClosed), errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return err
 	}

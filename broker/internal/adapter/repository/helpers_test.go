@@ -16,6 +16,8 @@ import (
 	"github.com/libp2p/go-libp2p/p2p/security/noise"
 	"github.com/libp2p/go-libp2p/p2p/transport/tcp"
 
+	app "github.com/shallot-net/shallot/broker/internal/app/content"
+	"github.com/shallot-net/shallot/broker/internal/domain/content"
 	"github.com/shallot-net/shallot/kit/logging"
 )
 
@@ -104,4 +106,18 @@ func mustGet(t testing.TB, s *Store, c string, src Source, want []byte) {
 	if !bytes.Equal(got, want) {
 		t.Fatalf("got %d bytes that differ from the %d put", len(got), len(want))
 	}
+}
+
+func commit(t testing.TB, s *Store, c app.Change) {
+	t.Helper()
+	if err := s.blocks.Commit(c); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func pinsOf(cids ...string) (pins []content.Pin) {
+	for _, c := range cids {
+		pins = append(pins, content.Pin{CID: c, Owner: "user"})
+	}
+	return pins
 }

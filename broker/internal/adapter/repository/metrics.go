@@ -2,7 +2,6 @@ package repository
 
 import (
 	"errors"
-	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -20,12 +19,12 @@ const (
 	MetricCollected  = "shallot_repository_collections_total"
 	MetricRemoved    = "shallot_repository_collected_bytes_total"
 	MetricDisk       = "shallot_repository_disk_bytes"
+	MetricLiars      = "shallot_repository_wrong_bytes_total"
 )
 
 type metrics struct {
 	operations, bytes, blocks, pins, faults, collections *prometheus.CounterVec
-	removed                                              prometheus.Counter
-	written                                              atomic.Int64 // bytes since the last collection
+	removed, liars                                       prometheus.Counter
 }
 
 func newMetrics(r prometheus.Registerer, used func() int64) *metrics {
@@ -45,8 +44,9 @@ func newMetrics(r prometheus.Registerer, used func() int64) *metrics {
 		faults:      vec(MetricFaults, "Blocks on disk that could not be used, by reason.", "reason"),
 		collections: vec(MetricCollected, "Collections of unpinned content by outcome.", "outcome"),
 		removed:     prometheus.NewCounter(prometheus.CounterOpts{Name: MetricRemoved, Help: "Bytes that collections removed."}),
+		liars:       prometheus.NewCounter(prometheus.CounterOpts{Name: MetricLiars, Help: "Peers that sent a block with other bytes than were asked for."}),
 	}
-	r.MustRegister(m.removed, prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: MetricDisk, Help: "Bytes that packs take on disk."},
+	r.MustRegister(m.removed, m.liars, prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: MetricDisk, Help: "Bytes that packs take on disk."},
 		func() float64 { return float64(used()) }))
 	return m
 }

@@ -74,7 +74,6 @@ func (s *Store) Put(ctx context.Context, r io.Reader, pin PinFor) (c cid.Cid, si
 	}
 	s.serve([]cid.Cid{c}, [][]byte{root.RawData()})
 	s.metrics.flow("put", w.blocks, int(file.size))
-	s.metrics.written.Add(int64(file.size))
 	return c, file.size, nil
 }
 
@@ -119,7 +118,6 @@ func (s *Store) PutMany(files []Small) (cids []cid.Cid, err error) {
 	}
 	s.serve(cids, data)
 	s.metrics.flow("put", len(files), total)
-	s.metrics.written.Add(int64(total))
 	s.metrics.pins.WithLabelValues("added").Add(float64(len(c.Pins)))
 	return cids, nil
 }

@@ -29,9 +29,12 @@ type Config struct {
 	Registry prometheus.Registerer
 	// StallTimeout is how long a fetch waits for the next block before it gives up; default 30 s.
 	StallTimeout time.Duration
-	// CollectEvery is the time between collections of what nobody pins; default 10 minutes, negative for never. Content that is not
-	// pinned is kept for one such time at least after it was last written or pinned.
+	// CollectEvery is the time between collections of what nobody pins; default 30 minutes, negative for never. Content that is not
+	// pinned is kept for one such time at least after it was last written or pinned, a fifth of it when there is little room left; so a
+	// transfer that was cut off goes on from where it was.
 	CollectEvery time.Duration
+	// Quota is how many bytes may be on disk; 0 for no limit. What would go beyond it is refused.
+	Quota int64
 	// Allow says whether a persona serves a block to a peer; nil serves everything to everyone, as in open mode.
 	Allow func(persona string, p peer.ID, c cid.Cid) bool
 	// Routing finds providers of content for a persona; nil asks connected peers only.
@@ -47,6 +50,7 @@ type Store struct {
 	cfg     Config
 	log     *slog.Logger
 	blocks  app.Store
+	disk    *disk.Store
 	close   func() error
 	metrics *metrics
 	ctx     context.Context
@@ -55,6 +59,7 @@ type Store struct {
 	collect *app.Collector
 	puts    gate
 	gets    gate
+	wanted  wanted
 
 	mu       sync.Mutex
 	personas map[string]*persona
@@ -76,13 +81,13 @@ func New(cfg Config) (*Store, error) {
 		cfg.StallTimeout = 30 * time.Second
 	}
 	if cfg.CollectEvery == 0 {
-		cfg.CollectEvery = 10 * time.Minute
+		cfg.CollectEvery = 30 * time.Minute
 	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
 	dc := cfg.Disk
-	dc.Dir, dc.Log = cfg.Dir, cfg.Log
+	dc.Dir, dc.Log, dc.Quota = cfg.Dir, cfg.Log, cfg.Quota
 	blocks, err := disk.Open(dc)
 	if err != nil {
 		if f := toFault(err, cid.Undef); fault.From(f).Reason != fault.ReasonInternal {
@@ -90,7 +95,7 @@ func New(cfg Config) (*Store, error) {
 		}
 		return nil, fault.FailedPrecondition("CONTENT_STORE_UNUSABLE", "%s", err).Because(err)
 	}
-	s := &Store{cfg: cfg, log: cfg.Log, blocks: blocks, close: blocks.Close, personas: make(map[string]*persona),
+	s := &Store{cfg: cfg, log: cfg.Log, blocks: blocks, disk: blocks, close: blocks.Close, personas: make(map[string]*persona),
 		puts: make(gate, maxTransfers), gets: make(gate, maxTransfers)}
 	s.metrics = newMetrics(cfg.Registry, blocks.Used)
 	s.ctx, s.cancel = context.WithCancelCause(context.Background())
@@ -127,7 +132,8 @@ func (s *Store) Attach(name string, h host.Host) error {
 	if s.cfg.Routing != nil {
 		finder = s.cfg.Routing(name)
 	}
-	bs := bitswap.New(s.ctx, bsnet.NewFromIpfsHost(h), finder, &blockstore{s}, opts...)
+	net := &watched{BitSwapNetwork: bsnet.NewFromIpfsHost(h), s: s, refused: make(map[peer.ID]time.Time)}
+	bs := bitswap.New(s.ctx, net, finder, &blockstore{s}, opts...)
 	s.personas[name] = &persona{name: name, host: h, bitswap: bs}
 	return nil
 }
@@ -203,14 +209,21 @@ func (s *Store) Collect(ctx context.Context) (app.Swept, error) {
 	return swept, err
 }
 
-const (
-	collectLimit    = 10 * time.Minute
-	releasedTrigger = 256 << 20 // bytes unpinned since the last collection that bring the next one forward
-)
+// CollectAll takes all that nobody keeps now, however young it is.
+func (s *Store) CollectAll(ctx context.Context) (app.Swept, error) {
+	swept, err := s.collect.CollectAll(ctx)
+	s.metrics.collected(swept, err)
+	return swept, err
+}
+
+// Usage is how many bytes are on disk, and how many may be; 0 for no limit.
+func (s *Store) Usage() (used, quota int64) { return s.disk.Used(), s.cfg.Quota }
+
+const collectLimit = 10 * time.Minute
 
 func (s *Store) collectLoop() {
 	defer s.done.Done()
-	// A burst of results that were fetched and let go must not fill the disk until the next regular time.
+	// A burst of content that was fetched and let go must not stop all writing until the next regular time.
 	early := time.NewTicker(s.cfg.CollectEvery / 5)
 	defer early.Stop()
 	last := time.Now()
@@ -220,10 +233,9 @@ func (s *Store) collectLoop() {
 			return
 		case <-early.C:
 		}
-		if time.Since(last) < s.cfg.CollectEvery-s.cfg.CollectEvery/10 && s.metrics.written.Load() < releasedTrigger {
+		if time.Since(last) < s.cfg.CollectEvery-s.cfg.CollectEvery/10 && !s.disk.Tight() {
 			continue
 		}
-		s.metrics.written.Store(0)
 		last = time.Now()
 		ctx, cancel := context.WithTimeout(s.ctx, collectLimit)
 		swept, err := s.Collect(ctx)

@@ -387,3 +387,27 @@ func TestPutBreaks(t *testing.T) {
 		t.Error("what was half put is not collected")
 	}
 }
+
+// No bytes are the same everywhere, so nobody is asked for them; and whoever asks gets them.
+func TestEmptyBlock(t *testing.T) {
+	for name, c := range map[string]string{
+		"a file": "bafkreihdwdcefgh4dqkjv67uzcmw7ojee6xedzdetojuzjevtenxquvyku", "a node": "bafybeihdwdcefgh4dqkjv67uzcmw7ojee6xedzdetojuzjevtenxquvyku",
+	} {
+		if !empty(mustParse(t, c)) {
+			t.Errorf("%s: %s is empty", name, c)
+		}
+	}
+	s := newStore(t)
+	attach(t, s)
+	const c = "bafkreihdwdcefgh4dqkjv67uzcmw7ojee6xedzdetojuzjevtenxquvyku"
+	if _, err := get(s, c, Source{Local: true}); fault.From(err).Reason != ReasonNotFound {
+		t.Errorf("on disk: %v", err)
+	}
+	mustGet(t, s, c, Source{}, nil)
+	if size, err := s.Pin(t.Context(), c, PinFor{Owner: "user"}, Source{}); err != nil || size != 0 {
+		t.Error(size, err)
+	}
+	if n, err := (&blockstore{s}).GetSize(t.Context(), mustParse(t, c)); err != nil || n != 1 {
+		t.Errorf("bitswap plans with %d, %v", n, err)
+	}
+}

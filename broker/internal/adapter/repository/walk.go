@@ -2,6 +2,7 @@ package repository
 
 import (
 	"errors"
+	"slices"
 
 	"github.com/ipfs/go-cid"
 
@@ -35,13 +36,42 @@ func (w *walk) run(root cid.Cid) error {
 		if err := w.f.ctx.Err(); err != nil {
 			return w.f.cause(err)
 		}
-		c := w.todo[len(w.todo)-1]
-		w.todo = w.todo[:len(w.todo)-1]
-		if err := w.node(c); err != nil {
+		n := min(len(w.todo), window)
+		next := slices.Clone(w.todo[len(w.todo)-n:])
+		w.todo = w.todo[:len(w.todo)-n]
+		if err := w.bring(next); err != nil {
 			return err
+		}
+		for _, c := range next {
+			if err := w.node(c); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
+}
+
+// bring fetches together what is missing of some nodes: a directory of small files would take a round trip for each otherwise.
+func (w *walk) bring(nodes []cid.Cid) error {
+	if w.look || w.f.src.Local || len(nodes) < 2 {
+		return nil
+	}
+	var absent []cid.Cid
+	for _, c := range nodes {
+		if err := checkCID(c); err != nil {
+			continue // whoever visits it says so
+		}
+		if _, ok := identity(c); ok {
+			continue
+		}
+		switch _, err := w.f.s.blocks.Size(keyOf(c)); {
+		case errors.Is(err, content.ErrNotFound):
+			absent = append(absent, c)
+		case err != nil:
+			return err
+		}
+	}
+	return w.f.ensure(absent)
 }
 
 // node visits one node and its leaves.

@@ -44,7 +44,12 @@ func NewCollector(cfg CollectorConfig) *Collector { return &Collector{cfg: cfg} 
 const pinPage = 512
 
 // Collect takes what was last touched before the previous call and is not needed by any pin. Concurrent calls wait for each other.
-func (c *Collector) Collect(ctx context.Context) (Swept, error) {
+func (c *Collector) Collect(ctx context.Context) (Swept, error) { return c.collect(ctx, false) }
+
+// CollectAll takes all that no pin needs and nobody holds, however young it is, and gives back what space it can.
+func (c *Collector) CollectAll(ctx context.Context) (Swept, error) { return c.collect(ctx, true) }
+
+func (c *Collector) collect(ctx context.Context, all bool) (Swept, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	expired, err := c.expire(ctx)
@@ -57,12 +62,15 @@ func (c *Collector) Collect(ctx context.Context) (Swept, error) {
 	}
 	// One generation back, so that content lives for one whole interval at least: between Put and the Pin that follows it, say.
 	sweep := min(c.previous, cutoff)
+	if all {
+		sweep = cutoff
+	}
 	c.previous = cutoff
 	marked, err := c.mark(ctx)
 	if err != nil {
 		return Swept{Expired: expired}, err
 	}
-	swept, err := c.cfg.Store.Sweep(ctx, sweep, marked.has)
+	swept, err := c.cfg.Store.Sweep(ctx, sweep, marked.has, all)
 	swept.Expired = expired
 	if err == nil {
 		c.blocks = swept.Kept

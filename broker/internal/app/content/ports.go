@@ -29,7 +29,7 @@ type Change struct {
 }
 
 // Store keeps blocks and pins. All methods are safe for concurrent use and block on the disk. Errors: content.ErrNotFound,
-// *content.CorruptError, *content.FullError, *content.TornError, content.ErrClosed.
+// *content.CorruptError, *content.FullError, *content.QuotaError, *content.TornError, content.ErrClosed.
 type Store interface {
 	// Get returns the block's bytes, which are the caller's, after checking that they have its hash.
 	Get(key string) ([]byte, error)
@@ -49,9 +49,13 @@ type Store interface {
 
 	// Advance begins a new generation and returns the newest one that may be collected: it is over, and nobody holds it.
 	Advance() (cutoff Generation, err error)
-	// Sweep removes blocks that were last touched in cutoff or before, unless keep says so, and gives their space back. It may be
-	// killed at any moment. It returns what it removed also when it fails half-way.
-	Sweep(ctx context.Context, cutoff Generation, keep func(key string) bool) (Swept, error)
+	// Sweep removes blocks that were last touched in cutoff or before, unless keep says so, and gives their space back: what is cheap to
+	// give back, or, when it is thorough, nearly all of it. It may be killed at any moment. It returns what it removed also when it
+	// fails half-way.
+	Sweep(ctx context.Context, cutoff Generation, keep func(key string) bool, thorough bool) (Swept, error)
+
+	// Each visits the names and sizes of all blocks, in no order that means anything. Those that come or go meanwhile may be left out.
+	Each(ctx context.Context, visit func(key string, size int) error) error
 }
 
 // Swept is what a Sweep did.

@@ -42,6 +42,27 @@ func (e *FullError) Error() string {
 
 func (e *FullError) Unwrap() error { return e.Err }
 
+// QuotaError says that the store may not grow any more.
+type QuotaError struct {
+	Used, Quota int64 // bytes
+}
+
+func (e *QuotaError) Error() string {
+	return fmt.Sprintf("the content store has %s of the %s that it may have: unpin content and collect what nobody keeps, or raise the quota",
+		SizeText(e.Used), SizeText(e.Quota))
+}
+
+// SizeText is a number of bytes as people read it.
+func SizeText(n int64) string {
+	if n < 1<<20 {
+		return fmt.Sprintf("%d bytes", n)
+	}
+	if n < 1<<30 {
+		return fmt.Sprintf("%.1f MiB", float64(n)/(1<<20))
+	}
+	return fmt.Sprintf("%.1f GiB", float64(n)/(1<<30))
+}
+
 // TornError says that the store itself cannot be read.
 type TornError struct {
 	Path string

@@ -1149,6 +1149,404 @@ func (x *ListPinsResponse) GetNextPageToken() string {
 	return ""
 }
 
+type CollectRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CollectRequest) Reset() {
+	*x = CollectRequest{}
+	mi := &file_shallot_broker_v1_repository_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CollectRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CollectRequest) ProtoMessage() {}
+
+func (x *CollectRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_shallot_broker_v1_repository_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CollectRequest.ProtoReflect.Descriptor instead.
+func (*CollectRequest) Descriptor() ([]byte, []int) {
+	return file_shallot_broker_v1_repository_proto_rawDescGZIP(), []int{18}
+}
+
+type CollectResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Removed.
+	Blocks uint64 `protobuf:"varint,1,opt,name=blocks,proto3" json:"blocks,omitempty"`
+	Bytes  uint64 `protobuf:"varint,2,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	// On disk now, what is about to be given back included, and how much that may become; 0 for no limit.
+	Used          uint64 `protobuf:"varint,3,opt,name=used,proto3" json:"used,omitempty"`
+	Quota         uint64 `protobuf:"varint,4,opt,name=quota,proto3" json:"quota,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CollectResponse) Reset() {
+	*x = CollectResponse{}
+	mi := &file_shallot_broker_v1_repository_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CollectResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CollectResponse) ProtoMessage() {}
+
+func (x *CollectResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_shallot_broker_v1_repository_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CollectResponse.ProtoReflect.Descriptor instead.
+func (*CollectResponse) Descriptor() ([]byte, []int) {
+	return file_shallot_broker_v1_repository_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *CollectResponse) GetBlocks() uint64 {
+	if x != nil {
+		return x.Blocks
+	}
+	return 0
+}
+
+func (x *CollectResponse) GetBytes() uint64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *CollectResponse) GetUsed() uint64 {
+	if x != nil {
+		return x.Used
+	}
+	return 0
+}
+
+func (x *CollectResponse) GetQuota() uint64 {
+	if x != nil {
+		return x.Quota
+	}
+	return 0
+}
+
+type VerifyRequest struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Persona string                 `protobuf:"bytes,1,opt,name=persona,proto3" json:"persona,omitempty"`
+	// Fetch what is damaged or missing from peers.
+	Repair bool `protobuf:"varint,2,opt,name=repair,proto3" json:"repair,omitempty"`
+	// Peers that should have it; asked first.
+	FromPeers     []string `protobuf:"bytes,3,rep,name=from_peers,json=fromPeers,proto3" json:"from_peers,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *VerifyRequest) Reset() {
+	*x = VerifyRequest{}
+	mi := &file_shallot_broker_v1_repository_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *VerifyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*VerifyRequest) ProtoMessage() {}
+
+func (x *VerifyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_shallot_broker_v1_repository_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use VerifyRequest.ProtoReflect.Descriptor instead.
+func (*VerifyRequest) Descriptor() ([]byte, []int) {
+	return file_shallot_broker_v1_repository_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *VerifyRequest) GetPersona() string {
+	if x != nil {
+		return x.Persona
+	}
+	return ""
+}
+
+func (x *VerifyRequest) GetRepair() bool {
+	if x != nil {
+		return x.Repair
+	}
+	return false
+}
+
+func (x *VerifyRequest) GetFromPeers() []string {
+	if x != nil {
+		return x.FromPeers
+	}
+	return nil
+}
+
+type VerifyResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Types that are valid to be assigned to Response:
+	//
+	//	*VerifyResponse_Progress
+	//	*VerifyResponse_Finding
+	Response      isVerifyResponse_Response `protobuf_oneof:"response"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *VerifyResponse) Reset() {
+	*x = VerifyResponse{}
+	mi := &file_shallot_broker_v1_repository_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *VerifyResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*VerifyResponse) ProtoMessage() {}
+
+func (x *VerifyResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_shallot_broker_v1_repository_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use VerifyResponse.ProtoReflect.Descriptor instead.
+func (*VerifyResponse) Descriptor() ([]byte, []int) {
+	return file_shallot_broker_v1_repository_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *VerifyResponse) GetResponse() isVerifyResponse_Response {
+	if x != nil {
+		return x.Response
+	}
+	return nil
+}
+
+func (x *VerifyResponse) GetProgress() *VerifyProgress {
+	if x != nil {
+		if x, ok := x.Response.(*VerifyResponse_Progress); ok {
+			return x.Progress
+		}
+	}
+	return nil
+}
+
+func (x *VerifyResponse) GetFinding() *VerifyFinding {
+	if x != nil {
+		if x, ok := x.Response.(*VerifyResponse_Finding); ok {
+			return x.Finding
+		}
+	}
+	return nil
+}
+
+type isVerifyResponse_Response interface {
+	isVerifyResponse_Response()
+}
+
+type VerifyResponse_Progress struct {
+	Progress *VerifyProgress `protobuf:"bytes,1,opt,name=progress,proto3,oneof"`
+}
+
+type VerifyResponse_Finding struct {
+	Finding *VerifyFinding `protobuf:"bytes,2,opt,name=finding,proto3,oneof"`
+}
+
+func (*VerifyResponse_Progress) isVerifyResponse_Response() {}
+
+func (*VerifyResponse_Finding) isVerifyResponse_Response() {}
+
+type VerifyProgress struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Blocks uint64                 `protobuf:"varint,1,opt,name=blocks,proto3" json:"blocks,omitempty"`
+	Bytes  uint64                 `protobuf:"varint,2,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	// About as many bytes there are.
+	TotalBytes uint64 `protobuf:"varint,3,opt,name=total_bytes,json=totalBytes,proto3" json:"total_bytes,omitempty"`
+	// Damaged or missing, and how many of those were fetched again.
+	Bad           uint64 `protobuf:"varint,4,opt,name=bad,proto3" json:"bad,omitempty"`
+	Repaired      uint64 `protobuf:"varint,5,opt,name=repaired,proto3" json:"repaired,omitempty"`
+	Done          bool   `protobuf:"varint,6,opt,name=done,proto3" json:"done,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *VerifyProgress) Reset() {
+	*x = VerifyProgress{}
+	mi := &file_shallot_broker_v1_repository_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *VerifyProgress) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*VerifyProgress) ProtoMessage() {}
+
+func (x *VerifyProgress) ProtoReflect() protoreflect.Message {
+	mi := &file_shallot_broker_v1_repository_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use VerifyProgress.ProtoReflect.Descriptor instead.
+func (*VerifyProgress) Descriptor() ([]byte, []int) {
+	return file_shallot_broker_v1_repository_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *VerifyProgress) GetBlocks() uint64 {
+	if x != nil {
+		return x.Blocks
+	}
+	return 0
+}
+
+func (x *VerifyProgress) GetBytes() uint64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *VerifyProgress) GetTotalBytes() uint64 {
+	if x != nil {
+		return x.TotalBytes
+	}
+	return 0
+}
+
+func (x *VerifyProgress) GetBad() uint64 {
+	if x != nil {
+		return x.Bad
+	}
+	return 0
+}
+
+func (x *VerifyProgress) GetRepaired() uint64 {
+	if x != nil {
+		return x.Repaired
+	}
+	return 0
+}
+
+func (x *VerifyProgress) GetDone() bool {
+	if x != nil {
+		return x.Done
+	}
+	return false
+}
+
+type VerifyFinding struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Of one block.
+	Cid string `protobuf:"bytes,1,opt,name=cid,proto3" json:"cid,omitempty"`
+	// damaged: its bytes on disk are others. missing: something pinned needs it, and it is not there.
+	Problem       string `protobuf:"bytes,2,opt,name=problem,proto3" json:"problem,omitempty"`
+	Repaired      bool   `protobuf:"varint,3,opt,name=repaired,proto3" json:"repaired,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *VerifyFinding) Reset() {
+	*x = VerifyFinding{}
+	mi := &file_shallot_broker_v1_repository_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *VerifyFinding) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*VerifyFinding) ProtoMessage() {}
+
+func (x *VerifyFinding) ProtoReflect() protoreflect.Message {
+	mi := &file_shallot_broker_v1_repository_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use VerifyFinding.ProtoReflect.Descriptor instead.
+func (*VerifyFinding) Descriptor() ([]byte, []int) {
+	return file_shallot_broker_v1_repository_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *VerifyFinding) GetCid() string {
+	if x != nil {
+		return x.Cid
+	}
+	return ""
+}
+
+func (x *VerifyFinding) GetProblem() string {
+	if x != nil {
+		return x.Problem
+	}
+	return ""
+}
+
+func (x *VerifyFinding) GetRepaired() bool {
+	if x != nil {
+		return x.Repaired
+	}
+	return false
+}
+
 var File_shallot_broker_v1_repository_proto protoreflect.FileDescriptor
 
 const file_shallot_broker_v1_repository_proto_rawDesc = "" +
@@ -1233,7 +1631,35 @@ const file_shallot_broker_v1_repository_proto_rawDesc = "" +
 	"page_token\x18\x03 \x01(\tR\tpageToken\"f\n" +
 	"\x10ListPinsResponse\x12*\n" +
 	"\x04pins\x18\x01 \x03(\v2\x16.shallot.broker.v1.PinR\x04pins\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken2\xa9\x04\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x10\n" +
+	"\x0eCollectRequest\"i\n" +
+	"\x0fCollectResponse\x12\x16\n" +
+	"\x06blocks\x18\x01 \x01(\x04R\x06blocks\x12\x14\n" +
+	"\x05bytes\x18\x02 \x01(\x04R\x05bytes\x12\x12\n" +
+	"\x04used\x18\x03 \x01(\x04R\x04used\x12\x14\n" +
+	"\x05quota\x18\x04 \x01(\x04R\x05quota\"`\n" +
+	"\rVerifyRequest\x12\x18\n" +
+	"\apersona\x18\x01 \x01(\tR\apersona\x12\x16\n" +
+	"\x06repair\x18\x02 \x01(\bR\x06repair\x12\x1d\n" +
+	"\n" +
+	"from_peers\x18\x03 \x03(\tR\tfromPeers\"\x9b\x01\n" +
+	"\x0eVerifyResponse\x12?\n" +
+	"\bprogress\x18\x01 \x01(\v2!.shallot.broker.v1.VerifyProgressH\x00R\bprogress\x12<\n" +
+	"\afinding\x18\x02 \x01(\v2 .shallot.broker.v1.VerifyFindingH\x00R\afindingB\n" +
+	"\n" +
+	"\bresponse\"\xa1\x01\n" +
+	"\x0eVerifyProgress\x12\x16\n" +
+	"\x06blocks\x18\x01 \x01(\x04R\x06blocks\x12\x14\n" +
+	"\x05bytes\x18\x02 \x01(\x04R\x05bytes\x12\x1f\n" +
+	"\vtotal_bytes\x18\x03 \x01(\x04R\n" +
+	"totalBytes\x12\x10\n" +
+	"\x03bad\x18\x04 \x01(\x04R\x03bad\x12\x1a\n" +
+	"\brepaired\x18\x05 \x01(\x04R\brepaired\x12\x12\n" +
+	"\x04done\x18\x06 \x01(\bR\x04done\"W\n" +
+	"\rVerifyFinding\x12\x10\n" +
+	"\x03cid\x18\x01 \x01(\tR\x03cid\x12\x18\n" +
+	"\aproblem\x18\x02 \x01(\tR\aproblem\x12\x1a\n" +
+	"\brepaired\x18\x03 \x01(\bR\brepaired2\xcc\x05\n" +
 	"\x11RepositoryService\x12F\n" +
 	"\x03Put\x12\x1d.shallot.broker.v1.PutRequest\x1a\x1e.shallot.broker.v1.PutResponse(\x01\x12T\n" +
 	"\aPutMany\x12!.shallot.broker.v1.PutManyRequest\x1a\".shallot.broker.v1.PutManyResponse(\x010\x01\x12F\n" +
@@ -1241,7 +1667,9 @@ const file_shallot_broker_v1_repository_proto_rawDesc = "" +
 	"\x04Stat\x12\x1e.shallot.broker.v1.StatRequest\x1a\x1f.shallot.broker.v1.StatResponse\x12D\n" +
 	"\x03Pin\x12\x1d.shallot.broker.v1.PinRequest\x1a\x1e.shallot.broker.v1.PinResponse\x12J\n" +
 	"\x05Unpin\x12\x1f.shallot.broker.v1.UnpinRequest\x1a .shallot.broker.v1.UnpinResponse\x12S\n" +
-	"\bListPins\x12\".shallot.broker.v1.ListPinsRequest\x1a#.shallot.broker.v1.ListPinsResponseBAZ?github.com/shallot-net/shallot/proto/shallot/broker/v1;brokerv1b\x06proto3"
+	"\bListPins\x12\".shallot.broker.v1.ListPinsRequest\x1a#.shallot.broker.v1.ListPinsResponse\x12P\n" +
+	"\aCollect\x12!.shallot.broker.v1.CollectRequest\x1a\".shallot.broker.v1.CollectResponse\x12O\n" +
+	"\x06Verify\x12 .shallot.broker.v1.VerifyRequest\x1a!.shallot.broker.v1.VerifyResponse0\x01BAZ?github.com/shallot-net/shallot/proto/shallot/broker/v1;brokerv1b\x06proto3"
 
 var (
 	file_shallot_broker_v1_repository_proto_rawDescOnce sync.Once
@@ -1255,7 +1683,7 @@ func file_shallot_broker_v1_repository_proto_rawDescGZIP() []byte {
 	return file_shallot_broker_v1_repository_proto_rawDescData
 }
 
-var file_shallot_broker_v1_repository_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
+var file_shallot_broker_v1_repository_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
 var file_shallot_broker_v1_repository_proto_goTypes = []any{
 	(*PutRequest)(nil),            // 0: shallot.broker.v1.PutRequest
 	(*PutOptions)(nil),            // 1: shallot.broker.v1.PutOptions
@@ -1275,40 +1703,52 @@ var file_shallot_broker_v1_repository_proto_goTypes = []any{
 	(*UnpinResponse)(nil),         // 15: shallot.broker.v1.UnpinResponse
 	(*ListPinsRequest)(nil),       // 16: shallot.broker.v1.ListPinsRequest
 	(*ListPinsResponse)(nil),      // 17: shallot.broker.v1.ListPinsResponse
-	(*durationpb.Duration)(nil),   // 18: google.protobuf.Duration
-	(*v1.Fault)(nil),              // 19: shallot.event.v1.Fault
-	(*timestamppb.Timestamp)(nil), // 20: google.protobuf.Timestamp
+	(*CollectRequest)(nil),        // 18: shallot.broker.v1.CollectRequest
+	(*CollectResponse)(nil),       // 19: shallot.broker.v1.CollectResponse
+	(*VerifyRequest)(nil),         // 20: shallot.broker.v1.VerifyRequest
+	(*VerifyResponse)(nil),        // 21: shallot.broker.v1.VerifyResponse
+	(*VerifyProgress)(nil),        // 22: shallot.broker.v1.VerifyProgress
+	(*VerifyFinding)(nil),         // 23: shallot.broker.v1.VerifyFinding
+	(*durationpb.Duration)(nil),   // 24: google.protobuf.Duration
+	(*v1.Fault)(nil),              // 25: shallot.event.v1.Fault
+	(*timestamppb.Timestamp)(nil), // 26: google.protobuf.Timestamp
 }
 var file_shallot_broker_v1_repository_proto_depIdxs = []int32{
 	1,  // 0: shallot.broker.v1.PutRequest.options:type_name -> shallot.broker.v1.PutOptions
 	2,  // 1: shallot.broker.v1.PutOptions.pin:type_name -> shallot.broker.v1.PinOptions
-	18, // 2: shallot.broker.v1.PinOptions.keep:type_name -> google.protobuf.Duration
+	24, // 2: shallot.broker.v1.PinOptions.keep:type_name -> google.protobuf.Duration
 	2,  // 3: shallot.broker.v1.PutManyRequest.pin:type_name -> shallot.broker.v1.PinOptions
-	19, // 4: shallot.broker.v1.PutManyResponse.fault:type_name -> shallot.event.v1.Fault
+	25, // 4: shallot.broker.v1.PutManyResponse.fault:type_name -> shallot.event.v1.Fault
 	10, // 5: shallot.broker.v1.StatResponse.pins:type_name -> shallot.broker.v1.Pin
-	20, // 6: shallot.broker.v1.Pin.expires_at:type_name -> google.protobuf.Timestamp
+	26, // 6: shallot.broker.v1.Pin.expires_at:type_name -> google.protobuf.Timestamp
 	2,  // 7: shallot.broker.v1.PinRequest.pin:type_name -> shallot.broker.v1.PinOptions
 	14, // 8: shallot.broker.v1.UnpinRequest.pins:type_name -> shallot.broker.v1.PinName
 	10, // 9: shallot.broker.v1.ListPinsResponse.pins:type_name -> shallot.broker.v1.Pin
-	0,  // 10: shallot.broker.v1.RepositoryService.Put:input_type -> shallot.broker.v1.PutRequest
-	4,  // 11: shallot.broker.v1.RepositoryService.PutMany:input_type -> shallot.broker.v1.PutManyRequest
-	6,  // 12: shallot.broker.v1.RepositoryService.Get:input_type -> shallot.broker.v1.GetRequest
-	8,  // 13: shallot.broker.v1.RepositoryService.Stat:input_type -> shallot.broker.v1.StatRequest
-	11, // 14: shallot.broker.v1.RepositoryService.Pin:input_type -> shallot.broker.v1.PinRequest
-	13, // 15: shallot.broker.v1.RepositoryService.Unpin:input_type -> shallot.broker.v1.UnpinRequest
-	16, // 16: shallot.broker.v1.RepositoryService.ListPins:input_type -> shallot.broker.v1.ListPinsRequest
-	3,  // 17: shallot.broker.v1.RepositoryService.Put:output_type -> shallot.broker.v1.PutResponse
-	5,  // 18: shallot.broker.v1.RepositoryService.PutMany:output_type -> shallot.broker.v1.PutManyResponse
-	7,  // 19: shallot.broker.v1.RepositoryService.Get:output_type -> shallot.broker.v1.GetResponse
-	9,  // 20: shallot.broker.v1.RepositoryService.Stat:output_type -> shallot.broker.v1.StatResponse
-	12, // 21: shallot.broker.v1.RepositoryService.Pin:output_type -> shallot.broker.v1.PinResponse
-	15, // 22: shallot.broker.v1.RepositoryService.Unpin:output_type -> shallot.broker.v1.UnpinResponse
-	17, // 23: shallot.broker.v1.RepositoryService.ListPins:output_type -> shallot.broker.v1.ListPinsResponse
-	17, // [17:24] is the sub-list for method output_type
-	10, // [10:17] is the sub-list for method input_type
-	10, // [10:10] is the sub-list for extension type_name
-	10, // [10:10] is the sub-list for extension extendee
-	0,  // [0:10] is the sub-list for field type_name
+	22, // 10: shallot.broker.v1.VerifyResponse.progress:type_name -> shallot.broker.v1.VerifyProgress
+	23, // 11: shallot.broker.v1.VerifyResponse.finding:type_name -> shallot.broker.v1.VerifyFinding
+	0,  // 12: shallot.broker.v1.RepositoryService.Put:input_type -> shallot.broker.v1.PutRequest
+	4,  // 13: shallot.broker.v1.RepositoryService.PutMany:input_type -> shallot.broker.v1.PutManyRequest
+	6,  // 14: shallot.broker.v1.RepositoryService.Get:input_type -> shallot.broker.v1.GetRequest
+	8,  // 15: shallot.broker.v1.RepositoryService.Stat:input_type -> shallot.broker.v1.StatRequest
+	11, // 16: shallot.broker.v1.RepositoryService.Pin:input_type -> shallot.broker.v1.PinRequest
+	13, // 17: shallot.broker.v1.RepositoryService.Unpin:input_type -> shallot.broker.v1.UnpinRequest
+	16, // 18: shallot.broker.v1.RepositoryService.ListPins:input_type -> shallot.broker.v1.ListPinsRequest
+	18, // 19: shallot.broker.v1.RepositoryService.Collect:input_type -> shallot.broker.v1.CollectRequest
+	20, // 20: shallot.broker.v1.RepositoryService.Verify:input_type -> shallot.broker.v1.VerifyRequest
+	3,  // 21: shallot.broker.v1.RepositoryService.Put:output_type -> shallot.broker.v1.PutResponse
+	5,  // 22: shallot.broker.v1.RepositoryService.PutMany:output_type -> shallot.broker.v1.PutManyResponse
+	7,  // 23: shallot.broker.v1.RepositoryService.Get:output_type -> shallot.broker.v1.GetResponse
+	9,  // 24: shallot.broker.v1.RepositoryService.Stat:output_type -> shallot.broker.v1.StatResponse
+	12, // 25: shallot.broker.v1.RepositoryService.Pin:output_type -> shallot.broker.v1.PinResponse
+	15, // 26: shallot.broker.v1.RepositoryService.Unpin:output_type -> shallot.broker.v1.UnpinResponse
+	17, // 27: shallot.broker.v1.RepositoryService.ListPins:output_type -> shallot.broker.v1.ListPinsResponse
+	19, // 28: shallot.broker.v1.RepositoryService.Collect:output_type -> shallot.broker.v1.CollectResponse
+	21, // 29: shallot.broker.v1.RepositoryService.Verify:output_type -> shallot.broker.v1.VerifyResponse
+	21, // [21:30] is the sub-list for method output_type
+	12, // [12:21] is the sub-list for method input_type
+	12, // [12:12] is the sub-list for extension type_name
+	12, // [12:12] is the sub-list for extension extendee
+	0,  // [0:12] is the sub-list for field type_name
 }
 
 func init() { file_shallot_broker_v1_repository_proto_init() }
@@ -1324,13 +1764,17 @@ func file_shallot_broker_v1_repository_proto_init() {
 		(*GetResponse_Size)(nil),
 		(*GetResponse_Data)(nil),
 	}
+	file_shallot_broker_v1_repository_proto_msgTypes[21].OneofWrappers = []any{
+		(*VerifyResponse_Progress)(nil),
+		(*VerifyResponse_Finding)(nil),
+	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_shallot_broker_v1_repository_proto_rawDesc), len(file_shallot_broker_v1_repository_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   18,
+			NumMessages:   24,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

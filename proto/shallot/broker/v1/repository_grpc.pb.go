@@ -26,6 +26,8 @@ const (
 	RepositoryService_Pin_FullMethodName      = "/shallot.broker.v1.RepositoryService/Pin"
 	RepositoryService_Unpin_FullMethodName    = "/shallot.broker.v1.RepositoryService/Unpin"
 	RepositoryService_ListPins_FullMethodName = "/shallot.broker.v1.RepositoryService/ListPins"
+	RepositoryService_Collect_FullMethodName  = "/shallot.broker.v1.RepositoryService/Collect"
+	RepositoryService_Verify_FullMethodName   = "/shallot.broker.v1.RepositoryService/Verify"
 )
 
 // RepositoryServiceClient is the client API for RepositoryService service.
@@ -49,6 +51,11 @@ type RepositoryServiceClient interface {
 	// Unpin lets DAGs go: all that are named, or none. Absent ones are no error.
 	Unpin(ctx context.Context, in *UnpinRequest, opts ...grpc.CallOption) (*UnpinResponse, error)
 	ListPins(ctx context.Context, in *ListPinsRequest, opts ...grpc.CallOption) (*ListPinsResponse, error)
+	// Collect removes now what nobody pins and no running Put or Pin has written, however young it is.
+	Collect(ctx context.Context, in *CollectRequest, opts ...grpc.CallOption) (*CollectResponse, error)
+	// Verify reads everything that is stored, and looks whether all that is pinned is there. It streams findings, how far it is, and at
+	// last, with done, the outcome.
+	Verify(ctx context.Context, in *VerifyRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[VerifyResponse], error)
 }
 
 type repositoryServiceClient struct {
@@ -144,6 +151,35 @@ func (c *repositoryServiceClient) ListPins(ctx context.Context, in *ListPinsRequ
 	return out, nil
 }
 
+func (c *repositoryServiceClient) Collect(ctx context.Context, in *CollectRequest, opts ...grpc.CallOption) (*CollectResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(CollectResponse)
+	err := c.cc.Invoke(ctx, RepositoryService_Collect_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *repositoryServiceClient) Verify(ctx context.Context, in *VerifyRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[VerifyResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &RepositoryService_ServiceDesc.Streams[3], RepositoryService_Verify_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[VerifyRequest, VerifyResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type RepositoryService_VerifyClient = grpc.ServerStreamingClient[VerifyResponse]
+
 // RepositoryServiceServer is the server API for RepositoryService service.
 // All implementations must embed UnimplementedRepositoryServiceServer
 // for forward compatibility.
@@ -165,6 +201,11 @@ type RepositoryServiceServer interface {
 	// Unpin lets DAGs go: all that are named, or none. Absent ones are no error.
 	Unpin(context.Context, *UnpinRequest) (*UnpinResponse, error)
 	ListPins(context.Context, *ListPinsRequest) (*ListPinsResponse, error)
+	// Collect removes now what nobody pins and no running Put or Pin has written, however young it is.
+	Collect(context.Context, *CollectRequest) (*CollectResponse, error)
+	// Verify reads everything that is stored, and looks whether all that is pinned is there. It streams findings, how far it is, and at
+	// last, with done, the outcome.
+	Verify(*VerifyRequest, grpc.ServerStreamingServer[VerifyResponse]) error
 	mustEmbedUnimplementedRepositoryServiceServer()
 }
 
@@ -195,6 +236,12 @@ func (UnimplementedRepositoryServiceServer) Unpin(context.Context, *UnpinRequest
 }
 func (UnimplementedRepositoryServiceServer) ListPins(context.Context, *ListPinsRequest) (*ListPinsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListPins not implemented")
+}
+func (UnimplementedRepositoryServiceServer) Collect(context.Context, *CollectRequest) (*CollectResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Collect not implemented")
+}
+func (UnimplementedRepositoryServiceServer) Verify(*VerifyRequest, grpc.ServerStreamingServer[VerifyResponse]) error {
+	return status.Error(codes.Unimplemented, "method Verify not implemented")
 }
 func (UnimplementedRepositoryServiceServer) mustEmbedUnimplementedRepositoryServiceServer() {}
 func (UnimplementedRepositoryServiceServer) testEmbeddedByValue()                           {}
@@ -314,6 +361,35 @@ func _RepositoryService_ListPins_Handler(srv interface{}, ctx context.Context, d
 	return interceptor(ctx, in, info, handler)
 }
 
+func _RepositoryService_Collect_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(CollectRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(RepositoryServiceServer).Collect(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: RepositoryService_Collect_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(RepositoryServiceServer).Collect(ctx, req.(*CollectRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _RepositoryService_Verify_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(VerifyRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(RepositoryServiceServer).Verify(m, &grpc.GenericServerStream[VerifyRequest, VerifyResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type RepositoryService_VerifyServer = grpc.ServerStreamingServer[VerifyResponse]
+
 // RepositoryService_ServiceDesc is the grpc.ServiceDesc for RepositoryService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -337,6 +413,10 @@ var RepositoryService_ServiceDesc = grpc.ServiceDesc{
 			MethodName: "ListPins",
 			Handler:    _RepositoryService_ListPins_Handler,
 		},
+		{
+			MethodName: "Collect",
+			Handler:    _RepositoryService_Collect_Handler,
+		},
 	},
 	Streams: []grpc.StreamDesc{
 		{
@@ -353,6 +433,11 @@ var RepositoryService_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "Get",
 			Handler:       _RepositoryService_Get_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "Verify",
+			Handler:       _RepositoryService_Verify_Handler,
 			ServerStreams: true,
 		},
 	},

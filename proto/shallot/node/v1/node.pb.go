@@ -2410,6 +2410,239 @@ func (x *ListPinsResponse) GetNextPageToken() string {
 	return ""
 }
 
+type CollectContentRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CollectContentRequest) Reset() {
+	*x = CollectContentRequest{}
+	mi := &file_shallot_node_v1_node_proto_msgTypes[44]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CollectContentRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CollectContentRequest) ProtoMessage() {}
+
+func (x *CollectContentRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_shallot_node_v1_node_proto_msgTypes[44]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CollectContentRequest.ProtoReflect.Descriptor instead.
+func (*CollectContentRequest) Descriptor() ([]byte, []int) {
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{44}
+}
+
+type CollectContentResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Removed.
+	Blocks uint64 `protobuf:"varint,1,opt,name=blocks,proto3" json:"blocks,omitempty"`
+	Bytes  uint64 `protobuf:"varint,2,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	// On disk now, and how much that may become; 0 for no limit.
+	Used          uint64 `protobuf:"varint,3,opt,name=used,proto3" json:"used,omitempty"`
+	Quota         uint64 `protobuf:"varint,4,opt,name=quota,proto3" json:"quota,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CollectContentResponse) Reset() {
+	*x = CollectContentResponse{}
+	mi := &file_shallot_node_v1_node_proto_msgTypes[45]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CollectContentResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CollectContentResponse) ProtoMessage() {}
+
+func (x *CollectContentResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_shallot_node_v1_node_proto_msgTypes[45]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CollectContentResponse.ProtoReflect.Descriptor instead.
+func (*CollectContentResponse) Descriptor() ([]byte, []int) {
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{45}
+}
+
+func (x *CollectContentResponse) GetBlocks() uint64 {
+	if x != nil {
+		return x.Blocks
+	}
+	return 0
+}
+
+func (x *CollectContentResponse) GetBytes() uint64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *CollectContentResponse) GetUsed() uint64 {
+	if x != nil {
+		return x.Used
+	}
+	return 0
+}
+
+func (x *CollectContentResponse) GetQuota() uint64 {
+	if x != nil {
+		return x.Quota
+	}
+	return 0
+}
+
+type VerifyContentRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Only look: fetch nothing.
+	NoRepair      bool `protobuf:"varint,1,opt,name=no_repair,json=noRepair,proto3" json:"no_repair,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *VerifyContentRequest) Reset() {
+	*x = VerifyContentRequest{}
+	mi := &file_shallot_node_v1_node_proto_msgTypes[46]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *VerifyContentRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*VerifyContentRequest) ProtoMessage() {}
+
+func (x *VerifyContentRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_shallot_node_v1_node_proto_msgTypes[46]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use VerifyContentRequest.ProtoReflect.Descriptor instead.
+func (*VerifyContentRequest) Descriptor() ([]byte, []int) {
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{46}
+}
+
+func (x *VerifyContentRequest) GetNoRepair() bool {
+	if x != nil {
+		return x.NoRepair
+	}
+	return false
+}
+
+type VerifyContentResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Types that are valid to be assigned to Response:
+	//
+	//	*VerifyContentResponse_Progress
+	//	*VerifyContentResponse_Finding
+	Response      isVerifyContentResponse_Response `protobuf_oneof:"response"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *VerifyContentResponse) Reset() {
+	*x = VerifyContentResponse{}
+	mi := &file_shallot_node_v1_node_proto_msgTypes[47]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *VerifyContentResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*VerifyContentResponse) ProtoMessage() {}
+
+func (x *VerifyContentResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_shallot_node_v1_node_proto_msgTypes[47]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use VerifyContentResponse.ProtoReflect.Descriptor instead.
+func (*VerifyContentResponse) Descriptor() ([]byte, []int) {
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{47}
+}
+
+func (x *VerifyContentResponse) GetResponse() isVerifyContentResponse_Response {
+	if x != nil {
+		return x.Response
+	}
+	return nil
+}
+
+func (x *VerifyContentResponse) GetProgress() *v14.VerifyProgress {
+	if x != nil {
+		if x, ok := x.Response.(*VerifyContentResponse_Progress); ok {
+			return x.Progress
+		}
+	}
+	return nil
+}
+
+func (x *VerifyContentResponse) GetFinding() *v14.VerifyFinding {
+	if x != nil {
+		if x, ok := x.Response.(*VerifyContentResponse_Finding); ok {
+			return x.Finding
+		}
+	}
+	return nil
+}
+
+type isVerifyContentResponse_Response interface {
+	isVerifyContentResponse_Response()
+}
+
+type VerifyContentResponse_Progress struct {
+	Progress *v14.VerifyProgress `protobuf:"bytes,1,opt,name=progress,proto3,oneof"`
+}
+
+type VerifyContentResponse_Finding struct {
+	Finding *v14.VerifyFinding `protobuf:"bytes,2,opt,name=finding,proto3,oneof"`
+}
+
+func (*VerifyContentResponse_Progress) isVerifyContentResponse_Response() {}
+
+func (*VerifyContentResponse_Finding) isVerifyContentResponse_Response() {}
+
 var File_shallot_node_v1_node_proto protoreflect.FileDescriptor
 
 const file_shallot_node_v1_node_proto_rawDesc = "" +
@@ -2560,7 +2793,20 @@ const file_shallot_node_v1_node_proto_rawDesc = "" +
 	"page_token\x18\x02 \x01(\tR\tpageToken\"f\n" +
 	"\x10ListPinsResponse\x12*\n" +
 	"\x04pins\x18\x01 \x03(\v2\x16.shallot.broker.v1.PinR\x04pins\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken2\x8e\x0e\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x17\n" +
+	"\x15CollectContentRequest\"p\n" +
+	"\x16CollectContentResponse\x12\x16\n" +
+	"\x06blocks\x18\x01 \x01(\x04R\x06blocks\x12\x14\n" +
+	"\x05bytes\x18\x02 \x01(\x04R\x05bytes\x12\x12\n" +
+	"\x04used\x18\x03 \x01(\x04R\x04used\x12\x14\n" +
+	"\x05quota\x18\x04 \x01(\x04R\x05quota\"3\n" +
+	"\x14VerifyContentRequest\x12\x1b\n" +
+	"\tno_repair\x18\x01 \x01(\bR\bnoRepair\"\xa2\x01\n" +
+	"\x15VerifyContentResponse\x12?\n" +
+	"\bprogress\x18\x01 \x01(\v2!.shallot.broker.v1.VerifyProgressH\x00R\bprogress\x12<\n" +
+	"\afinding\x18\x02 \x01(\v2 .shallot.broker.v1.VerifyFindingH\x00R\afindingB\n" +
+	"\n" +
+	"\bresponse2\xd3\x0f\n" +
 	"\vNodeService\x12L\n" +
 	"\aGetNode\x12\x1f.shallot.node.v1.GetNodeRequest\x1a .shallot.node.v1.GetNodeResponse\x12X\n" +
 	"\vConnectPeer\x12#.shallot.node.v1.ConnectPeerRequest\x1a$.shallot.node.v1.ConnectPeerResponse\x12R\n" +
@@ -2587,7 +2833,9 @@ const file_shallot_node_v1_node_proto_rawDesc = "" +
 	"\n" +
 	"PinContent\x12\".shallot.node.v1.PinContentRequest\x1a#.shallot.node.v1.PinContentResponse\x12[\n" +
 	"\fUnpinContent\x12$.shallot.node.v1.UnpinContentRequest\x1a%.shallot.node.v1.UnpinContentResponse\x12O\n" +
-	"\bListPins\x12 .shallot.node.v1.ListPinsRequest\x1a!.shallot.node.v1.ListPinsResponseB=Z;github.com/shallot-net/shallot/proto/shallot/node/v1;nodev1b\x06proto3"
+	"\bListPins\x12 .shallot.node.v1.ListPinsRequest\x1a!.shallot.node.v1.ListPinsResponse\x12a\n" +
+	"\x0eCollectContent\x12&.shallot.node.v1.CollectContentRequest\x1a'.shallot.node.v1.CollectContentResponse\x12`\n" +
+	"\rVerifyContent\x12%.shallot.node.v1.VerifyContentRequest\x1a&.shallot.node.v1.VerifyContentResponse0\x01B=Z;github.com/shallot-net/shallot/proto/shallot/node/v1;nodev1b\x06proto3"
 
 var (
 	file_shallot_node_v1_node_proto_rawDescOnce sync.Once
@@ -2601,7 +2849,7 @@ func file_shallot_node_v1_node_proto_rawDescGZIP() []byte {
 	return file_shallot_node_v1_node_proto_rawDescData
 }
 
-var file_shallot_node_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 44)
+var file_shallot_node_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 48)
 var file_shallot_node_v1_node_proto_goTypes = []any{
 	(*GetNodeRequest)(nil),         // 0: shallot.node.v1.GetNodeRequest
 	(*GetNodeResponse)(nil),        // 1: shallot.node.v1.GetNodeResponse
@@ -2647,85 +2895,97 @@ var file_shallot_node_v1_node_proto_goTypes = []any{
 	(*UnpinContentResponse)(nil),   // 41: shallot.node.v1.UnpinContentResponse
 	(*ListPinsRequest)(nil),        // 42: shallot.node.v1.ListPinsRequest
 	(*ListPinsResponse)(nil),       // 43: shallot.node.v1.ListPinsResponse
-	(*v1.Capability)(nil),          // 44: shallot.event.v1.Capability
-	(*timestamppb.Timestamp)(nil),  // 45: google.protobuf.Timestamp
-	(*v11.Peer)(nil),               // 46: shallot.discovery.v1.Peer
-	(*v12.KnownMetric)(nil),        // 47: shallot.metric.v1.KnownMetric
-	(*v13.TaskSpec)(nil),           // 48: shallot.task.v1.TaskSpec
-	(*v13.Task)(nil),               // 49: shallot.task.v1.Task
-	(*v14.StatResponse)(nil),       // 50: shallot.broker.v1.StatResponse
-	(*durationpb.Duration)(nil),    // 51: google.protobuf.Duration
-	(*v14.Pin)(nil),                // 52: shallot.broker.v1.Pin
+	(*CollectContentRequest)(nil),  // 44: shallot.node.v1.CollectContentRequest
+	(*CollectContentResponse)(nil), // 45: shallot.node.v1.CollectContentResponse
+	(*VerifyContentRequest)(nil),   // 46: shallot.node.v1.VerifyContentRequest
+	(*VerifyContentResponse)(nil),  // 47: shallot.node.v1.VerifyContentResponse
+	(*v1.Capability)(nil),          // 48: shallot.event.v1.Capability
+	(*timestamppb.Timestamp)(nil),  // 49: google.protobuf.Timestamp
+	(*v11.Peer)(nil),               // 50: shallot.discovery.v1.Peer
+	(*v12.KnownMetric)(nil),        // 51: shallot.metric.v1.KnownMetric
+	(*v13.TaskSpec)(nil),           // 52: shallot.task.v1.TaskSpec
+	(*v13.Task)(nil),               // 53: shallot.task.v1.Task
+	(*v14.StatResponse)(nil),       // 54: shallot.broker.v1.StatResponse
+	(*durationpb.Duration)(nil),    // 55: google.protobuf.Duration
+	(*v14.Pin)(nil),                // 56: shallot.broker.v1.Pin
+	(*v14.VerifyProgress)(nil),     // 57: shallot.broker.v1.VerifyProgress
+	(*v14.VerifyFinding)(nil),      // 58: shallot.broker.v1.VerifyFinding
 }
 var file_shallot_node_v1_node_proto_depIdxs = []int32{
 	2,  // 0: shallot.node.v1.GetNodeResponse.node:type_name -> shallot.node.v1.Node
-	44, // 1: shallot.node.v1.Node.capabilities:type_name -> shallot.event.v1.Capability
+	48, // 1: shallot.node.v1.Node.capabilities:type_name -> shallot.event.v1.Capability
 	3,  // 2: shallot.node.v1.Node.processes:type_name -> shallot.node.v1.Process
-	45, // 3: shallot.node.v1.Node.started_at:type_name -> google.protobuf.Timestamp
-	46, // 4: shallot.node.v1.ListPeersResponse.peers:type_name -> shallot.discovery.v1.Peer
-	46, // 5: shallot.node.v1.GetPeerResponse.peer:type_name -> shallot.discovery.v1.Peer
-	47, // 6: shallot.node.v1.ListMetricsResponse.metrics:type_name -> shallot.metric.v1.KnownMetric
-	47, // 7: shallot.node.v1.GetPeerMetricsResponse.metric:type_name -> shallot.metric.v1.KnownMetric
-	48, // 8: shallot.node.v1.SubmitTaskRequest.spec:type_name -> shallot.task.v1.TaskSpec
-	49, // 9: shallot.node.v1.SubmitTaskResponse.task:type_name -> shallot.task.v1.Task
-	48, // 10: shallot.node.v1.RunTaskRequest.spec:type_name -> shallot.task.v1.TaskSpec
-	49, // 11: shallot.node.v1.RunTaskResponse.task:type_name -> shallot.task.v1.Task
-	49, // 12: shallot.node.v1.GetTaskResponse.task:type_name -> shallot.task.v1.Task
-	45, // 13: shallot.node.v1.ListTasksRequest.created_after:type_name -> google.protobuf.Timestamp
-	45, // 14: shallot.node.v1.ListTasksRequest.created_before:type_name -> google.protobuf.Timestamp
-	49, // 15: shallot.node.v1.ListTasksResponse.tasks:type_name -> shallot.task.v1.Task
-	49, // 16: shallot.node.v1.WatchTaskResponse.task:type_name -> shallot.task.v1.Task
-	49, // 17: shallot.node.v1.CancelTaskResponse.task:type_name -> shallot.task.v1.Task
-	50, // 18: shallot.node.v1.StatContentResponse.content:type_name -> shallot.broker.v1.StatResponse
-	51, // 19: shallot.node.v1.PinContentRequest.keep:type_name -> google.protobuf.Duration
-	52, // 20: shallot.node.v1.ListPinsResponse.pins:type_name -> shallot.broker.v1.Pin
-	0,  // 21: shallot.node.v1.NodeService.GetNode:input_type -> shallot.node.v1.GetNodeRequest
-	4,  // 22: shallot.node.v1.NodeService.ConnectPeer:input_type -> shallot.node.v1.ConnectPeerRequest
-	6,  // 23: shallot.node.v1.NodeService.ListPeers:input_type -> shallot.node.v1.ListPeersRequest
-	8,  // 24: shallot.node.v1.NodeService.GetPeer:input_type -> shallot.node.v1.GetPeerRequest
-	10, // 25: shallot.node.v1.NodeService.ListMetrics:input_type -> shallot.node.v1.ListMetricsRequest
-	12, // 26: shallot.node.v1.NodeService.GetPeerMetrics:input_type -> shallot.node.v1.GetPeerMetricsRequest
-	14, // 27: shallot.node.v1.NodeService.Upload:input_type -> shallot.node.v1.UploadRequest
-	16, // 28: shallot.node.v1.NodeService.SubmitTask:input_type -> shallot.node.v1.SubmitTaskRequest
-	18, // 29: shallot.node.v1.NodeService.RunTask:input_type -> shallot.node.v1.RunTaskRequest
-	20, // 30: shallot.node.v1.NodeService.GetTask:input_type -> shallot.node.v1.GetTaskRequest
-	22, // 31: shallot.node.v1.NodeService.ListTasks:input_type -> shallot.node.v1.ListTasksRequest
-	24, // 32: shallot.node.v1.NodeService.WatchTask:input_type -> shallot.node.v1.WatchTaskRequest
-	26, // 33: shallot.node.v1.NodeService.CancelTask:input_type -> shallot.node.v1.CancelTaskRequest
-	28, // 34: shallot.node.v1.NodeService.GetResult:input_type -> shallot.node.v1.GetResultRequest
-	30, // 35: shallot.node.v1.NodeService.GetLogs:input_type -> shallot.node.v1.GetLogsRequest
-	32, // 36: shallot.node.v1.NodeService.PutContent:input_type -> shallot.node.v1.PutContentRequest
-	34, // 37: shallot.node.v1.NodeService.GetContent:input_type -> shallot.node.v1.GetContentRequest
-	36, // 38: shallot.node.v1.NodeService.StatContent:input_type -> shallot.node.v1.StatContentRequest
-	38, // 39: shallot.node.v1.NodeService.PinContent:input_type -> shallot.node.v1.PinContentRequest
-	40, // 40: shallot.node.v1.NodeService.UnpinContent:input_type -> shallot.node.v1.UnpinContentRequest
-	42, // 41: shallot.node.v1.NodeService.ListPins:input_type -> shallot.node.v1.ListPinsRequest
-	1,  // 42: shallot.node.v1.NodeService.GetNode:output_type -> shallot.node.v1.GetNodeResponse
-	5,  // 43: shallot.node.v1.NodeService.ConnectPeer:output_type -> shallot.node.v1.ConnectPeerResponse
-	7,  // 44: shallot.node.v1.NodeService.ListPeers:output_type -> shallot.node.v1.ListPeersResponse
-	9,  // 45: shallot.node.v1.NodeService.GetPeer:output_type -> shallot.node.v1.GetPeerResponse
-	11, // 46: shallot.node.v1.NodeService.ListMetrics:output_type -> shallot.node.v1.ListMetricsResponse
-	13, // 47: shallot.node.v1.NodeService.GetPeerMetrics:output_type -> shallot.node.v1.GetPeerMetricsResponse
-	15, // 48: shallot.node.v1.NodeService.Upload:output_type -> shallot.node.v1.UploadResponse
-	17, // 49: shallot.node.v1.NodeService.SubmitTask:output_type -> shallot.node.v1.SubmitTaskResponse
-	19, // 50: shallot.node.v1.NodeService.RunTask:output_type -> shallot.node.v1.RunTaskResponse
-	21, // 51: shallot.node.v1.NodeService.GetTask:output_type -> shallot.node.v1.GetTaskResponse
-	23, // 52: shallot.node.v1.NodeService.ListTasks:output_type -> shallot.node.v1.ListTasksResponse
-	25, // 53: shallot.node.v1.NodeService.WatchTask:output_type -> shallot.node.v1.WatchTaskResponse
-	27, // 54: shallot.node.v1.NodeService.CancelTask:output_type -> shallot.node.v1.CancelTaskResponse
-	29, // 55: shallot.node.v1.NodeService.GetResult:output_type -> shallot.node.v1.GetResultResponse
-	31, // 56: shallot.node.v1.NodeService.GetLogs:output_type -> shallot.node.v1.GetLogsResponse
-	33, // 57: shallot.node.v1.NodeService.PutContent:output_type -> shallot.node.v1.PutContentResponse
-	35, // 58: shallot.node.v1.NodeService.GetContent:output_type -> shallot.node.v1.GetContentResponse
-	37, // 59: shallot.node.v1.NodeService.StatContent:output_type -> shallot.node.v1.StatContentResponse
-	39, // 60: shallot.node.v1.NodeService.PinContent:output_type -> shallot.node.v1.PinContentResponse
-	41, // 61: shallot.node.v1.NodeService.UnpinContent:output_type -> shallot.node.v1.UnpinContentResponse
-	43, // 62: shallot.node.v1.NodeService.ListPins:output_type -> shallot.node.v1.ListPinsResponse
-	42, // [42:63] is the sub-list for method output_type
-	21, // [21:42] is the sub-list for method input_type
-	21, // [21:21] is the sub-list for extension type_name
-	21, // [21:21] is the sub-list for extension extendee
-	0,  // [0:21] is the sub-list for field type_name
+	49, // 3: shallot.node.v1.Node.started_at:type_name -> google.protobuf.Timestamp
+	50, // 4: shallot.node.v1.ListPeersResponse.peers:type_name -> shallot.discovery.v1.Peer
+	50, // 5: shallot.node.v1.GetPeerResponse.peer:type_name -> shallot.discovery.v1.Peer
+	51, // 6: shallot.node.v1.ListMetricsResponse.metrics:type_name -> shallot.metric.v1.KnownMetric
+	51, // 7: shallot.node.v1.GetPeerMetricsResponse.metric:type_name -> shallot.metric.v1.KnownMetric
+	52, // 8: shallot.node.v1.SubmitTaskRequest.spec:type_name -> shallot.task.v1.TaskSpec
+	53, // 9: shallot.node.v1.SubmitTaskResponse.task:type_name -> shallot.task.v1.Task
+	52, // 10: shallot.node.v1.RunTaskRequest.spec:type_name -> shallot.task.v1.TaskSpec
+	53, // 11: shallot.node.v1.RunTaskResponse.task:type_name -> shallot.task.v1.Task
+	53, // 12: shallot.node.v1.GetTaskResponse.task:type_name -> shallot.task.v1.Task
+	49, // 13: shallot.node.v1.ListTasksRequest.created_after:type_name -> google.protobuf.Timestamp
+	49, // 14: shallot.node.v1.ListTasksRequest.created_before:type_name -> google.protobuf.Timestamp
+	53, // 15: shallot.node.v1.ListTasksResponse.tasks:type_name -> shallot.task.v1.Task
+	53, // 16: shallot.node.v1.WatchTaskResponse.task:type_name -> shallot.task.v1.Task
+	53, // 17: shallot.node.v1.CancelTaskResponse.task:type_name -> shallot.task.v1.Task
+	54, // 18: shallot.node.v1.StatContentResponse.content:type_name -> shallot.broker.v1.StatResponse
+	55, // 19: shallot.node.v1.PinContentRequest.keep:type_name -> google.protobuf.Duration
+	56, // 20: shallot.node.v1.ListPinsResponse.pins:type_name -> shallot.broker.v1.Pin
+	57, // 21: shallot.node.v1.VerifyContentResponse.progress:type_name -> shallot.broker.v1.VerifyProgress
+	58, // 22: shallot.node.v1.VerifyContentResponse.finding:type_name -> shallot.broker.v1.VerifyFinding
+	0,  // 23: shallot.node.v1.NodeService.GetNode:input_type -> shallot.node.v1.GetNodeRequest
+	4,  // 24: shallot.node.v1.NodeService.ConnectPeer:input_type -> shallot.node.v1.ConnectPeerRequest
+	6,  // 25: shallot.node.v1.NodeService.ListPeers:input_type -> shallot.node.v1.ListPeersRequest
+	8,  // 26: shallot.node.v1.NodeService.GetPeer:input_type -> shallot.node.v1.GetPeerRequest
+	10, // 27: shallot.node.v1.NodeService.ListMetrics:input_type -> shallot.node.v1.ListMetricsRequest
+	12, // 28: shallot.node.v1.NodeService.GetPeerMetrics:input_type -> shallot.node.v1.GetPeerMetricsRequest
+	14, // 29: shallot.node.v1.NodeService.Upload:input_type -> shallot.node.v1.UploadRequest
+	16, // 30: shallot.node.v1.NodeService.SubmitTask:input_type -> shallot.node.v1.SubmitTaskRequest
+	18, // 31: shallot.node.v1.NodeService.RunTask:input_type -> shallot.node.v1.RunTaskRequest
+	20, // 32: shallot.node.v1.NodeService.GetTask:input_type -> shallot.node.v1.GetTaskRequest
+	22, // 33: shallot.node.v1.NodeService.ListTasks:input_type -> shallot.node.v1.ListTasksRequest
+	24, // 34: shallot.node.v1.NodeService.WatchTask:input_type -> shallot.node.v1.WatchTaskRequest
+	26, // 35: shallot.node.v1.NodeService.CancelTask:input_type -> shallot.node.v1.CancelTaskRequest
+	28, // 36: shallot.node.v1.NodeService.GetResult:input_type -> shallot.node.v1.GetResultRequest
+	30, // 37: shallot.node.v1.NodeService.GetLogs:input_type -> shallot.node.v1.GetLogsRequest
+	32, // 38: shallot.node.v1.NodeService.PutContent:input_type -> shallot.node.v1.PutContentRequest
+	34, // 39: shallot.node.v1.NodeService.GetContent:input_type -> shallot.node.v1.GetContentRequest
+	36, // 40: shallot.node.v1.NodeService.StatContent:input_type -> shallot.node.v1.StatContentRequest
+	38, // 41: shallot.node.v1.NodeService.PinContent:input_type -> shallot.node.v1.PinContentRequest
+	40, // 42: shallot.node.v1.NodeService.UnpinContent:input_type -> shallot.node.v1.UnpinContentRequest
+	42, // 43: shallot.node.v1.NodeService.ListPins:input_type -> shallot.node.v1.ListPinsRequest
+	44, // 44: shallot.node.v1.NodeService.CollectContent:input_type -> shallot.node.v1.CollectContentRequest
+	46, // 45: shallot.node.v1.NodeService.VerifyContent:input_type -> shallot.node.v1.VerifyContentRequest
+	1,  // 46: shallot.node.v1.NodeService.GetNode:output_type -> shallot.node.v1.GetNodeResponse
+	5,  // 47: shallot.node.v1.NodeService.ConnectPeer:output_type -> shallot.node.v1.ConnectPeerResponse
+	7,  // 48: shallot.node.v1.NodeService.ListPeers:output_type -> shallot.node.v1.ListPeersResponse
+	9,  // 49: shallot.node.v1.NodeService.GetPeer:output_type -> shallot.node.v1.GetPeerResponse
+	11, // 50: shallot.node.v1.NodeService.ListMetrics:output_type -> shallot.node.v1.ListMetricsResponse
+	13, // 51: shallot.node.v1.NodeService.GetPeerMetrics:output_type -> shallot.node.v1.GetPeerMetricsResponse
+	15, // 52: shallot.node.v1.NodeService.Upload:output_type -> shallot.node.v1.UploadResponse
+	17, // 53: shallot.node.v1.NodeService.SubmitTask:output_type -> shallot.node.v1.SubmitTaskResponse
+	19, // 54: shallot.node.v1.NodeService.RunTask:output_type -> shallot.node.v1.RunTaskResponse
+	21, // 55: shallot.node.v1.NodeService.GetTask:output_type -> shallot.node.v1.GetTaskResponse
+	23, // 56: shallot.node.v1.NodeService.ListTasks:output_type -> shallot.node.v1.ListTasksResponse
+	25, // 57: shallot.node.v1.NodeService.WatchTask:output_type -> shallot.node.v1.WatchTaskResponse
+	27, // 58: shallot.node.v1.NodeService.CancelTask:output_type -> shallot.node.v1.CancelTaskResponse
+	29, // 59: shallot.node.v1.NodeService.GetResult:output_type -> shallot.node.v1.GetResultResponse
+	31, // 60: shallot.node.v1.NodeService.GetLogs:output_type -> shallot.node.v1.GetLogsResponse
+	33, // 61: shallot.node.v1.NodeService.PutContent:output_type -> shallot.node.v1.PutContentResponse
+	35, // 62: shallot.node.v1.NodeService.GetContent:output_type -> shallot.node.v1.GetContentResponse
+	37, // 63: shallot.node.v1.NodeService.StatContent:output_type -> shallot.node.v1.StatContentResponse
+	39, // 64: shallot.node.v1.NodeService.PinContent:output_type -> shallot.node.v1.PinContentResponse
+	41, // 65: shallot.node.v1.NodeService.UnpinContent:output_type -> shallot.node.v1.UnpinContentResponse
+	43, // 66: shallot.node.v1.NodeService.ListPins:output_type -> shallot.node.v1.ListPinsResponse
+	45, // 67: shallot.node.v1.NodeService.CollectContent:output_type -> shallot.node.v1.CollectContentResponse
+	47, // 68: shallot.node.v1.NodeService.VerifyContent:output_type -> shallot.node.v1.VerifyContentResponse
+	46, // [46:69] is the sub-list for method output_type
+	23, // [23:46] is the sub-list for method input_type
+	23, // [23:23] is the sub-list for extension type_name
+	23, // [23:23] is the sub-list for extension extendee
+	0,  // [0:23] is the sub-list for field type_name
 }
 
 func init() { file_shallot_node_v1_node_proto_init() }
@@ -2745,13 +3005,17 @@ func file_shallot_node_v1_node_proto_init() {
 		(*GetContentResponse_Size)(nil),
 		(*GetContentResponse_Data)(nil),
 	}
+	file_shallot_node_v1_node_proto_msgTypes[47].OneofWrappers = []any{
+		(*VerifyContentResponse_Progress)(nil),
+		(*VerifyContentResponse_Finding)(nil),
+	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_shallot_node_v1_node_proto_rawDesc), len(file_shallot_node_v1_node_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   44,
+			NumMessages:   48,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -42,6 +42,8 @@ const (
 	NodeService_PinContent_FullMethodName     = "/shallot.node.v1.NodeService/PinContent"
 	NodeService_UnpinContent_FullMethodName   = "/shallot.node.v1.NodeService/UnpinContent"
 	NodeService_ListPins_FullMethodName       = "/shallot.node.v1.NodeService/ListPins"
+	NodeService_CollectContent_FullMethodName = "/shallot.node.v1.NodeService/CollectContent"
+	NodeService_VerifyContent_FullMethodName  = "/shallot.node.v1.NodeService/VerifyContent"
 )
 
 // NodeServiceClient is the client API for NodeService service.
@@ -81,6 +83,11 @@ type NodeServiceClient interface {
 	PinContent(ctx context.Context, in *PinContentRequest, opts ...grpc.CallOption) (*PinContentResponse, error)
 	UnpinContent(ctx context.Context, in *UnpinContentRequest, opts ...grpc.CallOption) (*UnpinContentResponse, error)
 	ListPins(ctx context.Context, in *ListPinsRequest, opts ...grpc.CallOption) (*ListPinsResponse, error)
+	// CollectContent removes now what nobody pins and nobody is writing, however young it is.
+	CollectContent(ctx context.Context, in *CollectContentRequest, opts ...grpc.CallOption) (*CollectContentResponse, error)
+	// VerifyContent reads everything that this node stores, and fetches again what is damaged or missing. It streams findings, how far it
+	// is, and at last, with done, the outcome.
+	VerifyContent(ctx context.Context, in *VerifyContentRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[VerifyContentResponse], error)
 }
 
 type nodeServiceClient struct {
@@ -352,6 +359,35 @@ func (c *nodeServiceClient) ListPins(ctx context.Context, in *ListPinsRequest, o
 	return out, nil
 }
 
+func (c *nodeServiceClient) CollectContent(ctx context.Context, in *CollectContentRequest, opts ...grpc.CallOption) (*CollectContentResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(CollectContentResponse)
+	err := c.cc.Invoke(ctx, NodeService_CollectContent_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *nodeServiceClient) VerifyContent(ctx context.Context, in *VerifyContentRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[VerifyContentResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &NodeService_ServiceDesc.Streams[7], NodeService_VerifyContent_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[VerifyContentRequest, VerifyContentResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type NodeService_VerifyContentClient = grpc.ServerStreamingClient[VerifyContentResponse]
+
 // NodeServiceServer is the server API for NodeService service.
 // All implementations must embed UnimplementedNodeServiceServer
 // for forward compatibility.
@@ -389,6 +425,11 @@ type NodeServiceServer interface {
 	PinContent(context.Context, *PinContentRequest) (*PinContentResponse, error)
 	UnpinContent(context.Context, *UnpinContentRequest) (*UnpinContentResponse, error)
 	ListPins(context.Context, *ListPinsRequest) (*ListPinsResponse, error)
+	// CollectContent removes now what nobody pins and nobody is writing, however young it is.
+	CollectContent(context.Context, *CollectContentRequest) (*CollectContentResponse, error)
+	// VerifyContent reads everything that this node stores, and fetches again what is damaged or missing. It streams findings, how far it
+	// is, and at last, with done, the outcome.
+	VerifyContent(*VerifyContentRequest, grpc.ServerStreamingServer[VerifyContentResponse]) error
 	mustEmbedUnimplementedNodeServiceServer()
 }
 
@@ -461,6 +502,12 @@ func (UnimplementedNodeServiceServer) UnpinContent(context.Context, *UnpinConten
 }
 func (UnimplementedNodeServiceServer) ListPins(context.Context, *ListPinsRequest) (*ListPinsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListPins not implemented")
+}
+func (UnimplementedNodeServiceServer) CollectContent(context.Context, *CollectContentRequest) (*CollectContentResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method CollectContent not implemented")
+}
+func (UnimplementedNodeServiceServer) VerifyContent(*VerifyContentRequest, grpc.ServerStreamingServer[VerifyContentResponse]) error {
+	return status.Error(codes.Unimplemented, "method VerifyContent not implemented")
 }
 func (UnimplementedNodeServiceServer) mustEmbedUnimplementedNodeServiceServer() {}
 func (UnimplementedNodeServiceServer) testEmbeddedByValue()                     {}
@@ -804,6 +851,35 @@ func _NodeService_ListPins_Handler(srv interface{}, ctx context.Context, dec fun
 	return interceptor(ctx, in, info, handler)
 }
 
+func _NodeService_CollectContent_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(CollectContentRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(NodeServiceServer).CollectContent(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: NodeService_CollectContent_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(NodeServiceServer).CollectContent(ctx, req.(*CollectContentRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _NodeService_VerifyContent_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(VerifyContentRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(NodeServiceServer).VerifyContent(m, &grpc.GenericServerStream[VerifyContentRequest, VerifyContentResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type NodeService_VerifyContentServer = grpc.ServerStreamingServer[VerifyContentResponse]
+
 // NodeService_ServiceDesc is the grpc.ServiceDesc for NodeService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -867,6 +943,10 @@ var NodeService_ServiceDesc = grpc.ServiceDesc{
 			MethodName: "ListPins",
 			Handler:    _NodeService_ListPins_Handler,
 		},
+		{
+			MethodName: "CollectContent",
+			Handler:    _NodeService_CollectContent_Handler,
+		},
 	},
 	Streams: []grpc.StreamDesc{
 		{
@@ -902,6 +982,11 @@ var NodeService_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "GetContent",
 			Handler:       _NodeService_GetContent_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "VerifyContent",
+			Handler:       _NodeService_VerifyContent_Handler,
 			ServerStreams: true,
 		},
 	},

@@ -151,3 +151,46 @@ func (r *Repository) ListPins(_ context.Context, q *brokerv1.ListPinsRequest) (*
 	}
 	return out, nil
 }
+
+// Collect is of the contract: what nobody pins goes.
+func (r *Repository) Collect(context.Context, *brokerv1.CollectRequest) (*brokerv1.CollectResponse, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	out := &brokerv1.CollectResponse{}
+	for c, b := range r.data {
+		if _, ok := r.pins[c]; ok {
+			out.Used += uint64(len(b))
+			continue
+		}
+		out.Blocks, out.Bytes = out.Blocks+1, out.Bytes+uint64(len(b))
+		delete(r.data, c)
+	}
+	return out, nil
+}
+
+// Damage makes a file's bytes others.
+func (r *Repository) Damage(cid string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.data[cid] = []byte("others")
+}
+
+// Verify is of the contract; what is damaged is never repaired.
+func (r *Repository) Verify(_ *brokerv1.VerifyRequest, out grpc.ServerStreamingServer[brokerv1.VerifyResponse]) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	p := &brokerv1.VerifyProgress{Done: true}
+	for c, b := range r.data {
+		p.Blocks++
+		sum := sha256.Sum256(b)
+		if "bafk"+hex.EncodeToString(sum[:]) == c {
+			continue
+		}
+		p.Bad++
+		f := &brokerv1.VerifyFinding{Cid: c, Problem: "damaged"}
+		if err := out.Send(&brokerv1.VerifyResponse{Response: &brokerv1.VerifyResponse_Finding{Finding: f}}); err != nil {
+			return err
+		}
+	}
+	return out.Send(&brokerv1.VerifyResponse{Response: &brokerv1.VerifyResponse_Progress{Progress: p}})
+}

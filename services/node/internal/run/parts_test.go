@@ -289,6 +289,16 @@ func TestContent(t *testing.T) {
 	if _, err := c.api.PinContent(ctx, &nodev1.PinContentRequest{Cid: r.GetCid()}); err != nil || pins() != 1 {
 		t.Errorf("pin: %v", err)
 	}
+	if c, err := c.api.CollectContent(ctx, &nodev1.CollectContentRequest{}); err != nil || c.GetUsed() != uint64(len(data)) || c.GetBlocks() != 0 {
+		t.Errorf("collect: %v, %v", c, err)
+	}
+	verify, err := c.api.VerifyContent(ctx, &nodev1.VerifyContentRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if m, err := verify.Recv(); err != nil || !m.GetProgress().GetDone() || m.GetProgress().GetBlocks() != 1 {
+		t.Errorf("verify: %v, %v", m, err)
+	}
 	typo := r.GetCid()[:len(r.GetCid())-1] + "z"
 	_, err = c.api.StatContent(ctx, &nodev1.StatContentRequest{Cid: typo})
 	if f := fault.From(err); f.Code != codes.NotFound || !strings.Contains(f.Message, typo) || !strings.Contains(f.Message, r.GetCid()) {

@@ -143,6 +143,9 @@ func (s *Store) writeBlocks(blocks []namedBlock, batch *leveldb.Batch) (done fun
 	for _, b := range blocks {
 		total += len(b.data)
 	}
+	if used := s.packs.used(); s.cfg.Quota > 0 && used+int64(total) > s.cfg.Quota {
+		return nil, &content.QuotaError{Used: used, Quota: s.cfg.Quota}
+	}
 	if err := s.room.check(total); err != nil {
 		return nil, err
 	}

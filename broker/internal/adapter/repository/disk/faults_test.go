@@ -145,7 +145,7 @@ func TestReserve(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if done, err := s.Sweep(t.Context(), cutoff, func(string) bool { return false }); err != nil || done.Blocks != 1 {
+	if done, err := s.Sweep(t.Context(), cutoff, func(string) bool { return false }, false); err != nil || done.Blocks != 1 {
 		t.Fatalf("collecting must be possible: %+v, %v", done, err)
 	}
 }
@@ -314,7 +314,7 @@ func TestPacksAreGivenBack(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	done, err := s.Sweep(t.Context(), cutoff, func(k string) bool { return kept[k] })
+	done, err := s.Sweep(t.Context(), cutoff, func(k string) bool { return kept[k] }, false)
 	if err != nil {
 		t.Fatal(err)
 	}

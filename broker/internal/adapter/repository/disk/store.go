@@ -23,6 +23,7 @@ type Config struct {
 	Log      *slog.Logger
 	PackSize int64  // bytes at which the next pack is begun; default 128 MiB
 	Reserve  uint64 // bytes of the disk that are left free; default 32 MiB
+	Quota    int64  // bytes that packs may take; 0 for no limit
 	FS       FS     // default: the operating system's
 
 	wrapIndex func(storage.Storage) storage.Storage // the index's file system, for tests
@@ -135,6 +136,17 @@ func (s *Store) Close() error {
 
 // Used is the bytes that packs take.
 func (s *Store) Used() int64 { return s.packs.used() }
+
+// Tight says that little may be written before a write is refused.
+func (s *Store) Tight() bool {
+	if s.cfg.Quota > 0 && s.Used() > s.cfg.Quota-s.cfg.Quota/10 {
+		return true
+	}
+	free, err := s.cfg.FS.Free(s.cfg.Dir)
+	return err == nil && free < s.cfg.Reserve+tightFree
+}
+
+const tightFree = 512 << 20
 
 func (s *Store) generation() uint64 {
 	s.genMu.Lock()

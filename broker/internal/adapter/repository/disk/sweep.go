@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 
 	"github.com/syndtr/goleveldb/leveldb"
 	"github.com/syndtr/goleveldb/leveldb/opt"
@@ -17,9 +18,19 @@ import (
 )
 
 const (
-	sweepBatch = 256       // blocks removed, or looked at, under the lock at once: about a millisecond
-	sealFrom   = 8 << 20   // a pack with less in it is not worth being emptied
-	maxMoved   = 256 << 20 // bytes one sweep writes again at most
+	sweepBatch = 256 // blocks removed, or looked at, under the lock at once: about a millisecond
+)
+
+// effort is what a sweep does for the space of blocks that are gone.
+type effort struct {
+	sealFrom int64 // a pack with less in it is not worth being emptied
+	live     int64 // percent of a pack's bytes below which its live blocks are written again, so that it can go
+	maxMoved int64 // bytes that are written again at most
+}
+
+var (
+	usual    = effort{sealFrom: 8 << 20, live: 50, maxMoved: 256 << 20}
+	thorough = effort{sealFrom: 64 << 10, live: 90, maxMoved: math.MaxInt64}
 )
 
 // Advance implements app.Store.
@@ -55,8 +66,12 @@ type entry struct {
 
 // Sweep implements app.Store. It removes index entries first, durably, and files after: killed between, it leaves a file that the next
 // sweep finds without entries.
-func (s *Store) Sweep(ctx context.Context, cutoff app.Generation, keep func(key string) bool) (app.Swept, error) {
+func (s *Store) Sweep(ctx context.Context, cutoff app.Generation, keep func(key string) bool, all bool) (app.Swept, error) {
 	var done app.Swept
+	effort := usual
+	if all {
+		effort = thorough
+	}
 	s.ops.RLock()
 	defer s.ops.RUnlock()
 	if err := s.heal(); err != nil {
@@ -69,7 +84,7 @@ func (s *Store) Sweep(ctx context.Context, cutoff app.Generation, keep func(key 
 		return done, content.ErrClosed
 	}
 	// Whatever lies in a sealed pack is in the index by now, or dead.
-	s.packs.seal(sealFrom)
+	s.packs.seal(effort.sealFrom)
 	sealed := s.packs.sealed()
 
 	live := make(map[uint32]int64, len(sealed))
@@ -96,11 +111,18 @@ func (s *Store) Sweep(ctx context.Context, cutoff app.Generation, keep func(key 
 	if err != nil {
 		return done, err
 	}
-	return done, s.reclaim(ctx, sealed, live, &done)
+	return done, s.reclaim(ctx, effort, sealed, live, &done)
 }
 
 func (e entry) clone() entry {
 	return entry{bytes.Clone(e.key), bytes.Clone(e.value), e.at}
+}
+
+// Each implements app.Store.
+func (s *Store) Each(ctx context.Context, visit func(key string, size int) error) error {
+	s.ops.RLock()
+	defer s.ops.RUnlock()
+	return s.eachBlock(ctx, func(e entry) error { return visit(string(e.key[len(prefixBlock):]), int(e.at.size)) })
 }
 
 // eachBlock visits the index as it was when it was called. The entry is f's only until f returns.
@@ -170,15 +192,15 @@ func (s *Store) remove(entries []entry, cutoff uint64) (n, size int64, err error
 
 // reclaim deletes packs in which nothing lives, and then those of which little lives, after writing that again. In this order: the
 // disk may be full.
-func (s *Store) reclaim(ctx context.Context, sealed, live map[uint32]int64, done *app.Swept) error {
+func (s *Store) reclaim(ctx context.Context, e effort, sealed, live map[uint32]int64, done *app.Swept) error {
 	sparse := make(map[uint32]bool)
 	empty := make(map[uint32]bool)
-	budget := int64(maxMoved)
+	budget := e.maxMoved
 	for id, size := range sealed {
 		switch n := live[id]; {
 		case n == 0:
 			empty[id] = true
-		case n < size/2 && n <= budget && size >= sealFrom:
+		case n < size/100*e.live && n <= budget && size >= e.sealFrom:
 			budget -= n
 			sparse[id] = true
 		}

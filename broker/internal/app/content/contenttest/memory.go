@@ -175,7 +175,7 @@ func (m *Memory) Advance() (app.Generation, error) {
 }
 
 // Sweep implements content.Store.
-func (m *Memory) Sweep(ctx context.Context, cutoff app.Generation, keep func(string) bool) (app.Swept, error) {
+func (m *Memory) Sweep(ctx context.Context, cutoff app.Generation, keep func(string) bool, _ bool) (app.Swept, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	var done app.Swept
@@ -191,4 +191,23 @@ func (m *Memory) Sweep(ctx context.Context, cutoff app.Generation, keep func(str
 		delete(m.blocks, k)
 	}
 	return done, nil
+}
+
+// Each implements content.Store.
+func (m *Memory) Each(ctx context.Context, visit func(string, int) error) error {
+	m.mu.Lock()
+	sizes := make(map[string]int, len(m.blocks))
+	for k, e := range m.blocks {
+		sizes[k] = len(e.data)
+	}
+	m.mu.Unlock()
+	for k, n := range sizes {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if err := visit(k, n); err != nil {
+			return err
+		}
+	}
+	return nil
 }

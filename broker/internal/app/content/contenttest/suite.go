@@ -222,7 +222,7 @@ func advance(t *testing.T, s app.Store) app.Generation {
 
 func sweep(t *testing.T, s app.Store, cutoff app.Generation, keep func(string) bool) app.Swept {
 	t.Helper()
-	done, err := s.Sweep(t.Context(), cutoff, keep)
+	done, err := s.Sweep(t.Context(), cutoff, keep, false)
 	must(t, err)
 	return done
 }
@@ -375,7 +375,7 @@ func testCancelled(t *testing.T, h Harness) {
 	cutoff := advance(t, s)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := s.Sweep(ctx, cutoff, none); !errors.Is(err, context.Canceled) {
+	if _, err := s.Sweep(ctx, cutoff, none, true); !errors.Is(err, context.Canceled) {
 		t.Fatalf("a cancelled sweep returns %v", err)
 	}
 	if !has(t, s, d) {

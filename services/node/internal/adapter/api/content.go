@@ -93,3 +93,32 @@ func (s *Service) ListPins(ctx context.Context, in *nodev1.ListPinsRequest) (*no
 	}
 	return &nodev1.ListPinsResponse{Pins: r.GetPins(), NextPageToken: r.GetNextPageToken()}, nil
 }
+
+// CollectContent removes what nobody keeps.
+func (s *Service) CollectContent(ctx context.Context, _ *nodev1.CollectContentRequest) (*nodev1.CollectContentResponse, error) {
+	r, err := s.cfg.Content.Collect(ctx, &brokerv1.CollectRequest{})
+	if err != nil {
+		return nil, err
+	}
+	return &nodev1.CollectContentResponse{Blocks: r.GetBlocks(), Bytes: r.GetBytes(), Used: r.GetUsed(), Quota: r.GetQuota()}, nil
+}
+
+// VerifyContent reads everything, and mends what it can.
+func (s *Service) VerifyContent(in *nodev1.VerifyContentRequest, out grpc.ServerStreamingServer[nodev1.VerifyContentResponse]) error {
+	ctx, cancel := context.WithCancel(out.Context())
+	defer cancel()
+	from, err := s.cfg.Content.Verify(ctx, &brokerv1.VerifyRequest{Repair: !in.GetNoRepair()})
+	if err != nil {
+		return err
+	}
+	return forward(from, func(m *brokerv1.VerifyResponse) error {
+		r := &nodev1.VerifyContentResponse{}
+		switch x := m.GetResponse().(type) {
+		case *brokerv1.VerifyResponse_Progress:
+			r.Response = &nodev1.VerifyContentResponse_Progress{Progress: x.Progress}
+		case *brokerv1.VerifyResponse_Finding:
+			r.Response = &nodev1.VerifyContentResponse_Finding{Finding: x.Finding}
+		}
+		return out.Send(r)
+	})
+}

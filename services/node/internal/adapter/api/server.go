@@ -48,6 +48,8 @@ type Content interface {
 	Pin(ctx context.Context, in *brokerv1.PinRequest, opts ...grpc.CallOption) (*brokerv1.PinResponse, error)
 	Unpin(ctx context.Context, in *brokerv1.UnpinRequest, opts ...grpc.CallOption) (*brokerv1.UnpinResponse, error)
 	ListPins(ctx context.Context, in *brokerv1.ListPinsRequest, opts ...grpc.CallOption) (*brokerv1.ListPinsResponse, error)
+	Collect(ctx context.Context, in *brokerv1.CollectRequest, opts ...grpc.CallOption) (*brokerv1.CollectResponse, error)
+	Verify(ctx context.Context, in *brokerv1.VerifyRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[brokerv1.VerifyResponse], error)
 }
 
 // Putter stores a file; see package sidecar.
