@@ -147,7 +147,7 @@ func TestUnreachablePeerTakesFewEvents(t *testing.T) {
 			}
 		}()
 		for _, c := range waiting {
-			w.want(c, "", 0, time.Second)
+			w.want(c, "", 0, 1300*time.Millisecond) // the longest pause between two attempts
 		}
 		sub.Close()
 	})
