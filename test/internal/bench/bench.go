@@ -53,9 +53,9 @@ func Run(ctx context.Context, cfg Config) (r Report, err error) {
 	stolenBefore := stolen()
 	rows := map[string]func(context.Context) ([]Figure, error){
 		"footprint": s.footprint, "latency": s.latency, "throughput": s.throughput, "program": s.program, "compute": s.compute,
-		"lost": s.lost, "scale": s.scale,
+		"content": s.content, "lost": s.lost, "scale": s.scale,
 	}
-	for _, name := range []string{"footprint", "latency", "throughput", "program", "compute", "lost", "scale"} {
+	for _, name := range []string{"footprint", "latency", "throughput", "program", "compute", "content", "lost", "scale"} {
 		if len(cfg.Rows) > 0 && !slices.Contains(cfg.Rows, name) {
 			continue
 		}
