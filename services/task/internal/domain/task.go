@@ -18,6 +18,7 @@ type Task struct {
 	Policy    Policy            `json:"policy"`
 	Clocks    Clocks            `json:"clocks"`
 	Labels    map[string]string `json:"labels,omitempty"`
+	Shard     *ShardRef         `json:"shard,omitempty"` // set where a job made it
 
 	Recipient   string        `json:"recipient"` // the task key's public half
 	PayloadHash Hash          `json:"payload_hash"`

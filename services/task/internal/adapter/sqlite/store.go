@@ -90,7 +90,7 @@ func (s *Store) Later(w *app.Writes) {
 }
 
 // prepared is what is encoded before the single writer's turn.
-type prepared struct{ tasks, entries [][]byte }
+type prepared struct{ tasks, entries, jobs [][]byte }
 
 func prepare(w *app.Writes) (p prepared, err error) {
 	p.tasks, p.entries = make([][]byte, len(w.Tasks)), make([][]byte, len(w.Entries))
@@ -102,6 +102,14 @@ func prepare(w *app.Writes) (p prepared, err error) {
 	for i := range w.Entries {
 		if !w.Entries[i].Delete && err == nil {
 			p.entries[i], err = json.Marshal(w.Entries[i].Entry)
+		}
+	}
+	if len(w.Jobs) > 0 {
+		p.jobs = make([][]byte, len(w.Jobs))
+	}
+	for i := range w.Jobs {
+		if !w.Jobs[i].Delete && err == nil {
+			p.jobs[i], err = json.Marshal(w.Jobs[i].Job)
 		}
 	}
 	if err != nil {
