@@ -86,7 +86,15 @@ func newConsumer(s *side) (app.Role, func(context.Context) error) {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	c := consumer.New(consumer.Config{Store: s.store, Codec: wire.Codec{}, Cipher: crypt.NewCipher(), Keys: crypt.NewKeys(0), Repository: w.repo, Verifier: trusting{},
+	uploads, err := files.NewUploads(w.dir+"/uploads", time.Hour, 1<<20)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	inputs, err := files.NewInputs(w.dir+"/jobs", uploads)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	c := consumer.New(consumer.Config{Uploads: uploads, Inputs: inputs, Store: s.store, Codec: wire.Codec{}, Cipher: crypt.NewCipher(), Keys: crypt.NewKeys(0), Repository: w.repo, Verifier: trusting{},
 		Results: results, Logs: logs, Pusher: s, Lease: 300 * time.Millisecond})
 	if err := c.Load(context.Background()); err != nil {
 		w.t.Fatal(err)
