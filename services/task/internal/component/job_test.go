@@ -331,7 +331,7 @@ func TestJobHedgesStragglers(t *testing.T) {
 	id := c.startJob(spec, texts...)
 	job, ended := c.watchJob(id, 0)
 	checkAll(t, ended, texts)
-	if last := ended[len(ended)-1].GetShard(); last.GetIndex() != 5 || last.GetTries() != 2 || job.GetCounts().GetExtra() != 1 {
+	if last := ended[len(ended)-1].GetShard(); last.GetIndex() != 5 || last.GetTries() != 2 || job.GetCounts().GetExtra() < 1 {
 		t.Fatalf("the straggler is %v, the job %v", last, job)
 	}
 	loser := "job:" + id + ":5:0"
