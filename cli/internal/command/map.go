@@ -2,11 +2,13 @@ package command
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/spf13/cobra"
 
 	"github.com/shallot-net/shallot/cli/internal/render"
+	nodev1 "github.com/shallot-net/shallot/proto/shallot/node/v1"
 	taskv1 "github.com/shallot-net/shallot/proto/shallot/task/v1"
 )
 
@@ -73,8 +75,6 @@ other ones it is another job. 'shallot job' looks at jobs and ends them.`,
 	f.BoolVar(&flags.detach, "detach", false, "print the job's id and leave it running")
 	f.BoolVar(&flags.again, "again", false, "do all inputs anew, also where the same job has ended before")
 	_ = cmd.MarkFlagDirname("output")
-	_ = cmd.MarkFlagRequired("inputs")
-	_ = cmd.MarkFlagRequired("output")
 	return cmd
 }
 
@@ -94,6 +94,12 @@ func (a *app) runMap(cmd *cobra.Command, args []string, flags *mapFlags) error {
 	if flags.json {
 		a.output.value = "json"
 	}
+	switch {
+	case len(flags.inputs) == 0:
+		return usage("--inputs is missing: which files, such as --inputs 'pages/*.html'")
+	case flags.output == "":
+		return usage("--output is missing: the folder that the results are written to")
+	}
 	inputs, err := findInputs(flags.inputs)
 	if err != nil {
 		return err
@@ -109,10 +115,13 @@ func (a *app) runMap(cmd *cobra.Command, args []string, flags *mapFlags) error {
 	m.line = a.waiting()
 	defer m.line.Stop()
 	job, err := m.prepare(ctx, cmd, args)
-	interrupted := context.Cause(ctx) == errInterrupted
+	interrupted := errors.Is(context.Cause(ctx), errInterrupted)
 	stop()
+	if interrupted {
+		job = m.started(cmd.Context(), job)
+	}
 	switch {
-	case interrupted && job.GetState() != "RUNNING":
+	case interrupted && job == nil:
 		return errInterrupted // the same command sends the rest
 	case err != nil && !interrupted:
 		return err
@@ -153,6 +162,18 @@ func (m *mapRun) prepare(ctx context.Context, cmd *cobra.Command, args []string)
 		m.say("going on with job %s: %d of %d inputs are done", render.ShortID(job.GetId()), done(job), job.GetTotal())
 	}
 	return job, nil
+}
+
+// started returns the job if it runs: the call that was interrupted may have been the one that started it.
+func (m *mapRun) started(ctx context.Context, job *taskv1.Job) *taskv1.Job {
+	if job == nil {
+		return nil
+	}
+	r, err := m.client.GetJob(ctx, &nodev1.GetJobRequest{JobId: job.GetId()})
+	if err != nil || r.GetJob().GetState() != "RUNNING" {
+		return nil
+	}
+	return r.GetJob()
 }
 
 func (a *app) printDetached(job *taskv1.Job) error {

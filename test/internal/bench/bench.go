@@ -52,9 +52,9 @@ func Run(ctx context.Context, cfg Config) (r Report, err error) {
 	r = Report{Began: time.Now().UTC(), Quick: cfg.Quick, Machine: thisMachine(dir), Versions: versions(cfg.Bin)}
 	stolenBefore := stolen()
 	rows := map[string]func(context.Context) ([]Figure, error){
-		"footprint": s.footprint, "latency": s.latency, "throughput": s.throughput, "program": s.program, "compute": s.compute,
+		"footprint": s.footprint, "latency": s.latency, "throughput": s.throughput, "map": s.mapping, "program": s.program, "compute": s.compute,
 	}
-	for _, name := range []string{"footprint", "latency", "throughput", "program", "compute"} {
+	for _, name := range []string{"footprint", "latency", "throughput", "map", "program", "compute"} {
 		if len(cfg.Rows) > 0 && !slices.Contains(cfg.Rows, name) {
 			continue
 		}

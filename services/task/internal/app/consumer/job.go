@@ -40,6 +40,7 @@ type job struct {
 	ready  []*domain.Shard
 	again  []uint32 // shards in flight that need one more task
 	times  domain.Times
+	hedges int  // second tasks since the process began
 	known  bool // enough have ended to know what is long
 }
 

@@ -11,6 +11,9 @@ import (
 // hedgeFloor keeps shards that take no time from being run twice because of a pause of the machine.
 const hedgeFloor = 250 * time.Millisecond
 
+// hedgeShare bounds second tasks to one for so many shards: where all have become slow, more of them would make it worse.
+const hedgeShare = 10
+
 func alarmKey(job string, index uint32) string { return fmt.Sprintf("job:%s:%d", job, index) }
 
 // watchOver sets the alarm of a shard that a provider has. The caller holds the job's lock.
@@ -60,7 +63,7 @@ func (j *jobs) straggles(key string) {
 	b.mu.Lock()
 	f := b.flight[index]
 	long, ok := b.times.Straggling(b.job.Total)
-	if f == nil || f.hedged || !ok || len(f.tasks) != 1 || f.shard.Tries >= domain.MaxTries {
+	if f == nil || f.hedged || !ok || b.hedges > int(b.job.Total)/hedgeShare || len(f.tasks) != 1 || f.shard.Tries >= domain.MaxTries {
 		b.mu.Unlock()
 		return
 	}
@@ -70,6 +73,7 @@ func (j *jobs) straggles(key string) {
 		return
 	}
 	f.hedged, f.hedging = true, true
+	b.hedges++
 	b.again = append(b.again, index)
 	b.mu.Unlock()
 	j.fill.Add(id)
