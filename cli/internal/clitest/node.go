@@ -33,6 +33,7 @@ type Node struct {
 	Peers   func() []*discoveryv1.Peer
 	Metrics []*metricv1.KnownMetric
 	Now     func() time.Time
+	Jobs    *Jobs
 
 	mu      sync.Mutex
 	changed chan struct{} // closed and replaced at every change
@@ -58,11 +59,13 @@ func NewNode() *Node {
 	info := &nodev1.Node{PeerId: "12D3KooWConsumer", Role: "consumer", Mode: "open", Addresses: []string{"/ip4/127.0.0.1/tcp/20001/p2p/12D3KooWConsumer"},
 		ProvidersKnown: 1, Connections: 1, Online: true, Ready: true, Version: "dev",
 		Processes: []*nodev1.Process{{Name: "broker", Pid: 11, State: "serving"}, {Name: "task", Pid: 12, State: "serving"}, {Name: "node", Pid: 13, State: "serving"}}}
-	return &Node{
+	n := &Node{
 		Info: func() *nodev1.Node { return info }, Peers: func() []*discoveryv1.Peer { return nil }, Now: time.Now,
 		changed: make(chan struct{}), uploads: map[string][]byte{}, content: map[string][]byte{}, breaks: map[string]int{},
 		specs: map[string]*taskv1.TaskSpec{}, calls: map[string]int{},
 	}
+	n.Jobs = &Jobs{node: n}
+	return n
 }
 
 // Break makes the next calls of a method break off as if the service had died: streams in their middle.
@@ -290,4 +293,7 @@ func terminal(state string) bool {
 }
 
 // Register is for kit/rpc and kit/grpctest.
-func (n *Node) Register(s grpc.ServiceRegistrar) { nodev1.RegisterNodeServiceServer(s, n) }
+func (n *Node) Register(s grpc.ServiceRegistrar) {
+	nodev1.RegisterNodeServiceServer(s, n)
+	nodev1.RegisterJobServiceServer(s, n.Jobs)
+}

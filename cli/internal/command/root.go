@@ -36,7 +36,7 @@ Data goes to stdout, talk to stderr. 'shallot help exit-codes' lists the exit co
 
 	root.AddGroup(&cobra.Group{ID: "work", Title: "Work:"}, &cobra.Group{ID: "look", Title: "Look:"}, &cobra.Group{ID: "nodes", Title: "Nodes on this machine:"})
 	for id, commands := range map[string][]*cobra.Command{
-		"work":  {a.run(), a.task(), a.content()},
+		"work":  {a.run(), a.mapping(), a.job(), a.task(), a.content()},
 		"look":  {a.node(), a.peers(), a.metrics(), a.doctor()},
 		"nodes": {a.dev(), a.up(), a.network()},
 	} {
@@ -111,14 +111,14 @@ func exitCodes() *cobra.Command {
 		Long: `Exit codes of every command but run:
     0  it is done
     1  it failed, for a reason that has no code of its own; doctor: something is wrong; task watch: the task did not
-       complete, or its program ended with a code other than 0
+       complete, or its program ended with a code other than 0; map, job watch: some inputs failed
     2  a mistake on the command line: an unknown command, flag or value
     3  what was named does not exist: a task, a peer, a CID, a home
     4  the node cannot be reached, or did not answer in time
     5  it cannot be done in this state: another process runs on the home, a provider was asked to submit a task
     6  it is not allowed
     7  a limit or a disk is full
-  130  interrupted by Ctrl-C
+  130  interrupted by Ctrl-C; map: the job is paused, and the same command goes on with it
 
 Exit codes of run:
     0-255  the program's own (of larger ones the last eight bits, or 255 where those are 0); sum has 0

@@ -45,6 +45,15 @@ type runFlags struct {
 }
 
 func (r *runFlags) add(cmd *cobra.Command) {
+	r.addSpec(cmd)
+	f := cmd.Flags()
+	f.BoolVar(&r.detach, "detach", false, "print the task's id and leave it running")
+	f.BoolVar(&r.follow, "follow", false, "print the program's stderr while it runs instead of after its end")
+	cmd.MarkFlagsMutuallyExclusive("detach", "follow")
+}
+
+// addSpec adds those that say what a task may do, and where.
+func (r *runFlags) addSpec(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.DurationVar(&r.timeout, "timeout", 0, "stop the program after this `TIME`, for example 2s or 5m; default: as the provider says")
 	f.Var(&r.memory, "memory", "memory that the program may have, a `SIZE` such as 64MiB; default: as the provider says")
@@ -53,10 +62,7 @@ func (r *runFlags) add(cmd *cobra.Command) {
 	f.BoolVar(&r.noRedirect, "no-redirect", false, "the first provider must run the task or refuse it; no other can read the input")
 	f.StringArrayVar(&r.providers, "provider", nil, "peer `ID` of a provider that may run it, repeatable; default: any")
 	f.StringArrayVar(&r.labels, "label", nil, "`K=V` for your own use, kept at this node, repeatable")
-	f.BoolVar(&r.detach, "detach", false, "print the task's id and leave it running")
-	f.BoolVar(&r.follow, "follow", false, "print the program's stderr while it runs instead of after its end")
 	cmd.MarkFlagsMutuallyExclusive("redirect", "no-redirect")
-	cmd.MarkFlagsMutuallyExclusive("detach", "follow")
 }
 
 // spec fills in what the flags say.

@@ -216,24 +216,29 @@ func (a *app) completeTasks(cmd *cobra.Command, args []string, _ string) ([]cobr
 	if len(args) > 0 {
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}
-	t, err := nodeclient.Resolve(a.endpoint, a.home, nodeclient.DefaultPlaces(a.Getenv))
-	if err != nil {
-		return nil, cobra.ShellCompDirectiveNoFileComp
-	}
-	c, err := nodeclient.Dial(t)
-	if err != nil {
-		return nil, cobra.ShellCompDirectiveNoFileComp
-	}
-	defer c.Close()
-	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-	defer cancel()
-	tasks, _, err := listTasks(ctx, c, &nodev1.ListTasksRequest{}, 30)
-	if err != nil {
-		return nil, cobra.ShellCompDirectiveNoFileComp
-	}
+	var tasks []*taskv1.Task
+	a.quickly(func(ctx context.Context, c *nodeclient.Client) {
+		tasks, _, _ = listTasks(ctx, c, &nodev1.ListTasksRequest{}, 30)
+	})
 	var out []cobra.Completion
 	for _, t := range tasks {
 		out = append(out, cobra.CompletionWithDesc(t.GetId(), t.GetType()+" "+t.GetState()))
 	}
 	return out, cobra.ShellCompDirectiveNoFileComp | cobra.ShellCompDirectiveKeepOrder
+}
+
+// quickly asks the node for what a completion offers, where it answers at once.
+func (a *app) quickly(ask func(ctx context.Context, c *nodeclient.Client)) {
+	t, err := nodeclient.Resolve(a.endpoint, a.home, nodeclient.DefaultPlaces(a.Getenv))
+	if err != nil {
+		return
+	}
+	c, err := nodeclient.Dial(t)
+	if err != nil {
+		return
+	}
+	defer c.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	ask(ctx, c)
 }

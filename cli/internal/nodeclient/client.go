@@ -31,6 +31,7 @@ const (
 // Client is a node service and the connection to it.
 type Client struct {
 	nodev1.NodeServiceClient
+	nodev1.JobServiceClient
 	cc *grpc.ClientConn
 	// Trouble, where it is set, is told once of each time that the node has not answered for a while.
 	Trouble func(err error)
@@ -49,7 +50,7 @@ func Dial(t Target) (*Client, error) {
 
 // New wraps a connection.
 func New(cc *grpc.ClientConn) *Client {
-	return &Client{NodeServiceClient: nodev1.NewNodeServiceClient(cc), cc: cc, patience: patience}
+	return &Client{NodeServiceClient: nodev1.NewNodeServiceClient(cc), JobServiceClient: nodev1.NewJobServiceClient(cc), cc: cc, patience: patience}
 }
 
 // Close ends the connection.

@@ -49,7 +49,7 @@ func (b *Blobs) Blob(ctx context.Context, r io.Reader, progress func(sent uint64
 		}
 		from := whole
 		whole = nil
-		blob, err = b.Client.upload(ctx, from, func(sent uint64) { moved(); progress(sent) })
+		blob, _, err = b.Client.upload(ctx, from, func(sent uint64) { moved(); progress(sent) })
 		return err
 	})
 	return blob, err
@@ -72,25 +72,25 @@ type permanent struct{ err error }
 
 func (p permanent) Error() string { return p.err.Error() }
 
-func (c *Client) upload(ctx context.Context, r io.Reader, progress func(uint64)) (*taskv1.Blob, error) {
+func (c *Client) upload(ctx context.Context, r io.Reader, progress func(uint64)) (blob *taskv1.Blob, sha256 string, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel() // a stream that is left open in an error would live as long as the connection
 	s, err := c.Upload(ctx)
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	sent, err := send(r, progress, func(b []byte) error { return s.Send(&nodev1.UploadRequest{Data: b}) })
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	resp, err := s.CloseAndRecv()
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	if resp.GetSize() != sent {
-		return nil, fmt.Errorf("the node kept %d of %d bytes of an upload: try again", resp.GetSize(), sent)
+		return nil, "", fmt.Errorf("the node kept %d of %d bytes of an upload: try again", resp.GetSize(), sent)
 	}
-	return &taskv1.Blob{Source: &taskv1.Blob_UploadId{UploadId: resp.GetUploadId()}}, nil
+	return &taskv1.Blob{Source: &taskv1.Blob_UploadId{UploadId: resp.GetUploadId()}}, resp.GetSha256(), nil
 }
 
 // Put stores a file in the repository.

@@ -14,7 +14,7 @@ const After = 2 * time.Second
 
 const redraw = 100 * time.Millisecond
 
-// Line is the one line at the bottom of a terminal: a spinner with words, or a bar for bytes. All methods may be called
+// Line is the one line at the bottom of a terminal: a spinner with words, or a bar for bytes or for things that are counted. All methods may be called
 // from many goroutines; on a Line that is off they do nothing.
 type Line struct {
 	w       io.Writer
@@ -24,14 +24,23 @@ type Line struct {
 	mu          sync.Mutex
 	text        string
 	done, total uint64
-	bytes       bool
+	kind        kind
 	bar         *progressbar.ProgressBar
 	barText     string
 	barTotal    uint64
-	barBytes    bool
+	barKind     kind
 	stop        chan struct{}
 	stopped     sync.WaitGroup
 }
+
+// kind is what the line shows.
+type kind int
+
+const (
+	showWords kind = iota
+	showBytes
+	showThings
+)
 
 // Start shows the line on w after a while; off, it never does.
 func Start(w io.Writer, on bool, after time.Duration) *Line {
@@ -47,14 +56,21 @@ func Start(w io.Writer, on bool, after time.Duration) *Line {
 func (l *Line) Set(text string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.text, l.bytes = text, false
+	l.text, l.kind = text, showWords
 }
 
 // Bytes says how much of something has been moved; a total of 0 is not known.
 func (l *Line) Bytes(text string, done, total uint64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.text, l.done, l.total, l.bytes = text, done, total, true
+	l.text, l.done, l.total, l.kind = text, done, total, showBytes
+}
+
+// Count says how many of a number of things are done: with their number a second, and the time that is left.
+func (l *Line) Count(text string, done, total uint64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.text, l.done, l.total, l.kind = text, done, total, showThings
 }
 
 // Stop takes the line away and returns when nothing more is written. It may be called again.
@@ -101,22 +117,22 @@ func (l *Line) draw() {
 		return
 	}
 	text, total := l.text, uint64(0)
-	if l.bytes {
+	if l.kind != showWords {
 		total = l.total
 	} else {
 		text += " (" + time.Since(l.started).Truncate(time.Second).String() + ")"
 	}
-	if l.bar == nil || l.barTotal != total || l.barBytes != l.bytes {
+	if l.bar == nil || l.barTotal != total || l.barKind != l.kind {
 		if l.bar != nil {
 			_ = l.bar.Clear()
 		}
-		l.bar, l.barTotal, l.barBytes, l.barText = l.newBar(text, total), total, l.bytes, text
+		l.bar, l.barTotal, l.barKind, l.barText = l.newBar(text, total), total, l.kind, text
 	}
 	if l.barText != text {
 		l.bar.Describe(text)
 		l.barText = text
 	}
-	if l.bytes {
+	if l.kind != showWords {
 		_ = l.bar.Set64(int64(min(l.done, 1<<62)))
 		return
 	}
@@ -126,14 +142,18 @@ func (l *Line) draw() {
 func (l *Line) newBar(text string, total uint64) *progressbar.ProgressBar {
 	opts := []progressbar.Option{
 		progressbar.OptionSetWriter(l.w), progressbar.OptionClearOnFinish(), progressbar.OptionSetRenderBlankState(true),
-		progressbar.OptionSetWidth(24), progressbar.OptionSpinnerType(14), progressbar.OptionSetElapsedTime(l.bytes), progressbar.OptionSetDescription(text),
+		progressbar.OptionSetWidth(24), progressbar.OptionSpinnerType(14), progressbar.OptionSetElapsedTime(l.kind != showWords), progressbar.OptionSetDescription(text),
 	}
-	if !l.bytes {
+	if l.kind == showWords {
 		return progressbar.NewOptions64(-1, append(opts, progressbar.OptionSetSpinnerChangeInterval(0))...)
 	}
 	size := int64(-1)
 	if total > 0 {
 		size = int64(min(total, 1<<62))
+	}
+	if l.kind == showThings {
+		return progressbar.NewOptions64(size, append(opts, progressbar.OptionShowCount(), progressbar.OptionShowIts(), progressbar.OptionSetItsString("inputs"),
+			progressbar.OptionSetPredictTime(true))...)
 	}
 	return progressbar.NewOptions64(size, append(opts, progressbar.OptionShowBytes(true), progressbar.OptionShowCount(), progressbar.OptionUseIECUnits(true))...)
 }

@@ -85,6 +85,9 @@ func New(c Config) (http.Handler, error) {
 	if err := restgen.RegisterNodeServiceHandlerClient(context.Background(), api, s.node); err != nil {
 		return nil, err
 	}
+	if err := restgen.RegisterJobServiceHandlerClient(context.Background(), api, nodev1.NewJobServiceClient(c.Node)); err != nil {
+		return nil, err
+	}
 
 	mux := http.NewServeMux()
 	mux.Handle("/v1/", s.guarded(false, s.bounded(api)))

@@ -52,10 +52,10 @@ func Run(ctx context.Context, cfg Config) (r Report, err error) {
 	r = Report{Began: time.Now().UTC(), Quick: cfg.Quick, Machine: thisMachine(dir), Versions: versions(cfg.Bin)}
 	stolenBefore := stolen()
 	rows := map[string]func(context.Context) ([]Figure, error){
-		"footprint": s.footprint, "latency": s.latency, "throughput": s.throughput, "program": s.program, "compute": s.compute,
+		"footprint": s.footprint, "latency": s.latency, "throughput": s.throughput, "map": s.mapping, "program": s.program, "compute": s.compute,
 		"content": s.content, "lost": s.lost, "scale": s.scale,
 	}
-	for _, name := range []string{"footprint", "latency", "throughput", "program", "compute", "content", "lost", "scale"} {
+	for _, name := range []string{"footprint", "latency", "throughput", "map", "program", "compute", "content", "lost", "scale"} {
 		if len(cfg.Rows) > 0 && !slices.Contains(cfg.Rows, name) {
 			continue
 		}

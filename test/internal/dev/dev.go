@@ -188,21 +188,37 @@ func (n *Network) Nodes() (names []string) {
 
 // Node returns a client of a node's NodeService.
 func (n *Network) Node(name string) (nodev1.NodeServiceClient, error) {
+	c, err := n.conn(name)
+	if err != nil {
+		return nil, err
+	}
+	return nodev1.NewNodeServiceClient(c), nil
+}
+
+// Jobs returns a client of a node's JobService.
+func (n *Network) Jobs(name string) (nodev1.JobServiceClient, error) {
+	c, err := n.conn(name)
+	if err != nil {
+		return nil, err
+	}
+	return nodev1.NewJobServiceClient(c), nil
+}
+
+func (n *Network) conn(name string) (*grpc.ClientConn, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if c, ok := n.conns[name]; ok {
-		return nodev1.NewNodeServiceClient(c), nil
+		return c, nil
 	}
 	h, err := home.Open(n.Home(name))
 	if err != nil {
 		return nil, err
 	}
 	c, err := rpc.Dial(h.Endpoint("node"), rpc.ClientConfig{})
-	if err != nil {
-		return nil, err
+	if err == nil {
+		n.conns[name] = c
 	}
-	n.conns[name] = c
-	return nodev1.NewNodeServiceClient(c), nil
+	return c, err
 }
 
 // CLI runs the shallot command against a node and returns what it wrote and its exit code.

@@ -23,6 +23,9 @@ func main() {
 		fmt.Println(strings.Join(args, " "))
 	case "cat":
 		io.Copy(os.Stdout, os.Stdin)
+	case "slowcat": // MILLISECONDS, asleep before the input is copied
+		time.Sleep(time.Duration(number(args)) * time.Millisecond)
+		io.Copy(os.Stdout, os.Stdin)
 	case "exit":
 		fmt.Fprintln(os.Stderr, "about to leave")
 		os.Exit(number(args))

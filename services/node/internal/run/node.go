@@ -49,6 +49,7 @@ type Node struct {
 	consumer  *app.Consumer // consumer
 	provider  *app.Provider // provider
 	api       *api.Service
+	jobs      *api.JobService
 }
 
 // New joins the parts; nothing runs yet.
@@ -75,6 +76,7 @@ func New(cfg Config, conns Conns, registry prometheus.Registerer, log *slog.Logg
 	n.api = api.New(api.Config{Role: cfg.Role, Version: version.String(), StartedAt: time.Now(),
 		Submitter: app.NewSubmitter(n.tasks, n.tasks, placement, n.watches), Watcher: watcher, Tasks: n.tasks.API(), Bodies: n.tasks,
 		Content: n.sidecar.Repository, Putter: n.sidecar, View: view, Identity: n.identity, Processes: n.processes})
+	n.jobs = api.NewJobs(n.tasks.Jobs())
 	n.registerMetrics(registry)
 	return n
 }
@@ -132,6 +134,7 @@ func (n *Node) newProcesses(conns Conns) {
 // Register adds what this process serves to a server.
 func (n *Node) Register(s grpc.ServiceRegistrar, registry prometheus.Gatherer) {
 	n.api.Register(s)
+	n.jobs.Register(s)
 	telemetry.Register(s, Process, registry, telemetry.GathererFunc(func(ctx context.Context) ([]*telemetryv1.ProcessMetrics, error) {
 		return probe.Gather(ctx, n.probes)
 	}))

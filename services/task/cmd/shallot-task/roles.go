@@ -35,6 +35,10 @@ func (p *parts) consumer(ctx context.Context) (grpcserver.Config, background, er
 	if err != nil {
 		return none, nil, err
 	}
+	inputs, err := files.NewInputs(filepath.Join(p.dir, "jobs"), uploads)
+	if err != nil {
+		return none, nil, err
+	}
 	logs, err := files.NewLogs(filepath.Join(p.dir, "logs"))
 	if err != nil {
 		return none, nil, err
@@ -43,7 +47,7 @@ func (p *parts) consumer(ctx context.Context) (grpcserver.Config, background, er
 	cfg := p.cfg.consumer()
 	cfg.Store, cfg.Codec, cfg.Cipher, cfg.Keys = p.store, wire.Codec{}, crypt.NewCipher(), keys
 	cfg.Repository, cfg.Verifier, cfg.Pusher = p.repository, identity.Verifier{}, p.sessions
-	cfg.Results, cfg.Uploads, cfg.Logs = results, uploads, logs
+	cfg.Results, cfg.Uploads, cfg.Logs, cfg.Inputs = results, uploads, logs, inputs
 	cfg.Metrics, cfg.Log = metrics.New(p.registry, "sum", "wasm"), p.log
 	cfg.Validators = map[string]consumer.Validator{
 		"sum": func(_ context.Context, options []byte, parts []app.Part) error {
@@ -55,7 +59,7 @@ func (p *parts) consumer(ctx context.Context) (grpcserver.Config, background, er
 	if err := s.Load(ctx); err != nil {
 		return none, nil, err
 	}
-	return grpcserver.Config{Role: s, Reader: s, Consumer: s, Uploads: uploads, Log: p.log}, background{
+	return grpcserver.Config{Role: s, Reader: s, Consumer: s, Uploads: uploads, Jobs: s, Log: p.log}, background{
 		s.Run, keys.Run,
 		func(ctx context.Context) error {
 			return every(ctx, 10*time.Minute, func() {

@@ -46,6 +46,8 @@ type Writes struct {
 	Shares   []ShareRow   // replace those of the same persona and hash
 	// ShareEnd, where set, deletes shares whose pins have ended by then.
 	ShareEnd time.Time
+	Jobs     []JobWrite
+	Shards   []ShardWrite
 }
 
 // TaskWrite inserts a task, or replaces one whose stored revision is one less than Task.Revision.

@@ -94,6 +94,7 @@ type node struct {
 	stop   func() // ends the task service as a crash would
 	cc     *grpc.ClientConn
 	client taskv1.TaskServiceClient
+	jobs   taskv1.JobServiceClient
 	caller atomic.Pointer[mux.Caller[*taskv1.SessionRequest, *taskv1.SessionResponse]]
 
 	mu         sync.Mutex
@@ -174,7 +175,7 @@ func (nd *node) start() {
 	}
 	cfg.Log = log
 	nd.cc = grpctest.Start(t, func(s *rpc.Server) { grpcserver.New(cfg, sessions).Register(s) })
-	nd.client = taskv1.NewTaskServiceClient(nd.cc)
+	nd.client, nd.jobs = taskv1.NewTaskServiceClient(nd.cc), taskv1.NewJobServiceClient(nd.cc)
 	var wg sync.WaitGroup
 	for _, f := range run {
 		wg.Go(func() { _ = f(ctx) })
@@ -216,6 +217,7 @@ func (nd *node) newConsumer(p app.Pusher) (grpcserver.Config, []func(context.Con
 	c.Results = must[*files.Results](t)(files.NewResults(filepath.Join(nd.dir, "results")))
 	c.Logs = must[*files.Logs](t)(files.NewLogs(filepath.Join(nd.dir, "logs")))
 	c.Uploads = uploads
+	c.Inputs = must[*files.Inputs](t)(files.NewInputs(filepath.Join(nd.dir, "jobs"), uploads))
 	c.Log = logging.New(t.Output(), "debug", "text", "consumer")
 	c.Validators = map[string]consumer.Validator{"sum": func(_ context.Context, o []byte, p []app.Part) error { return executor.ValidateSum(o, p) }}
 	s := consumer.New(c)
@@ -223,7 +225,7 @@ func (nd *node) newConsumer(p app.Pusher) (grpcserver.Config, []func(context.Con
 	if err := s.Load(nd.ctx); err != nil {
 		t.Fatal(err)
 	}
-	return grpcserver.Config{Role: s, Reader: s, Consumer: s, Uploads: uploads}, []func(context.Context) error{s.Run, keys.Run}
+	return grpcserver.Config{Role: s, Reader: s, Consumer: s, Uploads: uploads, Jobs: s}, []func(context.Context) error{s.Run, keys.Run}
 }
 
 func (nd *node) newProvider(p app.Pusher) (grpcserver.Config, []func(context.Context) error) {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -46,6 +47,7 @@ type side struct {
 	start func(*side) (app.Role, func(context.Context) error)
 
 	mu      sync.Mutex
+	fence   *fenced // of the process that runs
 	role    app.Role
 	stop    func()
 	crashed chan struct{} // closed by the store when the process has to end
@@ -86,7 +88,15 @@ func newConsumer(s *side) (app.Role, func(context.Context) error) {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	c := consumer.New(consumer.Config{Store: s.store, Codec: wire.Codec{}, Cipher: crypt.NewCipher(), Keys: crypt.NewKeys(0), Repository: w.repo, Verifier: trusting{},
+	uploads, err := files.NewUploads(w.dir+"/uploads", time.Hour, 1<<20)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	inputs, err := files.NewInputs(w.dir+"/jobs", uploads)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	c := consumer.New(consumer.Config{Uploads: uploads, Inputs: inputs, Store: s.fence, Codec: wire.Codec{}, Cipher: crypt.NewCipher(), Keys: crypt.NewKeys(0), Repository: w.repo, Verifier: trusting{},
 		Results: results, Logs: logs, Pusher: s, Lease: 300 * time.Millisecond})
 	if err := c.Load(context.Background()); err != nil {
 		w.t.Fatal(err)
@@ -104,7 +114,7 @@ func newProvider(s *side) (app.Role, func(context.Context) error) {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	p, err := provider.New(provider.Config{Parts: parts, Store: s.store, Codec: wire.Codec{}, Cipher: crypt.NewCipher(), Key: w.key, Repository: w.repo, Verifier: trusting{},
+	p, err := provider.New(provider.Config{Parts: parts, Store: s.fence, Codec: wire.Codec{}, Cipher: crypt.NewCipher(), Key: w.key, Repository: w.repo, Verifier: trusting{},
 		Executors: []app.Executor{w.execute}, Evaluator: domain.Local{}, Workspace: work, Pusher: s, Progress: 50 * time.Millisecond, Express: 5 * time.Millisecond,
 		Policy: provider.Policy{Slots: 2}})
 	if err != nil {
@@ -121,8 +131,33 @@ type trusting struct{}
 
 func (trusting) Verify(*domain.Event) bool { return true }
 
+// fenced is the store as one process has it: when that has ended, what is left of it writes nothing more.
+type fenced struct {
+	*memstore.Store
+	gone atomic.Bool
+}
+
+// Commit implements app.Committer.
+func (f *fenced) Commit(ctx context.Context, w *app.Writes) error {
+	if f.gone.Load() {
+		return errCrash
+	}
+	return f.Store.Commit(ctx, w)
+}
+
+// Later implements app.Committer.
+func (f *fenced) Later(w *app.Writes) {
+	if !f.gone.Load() {
+		f.Store.Later(w)
+	}
+}
+
 // run starts the process.
 func (s *side) run() {
+	fence := &fenced{Store: s.store}
+	s.mu.Lock()
+	s.fence = fence
+	s.mu.Unlock()
 	role, background := s.start(s)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
@@ -145,6 +180,7 @@ func (s *side) end() {
 	s.mu.Lock()
 	stop := s.stop
 	s.role, s.stop = nil, nil
+	s.fence.gone.Store(true)
 	s.mu.Unlock()
 	if stop != nil {
 		stop()

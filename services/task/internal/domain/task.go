@@ -18,6 +18,7 @@ type Task struct {
 	Policy    Policy            `json:"policy"`
 	Clocks    Clocks            `json:"clocks"`
 	Labels    map[string]string `json:"labels,omitempty"`
+	Shard     *ShardRef         `json:"shard,omitempty"` // set where a job made it
 
 	PayloadHash Hash          `json:"payload_hash"`
 	PayloadSize int64         `json:"payload_size"`

@@ -12,6 +12,9 @@ import (
 // API is the task service itself, for calls that are handed on as they are.
 func (c *Client) API() taskv1.TaskServiceClient { return c.api }
 
+// Jobs is the task service's service for jobs, whose calls are handed on as they are.
+func (c *Client) Jobs() taskv1.JobServiceClient { return c.jobs }
+
 // GetTask asks for a task with its history.
 func (c *Client) GetTask(ctx context.Context, id string) (*taskv1.Task, error) {
 	r, err := c.api.GetTask(ctx, &taskv1.GetTaskRequest{TaskId: id})

@@ -36,6 +36,7 @@ const createTimeout = 30 * time.Second
 // Client calls the task service. Open it before commands are given.
 type Client struct {
 	api    taskv1.TaskServiceClient
+	jobs   taskv1.JobServiceClient
 	nodeID string
 	log    *slog.Logger
 
@@ -54,7 +55,7 @@ type command struct {
 
 // New makes a client over a connection; nodeID is a random name of this process.
 func New(conn grpc.ClientConnInterface, nodeID string, log *slog.Logger) *Client {
-	return &Client{api: taskv1.NewTaskServiceClient(conn), nodeID: nodeID, log: log}
+	return &Client{api: taskv1.NewTaskServiceClient(conn), jobs: taskv1.NewJobServiceClient(conn), nodeID: nodeID, log: log}
 }
 
 // Open starts the session, which is opened again whenever it breaks, until Close.

@@ -171,7 +171,7 @@ func (g *getter) Close() error {
 func (r *Repository) Renew(ctx context.Context, persona, cid string, pin app.Pin) error {
 	m, err := r.client.Stat(ctx, &brokerv1.StatRequest{Persona: persona, Cid: cid, Local: true})
 	switch {
-	case fault.From(err).Code == codes.NotFound || err == nil && !m.GetLocal():
+	case err != nil && fault.From(err).Code == codes.NotFound, err == nil && !m.GetLocal():
 		return app.ErrNotFound
 	case err != nil:
 		return err

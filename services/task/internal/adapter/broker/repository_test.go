@@ -161,3 +161,34 @@ func TestPutThatBreaksOffIsNotKept(t *testing.T) {
 type broken struct{ err error }
 
 func (b broken) Read([]byte) (int, error) { return 0, b.err }
+
+func (f *fake) Stat(_ context.Context, r *brokerv1.StatRequest) (*brokerv1.StatResponse, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if _, ok := f.content[r.GetCid()]; !ok {
+		return nil, fault.NotFound("CONTENT_NOT_FOUND", "nobody has it")
+	}
+	return &brokerv1.StatResponse{Local: r.GetCid() != "elsewhere"}, nil
+}
+
+func (f *fake) Pin(_ context.Context, r *brokerv1.PinRequest) (*brokerv1.PinResponse, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.owner, f.keep = r.GetPin().GetOwner(), r.GetPin().GetKeep().AsDuration()
+	return &brokerv1.PinResponse{}, nil
+}
+
+func TestRenewKeepsWhatIsHere(t *testing.T) {
+	t.Parallel()
+	f := &fake{content: map[string][]byte{"here": nil, "elsewhere": nil}}
+	r := NewRepository(grpctest.Start(t, func(s *rpc.Server) { brokerv1.RegisterRepositoryServiceServer(s, f) }), func(bool) {})
+	defer r.Close()
+	if err := r.Renew(t.Context(), "", "here", app.Pin{Owner: "o", Keep: time.Hour}); err != nil || f.owner != "o" || f.keep != time.Hour {
+		t.Fatalf("pinned for %q, %s: %v", f.owner, f.keep, err)
+	}
+	for _, cid := range []string{"elsewhere", "nowhere"} {
+		if err := r.Renew(t.Context(), "", cid, app.Pin{Owner: "o"}); !errors.Is(err, app.ErrNotFound) {
+			t.Fatalf("%s: %v", cid, err)
+		}
+	}
+}

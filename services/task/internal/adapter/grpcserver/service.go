@@ -3,7 +3,6 @@ package grpcserver
 
 import (
 	"context"
-	"crypto/rand"
 	"io"
 	"log/slog"
 	"sync"
@@ -50,12 +49,13 @@ type Upload interface {
 	Drop()
 }
 
-// Config is what a Service needs: Role and Reader always, and Consumer with Uploads, or Provider.
+// Config is what a Service needs: Role and Reader always, and Consumer with Uploads and Jobs, or Provider.
 type Config struct {
 	Role     app.Role
 	Reader   Reader
 	Consumer Consumer
 	Uploads  Uploader
+	Jobs     Jobs
 	Provider Provider
 	Log      *slog.Logger
 }
@@ -65,7 +65,7 @@ type Service struct {
 	taskv1.UnimplementedTaskServiceServer
 	sessions *Sessions
 	cfg      Config
-	pageKey  [32]byte // page tokens of another process are not accepted: nobody keeps them so long
+	tokens   tokens
 }
 
 // New makes a Service whose pushes go through sessions.
@@ -73,13 +73,14 @@ func New(cfg Config, sessions *Sessions) *Service {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	s := &Service{cfg: cfg, sessions: sessions}
-	_, _ = rand.Read(s.pageKey[:])
-	return s
+	return &Service{cfg: cfg, sessions: sessions, tokens: newTokens()}
 }
 
 // Register serves it.
-func (s *Service) Register(r grpc.ServiceRegistrar) { taskv1.RegisterTaskServiceServer(r, s) }
+func (s *Service) Register(r grpc.ServiceRegistrar) {
+	taskv1.RegisterTaskServiceServer(r, s)
+	NewJobs(s.cfg.Jobs).Register(r)
+}
 
 func onlyAt(role string) error {
 	other := "consumer"

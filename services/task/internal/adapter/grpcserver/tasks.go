@@ -2,10 +2,6 @@ package grpcserver
 
 import (
 	"context"
-	"crypto/hmac"
-	"crypto/sha256"
-	"encoding/base64"
-	"encoding/binary"
 	"errors"
 	"io"
 	"time"
@@ -139,7 +135,7 @@ func (s *Service) ListTasks(ctx context.Context, r *taskv1.ListTasksRequest) (*t
 	if len(views) > limit {
 		views = views[:limit]
 		last := views[limit-1]
-		m.NextPageToken = s.pageToken(r, app.Cursor{At: last.CreatedAt, ID: last.ID})
+		m.NextPageToken = s.tokens.make(filters(r), app.Cursor{At: last.CreatedAt, ID: last.ID})
 	}
 	for i := range views {
 		m.Tasks = append(m.Tasks, toTask(&views[i], false))
@@ -148,68 +144,22 @@ func (s *Service) ListTasks(ctx context.Context, r *taskv1.ListTasksRequest) (*t
 }
 
 func (s *Service) filter(r *taskv1.ListTasksRequest) (app.TaskFilter, error) {
-	f := app.TaskFilter{Type: r.GetType(), CreatedAfter: fromTimestamp(r.GetCreatedAfter()), CreatedBefore: fromTimestamp(r.GetCreatedBefore()), Text: r.GetText(), Limit: int(r.GetPageSize())}
-	known := make([]string, len(domain.States))
-	for i, st := range domain.States {
-		known[i] = st.String()
-	}
-	if len(r.GetStates()) > len(known) {
-		return f, fault.InvalidArgument("FILTER_INVALID", "states has %d entries: there are %d states", len(r.GetStates()), len(known))
-	}
-	for _, name := range r.GetStates() {
-		st, ok := domain.ParseState(name)
-		if !ok {
-			msg := "%q is not a state"
-			if hint := fault.Suggest(name, known); hint != "" {
-				msg += ": " + hint
-			}
-			return f, fault.InvalidArgument("STATE_UNKNOWN", msg, cut(name)).With("state", cut(name))
-		}
-		f.States = append(f.States, st)
+	f := app.TaskFilter{Type: r.GetType(), CreatedAfter: fromTimestamp(r.GetCreatedAfter()), CreatedBefore: fromTimestamp(r.GetCreatedBefore()), Text: r.GetText()}
+	var err error
+	if f.States, err = statesOf(r.GetStates(), domain.States); err != nil {
+		return f, err
 	}
 	if len(f.Text) > maxText {
 		return f, fault.InvalidArgument("FILTER_INVALID", "text has %d bytes: it may have %d", len(f.Text), maxText)
 	}
-	if f.Limit == 0 {
-		f.Limit = defaultPage
-	}
-	f.Limit = min(f.Limit, maxPage)
-	if t := r.GetPageToken(); t != "" {
-		c, ok := s.fromPageToken(r, t)
-		if !ok {
-			return f, fault.InvalidArgument("PAGE_TOKEN_INVALID", "page_token is not one that this service gave for the same filters: begin again without it")
-		}
-		f.After = c
-	}
-	return f, nil
+	f.Limit = pageSize(r.GetPageSize())
+	f.After, err = s.tokens.cursor(filters(r), r.GetPageToken())
+	return f, err
 }
 
-// A page token is the last row's place and a tag over it and the filters: with other filters it would be a riddle.
-func (s *Service) pageToken(r *taskv1.ListTasksRequest, c app.Cursor) string {
-	b := binary.BigEndian.AppendUint64(nil, uint64(c.At.UnixMicro()))
-	b = append(b, c.ID...)
-	return base64.RawURLEncoding.EncodeToString(append(s.tag(r, b), b...))
-}
-
-const tagSize = 12
-
-func (s *Service) tag(r *taskv1.ListTasksRequest, b []byte) []byte {
-	h := hmac.New(sha256.New, s.pageKey[:])
-	for _, st := range r.GetStates() {
-		h.Write([]byte(st + "\x00"))
-	}
-	h.Write([]byte(r.GetType() + "\x00" + r.GetText() + "\x00" + r.GetCreatedAfter().String() + "\x00" + r.GetCreatedBefore().String() + "\x00"))
-	h.Write(b)
-	return h.Sum(nil)[:tagSize]
-}
-
-func (s *Service) fromPageToken(r *taskv1.ListTasksRequest, t string) (app.Cursor, bool) {
-	b, err := base64.RawURLEncoding.DecodeString(t)
-	if err != nil || len(b) < tagSize+8 || len(b) > tagSize+8+64 || !hmac.Equal(b[:tagSize], s.tag(r, b[tagSize:])) {
-		return app.Cursor{}, false
-	}
-	b = b[tagSize:]
-	return app.Cursor{At: time.UnixMicro(int64(binary.BigEndian.Uint64(b))), ID: string(b[8:])}, true
+// filters are what a page token belongs to.
+func filters(r *taskv1.ListTasksRequest) []string {
+	return append([]string{r.GetType(), r.GetText(), r.GetCreatedAfter().String(), r.GetCreatedBefore().String()}, r.GetStates()...)
 }
 
 // CancelTask implements shallot.task.v1.

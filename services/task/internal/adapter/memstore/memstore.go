@@ -29,6 +29,7 @@ type Store struct {
 	releases map[domain.Ref]app.ReleaseRow
 	settings map[string][]byte
 	shares   map[shareKey]app.ShareRow
+	jobs     map[string]*jobRow
 	later    []*app.Writes
 	fail     func(w *app.Writes) error
 	commits  int
@@ -61,7 +62,8 @@ type entryRow struct {
 // New makes an empty store.
 func New() *Store {
 	return &Store{tasks: make(map[string]*taskRow), requests: make(map[string]string), entries: make(map[domain.EntryKey]*entryRow),
-		outbox: make(map[uint64]app.OutboxRow), inbox: make(map[app.InboxID]bool), releases: make(map[domain.Ref]app.ReleaseRow), settings: make(map[string][]byte), shares: make(map[shareKey]app.ShareRow)}
+		outbox: make(map[uint64]app.OutboxRow), inbox: make(map[app.InboxID]bool), releases: make(map[domain.Ref]app.ReleaseRow), settings: make(map[string][]byte), shares: make(map[shareKey]app.ShareRow),
+		jobs: make(map[string]*jobRow)}
 }
 
 // FailWith asks f before every Commit; its error fails the commit, which then writes nothing. nil ends it.
@@ -158,6 +160,7 @@ func (s *Store) apply(w *app.Writes) error {
 	for _, r := range w.Shares {
 		s.shares[shareKey{r.Persona, r.SHA256}] = r
 	}
+	s.writeJobs(w)
 	return nil
 }
 
@@ -187,7 +190,7 @@ func (s *Store) check(w *app.Writes) error {
 			return app.ErrConflict
 		}
 	}
-	return nil
+	return s.checkJobs(w)
 }
 
 func (s *Store) writeTask(w *app.TaskWrite) {

@@ -121,6 +121,12 @@ var resultFields = message[domain.Result]{
 	flagged(3, func(v *domain.Result) *bool { return &v.InFile }),
 }
 
+var shardRefFields = message[domain.ShardRef]{
+	text(1, func(v *domain.ShardRef) *string { return &v.Job }),
+	number(2, func(v *domain.ShardRef) *uint32 { return &v.Index }),
+	number(3, func(v *domain.ShardRef) *uint32 { return &v.Try }),
+}
+
 var taskFields = message[domain.Task]{
 	text(1, func(v *domain.Task) *string { return &v.ID }),
 	text(2, func(v *domain.Task) *string { return &v.RequestID }),
@@ -152,6 +158,7 @@ var taskFields = message[domain.Task]{
 	list(29, historyEntryFields, func(v *domain.Task) *[]domain.HistoryEntry { return &v.History }),
 	number(30, func(v *domain.Task) *uint64 { return &v.Revision }),
 	number(31, func(v *domain.Task) *int64 { return &v.RefSize }),
+	optional(32, shardRefFields, func(v *domain.Task) **domain.ShardRef { return &v.Shard }),
 }
 
 var submissionFields = message[domain.Submission]{

@@ -82,7 +82,7 @@ func (s *Store) Later(w *app.Writes) {
 }
 
 // prepared is what is encoded before the single writer's turn.
-type prepared struct{ tasks, entries [][]byte }
+type prepared struct{ tasks, entries, jobs [][]byte }
 
 func prepare(w *app.Writes) (p prepared) {
 	p.tasks, p.entries = make([][]byte, len(w.Tasks)), make([][]byte, len(w.Entries))
@@ -94,6 +94,14 @@ func prepare(w *app.Writes) (p prepared) {
 	for i := range w.Entries {
 		if !w.Entries[i].Delete {
 			p.entries[i] = appendEntry(w.Entries[i].Entry)
+		}
+	}
+	if len(w.Jobs) > 0 {
+		p.jobs = make([][]byte, len(w.Jobs))
+	}
+	for i := range w.Jobs {
+		if !w.Jobs[i].Delete {
+			p.jobs[i] = appendJob(w.Jobs[i].Job)
 		}
 	}
 	return p

@@ -26,6 +26,16 @@ func write(tx *sqlstore.Tx, w *app.Writes, p prepared) error {
 			return err
 		}
 	}
+	for i := range w.Jobs {
+		if err := writeJob(tx, &w.Jobs[i], p.jobs[i]); err != nil {
+			return err
+		}
+	}
+	for i := range w.Shards {
+		if err := writeShard(tx, &w.Shards[i]); err != nil {
+			return err
+		}
+	}
 	return writeEvents(tx, w)
 }
 

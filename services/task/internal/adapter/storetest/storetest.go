@@ -48,6 +48,12 @@ func Run(t *testing.T, open func(t *testing.T) Store) {
 		"setting is made once":            setting,
 		"shares":                          shares,
 		"many writers":                    manyWriters,
+		"job is what was written":         jobRoundTrip,
+		"revision guards a job":           jobRevision,
+		"shard is what was written":       shardRoundTrip,
+		"ends are in order":               endsAreInOrder,
+		"a dropped job has no inputs":     droppedJob,
+		"jobs filter and page":            jobLists,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

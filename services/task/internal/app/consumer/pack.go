@@ -5,7 +5,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"errors"
-	"fmt"
 	"io"
 	"os"
 
@@ -125,7 +124,7 @@ func copyPart(w io.Writer, p *app.Part) error {
 		return err
 	}
 	if n != p.Size || [32]byte(sum.Sum(nil)) != p.SHA256 {
-		return fmt.Errorf("the upload for %s has changed on disk", p.Name)
+		return fault.FailedPrecondition("UPLOAD_CHANGED", "the upload for %s has changed on disk: send it again", p.Name)
 	}
 	return nil
 }

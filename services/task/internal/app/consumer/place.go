@@ -20,6 +20,9 @@ func (s *Service) Place(ctx context.Context, taskID string, c app.Candidate, det
 			e.reply.Placement = s.needed(e.t, e.now)
 			return errUnchanged
 		}
+		if e.draft != nil {
+			return s.place(e, c, detail, e.draft.payload)
+		}
 		ciphertext, err := s.ciphertext(ctx, e.t)
 		if err != nil {
 			return err

@@ -29,6 +29,38 @@ type Store interface {
 	FinishedBefore(ctx context.Context, t time.Time, limit int) ([]string, error)
 	Releases(ctx context.Context, limit int) ([]app.ReleaseRow, error)
 	Share(ctx context.Context, persona string, sum domain.Hash) (app.ShareRow, error)
+	JobStore
+}
+
+// JobStore is where jobs live.
+type JobStore interface {
+	Job(ctx context.Context, id string) (*domain.Job, error)
+	JobByRequest(ctx context.Context, requestID string) (*domain.Job, error)
+	JobSpec(ctx context.Context, id string) ([]byte, error)
+	// OpenJobs returns all that are not terminal.
+	OpenJobs(ctx context.Context) ([]*domain.Job, error)
+	ListJobs(ctx context.Context, f app.JobFilter) ([]*domain.Job, error)
+	// JobsFinishedBefore returns the ids of terminal jobs that ended before t.
+	JobsFinishedBefore(ctx context.Context, t time.Time, limit int) ([]string, error)
+	// ShardCounts counts a job's shards by state.
+	ShardCounts(ctx context.Context, jobID string) (domain.ShardCounts, error)
+	Shards(ctx context.Context, jobID string, f app.ShardFilter) ([]*domain.Shard, error)
+	// EndedShards returns shards whose Ended is above after, in the order of their ends. Who has seen one has seen all before it.
+	EndedShards(ctx context.Context, jobID string, after uint64, limit int) ([]*domain.Shard, error)
+	// ShardContent is a small input; ErrNotFound where it is a file, or forgotten.
+	ShardContent(ctx context.Context, jobID string, index uint32) ([]byte, error)
+}
+
+// Inputs are the large inputs of jobs: files that a job owns, by their hash.
+type Inputs interface {
+	// Own makes an upload the job's, durably: it is no upload any more. NOT_FOUND when there is none.
+	Own(jobID, uploadID string) (app.Part, error)
+	// Path is where the job's input with this hash is.
+	Path(jobID string, sum domain.Hash) string
+	// Remove deletes all of a job's.
+	Remove(jobID string)
+	// Sweep removes those of jobs that are not to be kept.
+	Sweep(keep func(jobID string) bool)
 }
 
 // Results are files with the bodies of large results.

@@ -23,6 +23,7 @@ type Config struct {
 	Results    Results
 	Uploads    Uploads
 	Logs       Logs
+	Inputs     Inputs
 	Pusher     app.Pusher
 
 	// Validators by task type; a type without one is checked by its provider alone.
@@ -77,6 +78,7 @@ type Service struct {
 	watch     *app.Watchers
 	let       *releaser
 	shares    shares
+	jobs      *jobs
 	collector *app.Work       // fetches large results
 	ctx       context.Context // ends when Run does
 	cancel    context.CancelFunc
@@ -96,6 +98,7 @@ func New(cfg Config) *Service {
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.collector = app.NewWork(s.cfg.Collectors, s.collect)
 	s.let = newReleaser(s)
+	s.jobs = newJobs(s)
 	return s
 }
 
@@ -109,6 +112,7 @@ type live struct {
 	payload []byte      // the payload key; nil until needed
 	lease   time.Time   // zero: not running
 	rows    []uint64    // durable outbox rows that tell of it
+	draft   *draft      // set while it is in memory alone
 }
 
 // edit is one change of a task, made under its lock.
@@ -119,6 +123,7 @@ type edit struct {
 	w      app.Writes
 	reply  app.Reply
 	body   []byte
+	shard  *domain.Shard   // of a job, as the edit leaves it; nil where it stays as it is
 	sends  []app.OutboxRow // rows to be written, with attachments in attach
 	attach [][]byte
 	after  []func()
@@ -165,7 +170,13 @@ func (s *Service) change(ctx context.Context, id string, fn func(e *edit) error)
 func (s *Service) commit(ctx context.Context, e *edit) error {
 	e.t.Revision++
 	tw := app.TaskWrite{Task: e.t, Body: e.body, Forget: e.t.State.Terminal()}
+	if d := e.draft; d != nil {
+		tw.Insert, tw.Secret, tw.Payload = true, d.secret, d.payload
+	}
 	e.w.Tasks = append(e.w.Tasks, tw)
+	if e.t.Shard != nil {
+		s.jobs.record(e)
+	}
 	e.w.Outbox = append(e.w.Outbox, e.sends...)
 	if err := s.cfg.Store.Commit(ctx, &e.w); err != nil {
 		return err
@@ -185,6 +196,10 @@ func (s *Service) committed(e *edit) {
 	}
 	v := View(e.t)
 	e.reply.Task = &v
+	if e.t.Shard != nil {
+		s.jobs.recorded(e)
+		e.live.draft = nil
+	}
 	s.watch.Tell(e.t.ID)
 	s.arm(e.live, e.t.ID)
 	if e.t.State.Terminal() && (was == nil || !was.State.Terminal()) {

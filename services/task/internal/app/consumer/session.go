@@ -3,6 +3,7 @@ package consumer
 import (
 	"context"
 	"errors"
+	"sync"
 	"time"
 
 	"github.com/shallot-net/shallot/kit/fault"
@@ -47,7 +48,7 @@ func (s *Service) Load(ctx context.Context) error {
 	}
 	s.let.add(0, rows...)
 	s.cfg.Results.Sweep()
-	return nil
+	return s.jobs.load(ctx)
 }
 
 // loadRows joins outbox rows with their tasks.
@@ -82,6 +83,9 @@ func (s *Service) Run(ctx context.Context) error {
 	defer s.collector.Stop()
 	defer s.cancel()
 	defer s.let.stop()
+	var jobs sync.WaitGroup
+	defer jobs.Wait()
+	jobs.Go(func() { _ = s.jobs.run(ctx) })
 	return s.alarms.Run(ctx, 32, s.ring)
 }
 
@@ -91,10 +95,15 @@ func (s *Service) Prune(ctx context.Context) error {
 		return err
 	}
 	if s.cfg.Retention <= 0 {
-		return nil
+		return s.jobs.prune(ctx, time.Time{})
 	}
+	old := time.Now().Add(-s.cfg.Retention)
+	if err := s.jobs.prune(ctx, old); err != nil {
+		return err
+	}
+	old = s.jobs.oldest(old)
 	for {
-		ids, err := s.cfg.Store.FinishedBefore(ctx, time.Now().Add(-s.cfg.Retention), page)
+		ids, err := s.cfg.Store.FinishedBefore(ctx, old, page)
 		if err != nil || len(ids) == 0 {
 			return err
 		}
