@@ -12,8 +12,8 @@ import (
 	nodev1 "github.com/shallot-net/shallot/proto/shallot/node/v1"
 	taskv1 "github.com/shallot-net/shallot/proto/shallot/task/v1"
 	"github.com/shallot-net/shallot/test/internal/dev"
-	"github.com/shallot-net/shallot/test/internal/module"
 	"github.com/shallot-net/shallot/test/internal/measure"
+	"github.com/shallot-net/shallot/test/internal/module"
 )
 
 // mapProviders is how many providers the row has.
