@@ -2,6 +2,7 @@ package domain
 
 import (
 	"encoding/hex"
+	"strconv"
 	"time"
 )
 
@@ -30,6 +31,11 @@ type Progress struct {
 	Fraction float64 // 0 to 1
 	Text     string  // one line
 	At       time.Time
+}
+
+// String is how people read it.
+func (p *Progress) String() string {
+	return strconv.FormatFloat(100*p.Fraction, 'f', 0, 64) + "% " + p.Text
 }
 
 // MaxProgressText bounds the line, in bytes.
