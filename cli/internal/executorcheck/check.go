@@ -9,11 +9,13 @@ import (
 	"encoding/hex"
 	"errors"
 	"math"
+	"strings"
 	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/keepalive"
 
+	"github.com/shallot-net/shallot/kit/fault"
 	"github.com/shallot-net/shallot/kit/rpc"
 	executorv1 "github.com/shallot-net/shallot/proto/shallot/executor/v1"
 )
@@ -108,7 +110,7 @@ func Run(ctx context.Context, cfg Config, tell func(Result)) (bool, error) {
 		case errors.As(err, &s):
 			r.Verdict, detail = Skipped, string(s)
 		case err != nil:
-			r.Verdict, detail, good = Fail, err.Error(), false
+			r.Verdict, detail, good = Fail, words(err), false
 		}
 		r.Detail = short(detail)
 		tell(r)
@@ -148,6 +150,15 @@ func taskID() string {
 	var b [16]byte
 	_, _ = rand.Read(b[:])
 	return hex.EncodeToString(b[:])
+}
+
+// words are an error without what gRPC says of its inner parts.
+func words(err error) string {
+	var f *fault.Error
+	if errors.As(err, &f) {
+		return strings.Replace(err.Error(), f.Error(), f.Message, 1)
+	}
+	return err.Error()
 }
 
 // short keeps foreign text within a cell.
