@@ -52,7 +52,11 @@ func checkAbout(d *executorv1.DescribeResponse) error {
 	case d.GetMemory() > 1<<50:
 		return fmt.Errorf("it needs %d bytes of memory: the unit is bytes", d.GetMemory())
 	}
+	words := 0
 	for k, v := range d.GetAttributes() {
+		if words += len(k) + len(v); words > 512 {
+			return errors.New("its attributes have more than 512 bytes together")
+		}
 		if k == "" || len(k) > 64 || len(v) > 256 || !printable(k) || !printable(v) || k == "executor" || k == "min_memory" {
 			return fmt.Errorf("its attribute %q is one that the provider sets, or not a printable name of 1 to 64 and a value of at most 256 bytes", short(k))
 		}

@@ -66,7 +66,7 @@ type DescribeResponse struct {
 	Type string `protobuf:"bytes,1,opt,name=type,proto3" json:"type,omitempty"`
 	// 64 printable bytes at most.
 	Version string `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`
-	// For example engine=wasmtime. 14 entries at most, with printable names of 64 bytes and values of 256.
+	// For example engine=wasmtime. 14 entries at most, with printable names of 64 bytes and values of 256, and 512 bytes together.
 	Attributes map[string]string `protobuf:"bytes,3,rep,name=attributes,proto3" json:"attributes,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// What it needs at least, in bytes of memory for one execution.
 	Memory uint64 `protobuf:"varint,4,opt,name=memory,proto3" json:"memory,omitempty"`

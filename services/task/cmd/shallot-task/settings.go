@@ -26,9 +26,8 @@ type settings struct {
 }
 
 type providerSettings struct {
-	Evaluator string   `koanf:"evaluator" help:"who runs a task that is offered here: two-choices, best-metric or local"`
-	Types     []string `koanf:"types" help:"task types that are offered; empty: all that there are executors for"`
-	// Whoever names an executor here allows it. An anonymous mode has to ask for more before it takes one, see external.Address.Unix.
+	Evaluator     string             `koanf:"evaluator" help:"who runs a task that is offered here: two-choices, best-metric or local"`
+	Types         []string           `koanf:"types" help:"task types that are offered; empty: all that there are executors for"`
 	Executors     []external.Address `koanf:"executors" help:"executors of your own, TYPE=unix:/path or TYPE=127.0.0.1:port: gRPC servers of shallot.executor.v1"`
 	Allow         []string           `koanf:"allow" help:"peers that may submit; empty: all"`
 	Deny          []string           `koanf:"deny" help:"peers that may not submit"`
@@ -111,8 +110,10 @@ func (s *settings) Validate() error {
 }
 
 // maxExecutors is what an announcement has room for, beside the types that are built in.
-const maxExecutors = 24
+const maxExecutors = 12
 
+// checkExecutors finds executors that cannot be told from others. Whoever names one allows it: there is open mode only. A mode that hides
+// nodes has to ask for more here: external.Address.Unix, and a list of those that are allowed in it.
 func checkExecutors(list []external.Address) error {
 	if len(list) > maxExecutors {
 		return fault.InvalidArgument("CONFIG_INVALID", "provider.executors has %d entries, and may have %d", len(list), maxExecutors)

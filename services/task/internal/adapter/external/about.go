@@ -19,6 +19,7 @@ const (
 	maxAttributes = 14 // two are this package's own
 	maxKey        = 64
 	maxValue      = 256
+	maxWords      = 512     // bytes of all names and values: an announcement has 16 KiB for all of a provider's types
 	maxNeed       = 1 << 50 // bytes of memory
 	maxWidth      = 1024
 )
@@ -54,13 +55,16 @@ func read(d *executorv1.DescribeResponse, taskType string) (*about, error) {
 	case d.GetMemory() > maxNeed:
 		return nil, fault.FailedPrecondition(reasonAbout, "it needs %d bytes of memory for one run, which no machine has", d.GetMemory())
 	}
-	attributes := map[string]string{attrKind: "external"}
+	attributes, words := map[string]string{attrKind: "external"}, 0
 	for k, v := range d.GetAttributes() {
 		if k == "" || len(k) > maxKey || len(v) > maxValue || !printable(k) || !printable(v) {
 			return nil, fault.FailedPrecondition(reasonAbout, "its attribute %s is not a printable name of 1 to %d and a value of at most %d bytes", shown(k), maxKey, maxValue)
 		}
 		if k == attrKind || k == attrMemory {
 			return nil, fault.FailedPrecondition(reasonAbout, "its attribute %q is one that the provider sets", k)
+		}
+		if words += len(k) + len(v); words > maxWords {
+			return nil, fault.FailedPrecondition(reasonAbout, "its attributes have more than %d bytes together", maxWords)
 		}
 		attributes[k] = v
 	}

@@ -375,6 +375,7 @@ func TestWhatItSaysOfItselfIsChecked(t *testing.T) {
 		"a version in colours":  {Type: "odd", Version: "\x1b[31m1"},
 		"many attributes":       {Type: "odd", Attributes: many},
 		"a long attribute":      {Type: "odd", Attributes: map[string]string{"k": strings.Repeat("v", 257)}},
+		"many words":            {Type: "odd", Attributes: map[string]string{"a": strings.Repeat("v", 256), "b": strings.Repeat("v", 256)}},
 		"a line in a name":      {Type: "odd", Attributes: map[string]string{"a\nb": "v"}},
 		"the provider's own":    {Type: "odd", Attributes: map[string]string{"executor": "internal"}},
 		"more memory than ever": {Type: "odd", Memory: 1 << 62},
