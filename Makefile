@@ -84,8 +84,9 @@ lint: $(TOOLS)/golangci-lint $(TOOLS)/buf ## golangci-lint per module, buf lint
 	[ -z "$$failed" ] || { echo "failed:$$failed" >&2; exit 1; }
 
 .PHONY: generate
-generate: $(TOOLS)/buf $(TOOLS)/protoc-gen-go $(TOOLS)/protoc-gen-go-grpc $(TOOLS)/protoc-gen-grpc-gateway $(TOOLS)/protoc-gen-openapiv2 ## Go from the protos, REST routes and OpenAPI
+generate: $(TOOLS)/buf $(TOOLS)/protoc-gen-go $(TOOLS)/protoc-gen-go-grpc $(TOOLS)/protoc-gen-grpc-gateway $(TOOLS)/protoc-gen-openapiv2 ## Go from the protos, REST routes and OpenAPI, the description in the Python example
 	@PATH=$(TOOLS):$$PATH $(TOOLS)/buf generate
+	@$(TOOLS)/buf build --path proto/shallot/executor/v1 --exclude-source-info --as-file-descriptor-set -o examples/executor-python/executor.binpb
 	@[ ! -f gateway/buf.gen.yaml ] || PATH=$(TOOLS):$$PATH $(TOOLS)/buf generate --template gateway/buf.gen.yaml
 	@[ ! -d gateway/internal/openapi/convert ] || (cd gateway && GOWORK=off go run ./internal/openapi/convert)
 

@@ -90,7 +90,13 @@ func sharedNetwork(t *testing.T) *dev.Network {
 // ownNetwork starts a network for this test alone; it is stopped at the end, and must leave nothing running.
 func ownNetwork(t *testing.T, providers, consumers int, args ...string) *dev.Network {
 	t.Helper()
-	n, err := dev.Start(t.Context(), dev.Config{Bin: bin, Dir: t.TempDir(), Providers: providers, Consumers: consumers, Args: args})
+	return networkIn(t, t.TempDir(), providers, consumers, args...)
+}
+
+// networkIn is ownNetwork in a folder that holds something already: a node's configuration.
+func networkIn(t *testing.T, dir string, providers, consumers int, args ...string) *dev.Network {
+	t.Helper()
+	n, err := dev.Start(t.Context(), dev.Config{Bin: bin, Dir: dir, Providers: providers, Consumers: consumers, Args: args})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -106,6 +106,9 @@ what dies, and stops on Ctrl-C. The home is $XDG_DATA_HOME/shallot unless --home
 				}
 			}
 			cfg.Role = a.roleOf(role.value, cfg.Home)
+			if err := checkExecutors(cfg.Role, cfg.Executors); err != nil {
+				return err
+			}
 			cfg.Finder, cfg.Print = a.Finder, supervisor.NewPrinter(a.Stderr)
 			cfg.Mirror = mirror(verbose, cfg.Print)
 			cfg.Ready = func(n supervisor.ReadyNode) {
@@ -121,9 +124,26 @@ what dies, and stops on Ctrl-C. The home is $XDG_DATA_HOME/shallot unless --home
 	f.Var(&role, "role", "`ROLE` of the node, provider or consumer (default: as before, at first consumer)")
 	f.StringArrayVar(&cfg.Bootstrap, "bootstrap", nil, "`ADDRESS` to join the network through, a multiaddr that ends in /p2p/ID, repeatable")
 	f.StringArrayVar(&cfg.Listen, "listen", nil, "swarm `ADDRESS` to listen on, a multiaddr, repeatable (default: as before, at first port 4001 on a provider and any on a consumer)")
+	f.StringArrayVar(&cfg.Executors, "executor", nil, "an executor of your own, `TYPE=ADDRESS` with unix:/path or 127.0.0.1:port, repeatable; only on a provider")
 	f.BoolVar(&verbose, "verbose", false, "print what the processes log on stderr, too")
 	_ = cmd.RegisterFlagCompletionFunc("role", cobra.FixedCompletions(role.of, cobra.ShellCompDirectiveNoFileComp))
 	return cmd
+}
+
+// checkExecutors finds what the task service would refuse again and again.
+func checkExecutors(role string, list []string) error {
+	for _, e := range list {
+		name, address, ok := strings.Cut(e, "=")
+		switch {
+		case role != supervisor.Provider:
+			return usage("--executor %s: a %s executes nothing; give --role provider", e, role)
+		case !ok || !typeShaped(name) || address == "" || strings.Contains(address, ","):
+			return usage("--executor %q is not TYPE=ADDRESS, such as grep=unix:/run/grep.sock", e)
+		case name == "sum" || name == "wasm":
+			return usage("--executor %s: the type %s is built in; give yours another name", e, name)
+		}
+	}
+	return nil
 }
 
 // roleOf is the role that was asked for, else the home's, else consumer.

@@ -37,7 +37,7 @@ Data goes to stdout, talk to stderr. 'shallot help exit-codes' lists the exit co
 	root.AddGroup(&cobra.Group{ID: "work", Title: "Work:"}, &cobra.Group{ID: "look", Title: "Look:"}, &cobra.Group{ID: "nodes", Title: "Nodes on this machine:"})
 	for id, commands := range map[string][]*cobra.Command{
 		"work":  {a.run(), a.mapping(), a.job(), a.task(), a.content()},
-		"look":  {a.node(), a.peers(), a.metrics(), a.doctor()},
+		"look":  {a.node(), a.peers(), a.metrics(), a.doctor(), a.executor()},
 		"nodes": {a.dev(), a.up(), a.network()},
 	} {
 		for _, c := range commands {

@@ -23,14 +23,19 @@ import (
 const cancelPatience = 3 * time.Second
 
 func (a *app) run() *cobra.Command {
-	c := group(&cobra.Command{
-		Use: "run", Short: "Run a task and print its result",
+	c := &cobra.Command{
+		Use: "run sum|wasm|NAME", Short: "Run a task and print its result",
 		Long: `Run submits a task, waits for its end, prints what the program wrote to stdout and exits with its code.
 Ctrl-C cancels the task, a second Ctrl-C leaves at once; --detach prints the task's id and leaves it running.
-'shallot help exit-codes' tells the program's codes from shallot's own.`,
+'shallot help exit-codes' tells the program's codes from shallot's own.
+
+Types other than sum and wasm are those of providers' own executors: 'shallot peers' shows who has which. What they take as
+--option, --stdin and --input is theirs to say.`,
 		Example: `  shallot run sum 1 2 3
-  shallot run wasm app.wasm --stdin data.csv -- --verbose`,
-	})
+  shallot run wasm app.wasm --stdin data.csv -- --verbose
+  shallot run grep --option beta --stdin words.txt`,
+	}
+	a.runExternal(c)
 	c.AddCommand(a.runSum(), a.runWasm())
 	return c
 }

@@ -61,6 +61,9 @@ func (a *app) printTask(t *taskv1.Task) error {
 	p.add("id", t.GetId())
 	p.add("type", t.GetType())
 	p.add("state", t.GetState(), render.StateColour(t.GetState()))
+	if g := t.GetProgress(); g != nil {
+		p.add("progress", fmt.Sprintf("%.0f%% %s (%s)", 100*g.GetFraction(), render.Clean(g.GetText()), render.Age(a.Now(), at(g.GetAt()))), render.Busy)
+	}
 	if t.GetError() != nil {
 		p.add("error", reason(t), render.Bad)
 	}

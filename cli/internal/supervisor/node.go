@@ -21,9 +21,11 @@ type NodeConfig struct {
 	Listen   []string // swarm addresses of the broker; empty: those of before, else the role's default
 	Network  string   // the folder whose private network the node is of, where it has one; empty: its home's
 	Loopback bool     // listen on loopback where Listen does not say otherwise
-	Ports    *ports   // shared by the nodes of a network
-	Binaries map[string]string
-	Print    *Printer
+	// Executors are a provider's own, TYPE=ADDRESS; empty: those of its configuration.
+	Executors []string
+	Ports     *ports // shared by the nodes of a network
+	Binaries  map[string]string
+	Print     *Printer
 	// Mirror gets every line that a process writes; nil: only its log file does.
 	Mirror func(node, process, line string)
 	// Bootstrap is closed when BootstrapAddrs may be asked; those processes that need the addresses start then.
@@ -216,6 +218,9 @@ func (n *Node) args(name string) []string {
 		if !configured(n.home, "gateway", "http") {
 			args = append(args, "--http", fmt.Sprintf("127.0.0.1:%d", n.keep.GatewayPort))
 		}
+	}
+	if name == "task" && len(n.cfg.Executors) > 0 {
+		args = append(args, "--provider.executors", strings.Join(n.cfg.Executors, ","))
 	}
 	if needsBootstrap(n.cfg.Role, name) {
 		if addrs := n.bootstrap(); len(addrs) > 0 {

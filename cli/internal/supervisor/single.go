@@ -13,6 +13,7 @@ type SingleConfig struct {
 	Role      string
 	Listen    []string
 	Bootstrap []string
+	Executors []string // a provider's own, TYPE=ADDRESS
 	Finder    Finder
 	Print     *Printer
 	Mirror    func(node, process, line string)
@@ -26,7 +27,7 @@ func RunSingle(ctx context.Context, cfg SingleConfig) error {
 	if err != nil {
 		return err
 	}
-	node, err := OpenNode(NodeConfig{Name: cfg.Role, Role: cfg.Role, Home: cfg.Home, Listen: cfg.Listen, Binaries: binaries, Print: cfg.Print,
+	node, err := OpenNode(NodeConfig{Name: cfg.Role, Role: cfg.Role, Home: cfg.Home, Listen: cfg.Listen, Executors: cfg.Executors, Binaries: binaries, Print: cfg.Print,
 		Mirror: cfg.Mirror, BootstrapAddrs: func() []string { return cfg.Bootstrap }})
 	if err != nil {
 		return err

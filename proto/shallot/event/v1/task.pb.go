@@ -599,6 +599,9 @@ type TaskProgressEntry struct {
 	// ACCEPTED (in the queue) or RUNNING.
 	State         string `protobuf:"bytes,3,opt,name=state,proto3" json:"state,omitempty"`
 	QueuePosition uint32 `protobuf:"varint,4,opt,name=queue_position,json=queuePosition,proto3" json:"queue_position,omitempty"`
+	// RUNNING, where its executor says so: how far it is, 0 to 1, and a line of 200 bytes at most.
+	Fraction      *float64 `protobuf:"fixed64,5,opt,name=fraction,proto3,oneof" json:"fraction,omitempty"`
+	Text          string   `protobuf:"bytes,6,opt,name=text,proto3" json:"text,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -659,6 +662,20 @@ func (x *TaskProgressEntry) GetQueuePosition() uint32 {
 		return x.QueuePosition
 	}
 	return 0
+}
+
+func (x *TaskProgressEntry) GetFraction() float64 {
+	if x != nil && x.Fraction != nil {
+		return *x.Fraction
+	}
+	return 0
+}
+
+func (x *TaskProgressEntry) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
 }
 
 // TaskLog is a piece of a running program's stderr.
@@ -1360,12 +1377,15 @@ const file_shallot_event_v1_task_proto_rawDesc = "" +
 	"\vretry_after\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\n" +
 	"retryAfter\"I\n" +
 	"\fTaskProgress\x129\n" +
-	"\x05tasks\x18\x01 \x03(\v2#.shallot.event.v1.TaskProgressEntryR\x05tasks\"\x83\x01\n" +
+	"\x05tasks\x18\x01 \x03(\v2#.shallot.event.v1.TaskProgressEntryR\x05tasks\"\xc5\x01\n" +
 	"\x11TaskProgressEntry\x12\x17\n" +
 	"\atask_id\x18\x01 \x01(\tR\x06taskId\x12\x18\n" +
 	"\aattempt\x18\x02 \x01(\rR\aattempt\x12\x14\n" +
 	"\x05state\x18\x03 \x01(\tR\x05state\x12%\n" +
-	"\x0equeue_position\x18\x04 \x01(\rR\rqueuePosition\"h\n" +
+	"\x0equeue_position\x18\x04 \x01(\rR\rqueuePosition\x12\x1f\n" +
+	"\bfraction\x18\x05 \x01(\x01H\x00R\bfraction\x88\x01\x01\x12\x12\n" +
+	"\x04text\x18\x06 \x01(\tR\x04textB\v\n" +
+	"\t_fraction\"h\n" +
 	"\aTaskLog\x12\x17\n" +
 	"\atask_id\x18\x01 \x01(\tR\x06taskId\x12\x18\n" +
 	"\aattempt\x18\x02 \x01(\rR\aattempt\x12\x16\n" +
@@ -1498,6 +1518,7 @@ func file_shallot_event_v1_task_proto_init() {
 		return
 	}
 	file_shallot_event_v1_event_proto_init()
+	file_shallot_event_v1_task_proto_msgTypes[7].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{

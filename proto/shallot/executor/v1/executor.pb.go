@@ -61,10 +61,12 @@ func (*DescribeRequest) Descriptor() ([]byte, []int) {
 }
 
 type DescribeResponse struct {
-	state   protoimpl.MessageState `protogen:"open.v1"`
-	Type    string                 `protobuf:"bytes,1,opt,name=type,proto3" json:"type,omitempty"`
-	Version string                 `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`
-	// For example engine=wasmtime.
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The task type: 1 to 64 of a-z, 0-9, '.', '_' and '-', a letter first.
+	Type string `protobuf:"bytes,1,opt,name=type,proto3" json:"type,omitempty"`
+	// 64 printable bytes at most.
+	Version string `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`
+	// For example engine=wasmtime. 14 entries at most, with printable names of 64 bytes and values of 256, and 512 bytes together.
 	Attributes map[string]string `protobuf:"bytes,3,rep,name=attributes,proto3" json:"attributes,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// What it needs at least, in bytes of memory for one execution.
 	Memory uint64 `protobuf:"varint,4,opt,name=memory,proto3" json:"memory,omitempty"`
@@ -389,7 +391,7 @@ func (x *Start) GetLimits() *Limits {
 // Part is one body of bytes of a payload: a program, stdin, an input file.
 type Part struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// "module", "stdin", or "input:NAME" with a relative slash-separated path.
+	// "module", "stdin", or "input:NAME" with a relative slash-separated path; of an external executor any such path.
 	Name   string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	Size   uint64 `protobuf:"varint,2,opt,name=size,proto3" json:"size,omitempty"`
 	Sha256 []byte `protobuf:"bytes,3,opt,name=sha256,proto3" json:"sha256,omitempty"`
@@ -623,6 +625,7 @@ type ExecuteResponse struct {
 	//	*ExecuteResponse_Output
 	//	*ExecuteResponse_Finish
 	//	*ExecuteResponse_Started
+	//	*ExecuteResponse_Progress
 	Response      isExecuteResponse_Response `protobuf_oneof:"response"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -692,6 +695,15 @@ func (x *ExecuteResponse) GetStarted() *Started {
 	return nil
 }
 
+func (x *ExecuteResponse) GetProgress() *Progress {
+	if x != nil {
+		if x, ok := x.Response.(*ExecuteResponse_Progress); ok {
+			return x.Progress
+		}
+	}
+	return nil
+}
+
 type isExecuteResponse_Response interface {
 	isExecuteResponse_Response()
 }
@@ -710,11 +722,72 @@ type ExecuteResponse_Started struct {
 	Started *Started `protobuf:"bytes,3,opt,name=started,proto3,oneof"`
 }
 
+type ExecuteResponse_Progress struct {
+	// How far it is; as often as it likes, the latest counts.
+	Progress *Progress `protobuf:"bytes,4,opt,name=progress,proto3,oneof"`
+}
+
 func (*ExecuteResponse_Output) isExecuteResponse_Response() {}
 
 func (*ExecuteResponse_Finish) isExecuteResponse_Response() {}
 
 func (*ExecuteResponse_Started) isExecuteResponse_Response() {}
+
+func (*ExecuteResponse_Progress) isExecuteResponse_Response() {}
+
+type Progress struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// 0 to 1.
+	Fraction float64 `protobuf:"fixed64,1,opt,name=fraction,proto3" json:"fraction,omitempty"`
+	// One line for a person, 200 bytes at most; what is longer is cut.
+	Text          string `protobuf:"bytes,2,opt,name=text,proto3" json:"text,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Progress) Reset() {
+	*x = Progress{}
+	mi := &file_shallot_executor_v1_executor_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Progress) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Progress) ProtoMessage() {}
+
+func (x *Progress) ProtoReflect() protoreflect.Message {
+	mi := &file_shallot_executor_v1_executor_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Progress.ProtoReflect.Descriptor instead.
+func (*Progress) Descriptor() ([]byte, []int) {
+	return file_shallot_executor_v1_executor_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *Progress) GetFraction() float64 {
+	if x != nil {
+		return x.Fraction
+	}
+	return 0
+}
+
+func (x *Progress) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
 
 type Started struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -726,7 +799,7 @@ type Started struct {
 
 func (x *Started) Reset() {
 	*x = Started{}
-	mi := &file_shallot_executor_v1_executor_proto_msgTypes[10]
+	mi := &file_shallot_executor_v1_executor_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -738,7 +811,7 @@ func (x *Started) String() string {
 func (*Started) ProtoMessage() {}
 
 func (x *Started) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_executor_v1_executor_proto_msgTypes[10]
+	mi := &file_shallot_executor_v1_executor_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -751,7 +824,7 @@ func (x *Started) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Started.ProtoReflect.Descriptor instead.
 func (*Started) Descriptor() ([]byte, []int) {
-	return file_shallot_executor_v1_executor_proto_rawDescGZIP(), []int{10}
+	return file_shallot_executor_v1_executor_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Started) GetAgo() *durationpb.Duration {
@@ -763,8 +836,9 @@ func (x *Started) GetAgo() *durationpb.Duration {
 
 type Output struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// "stdout", "stderr", or "output:NAME".
-	Name          string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// "stdout", "stderr" (the log: it can be followed while the task runs), or "output:NAME" with a relative slash-separated path.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// At most what fits into a message of 4 MiB.
 	Data          []byte `protobuf:"bytes,2,opt,name=data,proto3" json:"data,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -772,7 +846,7 @@ type Output struct {
 
 func (x *Output) Reset() {
 	*x = Output{}
-	mi := &file_shallot_executor_v1_executor_proto_msgTypes[11]
+	mi := &file_shallot_executor_v1_executor_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -784,7 +858,7 @@ func (x *Output) String() string {
 func (*Output) ProtoMessage() {}
 
 func (x *Output) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_executor_v1_executor_proto_msgTypes[11]
+	mi := &file_shallot_executor_v1_executor_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -797,7 +871,7 @@ func (x *Output) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Output.ProtoReflect.Descriptor instead.
 func (*Output) Descriptor() ([]byte, []int) {
-	return file_shallot_executor_v1_executor_proto_rawDescGZIP(), []int{11}
+	return file_shallot_executor_v1_executor_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Output) GetName() string {
@@ -817,7 +891,9 @@ func (x *Output) GetData() []byte {
 type Finish struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
 	ExitCode int32                  `protobuf:"varint,1,opt,name=exit_code,json=exitCode,proto3" json:"exit_code,omitempty"`
-	// Empty when the program ended by itself: TRAP, TIME_LIMIT, MEMORY_LIMIT, OUTPUT_LIMIT, COMPILE, PAYLOAD_INVALID, …
+	// Empty when the program ended by itself, whatever its exit code; else UPPER_SNAKE of 64 bytes at most, why the task failed: TRAP,
+	// TIME_LIMIT, MEMORY_LIMIT, OUTPUT_LIMIT, COMPILE, PAYLOAD_INVALID, or a word of the executor's own. It counts as the task's failure
+	// and is not tried again.
 	Reason        string               `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
 	Message       string               `protobuf:"bytes,3,opt,name=message,proto3" json:"message,omitempty"`
 	Cpu           *durationpb.Duration `protobuf:"bytes,4,opt,name=cpu,proto3" json:"cpu,omitempty"`
@@ -828,7 +904,7 @@ type Finish struct {
 
 func (x *Finish) Reset() {
 	*x = Finish{}
-	mi := &file_shallot_executor_v1_executor_proto_msgTypes[12]
+	mi := &file_shallot_executor_v1_executor_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -840,7 +916,7 @@ func (x *Finish) String() string {
 func (*Finish) ProtoMessage() {}
 
 func (x *Finish) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_executor_v1_executor_proto_msgTypes[12]
+	mi := &file_shallot_executor_v1_executor_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -853,7 +929,7 @@ func (x *Finish) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Finish.ProtoReflect.Descriptor instead.
 func (*Finish) Descriptor() ([]byte, []int) {
-	return file_shallot_executor_v1_executor_proto_rawDescGZIP(), []int{12}
+	return file_shallot_executor_v1_executor_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Finish) GetExitCode() int32 {
@@ -905,7 +981,7 @@ type ServeRequest struct {
 
 func (x *ServeRequest) Reset() {
 	*x = ServeRequest{}
-	mi := &file_shallot_executor_v1_executor_proto_msgTypes[13]
+	mi := &file_shallot_executor_v1_executor_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -917,7 +993,7 @@ func (x *ServeRequest) String() string {
 func (*ServeRequest) ProtoMessage() {}
 
 func (x *ServeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_executor_v1_executor_proto_msgTypes[13]
+	mi := &file_shallot_executor_v1_executor_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -930,7 +1006,7 @@ func (x *ServeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServeRequest.ProtoReflect.Descriptor instead.
 func (*ServeRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_executor_v1_executor_proto_rawDescGZIP(), []int{13}
+	return file_shallot_executor_v1_executor_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ServeRequest) GetNumber() uint64 {
@@ -970,7 +1046,7 @@ type ServeResponse struct {
 
 func (x *ServeResponse) Reset() {
 	*x = ServeResponse{}
-	mi := &file_shallot_executor_v1_executor_proto_msgTypes[14]
+	mi := &file_shallot_executor_v1_executor_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -982,7 +1058,7 @@ func (x *ServeResponse) String() string {
 func (*ServeResponse) ProtoMessage() {}
 
 func (x *ServeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_executor_v1_executor_proto_msgTypes[14]
+	mi := &file_shallot_executor_v1_executor_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -995,7 +1071,7 @@ func (x *ServeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServeResponse.ProtoReflect.Descriptor instead.
 func (*ServeResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_executor_v1_executor_proto_rawDescGZIP(), []int{14}
+	return file_shallot_executor_v1_executor_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ServeResponse) GetNumber() uint64 {
@@ -1038,7 +1114,7 @@ type WasmOptions struct {
 
 func (x *WasmOptions) Reset() {
 	*x = WasmOptions{}
-	mi := &file_shallot_executor_v1_executor_proto_msgTypes[15]
+	mi := &file_shallot_executor_v1_executor_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1050,7 +1126,7 @@ func (x *WasmOptions) String() string {
 func (*WasmOptions) ProtoMessage() {}
 
 func (x *WasmOptions) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_executor_v1_executor_proto_msgTypes[15]
+	mi := &file_shallot_executor_v1_executor_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1063,7 +1139,7 @@ func (x *WasmOptions) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WasmOptions.ProtoReflect.Descriptor instead.
 func (*WasmOptions) Descriptor() ([]byte, []int) {
-	return file_shallot_executor_v1_executor_proto_rawDescGZIP(), []int{15}
+	return file_shallot_executor_v1_executor_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *WasmOptions) GetArgs() []string {
@@ -1090,7 +1166,7 @@ type EnvVar struct {
 
 func (x *EnvVar) Reset() {
 	*x = EnvVar{}
-	mi := &file_shallot_executor_v1_executor_proto_msgTypes[16]
+	mi := &file_shallot_executor_v1_executor_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1102,7 +1178,7 @@ func (x *EnvVar) String() string {
 func (*EnvVar) ProtoMessage() {}
 
 func (x *EnvVar) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_executor_v1_executor_proto_msgTypes[16]
+	mi := &file_shallot_executor_v1_executor_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1115,7 +1191,7 @@ func (x *EnvVar) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EnvVar.ProtoReflect.Descriptor instead.
 func (*EnvVar) Descriptor() ([]byte, []int) {
-	return file_shallot_executor_v1_executor_proto_rawDescGZIP(), []int{16}
+	return file_shallot_executor_v1_executor_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *EnvVar) GetName() string {
@@ -1143,7 +1219,7 @@ type SumOptions struct {
 
 func (x *SumOptions) Reset() {
 	*x = SumOptions{}
-	mi := &file_shallot_executor_v1_executor_proto_msgTypes[17]
+	mi := &file_shallot_executor_v1_executor_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1155,7 +1231,7 @@ func (x *SumOptions) String() string {
 func (*SumOptions) ProtoMessage() {}
 
 func (x *SumOptions) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_executor_v1_executor_proto_msgTypes[17]
+	mi := &file_shallot_executor_v1_executor_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1168,7 +1244,7 @@ func (x *SumOptions) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SumOptions.ProtoReflect.Descriptor instead.
 func (*SumOptions) Descriptor() ([]byte, []int) {
-	return file_shallot_executor_v1_executor_proto_rawDescGZIP(), []int{17}
+	return file_shallot_executor_v1_executor_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *SumOptions) GetAddends() []string {
@@ -1222,13 +1298,17 @@ const file_shallot_executor_v1_executor_proto_rawDesc = "" +
 	"\x06Limits\x12-\n" +
 	"\x04time\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x04time\x12\x16\n" +
 	"\x06memory\x18\x02 \x01(\x04R\x06memory\x12\x16\n" +
-	"\x06output\x18\x03 \x01(\x04R\x06output\"\xc5\x01\n" +
+	"\x06output\x18\x03 \x01(\x04R\x06output\"\x82\x02\n" +
 	"\x0fExecuteResponse\x125\n" +
 	"\x06output\x18\x01 \x01(\v2\x1b.shallot.executor.v1.OutputH\x00R\x06output\x125\n" +
 	"\x06finish\x18\x02 \x01(\v2\x1b.shallot.executor.v1.FinishH\x00R\x06finish\x128\n" +
-	"\astarted\x18\x03 \x01(\v2\x1c.shallot.executor.v1.StartedH\x00R\astartedB\n" +
+	"\astarted\x18\x03 \x01(\v2\x1c.shallot.executor.v1.StartedH\x00R\astarted\x12;\n" +
+	"\bprogress\x18\x04 \x01(\v2\x1d.shallot.executor.v1.ProgressH\x00R\bprogressB\n" +
 	"\n" +
-	"\bresponse\"6\n" +
+	"\bresponse\":\n" +
+	"\bProgress\x12\x1a\n" +
+	"\bfraction\x18\x01 \x01(\x01R\bfraction\x12\x12\n" +
+	"\x04text\x18\x02 \x01(\tR\x04text\"6\n" +
 	"\aStarted\x12+\n" +
 	"\x03ago\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x03ago\"0\n" +
 	"\x06Output\x12\x12\n" +
@@ -1277,7 +1357,7 @@ func file_shallot_executor_v1_executor_proto_rawDescGZIP() []byte {
 	return file_shallot_executor_v1_executor_proto_rawDescData
 }
 
-var file_shallot_executor_v1_executor_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
+var file_shallot_executor_v1_executor_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
 var file_shallot_executor_v1_executor_proto_goTypes = []any{
 	(*DescribeRequest)(nil),     // 0: shallot.executor.v1.DescribeRequest
 	(*DescribeResponse)(nil),    // 1: shallot.executor.v1.DescribeResponse
@@ -1289,48 +1369,50 @@ var file_shallot_executor_v1_executor_proto_goTypes = []any{
 	(*Chunk)(nil),               // 7: shallot.executor.v1.Chunk
 	(*Limits)(nil),              // 8: shallot.executor.v1.Limits
 	(*ExecuteResponse)(nil),     // 9: shallot.executor.v1.ExecuteResponse
-	(*Started)(nil),             // 10: shallot.executor.v1.Started
-	(*Output)(nil),              // 11: shallot.executor.v1.Output
-	(*Finish)(nil),              // 12: shallot.executor.v1.Finish
-	(*ServeRequest)(nil),        // 13: shallot.executor.v1.ServeRequest
-	(*ServeResponse)(nil),       // 14: shallot.executor.v1.ServeResponse
-	(*WasmOptions)(nil),         // 15: shallot.executor.v1.WasmOptions
-	(*EnvVar)(nil),              // 16: shallot.executor.v1.EnvVar
-	(*SumOptions)(nil),          // 17: shallot.executor.v1.SumOptions
-	nil,                         // 18: shallot.executor.v1.DescribeResponse.AttributesEntry
-	(*durationpb.Duration)(nil), // 19: google.protobuf.Duration
+	(*Progress)(nil),            // 10: shallot.executor.v1.Progress
+	(*Started)(nil),             // 11: shallot.executor.v1.Started
+	(*Output)(nil),              // 12: shallot.executor.v1.Output
+	(*Finish)(nil),              // 13: shallot.executor.v1.Finish
+	(*ServeRequest)(nil),        // 14: shallot.executor.v1.ServeRequest
+	(*ServeResponse)(nil),       // 15: shallot.executor.v1.ServeResponse
+	(*WasmOptions)(nil),         // 16: shallot.executor.v1.WasmOptions
+	(*EnvVar)(nil),              // 17: shallot.executor.v1.EnvVar
+	(*SumOptions)(nil),          // 18: shallot.executor.v1.SumOptions
+	nil,                         // 19: shallot.executor.v1.DescribeResponse.AttributesEntry
+	(*durationpb.Duration)(nil), // 20: google.protobuf.Duration
 }
 var file_shallot_executor_v1_executor_proto_depIdxs = []int32{
-	18, // 0: shallot.executor.v1.DescribeResponse.attributes:type_name -> shallot.executor.v1.DescribeResponse.AttributesEntry
+	19, // 0: shallot.executor.v1.DescribeResponse.attributes:type_name -> shallot.executor.v1.DescribeResponse.AttributesEntry
 	6,  // 1: shallot.executor.v1.ValidateRequest.parts:type_name -> shallot.executor.v1.Part
 	5,  // 2: shallot.executor.v1.ExecuteRequest.start:type_name -> shallot.executor.v1.Start
 	7,  // 3: shallot.executor.v1.ExecuteRequest.chunk:type_name -> shallot.executor.v1.Chunk
 	6,  // 4: shallot.executor.v1.Start.parts:type_name -> shallot.executor.v1.Part
 	8,  // 5: shallot.executor.v1.Start.limits:type_name -> shallot.executor.v1.Limits
-	19, // 6: shallot.executor.v1.Limits.time:type_name -> google.protobuf.Duration
-	11, // 7: shallot.executor.v1.ExecuteResponse.output:type_name -> shallot.executor.v1.Output
-	12, // 8: shallot.executor.v1.ExecuteResponse.finish:type_name -> shallot.executor.v1.Finish
-	10, // 9: shallot.executor.v1.ExecuteResponse.started:type_name -> shallot.executor.v1.Started
-	19, // 10: shallot.executor.v1.Started.ago:type_name -> google.protobuf.Duration
-	19, // 11: shallot.executor.v1.Finish.cpu:type_name -> google.protobuf.Duration
-	5,  // 12: shallot.executor.v1.ServeRequest.start:type_name -> shallot.executor.v1.Start
-	10, // 13: shallot.executor.v1.ServeResponse.started:type_name -> shallot.executor.v1.Started
-	11, // 14: shallot.executor.v1.ServeResponse.outputs:type_name -> shallot.executor.v1.Output
-	12, // 15: shallot.executor.v1.ServeResponse.finish:type_name -> shallot.executor.v1.Finish
-	16, // 16: shallot.executor.v1.WasmOptions.env:type_name -> shallot.executor.v1.EnvVar
-	0,  // 17: shallot.executor.v1.ExecutorService.Describe:input_type -> shallot.executor.v1.DescribeRequest
-	2,  // 18: shallot.executor.v1.ExecutorService.Validate:input_type -> shallot.executor.v1.ValidateRequest
-	4,  // 19: shallot.executor.v1.ExecutorService.Execute:input_type -> shallot.executor.v1.ExecuteRequest
-	13, // 20: shallot.executor.v1.ExecutorService.Serve:input_type -> shallot.executor.v1.ServeRequest
-	1,  // 21: shallot.executor.v1.ExecutorService.Describe:output_type -> shallot.executor.v1.DescribeResponse
-	3,  // 22: shallot.executor.v1.ExecutorService.Validate:output_type -> shallot.executor.v1.ValidateResponse
-	9,  // 23: shallot.executor.v1.ExecutorService.Execute:output_type -> shallot.executor.v1.ExecuteResponse
-	14, // 24: shallot.executor.v1.ExecutorService.Serve:output_type -> shallot.executor.v1.ServeResponse
-	21, // [21:25] is the sub-list for method output_type
-	17, // [17:21] is the sub-list for method input_type
-	17, // [17:17] is the sub-list for extension type_name
-	17, // [17:17] is the sub-list for extension extendee
-	0,  // [0:17] is the sub-list for field type_name
+	20, // 6: shallot.executor.v1.Limits.time:type_name -> google.protobuf.Duration
+	12, // 7: shallot.executor.v1.ExecuteResponse.output:type_name -> shallot.executor.v1.Output
+	13, // 8: shallot.executor.v1.ExecuteResponse.finish:type_name -> shallot.executor.v1.Finish
+	11, // 9: shallot.executor.v1.ExecuteResponse.started:type_name -> shallot.executor.v1.Started
+	10, // 10: shallot.executor.v1.ExecuteResponse.progress:type_name -> shallot.executor.v1.Progress
+	20, // 11: shallot.executor.v1.Started.ago:type_name -> google.protobuf.Duration
+	20, // 12: shallot.executor.v1.Finish.cpu:type_name -> google.protobuf.Duration
+	5,  // 13: shallot.executor.v1.ServeRequest.start:type_name -> shallot.executor.v1.Start
+	11, // 14: shallot.executor.v1.ServeResponse.started:type_name -> shallot.executor.v1.Started
+	12, // 15: shallot.executor.v1.ServeResponse.outputs:type_name -> shallot.executor.v1.Output
+	13, // 16: shallot.executor.v1.ServeResponse.finish:type_name -> shallot.executor.v1.Finish
+	17, // 17: shallot.executor.v1.WasmOptions.env:type_name -> shallot.executor.v1.EnvVar
+	0,  // 18: shallot.executor.v1.ExecutorService.Describe:input_type -> shallot.executor.v1.DescribeRequest
+	2,  // 19: shallot.executor.v1.ExecutorService.Validate:input_type -> shallot.executor.v1.ValidateRequest
+	4,  // 20: shallot.executor.v1.ExecutorService.Execute:input_type -> shallot.executor.v1.ExecuteRequest
+	14, // 21: shallot.executor.v1.ExecutorService.Serve:input_type -> shallot.executor.v1.ServeRequest
+	1,  // 22: shallot.executor.v1.ExecutorService.Describe:output_type -> shallot.executor.v1.DescribeResponse
+	3,  // 23: shallot.executor.v1.ExecutorService.Validate:output_type -> shallot.executor.v1.ValidateResponse
+	9,  // 24: shallot.executor.v1.ExecutorService.Execute:output_type -> shallot.executor.v1.ExecuteResponse
+	15, // 25: shallot.executor.v1.ExecutorService.Serve:output_type -> shallot.executor.v1.ServeResponse
+	22, // [22:26] is the sub-list for method output_type
+	18, // [18:22] is the sub-list for method input_type
+	18, // [18:18] is the sub-list for extension type_name
+	18, // [18:18] is the sub-list for extension extendee
+	0,  // [0:18] is the sub-list for field type_name
 }
 
 func init() { file_shallot_executor_v1_executor_proto_init() }
@@ -1351,6 +1433,7 @@ func file_shallot_executor_v1_executor_proto_init() {
 		(*ExecuteResponse_Output)(nil),
 		(*ExecuteResponse_Finish)(nil),
 		(*ExecuteResponse_Started)(nil),
+		(*ExecuteResponse_Progress)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -1358,7 +1441,7 @@ func file_shallot_executor_v1_executor_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_shallot_executor_v1_executor_proto_rawDesc), len(file_shallot_executor_v1_executor_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   19,
+			NumMessages:   20,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -31,13 +31,16 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 type ExecutorServiceClient interface {
-	// Describe says what the executor is. Called once after it starts.
+	// Describe says what the executor is. Called after it starts, and now and then to see whether it is still there.
 	Describe(ctx context.Context, in *DescribeRequest, opts ...grpc.CallOption) (*DescribeResponse, error)
-	// Validate checks a payload without running it. INVALID_ARGUMENT with the reason when it is bad.
+	// Validate checks a payload without running it. INVALID_ARGUMENT with the reason when it is bad. Parts that are not inline are
+	// named only. UNIMPLEMENTED: Execute finds out.
 	Validate(ctx context.Context, in *ValidateRequest, opts ...grpc.CallOption) (*ValidateResponse, error)
 	// Execute runs one attempt. The first request is a Start, then the parts' chunks in order, for parts that are neither inline
 	// nor files. The responses are logs and output as they come, then one Finish. Ending the call stops the program.
 	// (task id, attempt) is an idempotency key: the same may come again after a crash.
+	// A status other than OK says that the executor is at fault, and the task is tried elsewhere or again; but INVALID_ARGUMENT says that
+	// the payload is bad, which it is everywhere.
 	Execute(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[ExecuteRequest, ExecuteResponse], error)
 	// Serve is Execute for attempt after attempt on one call, which lasts as long as the executor's process: a call costs more than a
 	// small program. Only for executors that are child processes of the task service; others need not have it.
@@ -106,13 +109,16 @@ type ExecutorService_ServeClient = grpc.BidiStreamingClient[ServeRequest, ServeR
 // All implementations must embed UnimplementedExecutorServiceServer
 // for forward compatibility.
 type ExecutorServiceServer interface {
-	// Describe says what the executor is. Called once after it starts.
+	// Describe says what the executor is. Called after it starts, and now and then to see whether it is still there.
 	Describe(context.Context, *DescribeRequest) (*DescribeResponse, error)
-	// Validate checks a payload without running it. INVALID_ARGUMENT with the reason when it is bad.
+	// Validate checks a payload without running it. INVALID_ARGUMENT with the reason when it is bad. Parts that are not inline are
+	// named only. UNIMPLEMENTED: Execute finds out.
 	Validate(context.Context, *ValidateRequest) (*ValidateResponse, error)
 	// Execute runs one attempt. The first request is a Start, then the parts' chunks in order, for parts that are neither inline
 	// nor files. The responses are logs and output as they come, then one Finish. Ending the call stops the program.
 	// (task id, attempt) is an idempotency key: the same may come again after a crash.
+	// A status other than OK says that the executor is at fault, and the task is tried elsewhere or again; but INVALID_ARGUMENT says that
+	// the payload is bad, which it is everywhere.
 	Execute(grpc.BidiStreamingServer[ExecuteRequest, ExecuteResponse]) error
 	// Serve is Execute for attempt after attempt on one call, which lasts as long as the executor's process: a call costs more than a
 	// small program. Only for executors that are child processes of the task service; others need not have it.

@@ -1307,8 +1307,10 @@ func (*WatchQueueRequest) Descriptor() ([]byte, []int) {
 }
 
 type WatchQueueResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Queue         *v1.Queue              `protobuf:"bytes,1,opt,name=queue,proto3" json:"queue,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Queue *v1.Queue              `protobuf:"bytes,1,opt,name=queue,proto3" json:"queue,omitempty"`
+	// Another number than before: Describe says something else. An executor has come or gone.
+	Description   uint64 `protobuf:"varint,2,opt,name=description,proto3" json:"description,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1348,6 +1350,13 @@ func (x *WatchQueueResponse) GetQueue() *v1.Queue {
 		return x.Queue
 	}
 	return nil
+}
+
+func (x *WatchQueueResponse) GetDescription() uint64 {
+	if x != nil {
+		return x.Description
+	}
+	return 0
 }
 
 type UploadRequest struct {
@@ -2221,9 +2230,10 @@ const file_shallot_task_v1_service_proto_rawDesc = "" +
 	"\tevaluator\x18\x04 \x01(\tR\tevaluator\x12+\n" +
 	"\x11candidates_wanted\x18\x05 \x01(\rR\x10candidatesWanted\x12-\n" +
 	"\x05queue\x18\x06 \x01(\v2\x17.shallot.event.v1.QueueR\x05queue\"\x13\n" +
-	"\x11WatchQueueRequest\"C\n" +
+	"\x11WatchQueueRequest\"e\n" +
 	"\x12WatchQueueResponse\x12-\n" +
-	"\x05queue\x18\x01 \x01(\v2\x17.shallot.event.v1.QueueR\x05queue\"#\n" +
+	"\x05queue\x18\x01 \x01(\v2\x17.shallot.event.v1.QueueR\x05queue\x12 \n" +
+	"\vdescription\x18\x02 \x01(\x04R\vdescription\"#\n" +
 	"\rUploadRequest\x12\x12\n" +
 	"\x04data\x18\x01 \x01(\fR\x04data\"Y\n" +
 	"\x0eUploadResponse\x12\x1b\n" +

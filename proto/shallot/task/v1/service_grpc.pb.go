@@ -42,7 +42,7 @@ type TaskServiceClient interface {
 	Session(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[SessionRequest, SessionResponse], error)
 	// Describe says what this task service is and does.
 	Describe(ctx context.Context, in *DescribeRequest, opts ...grpc.CallOption) (*DescribeResponse, error)
-	// WatchQueue streams the queue figures now and at every change, at most ten a second.
+	// WatchQueue streams the queue figures now and at every change, at most ten a second, and says when Describe says something else.
 	WatchQueue(ctx context.Context, in *WatchQueueRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchQueueResponse], error)
 	// Upload keeps a body of bytes for a later task. Unused for an hour, it is deleted.
 	Upload(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[UploadRequest, UploadResponse], error)
@@ -220,7 +220,7 @@ type TaskServiceServer interface {
 	Session(grpc.BidiStreamingServer[SessionRequest, SessionResponse]) error
 	// Describe says what this task service is and does.
 	Describe(context.Context, *DescribeRequest) (*DescribeResponse, error)
-	// WatchQueue streams the queue figures now and at every change, at most ten a second.
+	// WatchQueue streams the queue figures now and at every change, at most ten a second, and says when Describe says something else.
 	WatchQueue(*WatchQueueRequest, grpc.ServerStreamingServer[WatchQueueResponse]) error
 	// Upload keeps a body of bytes for a later task. Unused for an hour, it is deleted.
 	Upload(grpc.ClientStreamingServer[UploadRequest, UploadResponse]) error

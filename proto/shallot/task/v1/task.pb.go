@@ -292,9 +292,11 @@ func (x *WasmPayload) GetInputs() []*InputFile {
 
 // ExternalPayload is whatever the executor of the type defines.
 type ExternalPayload struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Options       []byte                 `protobuf:"bytes,1,opt,name=options,proto3" json:"options,omitempty"`
-	Parts         []*InputFile           `protobuf:"bytes,2,rep,name=parts,proto3" json:"parts,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// 1 MiB at most: what is large is a part.
+	Options []byte `protobuf:"bytes,1,opt,name=options,proto3" json:"options,omitempty"`
+	// Their paths are the parts' names: "stdin", "input:PATH", or what else the executor wants, relative and without "..".
+	Parts         []*InputFile `protobuf:"bytes,2,rep,name=parts,proto3" json:"parts,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -662,7 +664,9 @@ type Task struct {
 	RequestId     string            `protobuf:"bytes,17,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	QueuePosition uint32            `protobuf:"varint,18,opt,name=queue_position,json=queuePosition,proto3" json:"queue_position,omitempty"`
 	// Counts up with every change of the task.
-	Revision      uint64 `protobuf:"varint,19,opt,name=revision,proto3" json:"revision,omitempty"`
+	Revision uint64 `protobuf:"varint,19,opt,name=revision,proto3" json:"revision,omitempty"`
+	// Only from GetTask, while it is RUNNING and where its executor says so: the last word. It changes without the revision.
+	Progress      *Progress `protobuf:"bytes,20,opt,name=progress,proto3" json:"progress,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -830,6 +834,75 @@ func (x *Task) GetRevision() uint64 {
 	return 0
 }
 
+func (x *Task) GetProgress() *Progress {
+	if x != nil {
+		return x.Progress
+	}
+	return nil
+}
+
+// Progress is how far a running task is, as its executor says.
+type Progress struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// 0 to 1.
+	Fraction      float64                `protobuf:"fixed64,1,opt,name=fraction,proto3" json:"fraction,omitempty"`
+	Text          string                 `protobuf:"bytes,2,opt,name=text,proto3" json:"text,omitempty"`
+	At            *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=at,proto3" json:"at,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Progress) Reset() {
+	*x = Progress{}
+	mi := &file_shallot_task_v1_task_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Progress) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Progress) ProtoMessage() {}
+
+func (x *Progress) ProtoReflect() protoreflect.Message {
+	mi := &file_shallot_task_v1_task_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Progress.ProtoReflect.Descriptor instead.
+func (*Progress) Descriptor() ([]byte, []int) {
+	return file_shallot_task_v1_task_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *Progress) GetFraction() float64 {
+	if x != nil {
+		return x.Fraction
+	}
+	return 0
+}
+
+func (x *Progress) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
+func (x *Progress) GetAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.At
+	}
+	return nil
+}
+
 type TaskError struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// UPPER_SNAKE: TRAP, TIME_LIMIT, PLACEMENT_CLOCK, …
@@ -841,7 +914,7 @@ type TaskError struct {
 
 func (x *TaskError) Reset() {
 	*x = TaskError{}
-	mi := &file_shallot_task_v1_task_proto_msgTypes[9]
+	mi := &file_shallot_task_v1_task_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -853,7 +926,7 @@ func (x *TaskError) String() string {
 func (*TaskError) ProtoMessage() {}
 
 func (x *TaskError) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_task_v1_task_proto_msgTypes[9]
+	mi := &file_shallot_task_v1_task_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -866,7 +939,7 @@ func (x *TaskError) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaskError.ProtoReflect.Descriptor instead.
 func (*TaskError) Descriptor() ([]byte, []int) {
-	return file_shallot_task_v1_task_proto_rawDescGZIP(), []int{9}
+	return file_shallot_task_v1_task_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *TaskError) GetReason() string {
@@ -900,7 +973,7 @@ type ResultInfo struct {
 
 func (x *ResultInfo) Reset() {
 	*x = ResultInfo{}
-	mi := &file_shallot_task_v1_task_proto_msgTypes[10]
+	mi := &file_shallot_task_v1_task_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -912,7 +985,7 @@ func (x *ResultInfo) String() string {
 func (*ResultInfo) ProtoMessage() {}
 
 func (x *ResultInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_task_v1_task_proto_msgTypes[10]
+	mi := &file_shallot_task_v1_task_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -925,7 +998,7 @@ func (x *ResultInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResultInfo.ProtoReflect.Descriptor instead.
 func (*ResultInfo) Descriptor() ([]byte, []int) {
-	return file_shallot_task_v1_task_proto_rawDescGZIP(), []int{10}
+	return file_shallot_task_v1_task_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ResultInfo) GetCid() string {
@@ -980,7 +1053,7 @@ type OutputFile struct {
 
 func (x *OutputFile) Reset() {
 	*x = OutputFile{}
-	mi := &file_shallot_task_v1_task_proto_msgTypes[11]
+	mi := &file_shallot_task_v1_task_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -992,7 +1065,7 @@ func (x *OutputFile) String() string {
 func (*OutputFile) ProtoMessage() {}
 
 func (x *OutputFile) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_task_v1_task_proto_msgTypes[11]
+	mi := &file_shallot_task_v1_task_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1005,7 +1078,7 @@ func (x *OutputFile) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OutputFile.ProtoReflect.Descriptor instead.
 func (*OutputFile) Descriptor() ([]byte, []int) {
-	return file_shallot_task_v1_task_proto_rawDescGZIP(), []int{11}
+	return file_shallot_task_v1_task_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *OutputFile) GetPath() string {
@@ -1040,7 +1113,7 @@ type HistoryEntry struct {
 
 func (x *HistoryEntry) Reset() {
 	*x = HistoryEntry{}
-	mi := &file_shallot_task_v1_task_proto_msgTypes[12]
+	mi := &file_shallot_task_v1_task_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1052,7 +1125,7 @@ func (x *HistoryEntry) String() string {
 func (*HistoryEntry) ProtoMessage() {}
 
 func (x *HistoryEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_task_v1_task_proto_msgTypes[12]
+	mi := &file_shallot_task_v1_task_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1065,7 +1138,7 @@ func (x *HistoryEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HistoryEntry.ProtoReflect.Descriptor instead.
 func (*HistoryEntry) Descriptor() ([]byte, []int) {
-	return file_shallot_task_v1_task_proto_rawDescGZIP(), []int{12}
+	return file_shallot_task_v1_task_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *HistoryEntry) GetAt() *timestamppb.Timestamp {
@@ -1163,7 +1236,7 @@ const file_shallot_task_v1_task_proto_rawDesc = "" +
 	"\n" +
 	"collection\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\n" +
 	"collection\x12/\n" +
-	"\x05total\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\x05total\"\xd0\x06\n" +
+	"\x05total\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\x05total\"\x87\a\n" +
 	"\x04Task\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04type\x18\x02 \x01(\tR\x04type\x12\x14\n" +
@@ -1188,12 +1261,17 @@ const file_shallot_task_v1_task_proto_rawDesc = "" +
 	"\n" +
 	"request_id\x18\x11 \x01(\tR\trequestId\x12%\n" +
 	"\x0equeue_position\x18\x12 \x01(\rR\rqueuePosition\x12\x1a\n" +
-	"\brevision\x18\x13 \x01(\x04R\brevision\x1a9\n" +
+	"\brevision\x18\x13 \x01(\x04R\brevision\x125\n" +
+	"\bprogress\x18\x14 \x01(\v2\x19.shallot.task.v1.ProgressR\bprogress\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\f\n" +
 	"\n" +
-	"_exit_code\"=\n" +
+	"_exit_code\"f\n" +
+	"\bProgress\x12\x1a\n" +
+	"\bfraction\x18\x01 \x01(\x01R\bfraction\x12\x12\n" +
+	"\x04text\x18\x02 \x01(\tR\x04text\x12*\n" +
+	"\x02at\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\"=\n" +
 	"\tTaskError\x12\x16\n" +
 	"\x06reason\x18\x01 \x01(\tR\x06reason\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\"\xd6\x01\n" +
@@ -1231,7 +1309,7 @@ func file_shallot_task_v1_task_proto_rawDescGZIP() []byte {
 	return file_shallot_task_v1_task_proto_rawDescData
 }
 
-var file_shallot_task_v1_task_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
+var file_shallot_task_v1_task_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
 var file_shallot_task_v1_task_proto_goTypes = []any{
 	(*TaskSpec)(nil),              // 0: shallot.task.v1.TaskSpec
 	(*SumPayload)(nil),            // 1: shallot.task.v1.SumPayload
@@ -1242,53 +1320,56 @@ var file_shallot_task_v1_task_proto_goTypes = []any{
 	(*PlacementPolicy)(nil),       // 6: shallot.task.v1.PlacementPolicy
 	(*Clocks)(nil),                // 7: shallot.task.v1.Clocks
 	(*Task)(nil),                  // 8: shallot.task.v1.Task
-	(*TaskError)(nil),             // 9: shallot.task.v1.TaskError
-	(*ResultInfo)(nil),            // 10: shallot.task.v1.ResultInfo
-	(*OutputFile)(nil),            // 11: shallot.task.v1.OutputFile
-	(*HistoryEntry)(nil),          // 12: shallot.task.v1.HistoryEntry
-	nil,                           // 13: shallot.task.v1.TaskSpec.LabelsEntry
-	nil,                           // 14: shallot.task.v1.WasmPayload.EnvEntry
-	nil,                           // 15: shallot.task.v1.Task.LabelsEntry
-	(*v1.Limits)(nil),             // 16: shallot.event.v1.Limits
-	(*durationpb.Duration)(nil),   // 17: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 18: google.protobuf.Timestamp
-	(*v1.Usage)(nil),              // 19: shallot.event.v1.Usage
+	(*Progress)(nil),              // 9: shallot.task.v1.Progress
+	(*TaskError)(nil),             // 10: shallot.task.v1.TaskError
+	(*ResultInfo)(nil),            // 11: shallot.task.v1.ResultInfo
+	(*OutputFile)(nil),            // 12: shallot.task.v1.OutputFile
+	(*HistoryEntry)(nil),          // 13: shallot.task.v1.HistoryEntry
+	nil,                           // 14: shallot.task.v1.TaskSpec.LabelsEntry
+	nil,                           // 15: shallot.task.v1.WasmPayload.EnvEntry
+	nil,                           // 16: shallot.task.v1.Task.LabelsEntry
+	(*v1.Limits)(nil),             // 17: shallot.event.v1.Limits
+	(*durationpb.Duration)(nil),   // 18: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 19: google.protobuf.Timestamp
+	(*v1.Usage)(nil),              // 20: shallot.event.v1.Usage
 }
 var file_shallot_task_v1_task_proto_depIdxs = []int32{
 	1,  // 0: shallot.task.v1.TaskSpec.sum:type_name -> shallot.task.v1.SumPayload
 	2,  // 1: shallot.task.v1.TaskSpec.wasm:type_name -> shallot.task.v1.WasmPayload
 	3,  // 2: shallot.task.v1.TaskSpec.external:type_name -> shallot.task.v1.ExternalPayload
-	16, // 3: shallot.task.v1.TaskSpec.limits:type_name -> shallot.event.v1.Limits
+	17, // 3: shallot.task.v1.TaskSpec.limits:type_name -> shallot.event.v1.Limits
 	6,  // 4: shallot.task.v1.TaskSpec.placement:type_name -> shallot.task.v1.PlacementPolicy
 	7,  // 5: shallot.task.v1.TaskSpec.clocks:type_name -> shallot.task.v1.Clocks
-	13, // 6: shallot.task.v1.TaskSpec.labels:type_name -> shallot.task.v1.TaskSpec.LabelsEntry
+	14, // 6: shallot.task.v1.TaskSpec.labels:type_name -> shallot.task.v1.TaskSpec.LabelsEntry
 	5,  // 7: shallot.task.v1.WasmPayload.module:type_name -> shallot.task.v1.Blob
-	14, // 8: shallot.task.v1.WasmPayload.env:type_name -> shallot.task.v1.WasmPayload.EnvEntry
+	15, // 8: shallot.task.v1.WasmPayload.env:type_name -> shallot.task.v1.WasmPayload.EnvEntry
 	5,  // 9: shallot.task.v1.WasmPayload.stdin:type_name -> shallot.task.v1.Blob
 	4,  // 10: shallot.task.v1.WasmPayload.inputs:type_name -> shallot.task.v1.InputFile
 	4,  // 11: shallot.task.v1.ExternalPayload.parts:type_name -> shallot.task.v1.InputFile
 	5,  // 12: shallot.task.v1.InputFile.content:type_name -> shallot.task.v1.Blob
-	17, // 13: shallot.task.v1.Clocks.placement:type_name -> google.protobuf.Duration
-	17, // 14: shallot.task.v1.Clocks.queue:type_name -> google.protobuf.Duration
-	17, // 15: shallot.task.v1.Clocks.run:type_name -> google.protobuf.Duration
-	17, // 16: shallot.task.v1.Clocks.collection:type_name -> google.protobuf.Duration
-	17, // 17: shallot.task.v1.Clocks.total:type_name -> google.protobuf.Duration
-	9,  // 18: shallot.task.v1.Task.error:type_name -> shallot.task.v1.TaskError
-	18, // 19: shallot.task.v1.Task.created_at:type_name -> google.protobuf.Timestamp
-	18, // 20: shallot.task.v1.Task.started_at:type_name -> google.protobuf.Timestamp
-	18, // 21: shallot.task.v1.Task.finished_at:type_name -> google.protobuf.Timestamp
-	16, // 22: shallot.task.v1.Task.limits:type_name -> shallot.event.v1.Limits
-	19, // 23: shallot.task.v1.Task.usage:type_name -> shallot.event.v1.Usage
-	10, // 24: shallot.task.v1.Task.result:type_name -> shallot.task.v1.ResultInfo
-	12, // 25: shallot.task.v1.Task.history:type_name -> shallot.task.v1.HistoryEntry
-	15, // 26: shallot.task.v1.Task.labels:type_name -> shallot.task.v1.Task.LabelsEntry
-	11, // 27: shallot.task.v1.ResultInfo.files:type_name -> shallot.task.v1.OutputFile
-	18, // 28: shallot.task.v1.HistoryEntry.at:type_name -> google.protobuf.Timestamp
-	29, // [29:29] is the sub-list for method output_type
-	29, // [29:29] is the sub-list for method input_type
-	29, // [29:29] is the sub-list for extension type_name
-	29, // [29:29] is the sub-list for extension extendee
-	0,  // [0:29] is the sub-list for field type_name
+	18, // 13: shallot.task.v1.Clocks.placement:type_name -> google.protobuf.Duration
+	18, // 14: shallot.task.v1.Clocks.queue:type_name -> google.protobuf.Duration
+	18, // 15: shallot.task.v1.Clocks.run:type_name -> google.protobuf.Duration
+	18, // 16: shallot.task.v1.Clocks.collection:type_name -> google.protobuf.Duration
+	18, // 17: shallot.task.v1.Clocks.total:type_name -> google.protobuf.Duration
+	10, // 18: shallot.task.v1.Task.error:type_name -> shallot.task.v1.TaskError
+	19, // 19: shallot.task.v1.Task.created_at:type_name -> google.protobuf.Timestamp
+	19, // 20: shallot.task.v1.Task.started_at:type_name -> google.protobuf.Timestamp
+	19, // 21: shallot.task.v1.Task.finished_at:type_name -> google.protobuf.Timestamp
+	17, // 22: shallot.task.v1.Task.limits:type_name -> shallot.event.v1.Limits
+	20, // 23: shallot.task.v1.Task.usage:type_name -> shallot.event.v1.Usage
+	11, // 24: shallot.task.v1.Task.result:type_name -> shallot.task.v1.ResultInfo
+	13, // 25: shallot.task.v1.Task.history:type_name -> shallot.task.v1.HistoryEntry
+	16, // 26: shallot.task.v1.Task.labels:type_name -> shallot.task.v1.Task.LabelsEntry
+	9,  // 27: shallot.task.v1.Task.progress:type_name -> shallot.task.v1.Progress
+	19, // 28: shallot.task.v1.Progress.at:type_name -> google.protobuf.Timestamp
+	12, // 29: shallot.task.v1.ResultInfo.files:type_name -> shallot.task.v1.OutputFile
+	19, // 30: shallot.task.v1.HistoryEntry.at:type_name -> google.protobuf.Timestamp
+	31, // [31:31] is the sub-list for method output_type
+	31, // [31:31] is the sub-list for method input_type
+	31, // [31:31] is the sub-list for extension type_name
+	31, // [31:31] is the sub-list for extension extendee
+	0,  // [0:31] is the sub-list for field type_name
 }
 
 func init() { file_shallot_task_v1_task_proto_init() }
@@ -1313,7 +1394,7 @@ func file_shallot_task_v1_task_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_shallot_task_v1_task_proto_rawDesc), len(file_shallot_task_v1_task_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   16,
+			NumMessages:   17,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -34,8 +34,9 @@ type MetricTable interface {
 // TaskDescriber says what the task service is.
 type TaskDescriber interface {
 	Describe(ctx context.Context) (*taskv1.DescribeResponse, error)
-	// WatchQueue gives the queue's figures now and at every change; it returns when the stream broke.
-	WatchQueue(ctx context.Context, figures func(*eventv1.Queue)) error
+	// WatchQueue gives the queue's figures now and at every change, and another description when Describe says something else; it
+	// returns when the stream broke.
+	WatchQueue(ctx context.Context, news func(q *eventv1.Queue, description uint64)) error
 }
 
 // maxSnapshot bounds the peers that are kept; discovery's view has a bound of its own.
@@ -301,11 +302,16 @@ func (p *Provider) expired(id string) {
 }
 
 func (p *Provider) watchQueue(ctx context.Context) error {
-	return p.tasks.WatchQueue(ctx, func(q *eventv1.Queue) {
+	described, first := uint64(0), true
+	return p.tasks.WatchQueue(ctx, func(q *eventv1.Queue, description uint64) {
 		p.mu.Lock()
 		p.queue = q
 		p.mu.Unlock()
 		kick(p.report)
+		if first || description != described { // what was said before this stream stood may have been missed
+			described, first = description, false
+			kick(p.describe)
+		}
 	})
 }
 

@@ -9,6 +9,7 @@ import (
 	"github.com/shallot-net/shallot/kit/logging"
 	"github.com/shallot-net/shallot/services/task/internal/adapter/crypt"
 	"github.com/shallot-net/shallot/services/task/internal/adapter/executor"
+	"github.com/shallot-net/shallot/services/task/internal/adapter/external"
 	"github.com/shallot-net/shallot/services/task/internal/adapter/files"
 	"github.com/shallot-net/shallot/services/task/internal/adapter/grpcserver"
 	"github.com/shallot-net/shallot/services/task/internal/adapter/identity"
@@ -98,6 +99,15 @@ func (p *parts) provider(ctx context.Context) (grpcserver.Config, background, er
 	if err != nil {
 		return none, nil, err
 	}
+	var guests background
+	for _, a := range p.cfg.Provider.Executors {
+		e, err := external.New(external.Config{Address: a, Log: p.log, Registry: p.registry})
+		if err != nil {
+			return none, nil, err
+		}
+		p.closers = append(p.closers, e.Close)
+		executors, guests = append(executors, e), append(guests, e.Run)
+	}
 	types := make([]string, len(executors))
 	for i, e := range executors {
 		types[i] = e.Describe().Type
@@ -112,7 +122,7 @@ func (p *parts) provider(ctx context.Context) (grpcserver.Config, background, er
 	if err := s.Load(ctx); err != nil {
 		return none, nil, err
 	}
-	return grpcserver.Config{Role: s, Reader: s, Provider: s, Log: p.log}, background{s.Run}, nil
+	return grpcserver.Config{Role: s, Reader: s, Provider: s, Log: p.log}, append(background{s.Run}, guests...), nil
 }
 
 // executors starts what runs tasks.

@@ -8,6 +8,8 @@ import (
 
 	"github.com/shallot-net/shallot/kit/config"
 	"github.com/shallot-net/shallot/kit/fault"
+	"github.com/shallot-net/shallot/services/task/internal/adapter/executor"
+	"github.com/shallot-net/shallot/services/task/internal/adapter/external"
 	"github.com/shallot-net/shallot/services/task/internal/app/consumer"
 	"github.com/shallot-net/shallot/services/task/internal/app/provider"
 	"github.com/shallot-net/shallot/services/task/internal/domain"
@@ -24,22 +26,23 @@ type settings struct {
 }
 
 type providerSettings struct {
-	Evaluator     string        `koanf:"evaluator" help:"who runs a task that is offered here: two-choices, best-metric or local"`
-	Types         []string      `koanf:"types" help:"task types that are offered; empty: all that there are executors for"`
-	Allow         []string      `koanf:"allow" help:"peers that may submit; empty: all"`
-	Deny          []string      `koanf:"deny" help:"peers that may not submit"`
-	Slots         int           `koanf:"slots" help:"tasks that run side by side; 0: the number of CPUs"`
-	Queue         int           `koanf:"queue" help:"tasks that wait at most"`
-	PerPeer       int           `koanf:"per_peer" help:"unfinished tasks of one peer at most; 0: three quarters of the queue"`
-	MaxPayload    config.Size   `koanf:"max_payload" help:"size of one payload at most"`
-	Parts         config.Size   `koanf:"parts" help:"programs and input files that are kept for the next task that refers to them, at most"`
-	MaxTime       time.Duration `koanf:"max_time" help:"time limit that is granted at most"`
-	MaxMemory     config.Size   `koanf:"max_memory" help:"memory limit that is granted at most"`
-	MaxOutput     config.Size   `koanf:"max_output" help:"output limit that is granted at most"`
-	DefaultTime   time.Duration `koanf:"default_time" help:"time limit of a task that asks for none"`
-	DefaultMemory config.Size   `koanf:"default_memory" help:"memory limit of a task that asks for none"`
-	DefaultOutput config.Size   `koanf:"default_output" help:"output limit of a task that asks for none"`
-	Keep          time.Duration `koanf:"keep" help:"how long a result waits for its consumer at most"`
+	Evaluator     string             `koanf:"evaluator" help:"who runs a task that is offered here: two-choices, best-metric or local"`
+	Types         []string           `koanf:"types" help:"task types that are offered; empty: all that there are executors for"`
+	Executors     []external.Address `koanf:"executors" help:"executors of your own, TYPE=unix:/path or TYPE=127.0.0.1:port: gRPC servers of shallot.executor.v1"`
+	Allow         []string           `koanf:"allow" help:"peers that may submit; empty: all"`
+	Deny          []string           `koanf:"deny" help:"peers that may not submit"`
+	Slots         int                `koanf:"slots" help:"tasks that run side by side; 0: the number of CPUs"`
+	Queue         int                `koanf:"queue" help:"tasks that wait at most"`
+	PerPeer       int                `koanf:"per_peer" help:"unfinished tasks of one peer at most; 0: three quarters of the queue"`
+	MaxPayload    config.Size        `koanf:"max_payload" help:"size of one payload at most"`
+	Parts         config.Size        `koanf:"parts" help:"programs and input files that are kept for the next task that refers to them, at most"`
+	MaxTime       time.Duration      `koanf:"max_time" help:"time limit that is granted at most"`
+	MaxMemory     config.Size        `koanf:"max_memory" help:"memory limit that is granted at most"`
+	MaxOutput     config.Size        `koanf:"max_output" help:"output limit that is granted at most"`
+	DefaultTime   time.Duration      `koanf:"default_time" help:"time limit of a task that asks for none"`
+	DefaultMemory config.Size        `koanf:"default_memory" help:"memory limit of a task that asks for none"`
+	DefaultOutput config.Size        `koanf:"default_output" help:"output limit of a task that asks for none"`
+	Keep          time.Duration      `koanf:"keep" help:"how long a result waits for its consumer at most"`
 }
 
 type consumerSettings struct {
@@ -97,8 +100,30 @@ func (s *settings) Validate() error {
 	if min(p.MaxTime, p.DefaultTime, p.Keep, c.Lease, c.Keep) <= 0 || min(p.MaxMemory, p.MaxOutput, p.MaxPayload, p.DefaultMemory, p.DefaultOutput, c.MaxResult, c.MaxPayload, c.Uploads) <= 0 {
 		return fault.InvalidArgument("CONFIG_INVALID", "a limit, a size or a time of provider or consumer is not above 0")
 	}
+	if err := checkExecutors(p.Executors); err != nil {
+		return err
+	}
 	if p.Slots < 0 || p.Queue <= 0 || p.PerPeer < 0 || c.KeyPool < 0 || c.Retention < 0 {
 		return fault.InvalidArgument("CONFIG_INVALID", "provider.slots, provider.queue, provider.per_peer, consumer.key_pool or consumer.retention is too small")
+	}
+	return nil
+}
+
+// maxExecutors is what an announcement has room for, beside the types that are built in.
+const maxExecutors = 12
+
+// checkExecutors finds executors that cannot be told from others. Whoever names one allows it: there is open mode only. A mode that hides
+// nodes has to ask for more here: external.Address.Unix, and a list of those that are allowed in it.
+func checkExecutors(list []external.Address) error {
+	if len(list) > maxExecutors {
+		return fault.InvalidArgument("CONFIG_INVALID", "provider.executors has %d entries, and may have %d", len(list), maxExecutors)
+	}
+	seen := map[string]bool{executor.TypeSum: true, executor.TypeWasm: true}
+	for _, a := range list {
+		if seen[a.Type] {
+			return fault.InvalidArgument("CONFIG_INVALID", "provider.executors has %s, and there is an executor for %q already: give it another name", a.Endpoint, a.Type)
+		}
+		seen[a.Type] = true
 	}
 	return nil
 }

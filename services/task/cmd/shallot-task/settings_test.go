@@ -37,6 +37,10 @@ func TestBadSettingsAreNamed(t *testing.T) {
 		"not a peer id":              {"--provider.allow", "nobody!"},
 		"not above 0":                {"--consumer.lease", "0s"},
 		"too small":                  {"--provider.queue", "0"},
+		"not TYPE=ADDRESS":           {"--provider.executors", "ocr"},
+		"a letter first":             {"--provider.executors", "OCR=unix:/run/ocr.sock"},
+		"another name":               {"--provider.executors", "wasm=unix:/run/ocr.sock"},
+		"already":                    {"--provider.executors", "ocr=unix:/run/a.sock,ocr=unix:/run/b.sock"},
 	} {
 		if _, err := load(t, args...); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v: %v, want %s", args, err, want)

@@ -20,12 +20,23 @@ type Executor interface {
 	Execute(ctx context.Context, run Run, sink Sink) (Outcome, error)
 }
 
+// Guest is an Executor that comes and goes: a process that is not this node's own.
+type Guest interface {
+	Executor
+	// Present tells whether it can run anything now, and how many runs it takes side by side: Execute is not called beyond that. It
+	// does not block. Execute may be called of one that is away, and fails or waits a little.
+	Present() (width int, here bool)
+	// OnChange says what to call after Present or Describe have begun to say something else. Call it once, before anything else.
+	OnChange(f func())
+}
+
 // Capability is one task type that a provider executes.
 type Capability struct {
 	Type       string
 	Version    string
 	Attributes map[string]string // what else a consumer may choose by, for example engine=wasmtime
 	MaxLimits  Limits            // zero: the policy's
+	MinMemory  int64             // bytes that a run needs at least
 }
 
 // Limits bound one execution. Zero means: as the provider's policy says.
@@ -61,6 +72,13 @@ type Sink interface {
 	// Output takes a piece of "stdout", "stderr" or "output:NAME". It may block (back-pressure) and does not
 	// keep data. An error means that the output limit or the disk is full: the run has to end.
 	Output(name string, data []byte) error
+}
+
+// ProgressSink is a Sink that wants to hear how far a run is.
+type ProgressSink interface {
+	Sink
+	// Progress takes a fraction from 0 to 1 and one line of at most 200 bytes; the latest counts.
+	Progress(fraction float64, text string)
 }
 
 // Outcome is how a run ended.

@@ -96,6 +96,7 @@ type TaskView struct {
 	History                                 []domain.HistoryEntry
 	QueuePosition                           uint32
 	Revision                                uint64
+	Progress                                *domain.Progress // of one that runs, where it is known
 }
 
 // Pusher tells node what nobody asked for. Push may block while node is slow, and drops what it is given when there is

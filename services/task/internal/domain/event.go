@@ -99,6 +99,7 @@ type ProgressEntry struct {
 	Attempt       uint32
 	State         State // Accepted or Running; 0 for a name not known
 	QueuePosition uint32
+	Progress      *Progress // without a time; nil: its executor says nothing of it
 }
 
 // LogEvent is a piece of stderr.

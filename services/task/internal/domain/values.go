@@ -2,6 +2,7 @@ package domain
 
 import (
 	"encoding/hex"
+	"strconv"
 	"time"
 )
 
@@ -11,6 +12,34 @@ type Limits struct {
 	Memory int64         `json:"memory,omitempty"` // bytes
 	Output int64         `json:"output,omitempty"` // bytes of stdout, stderr and output files together
 }
+
+// MaxType bounds the name of a task type, in bytes.
+const MaxType = 64
+
+// ValidType tells whether a name may be that of a task type.
+func ValidType(t string) bool {
+	ok := len(t) > 0 && len(t) <= MaxType
+	for i := 0; ok && i < len(t); i++ {
+		c := t[i]
+		ok = c >= 'a' && c <= 'z' || i > 0 && (c >= '0' && c <= '9' || c == '-' || c == '.' || c == '_')
+	}
+	return ok
+}
+
+// Progress is how far a running program is, as its executor says.
+type Progress struct {
+	Fraction float64 // 0 to 1
+	Text     string  // one line
+	At       time.Time
+}
+
+// String is how people read it.
+func (p *Progress) String() string {
+	return strconv.FormatFloat(100*p.Fraction, 'f', 0, 64) + "% " + p.Text
+}
+
+// MaxProgressText bounds the line, in bytes.
+const MaxProgressText = 200
 
 // Usage is the work done.
 type Usage struct {

@@ -79,8 +79,8 @@ func (c *Client) Describe(ctx context.Context) (*taskv1.DescribeResponse, error)
 	return c.api.Describe(ctx, &taskv1.DescribeRequest{})
 }
 
-// WatchQueue follows the queue's figures; see app.TaskDescriber.
-func (c *Client) WatchQueue(ctx context.Context, figures func(*eventv1.Queue)) error {
+// WatchQueue follows the queue's figures and the description; see app.TaskDescriber.
+func (c *Client) WatchQueue(ctx context.Context, news func(q *eventv1.Queue, description uint64)) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	s, err := c.api.WatchQueue(ctx, &taskv1.WatchQueueRequest{})
@@ -92,6 +92,6 @@ func (c *Client) WatchQueue(ctx context.Context, figures func(*eventv1.Queue)) e
 		if err != nil {
 			return err
 		}
-		figures(r.GetQueue())
+		news(r.GetQueue(), r.GetDescription())
 	}
 }

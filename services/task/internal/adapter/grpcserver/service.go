@@ -33,6 +33,9 @@ type Consumer interface {
 type Provider interface {
 	Describe() (caps []app.Capability, sealingKey, evaluator string, wants int)
 	Queue() domain.Queue
+	// Description is another number when Describe says something else.
+	Description() uint64
+	// WatchQueue wakes the caller when Queue or Description say something else.
 	WatchQueue() (<-chan struct{}, func())
 }
 

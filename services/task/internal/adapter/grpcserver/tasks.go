@@ -47,11 +47,11 @@ func (s *Service) WatchQueue(_ *taskv1.WatchQueueRequest, stream grpc.ServerStre
 	pause := time.NewTimer(0)
 	defer pause.Stop()
 	<-pause.C
-	last := domain.Queue{Slots: -1}
+	last, described := domain.Queue{Slots: -1}, uint64(0)
 	for {
-		if q := s.cfg.Provider.Queue(); q != last {
-			last = q
-			if err := stream.Send(&taskv1.WatchQueueResponse{Queue: toQueue(q)}); err != nil {
+		if q, d := s.cfg.Provider.Queue(), s.cfg.Provider.Description(); q != last || d != described {
+			last, described = q, d
+			if err := stream.Send(&taskv1.WatchQueueResponse{Queue: toQueue(q), Description: d}); err != nil {
 				return err
 			}
 			pause.Reset(queueInterval)

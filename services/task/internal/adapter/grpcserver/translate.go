@@ -32,6 +32,9 @@ func toTask(v *app.TaskView, history bool) *taskv1.Task {
 		m.Result = toResult(v.Result, v.Available)
 	}
 	if history {
+		if p := v.Progress; p != nil {
+			m.Progress = &taskv1.Progress{Fraction: p.Fraction, Text: p.Text, At: timestamp(p.At)}
+		}
 		for _, h := range v.History {
 			m.History = append(m.History, &taskv1.HistoryEntry{At: timestamp(h.At), Attempt: h.Attempt, State: h.State.String(), What: h.What, PeerId: h.Peer, Detail: h.Detail})
 		}
@@ -138,12 +141,8 @@ func fromSpec(s *taskv1.TaskSpec) (app.Spec, error) {
 			return out, err
 		}
 	case *taskv1.TaskSpec_External:
-		out.Options = p.External.GetOptions()
-		for _, f := range p.External.GetParts() {
-			out.Parts = append(out.Parts, part(f.GetPath(), f.GetContent()))
-		}
-		if slices.Contains(builtIn, out.Type) {
-			return out, fault.InvalidArgument("PAYLOAD_MISMATCH", "the type is %s and the payload is external: give the payload %s", out.Type, out.Type)
+		if err := fromExternal(p.External, &out); err != nil {
+			return out, err
 		}
 	default:
 		return out, noPayload(out.Type)
@@ -234,6 +233,23 @@ func fromWasm(w *taskv1.WasmPayload, out *app.Spec) error {
 	}
 	for _, f := range w.GetInputs() {
 		out.Parts = append(out.Parts, part("input:"+f.GetPath(), f.GetContent()))
+	}
+	return nil
+}
+
+// maxExternalOptions is what a message to an executor has room for, in bytes.
+const maxExternalOptions = 1 << 20
+
+func fromExternal(x *taskv1.ExternalPayload, out *app.Spec) error {
+	if slices.Contains(builtIn, out.Type) {
+		return fault.InvalidArgument("PAYLOAD_MISMATCH", "the type is %s and the payload is external: give the payload %s", out.Type, out.Type)
+	}
+	if n := len(x.GetOptions()); n > maxExternalOptions {
+		return fault.InvalidArgument("SPEC_INVALID", "the options have %s: they may have %s; put what is large into a part", domain.Bytes(int64(n)), domain.Bytes(maxExternalOptions))
+	}
+	out.Options = x.GetOptions()
+	for _, f := range x.GetParts() {
+		out.Parts = append(out.Parts, part(f.GetPath(), f.GetContent()))
 	}
 	return nil
 }

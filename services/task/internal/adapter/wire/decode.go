@@ -194,4 +194,12 @@ func (c *checker) ref(id string, attempt uint32, zero bool) domain.Ref {
 	return domain.Ref{TaskID: c.id("task_id", id), Attempt: attempt}
 }
 
+// fraction refuses what is no part of a whole, NaN included.
+func (c *checker) fraction(name string, v float64) float64 {
+	if !(v >= 0 && v <= 1) {
+		c.fail("%s is %v: it must be from 0 to 1", name, v)
+	}
+	return v
+}
+
 func (c *checker) count(v uint64) uint32 { return uint32(min(v, math.MaxInt32)) }

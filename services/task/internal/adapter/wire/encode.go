@@ -49,6 +49,9 @@ func toProto(b domain.Body) proto.Message {
 		m := &eventv1.TaskProgress{Tasks: make([]*eventv1.TaskProgressEntry, len(b.Tasks))}
 		for i, t := range b.Tasks {
 			m.Tasks[i] = &eventv1.TaskProgressEntry{TaskId: t.TaskID, Attempt: t.Attempt, State: t.State.String(), QueuePosition: t.QueuePosition}
+			if p := t.Progress; p != nil {
+				m.Tasks[i].Fraction, m.Tasks[i].Text = &p.Fraction, p.Text
+			}
 		}
 		return m
 	case *domain.LogEvent:

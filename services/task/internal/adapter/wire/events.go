@@ -96,6 +96,9 @@ func progress(c *checker, payload []byte) domain.Body {
 		r := c.ref(t.GetTaskId(), t.GetAttempt(), false)
 		state, _ := domain.ParseState(c.upper("state", t.GetState()))
 		out.Tasks[i] = domain.ProgressEntry{TaskID: r.TaskID, Attempt: r.Attempt, State: state, QueuePosition: c.count(uint64(t.GetQueuePosition()))}
+		if t.Fraction != nil {
+			out.Tasks[i].Progress = &domain.Progress{Fraction: c.fraction("fraction", t.GetFraction()), Text: c.text("text", t.GetText(), domain.MaxProgressText)}
+		}
 	}
 	return out
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
+	"math"
 	"reflect"
 	"strings"
 	"testing"
@@ -38,7 +39,8 @@ func bodies() []domain.Body {
 		&domain.RedirectedEvent{TaskID: id, Attempt: 1, Announcement: announced, Reason: "busy"},
 		&domain.Announcement{PeerID: peer, SealingKey: "age1pq", Addresses: []string{"/memory/1"}},
 		&domain.RefusedEvent{TaskID: id, Attempt: 1, Reason: "QUEUE_FULL", Message: "later", RetryAfter: time.Second},
-		&domain.ProgressEvent{Tasks: []domain.ProgressEntry{{TaskID: id, Attempt: 2, State: domain.Running, QueuePosition: 1}}},
+		&domain.ProgressEvent{Tasks: []domain.ProgressEntry{{TaskID: id, Attempt: 2, State: domain.Running, QueuePosition: 1},
+			{TaskID: id, Attempt: 3, State: domain.Running, Progress: &domain.Progress{Fraction: 0.5, Text: "half"}}}},
 		&domain.LogEvent{TaskID: id, Attempt: 1, Offset: 9, Data: []byte("x")},
 		&domain.ResultEvent{TaskID: id, Attempt: 1, Type: "sum", ProgramHash: hash, PayloadHash: hash, ResultHash: hash, ResultSize: 8, ResultCID: "bafk", ExitCode: -3, Limits: limits, Usage: usage},
 		&domain.FailureEvent{TaskID: id, Attempt: 1, Type: "sum", Cause: domain.CauseLimit, Reason: "TIME_LIMIT", Message: "m", Usage: usage, PayloadHash: hash},
@@ -89,6 +91,8 @@ func TestBadEventsAreRefused(t *testing.T) {
 		"no tasks":         {domain.TypeQuery, &eventv1.TaskQuery{}, "tasks"},
 		"many tasks":       {domain.TypeCollected, &eventv1.TaskCollected{Tasks: make([]*eventv1.TaskRef, maxRefs+1)}, "tasks"},
 		"a nil task":       {domain.TypeCollected, &eventv1.TaskCollected{Tasks: make([]*eventv1.TaskRef, 1)}, "attempt"},
+		"no fraction":      {domain.TypeProgress, &eventv1.TaskProgress{Tasks: []*eventv1.TaskProgressEntry{{TaskId: id, Attempt: 1, Fraction: proto.Float64(math.NaN())}}}, "fraction"},
+		"a long word":      {domain.TypeProgress, &eventv1.TaskProgress{Tasks: []*eventv1.TaskProgressEntry{{TaskId: id, Attempt: 1, Fraction: proto.Float64(1), Text: strings.Repeat("x", 201)}}}, "text"},
 	} {
 		b, err := proto.Marshal(c.m)
 		if err != nil {

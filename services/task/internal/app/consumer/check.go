@@ -14,7 +14,6 @@ import (
 // Bounds of what a user may ask for.
 const (
 	maxRequestID  = 128
-	maxType       = 64
 	maxLabels     = 16
 	maxLabelKey   = 64
 	maxLabelValue = 256
@@ -63,13 +62,8 @@ func checkSpec(s *app.Spec) error {
 }
 
 func checkType(t string) error {
-	ok := len(t) > 0 && len(t) <= maxType
-	for i := 0; ok && i < len(t); i++ {
-		c := t[i]
-		ok = c >= 'a' && c <= 'z' || i > 0 && (c >= '0' && c <= '9' || c == '-' || c == '.' || c == '_')
-	}
-	if !ok {
-		return invalid("type", "type is %q: it must be a name in lower case such as sum or wasm, of at most %d bytes", clip(t, maxType), maxType)
+	if !domain.ValidType(t) {
+		return invalid("type", "type is %q: it must be a name in lower case such as sum or wasm, of at most %d bytes", clip(t, domain.MaxType), domain.MaxType)
 	}
 	return nil
 }
@@ -123,10 +117,8 @@ func checkParts(parts []app.PartSource) error {
 			return invalid("payload", "%s is given twice", p.Name)
 		}
 		seen[p.Name] = true
-		if name, ok := strings.CutPrefix(p.Name, "input:"); ok {
-			if err := checkInputPath(name); err != nil {
-				return err
-			}
+		if err := checkInputPath(strings.TrimPrefix(p.Name, app.PrefixInput)); err != nil { // an executor's own names have the same shape
+			return err
 		}
 		if inline += len(p.Inline); inline > maxInline {
 			return invalid("payload", "the inline parts have more than %s together: send large ones with Upload", domain.Bytes(maxInline))

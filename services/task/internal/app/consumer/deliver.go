@@ -188,6 +188,11 @@ func (s *Service) progress(e *edit, d *app.Delivery, p domain.ProgressEntry) err
 		return errUnchanged
 	}
 	s.renew(e)
+	if p.Progress != nil {
+		now := *p.Progress
+		now.At = e.now
+		e.progress, e.progressAttempt = &now, p.Attempt
+	}
 	return s.follow(e, p.Attempt, d.From, p.State)
 }
 

@@ -26,7 +26,7 @@ func sum(b []byte) domain.Hash { return sha256.Sum256(b) }
 
 func checkJob(n *app.NewJob) error {
 	if n.Spec.Type != "wasm" {
-		return invalid("spec.task.type", "the task's type is %q: a job runs programs, of type wasm", clip(n.Spec.Type, maxType))
+		return invalid("spec.task.type", "the task's type is %q: a job runs programs, of type wasm", clip(n.Spec.Type, domain.MaxType))
 	}
 	if n.Total == 0 || n.Total > domain.MaxShards {
 		return invalid("spec.total", "total is %d: a job has from 1 to %d shards", n.Total, domain.MaxShards)

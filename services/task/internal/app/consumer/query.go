@@ -15,6 +15,9 @@ func (s *Service) Get(ctx context.Context, id string) (app.TaskView, error) {
 	var v *app.TaskView
 	s.peek(id, func(l *live) {
 		view := View(l.task)
+		if l.task.State == domain.Running && l.progressAttempt == view.Attempts {
+			view.Progress = l.progress
+		}
 		v = &view
 	})
 	if v != nil {

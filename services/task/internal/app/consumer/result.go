@@ -20,6 +20,17 @@ func (s *Service) onResult(ctx context.Context, d *app.Delivery, b *domain.Resul
 		Program: b.ProgramHash, Hash: b.ResultHash, Size: b.ResultSize, CID: b.ResultCID})
 }
 
+// diedPause is how long a provider whose executor died is not asked again. Others are asked at once; but it may be the only one, and its
+// executor is started again. Attempts are counted all the same.
+const diedPause = 5 * time.Second
+
+func again(reason string) time.Duration {
+	if reason == "EXECUTOR_DIED" {
+		return diedPause
+	}
+	return 0
+}
+
 // onFailure takes the end of an attempt: the program's own is the task's outcome, a provider's is worth another attempt.
 func (s *Service) onFailure(ctx context.Context, d *app.Delivery, b *domain.FailureEvent) app.Reply {
 	if b.Cause != domain.CauseProvider {
@@ -33,7 +44,7 @@ func (s *Service) onFailure(ctx context.Context, d *app.Delivery, b *domain.Fail
 		if b.Reason == app.ReasonPayloadUnavailable {
 			s.shares.doubt()
 		}
-		err := s.endAttempt(e, b.Attempt, d.Event.Author, domain.End{What: "FAILED_AT_PROVIDER", Reason: b.Reason, Message: b.Message})
+		err := s.endAttempt(e, b.Attempt, d.Event.Author, domain.End{What: "FAILED_AT_PROVIDER", Reason: b.Reason, Message: b.Message, RetryAfter: again(b.Reason)})
 		if err != nil {
 			return s.mayCome(e, b.Attempt, d.Event.Author, err)
 		}

@@ -113,6 +113,9 @@ type live struct {
 	lease   time.Time   // zero: not running
 	rows    []uint64    // durable outbox rows that tell of it
 	draft   *draft      // set while it is in memory alone
+	// progress is what the provider last said of the attempt; it is worth no commit.
+	progress        *domain.Progress
+	progressAttempt uint32
 }
 
 // edit is one change of a task, made under its lock.

@@ -167,9 +167,16 @@ func (s *Service) judge(o *offer) (domain.Limits, *refusal) {
 		}
 		return domain.Limits{}, &refusal{Reason: "TYPE_UNKNOWN", Message: msg}
 	}
-	limits, no := p.Limits.Capped(domain.Limits(ex.Describe().MaxLimits)).Grant(o.sub.Limits)
+	c := ex.Describe()
+	if no := s.absent(o.sub.Type, &c); no != nil {
+		return domain.Limits{}, no
+	}
+	limits, no := p.Limits.Capped(domain.Limits(c.MaxLimits)).Grant(o.sub.Limits)
 	if no != nil {
 		return limits, &refusal{Reason: "LIMITS_TOO_HIGH", Message: no.Error()}
+	}
+	if no := enough(&c, o.sub.Limits, &limits); no != nil {
+		return limits, no
 	}
 	if size := o.sub.PayloadSize + o.sub.RefSize; size > p.MaxPayload {
 		return limits, &refusal{Reason: "PAYLOAD_TOO_LARGE", Message: "the payload has " + domain.Bytes(size) + ", and this provider takes " + domain.Bytes(p.MaxPayload)}

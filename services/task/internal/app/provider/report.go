@@ -18,6 +18,26 @@ func (s *Service) progressOf(e *domain.Entry, position uint32) app.Outgoing {
 		&domain.ProgressEvent{Tasks: []domain.ProgressEntry{{TaskID: e.TaskID, Attempt: e.Sub.Attempt, State: e.State, QueuePosition: position}}}, nil, false, s.cfg.Progress)
 }
 
+// progressPause is between two words to one consumer on how far one attempt is; each report says it too.
+const progressPause = time.Second
+
+// progressed hears how far a running attempt is.
+func (s *Service) progressed(h *held, p domain.Progress) {
+	h.mu.Lock()
+	h.progress = &p
+	e, now := h.entry, time.Now()
+	tell := h.journaled && now.Sub(h.toldAt) >= progressPause
+	if tell {
+		h.toldAt = now
+	}
+	h.mu.Unlock()
+	if tell {
+		out := s.outbox.Once(app.Address{Persona: e.Persona, Peer: e.Consumer}, domain.Ref{TaskID: e.TaskID, Attempt: e.Sub.Attempt},
+			&domain.ProgressEvent{Tasks: []domain.ProgressEntry{{TaskID: e.TaskID, Attempt: e.Sub.Attempt, State: domain.Running, Progress: &p}}}, nil, false, s.cfg.Progress)
+		s.cfg.Pusher.Push(h.ctx, app.Reply{Outbox: []app.Outgoing{out}})
+	}
+}
+
 // report renews the leases of everything unfinished, one event a consumer.
 func (s *Service) report(ctx context.Context) {
 	byTo := make(map[recipient][]domain.ProgressEntry)
@@ -36,13 +56,13 @@ func (s *Service) report(ctx context.Context) {
 	s.mu.Unlock()
 	for _, h := range all {
 		h.mu.Lock()
-		e, ok := h.entry, h.journaled
+		e, ok, progress := h.entry, h.journaled, h.progress
 		h.mu.Unlock()
 		if !ok || e.State.Terminal() {
 			continue
 		}
 		to := recipient{Persona: e.Persona, Peer: e.Consumer}
-		byTo[to] = append(byTo[to], domain.ProgressEntry{TaskID: e.TaskID, Attempt: e.Sub.Attempt, State: e.State, QueuePosition: positions[h]})
+		byTo[to] = append(byTo[to], domain.ProgressEntry{TaskID: e.TaskID, Attempt: e.Sub.Attempt, State: e.State, QueuePosition: positions[h], Progress: progress})
 	}
 	for to, entries := range byTo {
 		for len(entries) > 0 {

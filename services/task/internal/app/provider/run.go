@@ -20,7 +20,7 @@ const grace = 10 * time.Minute
 func (s *Service) run(h *held) {
 	out, res := s.execute(h)
 	s.mu.Lock()
-	s.running--
+	s.leave(h)
 	s.pump()
 	s.watch.Tell(queueKey)
 	s.mu.Unlock()
@@ -48,6 +48,7 @@ func (s *Service) execute(h *held) (out *domain.Outcome, res *packedResult) {
 		return s.interrupted(h, bad), nil
 	}
 	sink := newSink(s.cfg.Workspace, run.Limits.Output, &h.logs)
+	sink.progress = func(p domain.Progress) { s.progressed(h, p) }
 	defer sink.remove()
 	ctx, cancel := context.WithTimeout(h.ctx, run.Limits.Time+grace)
 	defer cancel()

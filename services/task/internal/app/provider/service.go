@@ -6,6 +6,7 @@ import (
 	"runtime"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/shallot-net/shallot/kit/fault"
@@ -96,7 +97,9 @@ type Service struct {
 	outbox    *app.Outbox
 	watch     *app.Watchers
 	executors map[string]app.Executor
+	guests    map[string]app.Guest // those that come and go, by type
 	types     []string
+	described atomic.Uint64   // counts up when Describe says something else
 	ctx       context.Context // ends when Run does: running programs end with it, and are run again after the next start
 	cancel    context.CancelFunc
 	letter    *letter
@@ -111,6 +114,7 @@ type Service struct {
 	fetching int     // payloads being fetched
 	staging  int     // those, and payloads that are here and do not run yet
 	running  int
+	visits   map[string]int // runs at guests, by type
 	perPeer  map[string]int
 	recent   recentKeys                    // attempts that are over
 	early    map[domain.EntryKey]time.Time // cancelled before they came
@@ -131,7 +135,7 @@ var _ app.Role = (*Service)(nil)
 // New makes a Service; call Load before the first command, and Run beside it.
 func New(cfg Config) (*Service, error) {
 	s := &Service{cfg: cfg.withDefaults(), outbox: app.NewOutbox(cfg.Codec), watch: app.NewWatchers(), executors: make(map[string]app.Executor),
-		held: make(map[domain.EntryKey]*held), perPeer: make(map[string]int), early: make(map[domain.EntryKey]time.Time), sentTo: make(map[string]handed)}
+		guests: make(map[string]app.Guest), visits: make(map[string]int), held: make(map[domain.EntryKey]*held), perPeer: make(map[string]int), early: make(map[domain.EntryKey]time.Time), sentTo: make(map[string]handed)}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.letter = &letter{s: s}
 	for _, e := range cfg.Executors {
@@ -144,6 +148,10 @@ func New(cfg Config) (*Service, error) {
 		}
 		s.executors[t] = e
 		s.types = append(s.types, t)
+		if g, ok := e.(app.Guest); ok {
+			s.guests[t] = g
+			g.OnChange(s.guestChanged)
+		}
 	}
 	for _, t := range s.cfg.Policy.Types {
 		if s.executors[t] == nil {
@@ -161,6 +169,7 @@ func New(cfg Config) (*Service, error) {
 type held struct {
 	key      domain.EntryKey
 	persona  string
+	taskType string
 	executor app.Executor
 	ctx      context.Context // ends when the run has to
 	stop     context.CancelFunc
@@ -176,14 +185,19 @@ type held struct {
 	files     *staged       // a payload that was decrypted before its turn
 	reply     app.Reply     // what the delivery has to say, when it was over before it was journaled
 	logs      logStream
+	progress  *domain.Progress // the last word; replaced, never changed
+	toldAt    time.Time        // when its consumer was last told by itself
 
 	settled chan struct{} // closed when it is over
 }
 
-// Describe is what this provider offers.
+// Describe is what this provider offers now.
 func (s *Service) Describe() (caps []app.Capability, sealingKey, evaluator string, wants int) {
 	for _, t := range s.types {
 		c := s.executors[t].Describe()
+		if no := s.absent(t, &c); no != nil {
+			continue
+		}
 		p := s.cfg.Policy.Limits.Capped(domain.Limits(c.MaxLimits))
 		c.MaxLimits = app.Limits(p.Max)
 		caps = append(caps, c)

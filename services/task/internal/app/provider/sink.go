@@ -30,6 +30,7 @@ type sink struct {
 	workspace Workspace
 	limit     int64
 	logs      *logStream
+	progress  func(domain.Progress) // set before the run
 
 	bodies  map[string]*spool
 	size    int64
@@ -57,6 +58,13 @@ func newSink(w Workspace, limit int64, logs *logStream) *sink {
 
 // Started notes when the program began.
 func (s *sink) Started() { s.started = time.Now() }
+
+// Progress notes how far the program is.
+func (s *sink) Progress(fraction float64, text string) {
+	if s.progress != nil {
+		s.progress(domain.Progress{Fraction: fraction, Text: text})
+	}
+}
 
 func (s *sink) startedAt() time.Time { return s.started }
 

@@ -57,7 +57,7 @@ func (s *Service) take(ctx context.Context, o *offer, limits domain.Limits) app.
 }
 
 func (s *Service) newHeld(e *domain.Entry) *held {
-	h := &held{key: e.Key(), persona: e.Persona, executor: s.executors[e.Sub.Type], entry: e, settled: make(chan struct{})}
+	h := &held{key: e.Key(), persona: e.Persona, taskType: e.Sub.Type, executor: s.executors[e.Sub.Type], entry: e, settled: make(chan struct{})}
 	h.ctx, h.stop = context.WithCancel(s.ctx)
 	return h
 }
@@ -90,10 +90,11 @@ func (s *Service) admit(h *held, here bool) (wait time.Duration, no *refusal) {
 
 // pump starts what there are slots for. s.mu is held.
 func (s *Service) pump() {
-	for s.running < s.cfg.Policy.Slots && len(s.queue) > 0 && !s.stopping {
-		h := s.queue[0]
-		s.queue[0] = nil
-		s.queue = s.queue[1:]
+	for s.running < s.cfg.Policy.Slots && !s.stopping {
+		h := s.next()
+		if h == nil {
+			break
+		}
 		s.running++
 		s.runs.Go(func() { s.run(h) })
 	}
