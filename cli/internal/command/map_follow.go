@@ -91,7 +91,7 @@ func (c *collection) leave(cancel func(), ended <-chan error, err error) error {
 		return c.end(err)
 	}
 	cancel()
-	<-ended
+	_ = <-ended // the pause is what counts
 	close(c.queue)
 	c.wg.Wait()
 	if err != nil {
