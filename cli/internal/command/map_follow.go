@@ -91,14 +91,20 @@ func (c *collection) leave(cancel func(), ended <-chan error, err error) error {
 		return c.end(err)
 	}
 	cancel()
-	<-ended
+	followed := <-ended
 	close(c.queue)
 	c.wg.Wait()
+	if followed == nil { // it ended before it heard of the pause
+		return c.end(nil)
+	}
 	if err != nil {
 		return fmt.Errorf("cannot pause job %s: %w", c.job.GetId(), err)
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.broken != nil {
+		return fmt.Errorf("job %s is paused: %w", c.job.GetId(), c.broken)
+	}
 	return &codeError{exitInterrupted, fmt.Errorf("job %s is paused, %d of %d inputs are done: the same command goes on with it", c.job.GetId(), done(c.job), c.job.GetTotal())}
 }
 

@@ -149,6 +149,7 @@ func (f *fakeNode) Gather(context.Context, *telemetryv1.GatherRequest) (*telemet
 type gateway struct {
 	*httptest.Server
 	node  *fakeNode
+	jobs  *fakeJobs
 	token string
 	log   *bytes.Buffer
 }
@@ -156,8 +157,10 @@ type gateway struct {
 func start(t *testing.T) *gateway {
 	t.Helper()
 	f := &fakeNode{ready: true, tasks: map[string]*taskv1.Task{}, content: map[string][]byte{}, watch: make(chan *taskv1.Task)}
+	jobs := &fakeJobs{}
 	conn := grpctest.Start(t, func(s *rpc.Server) {
 		nodev1.RegisterNodeServiceServer(s, f)
+		nodev1.RegisterJobServiceServer(s, jobs)
 		telemetryv1.RegisterTelemetryServiceServer(s, &telemetryOf{f: f})
 	})
 	h, err := home.Open(t.TempDir())
@@ -184,7 +187,7 @@ func start(t *testing.T) *gateway {
 	server.Config.Handler = handler
 	server.Start()
 	t.Cleanup(server.Close)
-	return &gateway{server, f, strings.TrimSpace(string(word)), &log}
+	return &gateway{server, f, jobs, strings.TrimSpace(string(word)), &log}
 }
 
 type telemetryOf struct {
@@ -386,7 +389,7 @@ func TestDocumentIsTrue(t *testing.T) {
 			if strings.HasSuffix(path, ":watch") {
 				continue
 			}
-			asked := strings.NewReplacer("{task_id}", "x", "{cid}", "x", "{peer_id}", "x").Replace(path)
+			asked := strings.NewReplacer("{task_id}", "x", "{cid}", "x", "{peer_id}", "x", "{job_id}", "x").Replace(path)
 			_, body, _ := g.do(t, strings.ToUpper(method), asked, "")
 			if strings.Contains(body, "PATH_NOT_FOUND") || strings.Contains(body, "METHOD_NOT_ALLOWED") {
 				t.Errorf("%s %s is in the document and not served: %s", method, path, body)

@@ -36,7 +36,7 @@ func (s *session) mapping(ctx context.Context) (figures []Figure, err error) {
 		return nil, err
 	}
 	small := func() error { return other.small(ctx) }
-	n, rounds := s.or(1000, 60), s.or(3, 1)
+	n, rounds := s.or(1000, 60), s.or(2, 1)
 	if _, err := measure.InFlight(n/2, inFlight, small); err != nil {
 		return nil, err
 	}

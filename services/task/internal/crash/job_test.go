@@ -105,6 +105,9 @@ func (w *world) checkJob(t *testing.T, id string, ex *capitals, uncommitted int)
 		t.Fatal("no consumer")
 	}
 	v, err := role.GetJob(ctx, id)
+	for err == nil && !v.State.Terminal() { // it is written a moment before it is said
+		v, err = role.GetJob(ctx, id)
+	}
 	if err != nil || v.State != domain.JobCompleted || v.Counts.Completed != shardsOfJob {
 		t.Fatalf("the job is %+v, %v", v, err)
 	}

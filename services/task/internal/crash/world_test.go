@@ -7,7 +7,6 @@ import (
 	"errors"
 	"io"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -134,12 +133,21 @@ func (trusting) Verify(*domain.Event) bool { return true }
 // fenced is the store as one process has it: when that has ended, what is left of it writes nothing more.
 type fenced struct {
 	*memstore.Store
-	gone atomic.Bool
+	mu   sync.RWMutex
+	gone bool
+}
+
+func (f *fenced) end() {
+	f.mu.Lock() // after every commit that has begun
+	defer f.mu.Unlock()
+	f.gone = true
 }
 
 // Commit implements app.Committer.
 func (f *fenced) Commit(ctx context.Context, w *app.Writes) error {
-	if f.gone.Load() {
+	f.mu.RLock()
+	defer f.mu.RUnlock()
+	if f.gone {
 		return errCrash
 	}
 	return f.Store.Commit(ctx, w)
@@ -147,7 +155,9 @@ func (f *fenced) Commit(ctx context.Context, w *app.Writes) error {
 
 // Later implements app.Committer.
 func (f *fenced) Later(w *app.Writes) {
-	if !f.gone.Load() {
+	f.mu.RLock()
+	defer f.mu.RUnlock()
+	if !f.gone {
 		f.Store.Later(w)
 	}
 }
@@ -180,8 +190,9 @@ func (s *side) end() {
 	s.mu.Lock()
 	stop := s.stop
 	s.role, s.stop = nil, nil
-	s.fence.gone.Store(true)
+	fence := s.fence
 	s.mu.Unlock()
+	fence.end()
 	if stop != nil {
 		stop()
 	}

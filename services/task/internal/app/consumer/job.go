@@ -20,6 +20,8 @@ type jobs struct {
 	fill   *app.Work   // by job id: makes tasks where there is room
 	alarms *app.Alarms // by shard, for stragglers; by job id, to try again what failed here
 
+	orphans []func() // shards to be decided about once the job service runs: found by load, whose tasks ended without an outcome
+
 	mu   sync.Mutex
 	open map[string]*job // all that are not terminal
 }

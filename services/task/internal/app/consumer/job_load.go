@@ -76,7 +76,7 @@ func (j *jobs) loadFlight(ctx context.Context, b *job, sh *domain.Shard) error {
 	switch {
 	case len(f.tasks) > 0:
 	case last != nil:
-		time.AfterFunc(0, func() { j.settle(b, f, last) })
+		j.orphans = append(j.orphans, func() { j.settle(b, f, last) })
 	default:
 		b.again = append(b.again, sh.Index)
 	}
@@ -105,6 +105,10 @@ func (j *jobs) loadTimes(ctx context.Context, b *job) error {
 // run fills the jobs, and looks after their alarms, until ctx ends.
 func (j *jobs) run(ctx context.Context) error {
 	defer j.fill.Stop()
+	for _, settle := range j.orphans {
+		settle()
+	}
+	j.orphans = nil
 	j.mu.Lock()
 	for id, b := range j.open {
 		j.fill.Add(id)
