@@ -162,6 +162,10 @@ func (t *Task) Spoil(now time.Time, message string) error {
 	if t.Live() != a { // an earlier attempt's: the newer one goes on
 		a.Ended, a.EndedAt = "RESULT_INVALID", now
 		t.note(now, "RESULT_INVALID", r.Peer, message)
+		// It may be one that was not counted when it ended, and no attempt may begin that is not left.
+		if left, why := t.attemptsLeft(); !left && t.State == Pending {
+			return t.finish(now, Fail, "FAILED", "", &Failure{Reason: "ATTEMPTS_EXHAUSTED", Message: why + "; the last: " + message})
+		}
 		return nil
 	}
 	return t.EndAttempt(now, r.Attempt, r.Peer, End{What: "RESULT_INVALID", Reason: "RESULT_INVALID", Message: message})

@@ -319,3 +319,22 @@ func TestHashText(t *testing.T) {
 		t.Error("text that is no hash")
 	}
 }
+
+// A refused attempt whose provider delivers after all, and badly, counts when that is found out: no attempt is left.
+func TestInvalidResultOfAnEarlierAttemptCounts(t *testing.T) {
+	now := time.Unix(1_700_000_000, 0)
+	x := NewTask(Task{ID: "t", Clocks: DefaultClocks, Policy: Policy{MaxAttempts: 1}}, now)
+	for _, err := range []error{
+		x.Place(now, Attempt{Peer: "12D3KooWa"}, ""),
+		x.EndAttempt(now, 1, "12D3KooWa", End{What: "REFUSED", Reason: "QUEUE_FULL"}),
+		x.Receive(now, Receipt{Attempt: 1, Peer: "12D3KooWa"}),
+		x.Spoil(now, "not what its receipt says"),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if x.State != Failed || x.Error == nil || x.Error.Reason != "ATTEMPTS_EXHAUSTED" {
+		t.Fatalf("the task is %s, %+v", x.State, x.Error)
+	}
+}
