@@ -225,3 +225,17 @@ func TestPayloadThatRefersToMoreThanItSays(t *testing.T) {
 		t.Fatalf("%d fetches, %d runs", got, s.ran("lie"))
 	}
 }
+
+// TestFailedTaskKeepsNothing: a payload that was content is let go with the last attempt, too.
+func TestFailedTaskKeepsNothing(t *testing.T) {
+	t.Parallel()
+	n, s := newNetwork(t), newScript()
+	p, c := n.addProvider(withScript(s, 1)), n.addConsumer(nil)
+	spec := scriptSpec(step{Name: "dies", Die: 99}, &taskv1.InputFile{Path: "stdin", Content: &taskv1.Blob{Source: &taskv1.Blob_Inline{Inline: shared(200_000)}}})
+	spec.Placement = &taskv1.PlacementPolicy{MaxAttempts: 1}
+	task := c.await(c.submit(spec, p), "FAILED")
+	if task.GetError().GetReason() != "ATTEMPTS_EXHAUSTED" {
+		t.Fatalf("the task ended as %v", task.GetError())
+	}
+	until(t, "the payload is let go", func() bool { return n.repo.pinned() == 0 })
+}

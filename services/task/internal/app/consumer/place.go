@@ -116,10 +116,18 @@ func (s *Service) endAttempt(e *edit, n uint32, from string, end domain.End) err
 	if from == "" && end.What != "UNREACHABLE" && end.What != "REJECTED" { // it may be working on it
 		s.sendCancel(e, &before)
 	}
-	if e.t.State == domain.Pending {
-		e.reply.Placement = s.needed(e.t, e.now)
-	}
+	s.next(e)
 	return nil
+}
+
+// next follows the end of an attempt: another provider is asked for, or the task is over and lets go what was kept for it.
+func (s *Service) next(e *edit) {
+	switch {
+	case e.t.State == domain.Pending:
+		e.reply.Placement = s.needed(e.t, e.now)
+	case e.t.State.Terminal():
+		s.letGo(e)
+	}
 }
 
 // withdraw deletes the task's outbox rows: what they say is void.

@@ -186,8 +186,6 @@ func (s *Service) spoil(e *edit, why string) error {
 		return err
 	}
 	s.cfg.Metrics.Attempt("RESULT_INVALID")
-	if e.t.State == domain.Pending {
-		e.reply.Placement = s.needed(e.t, e.now)
-	}
+	s.next(e)
 	return nil
 }
