@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"testing"
 	"time"
 
@@ -28,7 +29,7 @@ func completed(ctx context.Context, node nodev1.NodeServiceClient, spec *taskv1.
 		case errors.Is(err, io.EOF) && task.GetState() == "COMPLETED":
 			return task, nil
 		case errors.Is(err, io.EOF):
-			return nil, fmt.Errorf("task %s ended as %s: %v", task.GetId(), task.GetState(), task.GetError())
+			return nil, fmt.Errorf("task %s ended as %s: %v%s", task.GetId(), task.GetState(), task.GetError(), history(task))
 		case err != nil:
 			return nil, err
 		}
@@ -36,6 +37,15 @@ func completed(ctx context.Context, node nodev1.NodeServiceClient, spec *taskv1.
 			task = t
 		}
 	}
+}
+
+func history(task *taskv1.Task) string {
+	var b strings.Builder
+	for _, h := range task.GetHistory() {
+		peer := h.GetPeerId()
+		fmt.Fprintf(&b, "\n%s  %d %s %s %.80s", h.GetAt().AsTime().Format("15:04:05.000"), h.GetAttempt(), h.GetWhat(), peer[max(0, len(peer)-8):], h.GetDetail())
+	}
+	return b.String()
 }
 
 func sleepSpec(d time.Duration, placement *taskv1.PlacementPolicy) *taskv1.TaskSpec {

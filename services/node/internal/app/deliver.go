@@ -106,7 +106,7 @@ func (d *Deliverer) Handle(ctx context.Context, del *brokerv1.Delivery) Verdict 
 	}
 	call, cancel := context.WithTimeout(ctx, DeliverTimeout)
 	defer cancel()
-	out, err := d.tasks.Deliver(call, cmd)
+	out, err := d.deliver(call, cmd)
 	if err != nil {
 		return d.failed(ctx, del, err)
 	}
@@ -118,6 +118,28 @@ func (d *Deliverer) Handle(ctx context.Context, del *brokerv1.Delivery) Verdict 
 		}
 	}
 	return v
+}
+
+const (
+	againFirst = 20 * time.Millisecond
+	againMost  = 500 * time.Millisecond
+)
+
+// deliver gives an event to the task service, and again while that says "not yet": of providers that hand a task on, the last may be
+// heard first. It waits here and not in the broker, where everything else of the same sender would wait behind it, perhaps the very
+// event that another sender's is waiting for.
+func (d *Deliverer) deliver(ctx context.Context, cmd *taskv1.DeliverEvent) (*taskv1.Delivered, error) {
+	for wait := againFirst; ; wait = min(2*wait, againMost) {
+		out, err := d.tasks.Deliver(ctx, cmd)
+		if err != nil || brokerv1.Verdict(out.GetVerdict()) != brokerv1.Verdict_VERDICT_RETRY {
+			return out, err
+		}
+		t, _ := ctx.Deadline()
+		if time.Until(t) <= wait {
+			return out, nil
+		}
+		sleep(ctx, wait)
+	}
 }
 
 // failed: the broker gives the event again, later or to another; one that makes the task service fail every time is let go.

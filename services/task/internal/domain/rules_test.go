@@ -133,15 +133,13 @@ func TestStillHeldGivesTime(t *testing.T) {
 
 func TestRedirectsAreBounded(t *testing.T) {
 	x := placed(t, Policy{MaxAttempts: 3, Redirect: true})
-	for i, to := range []string{"b", "c", "d", "e"} {
-		if err := x.Redirect(t0, 1, []string{"a", "b", "c", "d"}[i], to, nil, ""); err != nil {
-			t.Fatal(err)
-		}
+	if err := x.Redirect(t0, 1, "a", "b", nil, ""); err != nil {
+		t.Fatal(err)
 	}
-	if err := x.Redirect(t0, 1, "e", "f", nil, ""); err == nil {
-		t.Fatal("a fifth hop")
+	if err := x.Redirect(t0, 1, "b", "c", nil, ""); err == nil {
+		t.Fatal("a second hop")
 	}
-	if err := x.Redirect(t0, 1, "e", "a", nil, ""); err == nil {
+	if err := x.Redirect(t0, 1, "b", "a", nil, ""); err == nil {
 		t.Fatal("a circle")
 	}
 	y := placed(t, Policy{MaxAttempts: 3})
@@ -149,13 +147,13 @@ func TestRedirectsAreBounded(t *testing.T) {
 		t.Fatal("it was not allowed")
 	}
 	// Who handed it on may still say that it failed, until the next one has answered.
-	if err := x.Clone().EndAttempt(t0, 1, "b", End{What: "REFUSED", Reason: "REDIRECT_FAILED"}); err != nil {
+	if err := x.Clone().EndAttempt(t0, 1, "a", End{What: "REFUSED", Reason: "REDIRECT_FAILED"}); err != nil {
 		t.Fatal(err)
 	}
-	if err := x.Accept(t0, 1, "e", ""); err != nil {
+	if err := x.Accept(t0, 1, "b", ""); err != nil {
 		t.Fatal(err)
 	}
-	if err := x.EndAttempt(t0, 1, "b", End{What: "REFUSED", Reason: "REDIRECT_FAILED"}); err == nil {
+	if err := x.EndAttempt(t0, 1, "a", End{What: "REFUSED", Reason: "REDIRECT_FAILED"}); err == nil {
 		t.Fatal("a late refusal")
 	}
 }

@@ -217,8 +217,9 @@ func (t *Task) Start(now time.Time, n uint32, from string) error {
 	return nil
 }
 
-// MaxHops is how many providers may hand a task on.
-const MaxHops = 4
+// MaxHops is how many providers may hand a task on. The one that gets it from another runs it or refuses it: in a burst, longer chains
+// are heard of in every order, each link from another provider, while the figures that they go by are the same old ones.
+const MaxHops = 1
 
 // Redirect records that the attempt is at another provider now.
 func (t *Task) Redirect(now time.Time, n uint32, from, to string, addresses []string, reason string) error {
