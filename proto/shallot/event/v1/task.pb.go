@@ -273,7 +273,7 @@ func (x *SealedPayload) GetCiphertext() []byte {
 	return nil
 }
 
-// TaskForceSubmission hands a task on: the receiver runs it or refuses it, or passes it on within the hop limit.
+// TaskForceSubmission hands a task on: the receiver runs it or refuses it.
 // The event's attachment is a SealedPayload for the receiver.
 type TaskForceSubmission struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
