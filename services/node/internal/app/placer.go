@@ -47,8 +47,13 @@ type pendingTask struct {
 	need    domain.Need
 	attempt uint32
 	busy    bool // being told
-	said    string
-	saidAt  time.Time
+	said    *saidWhy
+}
+
+// saidWhy is the reason that was given last for there being no provider, "" for none.
+type saidWhy struct {
+	why string
+	at  time.Time
 }
 
 // NewPlacer makes a Placer; Run it.
@@ -68,9 +73,9 @@ func (p *Placer) Needed(n *taskv1.PlacementNeeded) {
 		p.log.Warn("too many tasks wait for a provider; some wait for the next session", slog.Int("pending", len(p.pending)))
 		return
 	}
-	t := &pendingTask{need: need, attempt: n.GetAttempt()}
+	t := &pendingTask{need: need, attempt: n.GetAttempt(), said: &saidWhy{}}
 	if old != nil {
-		t.said, t.saidAt = old.said, old.saidAt
+		t.said = old.said // the old one may be saying it now
 	}
 	p.pending[need.TaskID] = t
 	p.signal()
@@ -180,9 +185,10 @@ func (p *Placer) done(t *pendingTask, again bool) {
 // sayWhy puts the reason into the task's history, when it is another one or the last is long ago.
 func (p *Placer) sayWhy(ctx context.Context, t *pendingTask, detail string) {
 	p.mu.Lock()
-	news := t.said == "" || detail != t.said && time.Since(t.saidAt) >= sayWhyNot
+	said := t.said
+	news := said.why == "" || detail != said.why && time.Since(said.at) >= sayWhyNot
 	if news {
-		t.said, t.saidAt = detail, time.Now()
+		said.why, said.at = detail, time.Now()
 	}
 	p.mu.Unlock()
 	again := true
