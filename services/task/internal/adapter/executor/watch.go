@@ -48,7 +48,9 @@ func (w *watch) started(ago, limit time.Duration) {
 	w.deadline = time.Now().Add(left)
 	if left < 4*watchEvery {
 		w.arm()
+		return
 	}
+	w.pulse.Need() // it rests while compiling is watched
 }
 
 func (w *watch) end() {
