@@ -214,7 +214,12 @@ func (s *side) crashAt(n int, written bool) {
 		if left == 0 && written {
 			return nil
 		}
-		once.Do(func() { close(crashed) })
+		once.Do(func() {
+			s.mu.Lock()
+			s.role = nil // a process that has ended is delivered nothing, also before its end is noticed
+			s.mu.Unlock()
+			close(crashed)
+		})
 		return errCrash
 	})
 }
