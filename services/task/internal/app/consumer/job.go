@@ -33,6 +33,7 @@ type job struct {
 	filling sync.Mutex // one that makes tasks at a time
 
 	mu     sync.Mutex
+	wrote  *sync.Cond  // on mu: a flight's writing is over
 	job    *domain.Job // never changed, only replaced
 	spec   *jobSpec    // nil until needed
 	counts domain.ShardCounts
@@ -49,7 +50,8 @@ type job struct {
 // flight is a shard that tasks have been made for, and that has not ended.
 type flight struct {
 	shard   domain.Shard
-	tasks   map[string]bool // that are not over
+	tasks   map[string]bool // that are not over; true: a provider has or had it
+	writing bool            // a commit that changes the shard is under way: another one waits for it
 	earlier uint32          // runs in tasks that are over
 	hedged  bool
 	hedging bool   // the task to be made is to overtake the one that runs
@@ -78,6 +80,7 @@ func (j *jobs) get(id string) *job {
 
 func (j *jobs) add(row *domain.Job, counts domain.ShardCounts) *job {
 	b := &job{id: row.ID, job: row, counts: counts, flight: make(map[uint32]*flight), tasks: make(map[string]domain.ShardRef)}
+	b.wrote = sync.NewCond(&b.mu)
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if old := j.open[row.ID]; old != nil {

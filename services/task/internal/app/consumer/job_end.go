@@ -8,26 +8,57 @@ import (
 	"github.com/shallot-net/shallot/services/task/internal/domain"
 )
 
-// record adds to a task's commit what it means for the task's shard.
-func (j *jobs) record(e *edit) {
+// record adds to a task's commit what it means for the task's shard. It is errUnchanged for a draft that nobody wants any more.
+func (j *jobs) record(e *edit) error {
 	b := j.get(e.t.Shard.Job)
-	if b == nil { // the job is over
-		return
+	var f *flight
+	if b != nil { // else the job is over
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		f = b.claim(e.t.Shard.Index, e.t.ID)
 	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	f := b.flight[e.t.Shard.Index]
-	if f == nil || !f.tasks[e.t.ID] {
-		return
+	if f == nil {
+		if e.draft != nil {
+			return errUnchanged
+		}
+		return nil
 	}
 	sh := f.shard
 	if e.draft != nil {
 		sh.Begin(e.t)
 	}
 	if decide(&sh, f, e.t) || e.draft != nil {
-		e.shard = &sh
+		f.writing = true
+		e.shard, e.writes = &sh, func() { b.done(f) }
 		e.w.Shards = append(e.w.Shards, app.ShardWrite{Shard: &sh})
 	}
+	return nil
+}
+
+// claim returns the flight that a task belongs to once nobody else is writing its shard: two tasks of one shard may end together. nil when
+// its shard has ended. The caller holds b.mu.
+func (b *job) claim(index uint32, task string) *flight {
+	for {
+		f := b.flight[index]
+		if f == nil {
+			return nil
+		}
+		if _, mine := f.tasks[task]; !mine {
+			return nil
+		}
+		if !f.writing {
+			return f
+		}
+		b.wrote.Wait()
+	}
+}
+
+// done lets others write the flight's shard.
+func (b *job) done(f *flight) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	f.writing = false
+	b.wrote.Broadcast()
 }
 
 // decide applies to a shard what the end of one of its tasks means. It says false where that is nothing: the task goes on, or others do,
@@ -35,7 +66,7 @@ func (j *jobs) record(e *edit) {
 func decide(sh *domain.Shard, f *flight, t *domain.Task) bool {
 	switch what := domain.Judge(t); {
 	case what == domain.Decided:
-	case what == domain.Undecided, f.others(t.ID) > 0, what == domain.Again && sh.Tries < domain.MaxTries:
+	case what == domain.Undecided, f.goesOn(t.ID), what == domain.Again && sh.Tries < domain.MaxTries:
 		return false
 	case what == domain.Withdrawn && f.back:
 		sh.Wait()
@@ -48,12 +79,22 @@ func decide(sh *domain.Shard, f *flight, t *domain.Task) bool {
 // others is how many runs beside this task's the shard has now: each may come to its end before it hears that it lost.
 func (f *flight) others(id string) uint32 {
 	n := uint32(0)
-	for other := range f.tasks {
-		if other != id {
+	for other, placed := range f.tasks {
+		if placed && other != id {
 			n++
 		}
 	}
 	return n
+}
+
+// goesOn tells whether the shard has another task.
+func (f *flight) goesOn(id string) bool {
+	for other := range f.tasks {
+		if other != id {
+			return true
+		}
+	}
+	return false
 }
 
 // recorded follows a task's commit, under the task's lock. What it leads to is done after that.
@@ -70,8 +111,14 @@ func (j *jobs) recorded(e *edit) {
 		delete(b.tasks, e.t.ID)
 		e.after = append(e.after, func() { j.fill.Add(b.id) })
 	}
-	if f == nil || !f.tasks[e.t.ID] {
+	if f == nil {
 		return
+	}
+	if _, mine := f.tasks[e.t.ID]; !mine {
+		return
+	}
+	if e.draft != nil {
+		f.tasks[e.t.ID] = true
 	}
 	if sh := e.shard; sh != nil {
 		*b.counts.Of(f.shard.State)--
@@ -141,7 +188,7 @@ func (j *jobs) stop(b *job, id string) {
 func (j *jobs) settle(b *job, f *flight, t *domain.Task) {
 	b.mu.Lock()
 	sh := f.shard
-	if b.flight[sh.Index] != f || len(f.tasks) > 0 {
+	if b.flight[sh.Index] != f || len(f.tasks) > 0 || f.writing {
 		b.mu.Unlock()
 		return
 	}
@@ -153,30 +200,39 @@ func (j *jobs) settle(b *job, f *flight, t *domain.Task) {
 		j.fill.Add(b.id)
 		return
 	}
+	f.writing = true
 	b.mu.Unlock()
-	if err := j.write(j.s.ctx, b, &sh); err != nil && j.s.ctx.Err() == nil {
+	if err := j.write(j.s.ctx, b, f, &sh); err != nil && j.s.ctx.Err() == nil {
 		j.s.cfg.Log.Warn("the end of a shard could not be written, and will be tried again", "error", err.Error())
 		time.AfterFunc(jobRetry, func() { j.settle(b, f, t) })
 	}
 }
 
-// write commits a shard whose change no task's commit brings about.
-func (j *jobs) write(ctx context.Context, b *job, sh *domain.Shard) error {
-	if err := j.s.cfg.Store.Commit(ctx, &app.Writes{Shards: []app.ShardWrite{{Shard: sh}}}); err != nil {
+// write commits a shard whose change no task's commit brings about. f.writing is set, and is not any more when it returns.
+func (j *jobs) write(ctx context.Context, b *job, f *flight, sh *domain.Shard) error {
+	err := j.s.cfg.Store.Commit(ctx, &app.Writes{Shards: []app.ShardWrite{{Shard: sh}}})
+	defer b.done(f)
+	if err != nil {
 		return err
 	}
 	b.mu.Lock()
-	if f := b.flight[sh.Index]; f != nil {
-		*b.counts.Of(f.shard.State)--
-		*b.counts.Of(sh.State)++
-		delete(b.flight, sh.Index)
-		if sh.State == domain.ShardWaiting {
-			b.rewind(sh.Index)
-		} else {
-			b.counts.Extra += sh.Extra()
-		}
+	*b.counts.Of(f.shard.State)--
+	*b.counts.Of(sh.State)++
+	f.shard = *sh
+	delete(b.flight, sh.Index)
+	if sh.State == domain.ShardWaiting {
+		b.rewind(sh.Index)
+	} else {
+		b.counts.Extra += sh.Extra()
+	}
+	var vain []string
+	for id := range f.tasks { // begun meanwhile
+		vain = append(vain, id)
 	}
 	b.mu.Unlock()
+	for _, id := range vain {
+		j.stop(b, id)
+	}
 	j.s.watch.Tell(watchKey(b.id))
 	j.fill.Add(b.id)
 	return nil

@@ -64,17 +64,20 @@ func (j *jobs) hopeless(ctx context.Context, b *job, sh *domain.Shard, err error
 	}
 	b.mu.Lock()
 	f := b.flight[sh.Index]
-	running := f != nil && len(f.tasks) > 0 // this would have been to overtake it
-	if running {
-		f.hedging = false
-	}
-	b.mu.Unlock()
-	if running {
+	if f == nil {
+		b.mu.Unlock()
 		return true
 	}
+	if len(f.tasks) > 0 || f.writing { // this would have been to overtake what runs
+		f.hedging = false
+		b.mu.Unlock()
+		return true
+	}
+	f.writing = true
+	b.mu.Unlock()
 	end := *sh
 	end.Fail(domain.Failure{Reason: why.Reason, Message: why.Message})
-	return j.write(ctx, b, &end) == nil
+	return j.write(ctx, b, f, &end) == nil
 }
 
 // next chooses the shard that gets a task, where there is room for one.
@@ -145,7 +148,7 @@ func (j *jobs) draft(ctx context.Context, b *job, sh *domain.Shard, try uint32) 
 	f := b.flight[sh.Index]
 	known := f != nil && b.job.State == domain.JobRunning // not paused or ended meanwhile
 	if known {
-		f.tasks[t.ID], b.tasks[t.ID] = true, *t.Shard
+		f.tasks[t.ID], b.tasks[t.ID] = false, *t.Shard
 	}
 	b.mu.Unlock()
 	if !known {

@@ -127,6 +127,7 @@ type edit struct {
 	reply  app.Reply
 	body   []byte
 	shard  *domain.Shard   // of a job, as the edit leaves it; nil where it stays as it is
+	writes func()          // ends the writing of the shard; nil where it is not written
 	sends  []app.OutboxRow // rows to be written, with attachments in attach
 	attach [][]byte
 	after  []func()
@@ -178,9 +179,14 @@ func (s *Service) commit(ctx context.Context, e *edit) error {
 	}
 	e.w.Tasks = append(e.w.Tasks, tw)
 	if e.t.Shard != nil {
-		s.jobs.record(e)
+		if err := s.jobs.record(e); err != nil {
+			return err
+		}
 	}
 	e.w.Outbox = append(e.w.Outbox, e.sends...)
+	if e.writes != nil {
+		defer e.writes()
+	}
 	if err := s.cfg.Store.Commit(ctx, &e.w); err != nil {
 		return err
 	}
