@@ -162,7 +162,9 @@ func (nd *node) start() {
 	t := nd.t
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
+	nd.mu.Lock()
 	nd.ctx, nd.cancel = ctx, cancel
+	nd.mu.Unlock()
 	log := logging.New(t.Output(), "debug", "text", nd.role)
 	nd.store = must[*sqlite.Store](t)(sqlite.Open(ctx, filepath.Join(nd.dir, "task.db"), log))
 	sessions := &grpcserver.Sessions{}
@@ -331,6 +333,9 @@ func (nd *node) place(p *taskv1.PlacementNeeded) {
 
 // send carries one event to its receiver's task service.
 func (nd *node) send(o *taskv1.OutboxEvent) {
+	nd.mu.Lock()
+	life := nd.ctx
+	nd.mu.Unlock()
 	ev := nd.signed(o)
 	nd.net.mu.Lock()
 	route := nd.net.route
@@ -363,7 +368,7 @@ func (nd *node) send(o *taskv1.OutboxEvent) {
 			_, _ = nd.try(&taskv1.SessionRequest{Command: &taskv1.SessionRequest_Sent{Sent: &taskv1.MarkSent{OutboxIds: []uint64{o.GetOutboxId()}}}})
 			return
 		}
-		if nd.ctx.Err() != nil {
+		if life.Err() != nil {
 			return
 		}
 		pause(20 * time.Millisecond)
