@@ -1,6 +1,6 @@
 module github.com/shallot-net/shallot/test
 
-go 1.26.0
+go 1.26.6
 
 replace github.com/shallot-net/shallot/proto => ../proto
 
@@ -10,6 +10,7 @@ require (
 	filippo.io/age v1.3.2
 	github.com/bytecodealliance/wasmtime-go/v44 v44.0.0
 	github.com/libp2p/go-libp2p v0.51.0
+	github.com/libp2p/go-libp2p-pubsub v0.19.0
 	github.com/shallot-net/shallot/kit v0.0.0-00010101000000-000000000000
 	github.com/shallot-net/shallot/proto v0.0.0
 	github.com/tetratelabs/wazero v1.12.0
@@ -37,6 +38,7 @@ require (
 	github.com/google/renameio/v2 v2.0.2 // indirect
 	github.com/google/uuid v1.6.0 // indirect
 	github.com/gorilla/websocket v1.5.3 // indirect
+	github.com/hashicorp/golang-lru/v2 v2.0.7 // indirect
 	github.com/huin/goupnp v1.3.0 // indirect
 	github.com/ipfs/go-cid v0.6.2 // indirect
 	github.com/jackpal/go-nat-pmp v1.0.2 // indirect

@@ -24,7 +24,8 @@ import (
 // ChildArg is the first argument with which a program that uses Start calls itself; the others are Child's.
 const ChildArg = "floor-child"
 
-// Child runs one of the six servers until its stdin closes: broker, node or task of the provider (p) or the consumer (c).
+// Child runs one of the six servers until its stdin closes: broker, node or task of the provider (p) or the consumer (c), or the other
+// host of Events.
 // It prints one line when it is ready. express: the provider commits a task that ends at once together with its result.
 func Child(role, dir, arg string, express bool) {
 	switch role {
@@ -38,6 +39,10 @@ func Child(role, dir, arg string, express bool) {
 		runNodeP(dir)
 	case "node_c":
 		runNodeC(dir, arg)
+	case "events":
+		size, err := strconv.Atoi(arg)
+		must(err)
+		runEvents(size)
 	default:
 		panic("no role " + role)
 	}
