@@ -294,6 +294,39 @@ func TestLeaseLostThenResultOfEither(t *testing.T) {
 	}
 }
 
+// TestTakenFromASilentProvider: it is told to stop, and says that it has: that is not its user's cancel, and the task goes on elsewhere.
+func TestTakenFromASilentProvider(t *testing.T) {
+	t.Parallel()
+	n, s := newNetwork(t), newScript()
+	a, b := n.addProvider(withScript(s, 1)), n.addProvider(withScript(s, 1))
+	c := n.addConsumer(func(c *consumer.Config) { c.Lease = 400 * time.Millisecond })
+	var silent, stopped atomic.Bool
+	n.setRoute(func(from, _ string, ev *eventv1.Event) action {
+		if from != a.peer || !silent.Load() {
+			return pass
+		}
+		if ev.GetType() == eventv1.EventType_EVENT_TYPE_TASK_FAILURE {
+			stopped.Store(true)
+			return pass
+		}
+		return lose
+	})
+	c.useProviders(a, b)
+	id := c.submit(scriptSpec(step{Name: "a", Wait: true, Stderr: "so far\n"}), a)
+	c.await(id, "RUNNING")
+	silent.Store(true)
+	until(t, "the second attempt", func() bool { return c.get(id).GetAttempts() == 2 })
+	until(t, "the first one's word that it has stopped", func() bool { return stopped.Load() && a.provider.Queue().Running == 0 })
+	silent.Store(false)
+	c.await(id, "RUNNING")
+	close(s.gate("a"))
+	task := c.await(id)
+	if task.GetState() != "COMPLETED" || task.GetProvider() != b.peer || task.GetAttempts() != 2 {
+		t.Fatalf("the task is %v: %v", task, details(task))
+	}
+	until(t, "both results to be let go", func() bool { return n.repo.pinned() == 0 })
+}
+
 func TestNoLeaseIsLostWhileOffline(t *testing.T) {
 	t.Parallel()
 	n, s := newNetwork(t), newScript()

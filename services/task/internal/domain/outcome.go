@@ -135,14 +135,15 @@ func (t *Task) StillHeld(now time.Time, n uint32, from string) bool {
 	return true
 }
 
-// Receive takes a provider's receipt, of whichever attempt it is: the first one that proves good is the outcome.
+// Receive takes a provider's receipt, of whichever attempt it is: the first one that proves good is the outcome. That a provider has
+// stopped an attempt is one only where the task's user wants its end: an attempt that was taken from a silent provider is cancelled, too.
 // The task is Collecting then, until Settle or EndAttempt.
 func (t *Task) Receive(now time.Time, r Receipt) error {
 	a := t.Attempt(r.Attempt)
 	if a == nil || a.Peer != r.Peer {
 		return ErrNotHolder
 	}
-	if t.State.Terminal() || t.Receipt != nil || a.Ended == "RESULT_INVALID" {
+	if t.State.Terminal() || t.Receipt != nil || a.Ended == "RESULT_INVALID" || r.Cause == CauseCancelled && !t.CancelRequested {
 		return &MoveError{From: t.State, Move: Complete, Late: true}
 	}
 	r.At, r.Persona = now, a.Persona

@@ -184,7 +184,7 @@ func (s *Service) Cancel(ctx context.Context, taskID string) (app.Reply, error) 
 func (s *Service) letGo(e *edit) {
 	for i := range e.t.Attempts {
 		a := &e.t.Attempts[i]
-		if r := e.t.Receipt; r != nil && r.Attempt == a.Number {
+		if r := e.t.Receipt; r != nil && r.Attempt == a.Number || a.Ended == "LEASE_LOST" { // it may have come to an end that was heard too late
 			s.addRelease(e, a)
 		}
 	}

@@ -45,14 +45,31 @@ func (s *Service) onFailure(ctx context.Context, d *app.Delivery, b *domain.Fail
 			s.shares.doubt()
 		}
 		err := s.endAttempt(e, b.Attempt, d.Event.Author, domain.End{What: "FAILED_AT_PROVIDER", Reason: b.Reason, Message: b.Message, RetryAfter: again(b.Reason)})
+		a := e.t.Attempt(b.Attempt)
+		if isLate(err) && a != nil && a.Peer == d.Event.Author {
+			return s.unwanted(e, a)
+		}
 		if err != nil {
 			return s.mayCome(e, b.Attempt, d.Event.Author, err)
 		}
-		if a := e.t.Attempt(b.Attempt); a != nil {
-			s.addRelease(e, a)
-		}
+		s.addRelease(e, a)
 		return nil
 	})
+}
+
+// stopped is a provider's word that it stopped an attempt, of a task that goes on: one that was taken from it, and told so. If it was not,
+// then it has failed.
+func (s *Service) stopped(e *edit, rc *domain.Receipt) error {
+	a := e.t.Attempt(rc.Attempt)
+	err := s.endAttempt(e, rc.Attempt, rc.Peer, domain.End{What: "FAILED_AT_PROVIDER", Reason: "STOPPED", Message: "the provider stopped the program, and nobody had asked it to"})
+	if isLate(err) && a.Peer == rc.Peer {
+		return s.unwanted(e, a)
+	}
+	if err != nil {
+		return s.mayCome(e, rc.Attempt, rc.Peer, err)
+	}
+	s.addRelease(e, a)
+	return nil
 }
 
 func (s *Service) onReceipt(ctx context.Context, d *app.Delivery, taskID string, payload domain.Hash, rc domain.Receipt) app.Reply {
@@ -64,6 +81,9 @@ func (s *Service) onReceipt(ctx context.Context, d *app.Delivery, taskID string,
 	r := s.apply(ctx, d, taskID, func(e *edit) error {
 		if payload != e.t.PayloadHash || rc.Cause == 0 && rc.Program != e.t.ProgramHash {
 			return rejection("RECEIPT_INVALID")
+		}
+		if rc.Cause == domain.CauseCancelled && !e.t.CancelRequested && !e.t.State.Terminal() {
+			return s.stopped(e, &rc)
 		}
 		if err := e.t.Receive(e.now, rc); err != nil {
 			if a := e.t.Attempt(rc.Attempt); isLate(err) && a != nil && a.Peer == rc.Peer && e.t.State.Terminal() {
