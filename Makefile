@@ -62,6 +62,11 @@ test: build examples ## all tests
 	done; \
 	[ -z "$$failed" ] || { echo "failed:$$failed" >&2; exit 1; }
 
+FAULTFLAGS ?= -seed 0 -for 15m
+.PHONY: faults
+faults: build ## a network under load is hurt for a quarter of an hour; FAULTFLAGS="-seed 7 -for 1h" for a certain one
+	@cd test && GOWORK=off SHALLOT_BIN=$(BIN) go test -count=1 -v -timeout 5h ./faults -args $(FAULTFLAGS)
+
 .PHONY: test-long
 test-long: build ## the tests with large content: 1 GiB each way between the broker and Kubo
 	@cd test && GOWORK=off SHALLOT_BIN=$(BIN) SHALLOT_LONG=1 go test -count=1 -timeout 60m ./interop
