@@ -115,7 +115,9 @@ func Plan(c Config) []Fault {
 
 func (c Config) draw(rng *rand.Rand, k Kind, at time.Duration) Fault {
 	node := c.Nodes[rng.IntN(len(c.Nodes))]
-	some := func(least, most time.Duration) time.Duration { return least + time.Duration(rng.Float64()*float64(most-least)) }
+	some := func(least, most time.Duration) time.Duration {
+		return least + time.Duration(rng.Float64()*float64(most-least))
+	}
 	f := Fault{At: at, Kind: k}
 	switch k {
 	case Kill, Stall:
