@@ -17,6 +17,7 @@ import (
 	"github.com/shallot-net/shallot/kit/home"
 	"github.com/shallot-net/shallot/kit/rpc"
 	brokerv1 "github.com/shallot-net/shallot/proto/shallot/broker/v1"
+	nodev1 "github.com/shallot-net/shallot/proto/shallot/node/v1"
 	telemetryv1 "github.com/shallot-net/shallot/proto/shallot/telemetry/v1"
 )
 
@@ -82,6 +83,7 @@ func (w *world) nothingLeft(fresh map[string]holding, tasks int) {
 			timed += n
 			left = append(left, forever...)
 			left = append(left, w.temporary(node)...)
+			left = append(left, w.working(node)...)
 		}
 		if timed > most {
 			left = append(left, fmt.Sprintf("%d results that nobody wants any more are pinned until their time is over, of %d tasks", timed, tasks))
@@ -123,6 +125,20 @@ func (w *world) pins(node string) (timed int, left []string) {
 		left = append(left, fmt.Sprintf("%s keeps %s for %s", node, p.GetCid(), p.GetOwner()))
 	}
 	return timed, left
+}
+
+// working are tasks, or at a provider attempts, that go on.
+func (w *world) working(node string) (left []string) {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	r, err := w.client(node).ListTasks(ctx, &nodev1.ListTasksRequest{States: []string{"PENDING", "SUBMITTED", "ACCEPTED", "RUNNING"}, PageSize: 100})
+	if err != nil {
+		return []string{fmt.Sprintf("the tasks of %s: %v", node, err)}
+	}
+	for _, t := range r.GetTasks() {
+		left = append(left, fmt.Sprintf("task %s is %s at %s", t.GetId(), t.GetState(), node))
+	}
+	return left
 }
 
 // temporary are files that nobody needs once all tasks are over.
