@@ -93,3 +93,56 @@ func TestBurstThroughOneProvider(t *testing.T) {
 		}
 	}
 }
+
+// TestABusyProviderIsAvoided: what another consumer makes busy is not chosen any more two metric intervals later, though tasks are not handed on.
+func TestABusyProviderIsAvoided(t *testing.T) {
+	n := ownNetwork(t, 3, 2)
+	busy := peerID(t, n, "provider-1")
+	first, err := n.Node("consumer-1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	other, err := n.Node("consumer-2")
+	if err != nil {
+		t.Fatal(err)
+	}
+	stays := false
+	for range 60 {
+		spec := sleepSpec(time.Minute, &taskv1.PlacementPolicy{Redirect: &stays, Providers: []string{busy}})
+		if _, err := other.SubmitTask(t.Context(), &nodev1.SubmitTaskRequest{Spec: spec}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var interval time.Duration
+	eventually(t, 30*time.Second, "the first consumer has the provider's metric", func() bool {
+		r, err := first.GetPeerMetrics(t.Context(), &nodev1.GetPeerMetricsRequest{PeerId: busy})
+		interval = r.GetMetric().GetMetric().GetInterval().AsDuration()
+		return err == nil && interval > 0
+	})
+	since := time.Now()
+	early, late := 0, map[string]int{}
+	for time.Since(since) < 2*interval || len(late) == 0 || late["all"] < 20 {
+		at := time.Now()
+		r, err := first.SubmitTask(t.Context(), &nodev1.SubmitTaskRequest{Spec: sleepSpec(10*time.Millisecond, &taskv1.PlacementPolicy{Redirect: &stays})})
+		if err != nil {
+			t.Fatal(err)
+		}
+		chosen := "" // the first: what waits there does not end
+		eventually(t, 20*time.Second, "a provider is chosen", func() bool {
+			g, err := first.GetTask(t.Context(), &nodev1.GetTaskRequest{TaskId: r.GetTask().GetId()})
+			chosen = g.GetTask().GetProvider()
+			return err == nil && chosen != ""
+		})
+		switch {
+		case at.Sub(since) >= 2*interval:
+			late[chosen]++
+			late["all"]++
+		case chosen == busy:
+			early++
+		}
+	}
+	t.Logf("the interval is %v; within two of them the busy provider was chosen %d times, after that %d of %d times", interval, early, late[busy], late["all"])
+	if late[busy] > 0 || len(late) < 3 {
+		t.Errorf("after two intervals tasks went to %v; the busy one is …%s", late, busy[len(busy)-8:])
+	}
+}
