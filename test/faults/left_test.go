@@ -18,7 +18,6 @@ import (
 	"github.com/shallot-net/shallot/kit/rpc"
 	brokerv1 "github.com/shallot-net/shallot/proto/shallot/broker/v1"
 	nodev1 "github.com/shallot-net/shallot/proto/shallot/node/v1"
-	telemetryv1 "github.com/shallot-net/shallot/proto/shallot/telemetry/v1"
 )
 
 // holding is what a process has open.
@@ -28,23 +27,14 @@ type holding struct{ goroutines, files int }
 func (w *world) inventory() map[string]holding {
 	out := map[string]holding{}
 	for _, node := range w.network().Nodes() {
-		h, err := home.Open(filepath.Join(w.dir, node))
-		if err != nil {
-			w.t.Fatal(err)
-		}
-		conn, err := rpc.Dial(h.Endpoint("node"), rpc.ClientConfig{})
-		if err != nil {
-			w.t.Fatal(err)
-		}
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-		r, err := telemetryv1.NewTelemetryServiceClient(conn).Gather(ctx, &telemetryv1.GatherRequest{})
+		all, err := w.network().Telemetry(ctx, node)
 		cancel()
-		conn.Close()
 		if err != nil {
 			w.t.Errorf("telemetry of %s: %v", node, err)
 			continue
 		}
-		for _, p := range r.GetProcesses() {
+		for _, p := range all {
 			open, _ := os.ReadDir(fmt.Sprintf("/proc/%d/fd", p.GetPid()))
 			out[node+"/"+p.GetProcess()] = holding{goroutines: gauge(p.GetText(), "go_goroutines"), files: len(open)}
 		}

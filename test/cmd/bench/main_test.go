@@ -43,7 +43,7 @@ func TestBenchQuick(t *testing.T) {
 			t.Errorf("%s has an aim, and nothing says whether it is met", f.Name)
 		}
 	}
-	for row, want := range map[string]int{"footprint": 3, "latency": 4, "throughput": 3, "map": 2, "program": 3, "compute": 5, "content": 2, "events": 2, "lost": 3, "scale": 5} {
+	for row, want := range map[string]int{"footprint": 3, "latency": 4, "throughput": 3, "map": 2, "program": 3, "compute": 5, "content": 2, "events": 2, "lost": 3, "scale": 6, "traffic": 1} {
 		if figures[row] != want {
 			t.Errorf("the row %s has %d figures, want %d", row, figures[row], want)
 		}

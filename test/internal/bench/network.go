@@ -218,6 +218,11 @@ func (s *session) scale(ctx context.Context) (figures []Figure, err error) {
 		}
 	}
 	nodes := providers + consumers
+	before, err := said(ctx, net)
+	if err != nil {
+		return nil, err
+	}
+	began := time.Now()
 	name := fmt.Sprintf("%d providers and %d consumers, %d processes", providers, consumers, processes)
 	spec := func() *taskv1.TaskSpec { return wasmSpec(inline(module.Small()), nil) }
 	each := make([]time.Duration, 0, tasks)
@@ -244,9 +249,20 @@ func (s *session) scale(ctx context.Context) (figures []Figure, err error) {
 	if err != nil {
 		return nil, err
 	}
+	after, err := said(ctx, net)
+	if err != nil {
+		return nil, err
+	}
+	traffic := Figure{Name: "the same, traffic a node while they ran", Unit: "KiB/min", Detail: map[string]float64{}}
+	for kind, b := range after {
+		each := (b - before[kind]) / time.Since(began).Minutes() / float64(nodes) / 1024
+		traffic.Detail[kind+", KiB/min"] = each
+		traffic.Ours += each
+	}
 	return []Figure{
 		{Name: name + ": start until all know each other", Unit: "s", Ours: known.Seconds()},
 		{Name: "the same, memory a node (PSS)", Unit: "MiB", Ours: float64(memory) / float64(nodes) / (1 << 20)},
+		traffic,
 		Figure{Name: fmt.Sprintf("the same, of %d tasks completed", tasks), Ours: float64(len(each))}.atLeast(float64(tasks), "all"),
 		{Name: "the same, task latency p50", Unit: "ms", Ours: milliseconds(measure.Quantile(each, 0.5))},
 		{Name: "the same, task latency p99", Unit: "ms", Ours: milliseconds(measure.Quantile(each, 0.99))},

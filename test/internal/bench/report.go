@@ -13,7 +13,7 @@ import (
 )
 
 // Rows are the names of the groups of figures, in the order of the report. The footprint is measured first, while nothing else runs.
-var Rows = []string{"latency", "throughput", "map", "program", "compute", "content", "events", "footprint", "lost", "scale"}
+var Rows = []string{"latency", "throughput", "map", "program", "compute", "content", "events", "footprint", "lost", "scale", "traffic"}
 
 // Report is what one run of the bench found.
 type Report struct {

@@ -24,6 +24,7 @@ import (
 	"github.com/shallot-net/shallot/kit/home"
 	"github.com/shallot-net/shallot/kit/rpc"
 	nodev1 "github.com/shallot-net/shallot/proto/shallot/node/v1"
+	telemetryv1 "github.com/shallot-net/shallot/proto/shallot/telemetry/v1"
 )
 
 // startTimeout bounds the start of a network until it says ready, where Config does not.
@@ -219,6 +220,16 @@ func (n *Network) conn(name string) (*grpc.ClientConn, error) {
 		n.conns[name] = c
 	}
 	return c, err
+}
+
+// Telemetry returns the metrics of a node's processes.
+func (n *Network) Telemetry(ctx context.Context, name string) ([]*telemetryv1.ProcessMetrics, error) {
+	c, err := n.conn(name)
+	if err != nil {
+		return nil, err
+	}
+	r, err := telemetryv1.NewTelemetryServiceClient(c).Gather(ctx, &telemetryv1.GatherRequest{})
+	return r.GetProcesses(), err
 }
 
 // CLI runs the shallot command against a node and returns what it wrote and its exit code.
