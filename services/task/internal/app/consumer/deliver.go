@@ -220,10 +220,10 @@ func (s *Service) follow(e *edit, n uint32, from string, state domain.State) err
 func (s *Service) onStatus(ctx context.Context, d *app.Delivery, b *domain.StatusEvent) app.Reply {
 	return s.apply(ctx, d, b.TaskID, func(e *edit) error {
 		a := e.t.Attempt(b.Attempt)
-		if a == nil || a.Peer != d.From {
+		if !a.Had(d.From) {
 			return domain.ErrNotHolder
 		}
-		if e.t.Live() != a || e.t.Receipt != nil {
+		if a.Peer != d.From || e.t.Live() != a || e.t.Receipt != nil { // who handed it on may have been asked before that was known
 			return errUnchanged
 		}
 		if b.State == domain.Accepted || b.State == domain.Running {
