@@ -148,6 +148,12 @@ func (a *Attempt) Had(peer string) bool {
 	return a != nil && (a.Peer == peer || slices.Contains(a.Trail, peer))
 }
 
+// MayBeAt tells whether an attempt may have been handed on to a peer without this node having heard of that: events of two senders are
+// not ordered. An attempt that nobody was known to have taken when it ended stays SUBMITTED.
+func (t *Task) MayBeAt(a *Attempt, peer string) bool {
+	return a != nil && !a.Had(peer) && a.State == Submitted && t.Policy.Redirect && len(a.Trail) < MaxHops
+}
+
 // Collecting tells whether the outcome is known and its body is being fetched.
 func (t *Task) Collecting() bool { return t.Receipt != nil && !t.State.Terminal() }
 
