@@ -12,6 +12,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -410,6 +411,13 @@ func (nd *node) deliver(from string, ev *eventv1.Event) (*taskv1.Delivered, erro
 		return nil, fmt.Errorf("%s: %s", f.GetReason(), f.GetMessage())
 	}
 	return r.GetDelivered(), nil
+}
+
+// saw tells whether an event of a type was delivered to this node.
+func (nd *node) saw(typ eventv1.EventType) bool {
+	nd.mu.Lock()
+	defer nd.mu.Unlock()
+	return slices.ContainsFunc(nd.seen, func(ev *eventv1.Event) bool { return ev.GetType() == typ })
 }
 
 // candidate is this provider as consumers know it.

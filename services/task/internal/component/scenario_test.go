@@ -14,6 +14,7 @@ import (
 
 	eventv1 "github.com/shallot-net/shallot/proto/shallot/event/v1"
 	taskv1 "github.com/shallot-net/shallot/proto/shallot/task/v1"
+	"github.com/shallot-net/shallot/services/task/internal/adapter/wire"
 	"github.com/shallot-net/shallot/services/task/internal/app"
 	"github.com/shallot-net/shallot/services/task/internal/app/consumer"
 	"github.com/shallot-net/shallot/services/task/internal/app/provider"
@@ -378,6 +379,11 @@ func TestRedirect(t *testing.T) {
 	}
 	spec := scriptSpec(step{Name: "c"})
 	no := false
+	// Who handed it on may have been asked before that was known.
+	status := &eventv1.Event{Id: app.NewID(), Type: eventv1.EventType_EVENT_TYPE_TASK_STATUS, Payload: wire.Codec{}.Encode(&domain.StatusEvent{TaskID: task.GetId(), Attempt: 1, State: domain.Failed})}
+	if d, err := c.deliver(busy.peer, status); err != nil || d.GetVerdict() == uint32(app.Rejected) {
+		t.Fatalf("its word is held against it: %v, %v", d, err)
+	}
 	spec.Placement = &taskv1.PlacementPolicy{Redirect: &no}
 	third := c.submit(spec, busy)
 	c.await(third, "ACCEPTED")

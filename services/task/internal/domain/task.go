@@ -143,6 +143,17 @@ func (t *Task) Attempt(n uint32) *Attempt {
 	return &t.Attempts[n-1]
 }
 
+// Had tells whether a peer has the attempt, or had it and handed it on. No attempt was at anybody's.
+func (a *Attempt) Had(peer string) bool {
+	return a != nil && (a.Peer == peer || slices.Contains(a.Trail, peer))
+}
+
+// MayBeAt tells whether an attempt may have been handed on to a peer without this node having heard of that: events of two senders are
+// not ordered. An attempt that nobody was known to have taken when it ended stays SUBMITTED.
+func (t *Task) MayBeAt(a *Attempt, peer string) bool {
+	return a != nil && !a.Had(peer) && a.State == Submitted && t.Policy.Redirect && len(a.Trail) < MaxHops
+}
+
 // Collecting tells whether the outcome is known and its body is being fetched.
 func (t *Task) Collecting() bool { return t.Receipt != nil && !t.State.Terminal() }
 
@@ -180,7 +191,7 @@ func (t *Task) Place(now time.Time, a Attempt, detail string) error {
 // holder finds the live attempt n and checks that from has it.
 func (t *Task) holder(n uint32, from string, m Move) (*Attempt, error) {
 	a := t.Attempt(n)
-	if a == nil || a.Peer != from && !slices.Contains(a.Trail, from) {
+	if !a.Had(from) {
 		return nil, ErrNotHolder
 	}
 	if a.Ended != "" || t.State.Terminal() || a.Peer != from {

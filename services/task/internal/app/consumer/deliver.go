@@ -115,13 +115,17 @@ func position(n uint32) string {
 	return "tasks ahead of it: " + utoa(n)
 }
 
-// mayCome turns "not the holder" into "not yet" while a redirect may still be on its way: events of two senders are
-// not ordered.
+// mayCome turns "not the holder" into "not yet" while a redirect may still be on its way, and into "late" when that is not waited for
+// any more.
 func (s *Service) mayCome(e *edit, n uint32, from string, err error) error {
-	if a := e.t.Attempt(n); errors.Is(err, domain.ErrNotHolder) && a != nil && a.Peer != from && e.t.Live() == a && a.State == domain.Submitted && e.t.Policy.Redirect {
+	a := e.t.Attempt(n)
+	if !errors.Is(err, domain.ErrNotHolder) || !e.t.MayBeAt(a, from) {
+		return err
+	}
+	if e.t.Live() == a {
 		return errAgain
 	}
-	return err
+	return &domain.MoveError{From: e.t.State, Move: domain.Accept, Late: true}
 }
 
 func (s *Service) onRedirected(ctx context.Context, d *app.Delivery, b *domain.RedirectedEvent) app.Reply {
@@ -132,6 +136,10 @@ func (s *Service) onRedirected(ctx context.Context, d *app.Delivery, b *domain.R
 	}
 	return s.apply(ctx, d, b.TaskID, func(e *edit) error {
 		if err := e.t.Redirect(e.now, b.Attempt, d.From, ann.PeerID, ann.Addresses, b.Reason); err != nil {
+			if a := e.t.Attempt(b.Attempt); a != nil && a.Peer == d.From && a.Ended != "" { // whoever has it now works for nothing
+				s.stop(e, app.Address{Persona: a.Persona, Peer: ann.PeerID, Addresses: ann.Addresses}, a.Number)
+				return errUnchanged
+			}
 			return s.mayCome(e, b.Attempt, d.From, err) // of two that hand it on, the second may be heard first
 		}
 		s.renew(e)
@@ -177,14 +185,17 @@ func (s *Service) onProgress(ctx context.Context, d *app.Delivery, b *domain.Pro
 func (s *Service) progress(e *edit, d *app.Delivery, p domain.ProgressEntry) error {
 	a := e.t.Attempt(p.Attempt)
 	if a == nil || a.Peer != d.From {
+		if e.t.Live() != a && e.t.MayBeAt(a, d.From) {
+			s.stop(e, app.Address{Persona: a.Persona, Peer: d.From}, a.Number)
+			return errUnchanged
+		}
 		return domain.ErrNotHolder
 	}
 	if e.t.StillHeld(e.now, p.Attempt, d.From) {
 		return nil
 	}
 	if e.t.State.Terminal() || a.Ended != "" {
-		// It works for nothing: it has not heard of the end.
-		e.once(s.outbox.Once(address(a), domain.Ref{TaskID: e.t.ID, Attempt: a.Number}, &domain.CancelEvent{TaskID: e.t.ID, Attempt: a.Number}, nil, false, s.cfg.SubmitTimeout))
+		s.stop(e, address(a), a.Number)
 		return errUnchanged
 	}
 	s.renew(e)
@@ -194,6 +205,11 @@ func (s *Service) progress(e *edit, d *app.Delivery, p domain.ProgressEntry) err
 		e.progress, e.progressAttempt = &now, p.Attempt
 	}
 	return s.follow(e, p.Attempt, d.From, p.State)
+}
+
+// stop tells a provider to stop that works for nothing: it has not heard of the end, or nobody knew that it has the attempt.
+func (s *Service) stop(e *edit, to app.Address, attempt uint32) {
+	e.once(s.outbox.Once(to, domain.Ref{TaskID: e.t.ID, Attempt: attempt}, &domain.CancelEvent{TaskID: e.t.ID, Attempt: attempt}, nil, false, s.cfg.SubmitTimeout))
 }
 
 // follow moves the task to where its provider says that it is.
@@ -220,10 +236,10 @@ func (s *Service) follow(e *edit, n uint32, from string, state domain.State) err
 func (s *Service) onStatus(ctx context.Context, d *app.Delivery, b *domain.StatusEvent) app.Reply {
 	return s.apply(ctx, d, b.TaskID, func(e *edit) error {
 		a := e.t.Attempt(b.Attempt)
-		if a == nil || a.Peer != d.From {
-			return domain.ErrNotHolder
+		if !a.Had(d.From) {
+			return s.mayCome(e, b.Attempt, d.From, domain.ErrNotHolder)
 		}
-		if e.t.Live() != a || e.t.Receipt != nil {
+		if a.Peer != d.From || e.t.Live() != a || e.t.Receipt != nil { // who handed it on may have been asked before that was known
 			return errUnchanged
 		}
 		if b.State == domain.Accepted || b.State == domain.Running {
@@ -245,7 +261,7 @@ func (s *Service) onLog(ctx context.Context, d *app.Delivery, b *domain.LogEvent
 	_, err := s.change(ctx, b.TaskID, func(e *edit) error {
 		a := e.t.Attempt(b.Attempt)
 		if a == nil || a.Peer != d.From {
-			return domain.ErrNotHolder
+			return s.mayCome(e, b.Attempt, d.From, domain.ErrNotHolder)
 		}
 		if e.t.Live() != a || e.t.Receipt != nil {
 			return errUnchanged

@@ -45,14 +45,10 @@ func (s *Service) onFailure(ctx context.Context, d *app.Delivery, b *domain.Fail
 			s.shares.doubt()
 		}
 		err := s.endAttempt(e, b.Attempt, d.Event.Author, domain.End{What: "FAILED_AT_PROVIDER", Reason: b.Reason, Message: b.Message, RetryAfter: again(b.Reason)})
-		a := e.t.Attempt(b.Attempt)
-		if isLate(err) && a != nil && a.Peer == d.Event.Author {
-			return s.unwanted(e, a)
-		}
 		if err != nil {
-			return s.mayCome(e, b.Attempt, d.Event.Author, err)
+			return s.tooLate(e, b.Attempt, d.Event.Author, err, true)
 		}
-		s.addRelease(e, a)
+		s.addRelease(e, e.t.Attempt(b.Attempt))
 		return nil
 	})
 }
@@ -60,15 +56,11 @@ func (s *Service) onFailure(ctx context.Context, d *app.Delivery, b *domain.Fail
 // stopped is a provider's word that it stopped an attempt, of a task that goes on: one that was taken from it, and told so. If it was not,
 // then it has failed.
 func (s *Service) stopped(e *edit, rc *domain.Receipt) error {
-	a := e.t.Attempt(rc.Attempt)
 	err := s.endAttempt(e, rc.Attempt, rc.Peer, domain.End{What: "FAILED_AT_PROVIDER", Reason: "STOPPED", Message: "the provider stopped the program, and nobody had asked it to"})
-	if isLate(err) && a.Peer == rc.Peer {
-		return s.unwanted(e, a)
-	}
 	if err != nil {
-		return s.mayCome(e, rc.Attempt, rc.Peer, err)
+		return s.tooLate(e, rc.Attempt, rc.Peer, err, true)
 	}
-	s.addRelease(e, a)
+	s.addRelease(e, e.t.Attempt(rc.Attempt))
 	return nil
 }
 
@@ -86,10 +78,7 @@ func (s *Service) onReceipt(ctx context.Context, d *app.Delivery, taskID string,
 			return s.stopped(e, &rc)
 		}
 		if err := e.t.Receive(e.now, rc); err != nil {
-			if a := e.t.Attempt(rc.Attempt); isLate(err) && a != nil && a.Peer == rc.Peer && e.t.State.Terminal() {
-				return s.unwanted(e, a) // or its provider would keep it for a day
-			}
-			return s.mayCome(e, rc.Attempt, rc.Peer, err)
+			return s.tooLate(e, rc.Attempt, rc.Peer, err, e.t.State.Terminal())
 		}
 		e.live.lease = time.Time{}
 		switch {
@@ -109,9 +98,21 @@ func (s *Service) onReceipt(ctx context.Context, d *app.Delivery, taskID string,
 	return r
 }
 
+// tooLate has a provider let go what nobody will fetch: or it would keep it for a day. over: no result of the attempt is awaited any more.
+func (s *Service) tooLate(e *edit, n uint32, peer string, err error, over bool) error {
+	err = s.mayCome(e, n, peer, err)
+	if a := e.t.Attempt(n); isLate(err) && a != nil && (over || a.Peer != peer) {
+		return s.unwanted(e, a, peer)
+	}
+	return err
+}
+
 // unwanted lets go a result that came after the end.
-func (s *Service) unwanted(e *edit, a *domain.Attempt) error {
-	r := app.ReleaseRow{TaskID: e.t.ID, Attempt: a.Number, Persona: a.Persona, Peer: a.Peer, Addresses: a.Addresses}
+func (s *Service) unwanted(e *edit, a *domain.Attempt, peer string) error {
+	r := app.ReleaseRow{TaskID: e.t.ID, Attempt: a.Number, Persona: a.Persona, Peer: peer}
+	if peer == a.Peer {
+		r.Addresses = a.Addresses
+	}
 	e.after = append(e.after, func() { s.let.add(0, r) })
 	return errUnchanged
 }

@@ -19,7 +19,11 @@ const grace = 10 * time.Minute
 // run executes one attempt in the slot that it has, and settles it.
 func (s *Service) run(h *held) {
 	out, res := s.execute(h)
+	unread := h.discard() // the payload of one that did not get to run
 	s.mu.Lock()
+	if unread {
+		s.staging--
+	}
 	s.leave(h)
 	s.pump()
 	s.watch.Tell(queueKey)
