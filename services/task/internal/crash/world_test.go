@@ -35,7 +35,18 @@ type world struct {
 	key      *crypt.SealingKey
 	execute  app.Executor
 	dir      string
-	wg       sync.WaitGroup
+
+	mu   sync.Mutex
+	over bool // nothing more is begun: what is left of a process may still have something to say
+	wg   sync.WaitGroup
+}
+
+func (w *world) begin(f func()) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !w.over {
+		w.wg.Go(f)
+	}
 }
 
 // side is one node: its store outlives its process.
@@ -72,6 +83,9 @@ func newWorld(t testing.TB, ex app.Executor) *world {
 	t.Cleanup(func() {
 		w.consumer.end()
 		w.provider.end()
+		w.mu.Lock()
+		w.over = true
+		w.mu.Unlock()
 		w.wg.Wait()
 	})
 	return w
@@ -180,7 +194,7 @@ func (s *side) run() {
 	s.crashed = make(chan struct{})
 	s.stop = func() { cancel(); <-done }
 	s.mu.Unlock()
-	s.w.wg.Go(func() {
+	s.w.begin(func() {
 		_ = role.Sync(ctx, func(r app.Reply) error { s.handle(r); return nil })
 	})
 }
@@ -270,11 +284,11 @@ func (s *side) handle(r app.Reply) {
 	}
 	for _, o := range r.Outbox {
 		if !o.Withdrawn {
-			s.w.wg.Go(func() { s.send(o) })
+			s.w.begin(func() { s.send(o) })
 		}
 	}
 	if p := r.Placement; p != nil {
-		s.w.wg.Go(func() {
+		s.w.begin(func() {
 			if role := s.get(); role != nil && p.Excluded[providerPeer] == "" {
 				if r, err := role.Place(context.Background(), p.TaskID, s.w.candidate(), ""); err == nil {
 					s.handle(r)
