@@ -28,6 +28,7 @@ type Stream interface {
 	// Reset ends it at once, both ways.
 	Reset() error
 	SetReadDeadline(t time.Time) error
+	SetWriteDeadline(t time.Time) error
 }
 
 // Errors of OpenStream and Connect that the caller branches on; everything else may pass when tried again.
@@ -70,6 +71,10 @@ type Handlers struct {
 	Lost func(topic, why string)
 	// Changed tells of the first connection to a peer, and of the end of the last. It must not block.
 	Changed func(peer string, connected bool)
+	// Misbehaved tells what the host has seen a peer do. It may close the peer's connections; nil: nobody wants to know.
+	Misbehaved func(peer string, m Misconduct)
+	// Standing is what is held against a peer, in points; nil: nothing. It must not block.
+	Standing func(peer string) float64
 	// Reached tells at which addresses a peer was dialled with success. It must not block.
 	Reached func(peer string, addresses []string)
 }

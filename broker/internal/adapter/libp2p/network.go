@@ -74,6 +74,8 @@ type Host struct {
 	gate     *gater
 	names    *resolver
 	gossip   *gossip
+	meter    *meter
+	offences chan offence
 	log      *slog.Logger
 
 	ctx    context.Context
@@ -101,8 +103,10 @@ func (n *Network) Open(persona string, seed []byte, h app.Handlers) (app.Host, e
 		return nil, err
 	}
 	out := &Host{persona: persona, network: n, handlers: h, gate: newGater(), names: newResolver(n.profile.resolve), log: n.cfg.Log,
-		protected: make(map[string]map[peer.ID]struct{}), measured: make(map[peer.ID]time.Time), measuring: make(chan struct{}, 4)}
-	if out.host, err = n.profile.build(parts{key, rm, out.gate, out.names, n.traffic}); err != nil {
+		protected: make(map[string]map[peer.ID]struct{}), measured: make(map[peer.ID]time.Time), measuring: make(chan struct{}, 4),
+		offences: make(chan offence, 256)}
+	out.meter = newMeter(out.offences)
+	if out.host, err = n.profile.build(parts{key, rm, out.gate, out.names, n.traffic, out.meter}); err != nil {
 		return nil, errors.Join(fmt.Errorf("make the libp2p host: %w", err), rm.Close())
 	}
 	out.id = out.host.ID().String()
@@ -115,7 +119,12 @@ func (n *Network) Open(persona string, seed []byte, h app.Handlers) (app.Host, e
 
 // start sets all handlers, so that none has to be told of later.
 func (h *Host) start() error {
+	h.wg.Go(h.report)
 	h.host.SetStreamHandler(EventProtocol, func(s network.Stream) {
+		if !h.meter.opened(s.Conn().RemotePeer(), EventProtocol) {
+			_ = s.Reset()
+			return
+		}
 		h.handlers.Stream(s.Conn().RemotePeer().String(), s)
 	})
 	if err := h.watch(); err != nil {
@@ -126,9 +135,23 @@ func (h *Host) start() error {
 		return err
 	}
 	if h.network.cfg.OnHost != nil {
-		return h.network.cfg.OnHost(h.persona, h.host)
+		return h.network.cfg.OnHost(h.persona, guarded{h.host, h.meter})
 	}
 	return nil
+}
+
+// report tells of offences, from where connections may be closed.
+func (h *Host) report() {
+	for {
+		select {
+		case <-h.ctx.Done():
+			return
+		case o := <-h.offences:
+			if h.handlers.Misbehaved != nil {
+				h.handlers.Misbehaved(o.peer.String(), o.what)
+			}
+		}
+	}
 }
 
 // Listen begins to accept connections. A port in use is an error that names the address.
