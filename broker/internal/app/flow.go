@@ -2,6 +2,7 @@ package app
 
 import (
 	"errors"
+	"os"
 	"sync"
 	"time"
 
@@ -97,6 +98,7 @@ type ackWriter struct {
 	buf      []byte
 	finished bool
 	overrun  bool
+	unread   bool // a write was not taken in time
 }
 
 func newAckWriter(s Stream, patience time.Duration) *ackWriter {
@@ -142,6 +144,9 @@ func (a *ackWriter) run() {
 		if len(out) > 0 {
 			_ = a.stream.SetWriteDeadline(time.Now().Add(a.patience))
 			if _, err := a.stream.Write(out); err != nil {
+				a.mu.Lock()
+				a.unread = errors.Is(err, os.ErrDeadlineExceeded)
+				a.mu.Unlock()
 				_ = a.stream.Reset() // who reads no answers is not read either
 				return
 			}

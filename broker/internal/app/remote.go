@@ -75,6 +75,9 @@ func (p *persona) serve(peer string, stream Stream) {
 		<-written
 		b.obs.StreamReset(resetReason(err))
 	}
+	if in.acks.unread { // run has returned
+		b.charge(p, peer, conduct.Unread)
+	}
 	r.leave(in)
 }
 

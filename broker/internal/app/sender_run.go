@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
@@ -141,6 +142,9 @@ func (s *sender) attempt() error {
 	}
 	_ = stream.Reset()
 	obs.StreamReset("broken_out")
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		s.persona.broker.charge(s.persona, s.peer, conduct.Unread)
+	}
 	return err
 }
 

@@ -63,7 +63,7 @@ func newGossip(h *Host) (*gossip, error) {
 		wire = append(wire, wireTopic(t))
 	}
 	scores, thresholds := scoreParams(h.standing)
-	ps, err := pubsub.NewGossipSub(h.ctx, guarded{h.host, h.meter},
+	ps, err := pubsub.NewGossipSub(h.ctx, h.guarded(),
 		pubsub.WithGossipSubProtocols([]protocol.ID{GossipProtocol}, func(f pubsub.GossipSubFeature, id protocol.ID) bool {
 			return id == GossipProtocol && f != pubsub.GossipSubFeaturePX && f != pubsub.GossipSubFeatureExtensions
 		}),

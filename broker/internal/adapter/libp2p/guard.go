@@ -14,17 +14,16 @@ import (
 	"github.com/shallot-net/shallot/broker/internal/app"
 )
 
-// How long a peer may take over a frame of gossip or content: without a byte more, and in all. A message of content has 4 MiB at most.
-const (
-	framePause = 30 * time.Second
-	frameWhole = 5 * time.Minute
-)
+// patiences is how many times the time that a peer may be silent within a frame of gossip or content the whole frame may take: five minutes
+// by default, for at most 4 MiB.
+const patiences = 10
 
 // guarded is the host that libraries get which serve protocols of their own. They read frames for as long as it takes and end a stream that makes no
 // sense to them without a word; here who opens streams too fast is refused, a frame that was begun has to end, and garbage is told of.
 type guarded struct {
 	host.Host
-	meter *meter
+	meter    *meter
+	patience time.Duration
 }
 
 // SetStreamHandler implements host.Host.
@@ -43,14 +42,15 @@ func (g guarded) guard(id protocol.ID, f network.StreamHandler) network.StreamHa
 			_ = s.Reset()
 			return
 		}
-		f(&watchedStream{Stream: s, meter: g.meter})
+		f(&watchedStream{Stream: s, meter: g.meter, patience: g.patience})
 	}
 }
 
 // watchedStream follows the frames that a peer sends: each is its length as a varint, and so many bytes.
 type watchedStream struct {
 	network.Stream
-	meter *meter
+	meter    *meter
+	patience time.Duration
 
 	reading atomic.Bool
 	broken  atomic.Bool // a read has failed: what ends the stream is not what it said
@@ -60,19 +60,23 @@ type watchedStream struct {
 	frame   frameClock
 	begun   time.Time // when the present frame began
 	limited bool      // a deadline is set
+	stalled bool      // whoever reads on after a deadline gets nothing more
 }
 
 // Read holds the peer to the end of a frame that it has begun.
 func (s *watchedStream) Read(b []byte) (int, error) {
 	s.reading.Store(true)
 	defer s.reading.Store(false)
+	if s.stalled {
+		return 0, os.ErrDeadlineExceeded
+	}
 	if s.frame.within() {
 		now := time.Now()
 		if !s.limited {
 			s.begun, s.limited = now, true
 		}
-		until := now.Add(framePause)
-		if last := s.begun.Add(frameWhole); last.Before(until) {
+		until := now.Add(s.patience)
+		if last := s.begun.Add(patiences * s.patience); last.Before(until) {
 			until = last
 		}
 		_ = s.Stream.SetReadDeadline(until)
@@ -85,6 +89,7 @@ func (s *watchedStream) Read(b []byte) (int, error) {
 	if err != nil {
 		s.broken.Store(true)
 		if s.limited && errors.Is(err, os.ErrDeadlineExceeded) {
+			s.stalled = true
 			s.meter.say(s.Conn().RemotePeer(), app.Stalled)
 		}
 	}

@@ -30,7 +30,9 @@ type Config struct {
 	// NetworkKey is the pre-shared key of a private network; nil: an open one.
 	NetworkKey []byte
 	Traffic    Traffic // may be left out
-	Log        *slog.Logger
+	// Patience is how long a peer may be silent within a frame; default 30 s.
+	Patience time.Duration
+	Log      *slog.Logger
 	// OnHost is given each host before it listens, the moment to set further protocol handlers; OffHost when it is about to close.
 	OnHost  func(persona string, h host.Host) error
 	OffHost func(persona string) error
@@ -48,6 +50,9 @@ type Network struct {
 func NewNetwork(cfg Config) (*Network, error) {
 	n := &Network{cfg: cfg, profile: open(), traffic: newReporter(cfg.Traffic)}
 	n.profile.psk = cfg.NetworkKey
+	if n.cfg.Patience <= 0 {
+		n.cfg.Patience = 30 * time.Second
+	}
 	if n.cfg.Log == nil {
 		n.cfg.Log = slog.New(slog.DiscardHandler)
 	}
@@ -135,10 +140,13 @@ func (h *Host) start() error {
 		return err
 	}
 	if h.network.cfg.OnHost != nil {
-		return h.network.cfg.OnHost(h.persona, guarded{h.host, h.meter})
+		return h.network.cfg.OnHost(h.persona, h.guarded())
 	}
 	return nil
 }
+
+// guarded is the host for libraries that serve protocols of their own.
+func (h *Host) guarded() guarded { return guarded{h.host, h.meter, h.network.cfg.Patience} }
 
 // report tells of offences, from where connections may be closed.
 func (h *Host) report() {

@@ -84,16 +84,17 @@ func (h *Host) scored(scores map[peer.ID]float64) {
 // node hands on relayedPerSecond at most, from all its peers together. So a peer that sends more than twice that takes part in the flood.
 const (
 	gossipPerSecond  = 100
-	gossipBurst      = 2000
+	gossipBurst      = 500
 	gossipBytes      = 2 << 20
-	gossipBytesBurst = 16 << 20
+	gossipBytesBurst = 8 << 20
 	relayedPerSecond = 250
-	relayedBurst     = 4000
+	relayedBurst     = 1000
 	grossPerSecond   = 2*relayedPerSecond + gossipPerSecond
 	grossBurst       = 2 * relayedBurst
 	grossBytes       = 2 * gossipBytes
 	grossBytesBurst  = 2 * gossipBytesBurst
 	controlSize      = 64 // bytes that an entry of a control message counts as
+	entriesAMessage  = 16 // it is looked up; a message is checked and handed on
 )
 
 type gossipMeters struct{ messages, bytes, gross, grossBytes *rate.Limiter }
@@ -123,7 +124,7 @@ func (m *meter) inspect(p peer.ID, rpc *pubsub.RPC) error {
 	return nil
 }
 
-// weigh counts messages, of which an empty frame is one, and bytes.
+// weigh counts messages and bytes. A frame is a message at least, and so are entriesAMessage entries of control messages.
 func weigh(rpc *pubsub.RPC) (messages, size int) {
 	messages = max(1, len(rpc.GetPublish()))
 	entries := len(rpc.GetSubscriptions())
@@ -142,5 +143,5 @@ func weigh(rpc *pubsub.RPC) (messages, size int) {
 			entries += 1 + len(i.GetMessageIDs())
 		}
 	}
-	return messages, size + controlSize*(1+entries)
+	return messages + entries/entriesAMessage, size + controlSize*(1+entries)
 }

@@ -107,10 +107,7 @@ func (g *guard) ReceiveMessage(ctx context.Context, sender peer.ID, incoming mes
 			return
 		}
 	}
-	if !g.w.wants.admit(g.w.s.ctx, sender, max(1, len(incoming.Wantlist()))) {
-		if f := g.w.s.cfg.Flooded; f != nil && g.w.s.ctx.Err() == nil {
-			f(g.w.persona, sender.String())
-		}
+	if !g.w.admit(g.w.s.ctx, sender, max(1, len(incoming.Wantlist()))) {
 		return
 	}
 	g.Receiver.ReceiveMessage(ctx, sender, incoming)

@@ -39,7 +39,7 @@ type Config struct {
 	Allow func(persona string, p peer.ID, c cid.Cid) bool
 	// Routing finds providers of content for a persona; nil asks connected peers only.
 	Routing func(persona string) routing.ContentDiscovery
-	// Flooded is told of each message that a peer's flood of wants has cost it; nil: nobody wants to know.
+	// Flooded is told once a second of a peer that asks for more than anybody has to; nil: nobody wants to know.
 	Flooded func(persona, peer string)
 	// Disk overrides how the disk is used, for tests; its Dir and Log are ignored.
 	Disk disk.Config

@@ -10,29 +10,34 @@ import (
 )
 
 // How fast a peer may ask for blocks. A fetch here asks for 16 at a time, Kubo for some hundreds; blocks that are really given take longer than
-// these rates. What is faster waits before it is looked at, with the stream that it came on; who would wait for longer than maxWantWait is
-// flooding, and its message is let go.
+// these rates. What is faster waits before it is looked at, with the stream that it came on. A peer whose every message has had to wait for
+// floodAfter is flooding, and so is one whose message would wait for longer than maxWantWait: that is let go.
 const (
-	wantsPerSecond = 4096
-	wantsBurst     = 16384
-	maxWantWait    = 2 * time.Second
+	wantsPerSecond = 2048
+	wantsBurst     = 8192
+	maxWantWait    = 5 * time.Second
+	floodAfter     = 5 * time.Second
 	maxWanters     = 1024 // peers whose rates are remembered
 )
 
 // wants are the rates of a persona's peers.
 type wants struct {
 	mu    sync.Mutex
-	peers map[peer.ID]*rate.Limiter
+	peers map[peer.ID]*wanter
 }
 
-func (w *wants) of(p peer.ID) *rate.Limiter {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if l, ok := w.peers[p]; ok {
-		return l
+type wanter struct {
+	rate  *rate.Limiter
+	since time.Time // since when everything has had to wait; zero: the last did not
+	told  time.Time // when it was last said to be flooding
+}
+
+func (w *wants) of(p peer.ID) *wanter {
+	if x, ok := w.peers[p]; ok {
+		return x
 	}
 	if w.peers == nil {
-		w.peers = make(map[peer.ID]*rate.Limiter)
+		w.peers = make(map[peer.ID]*wanter)
 	}
 	if len(w.peers) >= maxWanters {
 		for q := range w.peers { // any one: a newcomer's allowance is what it gains
@@ -40,22 +45,43 @@ func (w *wants) of(p peer.ID) *rate.Limiter {
 			break
 		}
 	}
-	l := rate.NewLimiter(wantsPerSecond, wantsBurst)
-	w.peers[p] = l
-	return l
+	x := &wanter{rate: rate.NewLimiter(wantsPerSecond, wantsBurst)}
+	w.peers[p] = x
+	return x
+}
+
+// take says how long a message with n entries has to wait, whether it may, and whether its sender is to be told of as flooding, which it
+// is once a second.
+func (w *wants) take(p peer.ID, n int, now time.Time) (wait time.Duration, admitted, flooding bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	x := w.of(p)
+	r := x.rate.ReserveN(now, min(n, wantsBurst))
+	wait = r.DelayFrom(now)
+	if wait == 0 {
+		x.since = time.Time{}
+		return 0, true, false
+	}
+	if x.since.IsZero() {
+		x.since = now
+	}
+	if admitted = wait <= maxWantWait; !admitted {
+		r.CancelAt(now)
+	}
+	if flooding = (!admitted || now.Sub(x.since) >= floodAfter) && now.Sub(x.told) >= time.Second; flooding {
+		x.told = now
+	}
+	return wait, admitted, flooding
 }
 
 // admit waits until a message with n entries may be looked at; false: it may not.
-func (w *wants) admit(ctx context.Context, p peer.ID, n int) bool {
-	now := time.Now()
-	r := w.of(p).ReserveN(now, min(n, wantsBurst))
-	wait := r.DelayFrom(now)
-	if wait == 0 {
-		return true
+func (w *watched) admit(ctx context.Context, p peer.ID, n int) bool {
+	wait, admitted, flooding := w.wants.take(p, n, time.Now())
+	if flooding && w.s.cfg.Flooded != nil {
+		w.s.cfg.Flooded(w.persona, p.String())
 	}
-	if wait > maxWantWait {
-		r.CancelAt(now)
-		return false
+	if wait == 0 || !admitted {
+		return admitted
 	}
 	t := time.NewTimer(wait)
 	defer t.Stop()

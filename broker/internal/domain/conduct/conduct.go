@@ -29,8 +29,10 @@ var (
 	// Stalled is a frame that was begun and not ended. Each takes the receiver's patience of 30 s, in which as many points fade: so a link that fails
 	// now and then costs the stream alone, and four stalls on end the connection.
 	Stalled = Offence{Name: "stalled", Points: 45}
-	// Flooding is a second in which a peer sent grossly more than the rates allow: three on end are no accident.
-	Flooding = Offence{Name: "flooding", Points: 31}
+	// Unread is a write that a peer did not take in time. It may be busy rather than hostile, so six on end, three minutes, are borne.
+	Unread = Offence{Name: "unread", Points: 40}
+	// Flooding is a second in which a peer sent grossly more than the rates allow: two on end are no accident.
+	Flooding = Offence{Name: "flooding", Points: 46}
 	// Graylisted is a gossip score so low that nothing of the peer's is heard any more.
 	Graylisted = Offence{Name: "graylisted", Points: Limit}
 )
