@@ -2,7 +2,6 @@ package app
 
 import (
 	"errors"
-	"os"
 	"sync"
 	"time"
 
@@ -145,7 +144,7 @@ func (a *ackWriter) run() {
 			_ = a.stream.SetWriteDeadline(time.Now().Add(a.patience))
 			if _, err := a.stream.Write(out); err != nil {
 				a.mu.Lock()
-				a.unread = errors.Is(err, os.ErrDeadlineExceeded)
+				a.unread = TimedOut(err)
 				a.mu.Unlock()
 				_ = a.stream.Reset() // who reads no answers is not read either
 				return

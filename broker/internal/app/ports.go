@@ -6,6 +6,8 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net"
+	"os"
 	"time"
 
 	"github.com/shallot-net/shallot/broker/internal/domain/event"
@@ -39,6 +41,12 @@ var (
 
 	ErrNotAdmitted = errors.New("this node's lists of peers do not admit the peer")
 )
+
+// TimedOut tells that a deadline of a Stream has passed. Multiplexers have errors of their own for it.
+func TimedOut(err error) bool {
+	var e net.Error
+	return errors.Is(err, os.ErrDeadlineExceeded) || errors.As(err, &e) && e.Timeout()
+}
 
 // Peer is a connected peer.
 type Peer struct {

@@ -3,7 +3,6 @@ package app
 import (
 	"errors"
 	"io"
-	"os"
 	"sync"
 	"time"
 
@@ -91,7 +90,7 @@ func resetReason(err error) string {
 		return "overrun"
 	case errors.Is(err, errStalled):
 		return "stalled"
-	case errors.Is(err, os.ErrDeadlineExceeded):
+	case TimedOut(err):
 		return "idle"
 	}
 	return "broken_in"
@@ -180,7 +179,7 @@ func (in *inStream) read() error {
 			idle()
 		}
 		kind, body, err := fr.Next()
-		if errors.Is(err, os.ErrDeadlineExceeded) {
+		if TimedOut(err) {
 			if !begun && in.flow.busy() { // it waits for answers
 				idle()
 				continue

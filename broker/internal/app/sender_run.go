@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
@@ -142,7 +141,7 @@ func (s *sender) attempt() error {
 	}
 	_ = stream.Reset()
 	obs.StreamReset("broken_out")
-	if errors.Is(err, os.ErrDeadlineExceeded) {
+	if TimedOut(err) {
 		s.persona.broker.charge(s.persona, s.peer, conduct.Unread)
 	}
 	return err

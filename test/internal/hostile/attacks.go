@@ -13,6 +13,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/protocol"
 	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	eventv1 "github.com/shallot-net/shallot/proto/shallot/event/v1"
@@ -29,13 +30,11 @@ type Attack struct {
 // Attacks are all of them but lies (see Liar) and those that take patience (see Stalls).
 func Attacks() []Attack {
 	return []Attack{
-		{"gossip flood", true, func(p *Peer, ctx context.Context) { p.gossip(ctx, p.metrics(ctx)) }},
+		{"gossip flood", true, func(p *Peer, ctx context.Context) { p.gossip(ctx, p.metrics()) }},
 		{"forged gossip", true, func(p *Peer, ctx context.Context) { p.gossip(ctx, p.forged()) }},
 		{"gossip control flood", true, (*Peer).control},
 		{"replayed gossip", true, (*Peer).replayGossip},
-		{"question flood", true, func(p *Peer, ctx context.Context) {
-			p.flood(ctx, true, func() *eventv1.Event { return p.event(eventv1.EventType_EVENT_TYPE_METRIC_QUERY, &eventv1.MetricQuery{}) })
-		}},
+		{"question flood", true, (*Peer).questions},
 		{"useless events", true, func(p *Peer, ctx context.Context) {
 			p.flood(ctx, true, func() *eventv1.Event {
 				return p.event(eventv1.EventType_EVENT_TYPE_TASK_CANCEL, &eventv1.TaskCancel{TaskId: newID(), Attempt: 1})
@@ -59,23 +58,22 @@ func (p *Peer) metric() *eventv1.Event {
 		Interval: durationpb.New(time.Second), Cpu: &eventv1.Cpu{Threads: 2, Mhz: 2000}, Memory: &eventv1.Memory{Total: 1 << 30, Free: 1 << 29}, Queue: &eventv1.Queue{Slots: 2, Capacity: 10}}})
 }
 
-// metrics makes sound gossip ahead, so that the flood is not held up by the flooder's own signatures.
-func (p *Peer) metrics(ctx context.Context) func() []byte {
-	ready := make(chan []byte, 16)
-	go func() {
-		defer close(ready)
-		for ctx.Err() == nil {
-			var batch [][]byte
-			for range 64 {
-				batch = append(batch, encode(p.metric()))
+// metrics makes sound gossip, as much as the flooder's signatures allow: the signature is over the payload, so that one makes many messages, of which the
+// first is news to the receiver's services and all are to its broker.
+func (p *Peer) metrics() func() []byte {
+	const each, news = 64, 4
+	return func() []byte {
+		var batch [][]byte
+		var e *eventv1.Event
+		for i := range each {
+			if i%(each/news) == 0 {
+				e = p.metric()
 			}
-			select {
-			case ready <- publish(metricsTopic, batch...):
-			case <-ctx.Done():
-			}
+			e.Id = newID()
+			batch = append(batch, encode(e))
 		}
-	}()
-	return func() []byte { return <-ready }
+		return publish(metricsTopic, batch...)
+	}
 }
 
 // forged makes gossip in another's name.
@@ -109,10 +107,10 @@ func (p *Peer) control(ctx context.Context) {
 	p.gossip(ctx, func() []byte {
 		var c []byte
 		for range 20 {
-			c = field(c, 3, field(nil, 1, []byte(metricsTopic)))                             // graft
-			c = field(c, 4, field(nil, 1, []byte(metricsTopic)))                             // prune
+			c = field(c, 3, field(nil, 1, []byte(metricsTopic)))                            // graft
+			c = field(c, 4, field(nil, 1, []byte(metricsTopic)))                            // prune
 			c = field(c, 1, field(field(nil, 1, []byte(metricsTopic)), 2, []byte(newID()))) // have
-			c = field(c, 2, field(nil, 1, []byte(newID())))                                  // want
+			c = field(c, 2, field(nil, 1, []byte(newID())))                                 // want
 		}
 		return delimited(field(nil, 3, c))
 	})
@@ -153,8 +151,22 @@ func (p *Peer) replayGossip(ctx context.Context) {
 	})
 }
 
-// flood sends events as fast as they are taken; read: and reads the answers.
+// questions are mostly such as are answered at once: what takes the receiver long takes it its own time.
+func (p *Peer) questions(ctx context.Context) {
+	n := 0
+	p.flood(ctx, true, func() *eventv1.Event {
+		if n++; n%16 == 0 {
+			return p.event(eventv1.EventType_EVENT_TYPE_METRIC_QUERY, &eventv1.MetricQuery{})
+		}
+		return p.event(eventv1.EventType_EVENT_TYPE_PING, &eventv1.Ping{})
+	})
+}
+
+// flood sends events as fast as they are taken; read: and takes the answers, as fast as they come.
 func (p *Peer) flood(ctx context.Context, read bool, next func() *eventv1.Event) {
+	if read {
+		p.host.SetStreamHandler(eventProtocol, acknowledge)
+	}
 	p.insist(ctx, eventProtocol, func(s network.Stream) error {
 		if read {
 			go func() { _, _ = io.Copy(io.Discard, s) }()
@@ -168,6 +180,24 @@ func (p *Peer) flood(ctx context.Context, read bool, next func() *eventv1.Event)
 		}
 		return ctx.Err()
 	})
+}
+
+// acknowledge takes events and forgets them.
+func acknowledge(s network.Stream) {
+	defer func() { _ = s.Reset() }()
+	r := bufio.NewReader(s)
+	for {
+		kind, body, err := readFrame(r)
+		if err != nil {
+			return
+		}
+		var e eventv1.Event
+		if kind == 1 && proto.Unmarshal(body, &e) == nil {
+			if _, err := s.Write(frame(2, append(rawID(e.GetId()), 0))); err != nil {
+				return
+			}
+		}
+	}
 }
 
 // submission is signed and consistent, and what it brings cannot be opened.

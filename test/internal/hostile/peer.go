@@ -92,7 +92,9 @@ func (p *Peer) Close() error {
 }
 
 // Connected tells whether it has a connection to its victim.
-func (p *Peer) Connected() bool { return p.host.Network().Connectedness(p.victim.ID) == network.Connected }
+func (p *Peer) Connected() bool {
+	return p.host.Network().Connectedness(p.victim.ID) == network.Connected
+}
 
 // KeptOut tells whether the victim has cut it off and lets it in no more.
 func (p *Peer) KeptOut(ctx context.Context) bool {
@@ -115,7 +117,9 @@ func (p *Peer) KeptOut(ctx context.Context) bool {
 }
 
 // Protocols are those that its victim has told of.
-func (p *Peer) Protocols() ([]protocol.ID, error) { return p.host.Peerstore().GetProtocols(p.victim.ID) }
+func (p *Peer) Protocols() ([]protocol.ID, error) {
+	return p.host.Peerstore().GetProtocols(p.victim.ID)
+}
 
 // stream opens a stream to the victim, over a new connection where there is none.
 func (p *Peer) stream(ctx context.Context, id protocol.ID) (network.Stream, error) {

@@ -33,7 +33,9 @@ func (p *Peer) HalfOpen(ctx context.Context, id protocol.ID) (time.Duration, err
 }
 
 // Framed are the victim's protocols that have frames.
-func Framed() []protocol.ID { return []protocol.ID{eventProtocol, gossipProtocol, "/ipfs/bitswap/1.2.0"} }
+func Framed() []protocol.ID {
+	return []protocol.ID{eventProtocol, gossipProtocol, "/ipfs/bitswap/1.2.0"}
+}
 
 // SlowReader asks and never reads, neither the acknowledgements nor, on the stream that the victim opens, the answers.
 func (p *Peer) SlowReader(ctx context.Context) {
@@ -41,5 +43,7 @@ func (p *Peer) SlowReader(ctx context.Context) {
 		<-ctx.Done()
 		_ = s.Reset()
 	})
-	p.flood(ctx, false, func() *eventv1.Event { return p.event(eventv1.EventType_EVENT_TYPE_DISCOVER, &eventv1.Discover{Limit: 32}) })
+	p.flood(ctx, false, func() *eventv1.Event {
+		return p.event(eventv1.EventType_EVENT_TYPE_DISCOVER, &eventv1.Discover{Limit: 32})
+	})
 }

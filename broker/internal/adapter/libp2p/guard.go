@@ -1,7 +1,6 @@
 package libp2p
 
 import (
-	"errors"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -88,7 +87,7 @@ func (s *watchedStream) Read(b []byte) (int, error) {
 	s.frame.take(b[:n])
 	if err != nil {
 		s.broken.Store(true)
-		if s.limited && errors.Is(err, os.ErrDeadlineExceeded) {
+		if s.limited && app.TimedOut(err) {
 			s.stalled = true
 			s.meter.say(s.Conn().RemotePeer(), app.Stalled)
 		}

@@ -26,6 +26,7 @@ const (
 	smallPerSecond = 1 << 20
 	smallBurst     = 8 << 20
 	maxMetered     = 2048 // peers whose rates are remembered
+	maxOver        = 1000 // that is too much within a second and counts as another: a flood is to end before it has cost a second
 )
 
 // meters are the rates of one peer.
@@ -33,6 +34,7 @@ type meters struct {
 	opens, content, small *rate.Limiter
 	gossip                gossipMeters
 	charged               time.Time // when a flood was last held against it
+	over                  int       // what was too much since
 }
 
 // meter keeps the rates of a host's peers. Peers that have gone are remembered for as long as there is room, so that who reconnects gains nothing.
@@ -73,12 +75,12 @@ func (m *meter) of(p peer.ID) *meters {
 	return x
 }
 
-// flooded says so, once a second for each peer. Under m.mu.
+// flooded says so, once a second for each peer and once for every maxOver. Under m.mu.
 func (m *meter) flooded(p peer.ID, x *meters, now time.Time) {
-	if now.Sub(x.charged) < time.Second {
+	if x.over++; now.Sub(x.charged) < time.Second && x.over < maxOver {
 		return
 	}
-	x.charged = now
+	x.charged, x.over = now, 0
 	m.say(p, app.Flooded)
 }
 

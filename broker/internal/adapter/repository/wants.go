@@ -16,7 +16,7 @@ const (
 	wantsPerSecond = 2048
 	wantsBurst     = 8192
 	maxWantWait    = 5 * time.Second
-	floodAfter     = 5 * time.Second
+	floodAfter     = 3 * time.Second
 	maxWanters     = 1024 // peers whose rates are remembered
 )
 

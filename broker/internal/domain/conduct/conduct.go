@@ -24,14 +24,14 @@ var (
 
 	// Useless is an event that a service has ignored: a repeat, or about a task that is not here. After a crash or a cancel there are some.
 	Useless = Offence{Name: "useless", Points: 0.1, Free: 600}
-	// Hurried is a question that came faster than anybody has to ask, and waited. The free ones are ten seconds at the full rate.
-	Hurried = Offence{Name: "hurried", Points: 0.5, Free: 2000}
+	// Hurried is a question that came faster than anybody has to ask, and waited. The free ones are two seconds at the full rate.
+	Hurried = Offence{Name: "hurried", Points: 0.5, Free: 400}
 	// Stalled is a frame that was begun and not ended. Each takes the receiver's patience of 30 s, in which as many points fade: so a link that fails
 	// now and then costs the stream alone, and four stalls on end the connection.
 	Stalled = Offence{Name: "stalled", Points: 45}
 	// Unread is a write that a peer did not take in time. It may be busy rather than hostile, so six on end, three minutes, are borne.
 	Unread = Offence{Name: "unread", Points: 40}
-	// Flooding is a second in which a peer sent grossly more than the rates allow: two on end are no accident.
+	// Flooding is a second in which a peer sent grossly more than the rates allow, or a thousand messages too many: two on end are no accident.
 	Flooding = Offence{Name: "flooding", Points: 46}
 	// Graylisted is a gossip score so low that nothing of the peer's is heard any more.
 	Graylisted = Offence{Name: "graylisted", Points: Limit}

@@ -5,6 +5,34 @@ import (
 	"time"
 )
 
+// Also where most of them lie, those who work get nearly everything.
+func TestManyLiars(t *testing.T) {
+	d := NewDirectory(DirectoryLimits{})
+	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	honest := map[string]bool{peerID(0): true, peerID(1): true}
+	for i := range 8 {
+		a := available(i, "sum").Announcement
+		a.Version, a.Interval = 1, time.Minute
+		d.Hear(a, true, now)
+		load := Load{Running: 1, Slots: 2, Version: 1, At: now, Interval: time.Minute}
+		if !honest[a.PeerID] {
+			load.Running, load.Slots = 0, 1<<24
+		}
+		d.SetLoad(a.PeerID, load, now)
+	}
+	draw, lied := seeded(), 0
+	for n := range 500 {
+		p := Place(d.View(), &Need{Type: "sum"}, draw).Chosen
+		if honest[p.PeerID] {
+			continue
+		}
+		d.Refused(p.PeerID, now)
+		if lied++; n >= 100 {
+			t.Fatalf("a liar is chosen for task %d, after %d others", n, lied)
+		}
+	}
+}
+
 // A provider that says it is idle and huge, and then refuses what it is given or is silent, is chosen less often than those who work, and is tried
 // again when its faults have faded.
 func TestALiarIsChosenLessOften(t *testing.T) {
