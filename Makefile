@@ -61,8 +61,8 @@ test: build examples ## all tests
 	[ -z "$$failed" ] || { echo "failed:$$failed" >&2; exit 1; }
 
 .PHONY: test-long
-test-long: build ## the tests with large content: 1 GiB each way between the broker and Kubo
-	@cd test && GOWORK=off SHALLOT_BIN=$(BIN) SHALLOT_LONG=1 go test -count=1 -timeout 60m ./interop
+test-long: build ## the tests that take their time: 1 GiB each way between the broker and Kubo, attacks measured against their bound
+	@cd test && GOWORK=off SHALLOT_BIN=$(BIN) SHALLOT_LONG=1 go test -count=1 -timeout 60m ./interop ./hostile
 
 .PHONY: fuzz
 FUZZTIME ?= 10s
