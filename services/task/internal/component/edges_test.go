@@ -379,3 +379,36 @@ func TestSubmissionsThatCostTooMuch(t *testing.T) {
 	}
 	t.Error("200 payloads that cannot be opened are not too many")
 }
+
+// One consumer may have so many unfinished tasks at a provider; what is more is refused, and costs another consumer nothing.
+func TestUnfinishedTasksOfOnePeer(t *testing.T) {
+	t.Parallel()
+	n, s := newNetwork(t), newScript()
+	p := n.addProvider(func(c *provider.Config) {
+		withScript(s, 1)(c)
+		c.Policy.PerPeer = 2
+	})
+	much, little := n.addConsumer(nil), n.addConsumer(nil)
+	var ids []string
+	for range 2 {
+		ids = append(ids, much.submit(scriptSpec(step{Name: "a", Wait: true}), p))
+	}
+	much.await(ids[0], "RUNNING")
+	much.await(ids[1], "ACCEPTED")
+	third := much.submit(scriptSpec(step{Name: "a", Wait: true}), p)
+	until(t, "the third is refused for that reason", func() bool {
+		for _, h := range much.get(third).GetHistory() {
+			if strings.Contains(h.GetDetail(), "PEER_QUOTA") {
+				return true
+			}
+		}
+		return false
+	})
+	other := little.submit(scriptSpec(step{Name: "a", Wait: true}), p)
+	little.await(other, "ACCEPTED")
+	close(s.gate("a"))
+	for _, id := range ids {
+		much.await(id, "COMPLETED")
+	}
+	little.await(other, "COMPLETED")
+}
