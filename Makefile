@@ -68,9 +68,9 @@ faults: build ## a network under load is hurt for a quarter of an hour; FAULTFLA
 	@cd test && GOWORK=off SHALLOT_BIN=$(BIN) go test -count=1 -v -timeout 5h ./faults -args $(FAULTFLAGS)
 
 .PHONY: test-long
-test-long: build ## the long tests: 1 GiB each way between the broker and Kubo, and 10,000 seeds of the simulation of tasks
+test-long: build ## the long tests: 1 GiB each way between the broker and Kubo, attacks and what they cost, 10,000 seeds of the simulation of tasks
 	@cd services/task && GOWORK=off SHALLOT_LONG=1 go test -count=1 -timeout 60m ./internal/simulation
-	@cd test && GOWORK=off SHALLOT_BIN=$(BIN) SHALLOT_LONG=1 go test -count=1 -timeout 60m ./interop
+	@cd test && GOWORK=off SHALLOT_BIN=$(BIN) SHALLOT_LONG=1 go test -count=1 -timeout 60m ./interop ./hostile
 
 .PHONY: fuzz
 FUZZTIME ?= 10s

@@ -37,6 +37,9 @@ type Content struct {
 type Limits struct {
 	PeerEvents     int           `koanf:"peer_events" help:"events of one peer that may be unanswered before its stream is read no further"`
 	PeerBytes      config.Size   `koanf:"peer_bytes" help:"the same in bytes"`
+	PeerRate       int           `koanf:"peer_rate" help:"events of one peer that are taken in a second; what comes faster waits, and twice as many may come at once"`
+	PeerByteRate   config.Size   `koanf:"peer_byte_rate" help:"the same in bytes"`
+	Patience       time.Duration `koanf:"patience" help:"how long a peer may take over a frame that it has begun, and over what is written to it, before the stream is ended"`
 	TotalBytes     config.Size   `koanf:"total_bytes" help:"events of all peers that are unanswered, in bytes"`
 	Backlog        int           `koanf:"backlog" help:"events that may wait for one peer"`
 	BacklogBytes   config.Size   `koanf:"backlog_bytes" help:"the same in bytes"`
@@ -48,7 +51,7 @@ func defaults() Config {
 	return Config{
 		Mode:        app.ModeOpen,
 		ListenAddrs: []string{"/ip4/127.0.0.1/tcp/0"},
-		Limits: Limits{PeerEvents: 256, PeerBytes: 2 << 20, TotalBytes: 48 << 20, Backlog: 8192, BacklogBytes: 32 << 20,
+		Limits: Limits{PeerEvents: 256, PeerBytes: 2 << 20, PeerRate: 2000, PeerByteRate: 32 << 20, Patience: 30 * time.Second, TotalBytes: 48 << 20, Backlog: 8192, BacklogBytes: 32 << 20,
 			SubscriberWait: 5 * time.Second, GossipBuffer: 1024},
 		Content: Content{Quota: 32 << 30, Keep: 30 * time.Minute},
 	}
@@ -68,8 +71,8 @@ func (c *Config) Validate() error {
 		return errors.New("content: quota must be 64MiB or more, or 0 for no limit; keep must be 1s or more")
 	}
 	l := c.Limits
-	if l.PeerEvents < 1 || l.PeerBytes < 1<<20 || l.TotalBytes < l.PeerBytes || l.Backlog < 1 || l.BacklogBytes < 1<<20 || l.GossipBuffer < 1 || l.SubscriberWait < 0 {
-		return errors.New("limits: counts must be 1 or more, sizes 1MiB or more, total_bytes at least peer_bytes")
+	if l.PeerEvents < 1 || l.PeerBytes < 1<<20 || l.PeerRate < 1 || l.Patience < time.Second || l.PeerByteRate < 1<<20 || l.TotalBytes < l.PeerBytes || l.Backlog < 1 || l.BacklogBytes < 1<<20 || l.GossipBuffer < 1 || l.SubscriberWait < 0 {
+		return errors.New("limits: counts must be 1 or more, sizes 1MiB or more, patience 1s or more, total_bytes at least peer_bytes")
 	}
 	return nil
 }
@@ -95,7 +98,7 @@ func (c *Config) access() access.Lists {
 }
 
 func (l Limits) app() app.Limits {
-	return app.Limits{InEvents: l.PeerEvents, InBytes: int(l.PeerBytes), InTotal: int(l.TotalBytes),
+	return app.Limits{InEvents: l.PeerEvents, InBytes: int(l.PeerBytes), InTotal: int(l.TotalBytes), InPerSecond: l.PeerRate, InBytesPerSecond: int(l.PeerByteRate), Patience: l.Patience,
 		OutEvents: l.PeerEvents, OutBytes: int(l.PeerBytes), OutWaiting: l.Backlog, OutWaitingBytes: int(l.BacklogBytes)}
 }
 

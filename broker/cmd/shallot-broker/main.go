@@ -66,12 +66,14 @@ func run(ctx context.Context, args []string) error {
 	}
 	registry := telemetry.NewRegistry()
 	observer := metrics.New(registry)
+	var broker *app.Broker // before any host there is one
+	flooded := func(persona, peer string) { broker.Misbehaved(persona, peer, app.Flooded) }
 	store, err := repository.New(repository.Config{Dir: filepath.Join(state, "repository"), Log: log, Registry: registry,
-		Quota: int64(cfg.Content.Quota), CollectEvery: cfg.Content.Keep})
+		Quota: int64(cfg.Content.Quota), CollectEvery: cfg.Content.Keep, Flooded: flooded})
 	if err != nil {
 		return err
 	}
-	network, err := libp2p.NewNetwork(libp2p.Config{ListenAddrs: cfg.ListenAddrs, NetworkKey: networkKey, Traffic: observer.Traffic, Log: log, OnHost: store.Attach, OffHost: store.Detach})
+	network, err := libp2p.NewNetwork(libp2p.Config{ListenAddrs: cfg.ListenAddrs, NetworkKey: networkKey, Traffic: observer.Traffic, Patience: cfg.Limits.Patience, Log: log, OnHost: store.Attach, OffHost: store.Detach})
 	if err != nil {
 		return err
 	}
@@ -82,7 +84,7 @@ func run(ctx context.Context, args []string) error {
 	if err := server.Listen(ctx); err != nil {
 		return err
 	}
-	broker := app.New(app.Config{
+	broker = app.New(app.Config{
 		Mode: cfg.Mode, Network: network, Keys: keys, Book: files.NewBook(state), Codec: messages, Signers: &libp2p.Signers{},
 		Observer: observer, Log: log, Limits: cfg.Limits.app(), Delivery: cfg.Limits.delivery(),
 	})

@@ -105,6 +105,8 @@ func TestConfiguration(t *testing.T) {
 		"unknown key":  {"--listen_addr", "x"},
 		"unknown mode": {"--mode", "anonymous"},
 		"no limit":     {"--limits.peer_events", "0"},
+		"no rate":      {"--limits.peer_rate", "0"},
+		"no patience":  {"--limits.patience", "10ms"},
 		"small limit":  {"--limits.peer_bytes", "1KiB"},
 		"small quota":  {"--content.quota", "1MiB"},
 		"kept never":   {"--content.keep", "0s"},

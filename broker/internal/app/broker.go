@@ -32,9 +32,14 @@ type Limits struct {
 	// a service's events to all others.
 	OutUnreachable int // default 256
 
+	// Of one peer, in a second; what is more waits. Twice as much may come at once.
+	InPerSecond      int // events; default 2000: some 1000 tasks a second, several times what a machine of today runs for one consumer
+	InBytesPerSecond int // default 32 MiB
+
 	Recent    int           // finished events of a peer that are remembered; default twice InEvents, which is more than it can send again
 	Remotes   int           // peers for which that is remembered; default 1024
-	IdleAfter time.Duration // when a stream without events is closed; default 2 min
+	IdleAfter time.Duration // when a stream without events is closed; default 2 min. Its receiver waits half as long again
+	Patience  time.Duration // how long a frame that was begun may take, and a write; default 30 s: 256 KiB at 8 KiB a second
 	Grace     time.Duration // how long a peer may be out of reach, or without a known address, before that counts; default 1 s
 	TopicKept time.Duration // how long a topic is kept after its last subscriber left; default 30 s
 }
@@ -48,6 +53,9 @@ func (l *Limits) defaults() {
 	set(&l.OutWaiting, 8192)
 	set(&l.OutWaitingBytes, 32<<20)
 	set(&l.OutUnreachable, 256)
+	set(&l.InPerSecond, 2000)
+	set(&l.InBytesPerSecond, 32<<20)
+	set(&l.Patience, 30*time.Second)
 	set(&l.Recent, 2*l.InEvents)
 	set(&l.Remotes, 1024)
 	set(&l.IdleAfter, 2*time.Minute)
@@ -172,17 +180,16 @@ func (b *Broker) Close() error {
 }
 
 // charge holds something against a peer, and cuts it off when that was one too many.
-func (b *Broker) charge(p *persona, peer string, o conduct.Offence) (cutOff bool) {
+func (b *Broker) charge(p *persona, peer string, o conduct.Offence) {
 	b.obs.Offence(o.Name)
 	b.conduct.Lock()
-	cutOff = b.conduct.ledger.Charge(p.name+"\x00"+peer, o, time.Now())
+	cutOff := b.conduct.ledger.Charge(p.name+"\x00"+peer, o, time.Now())
 	b.conduct.Unlock()
-	if cutOff {
+	if cutOff > 0 {
 		b.obs.Offence("cut_off")
-		b.log.Warn("peer cut off", logging.Peer(peer), slog.String("last_offence", o.Name), slog.Duration("for", conduct.CutOff))
-		p.host.Refuse(peer, conduct.CutOff)
+		b.log.Warn("peer cut off", logging.Peer(peer), slog.String("last_offence", o.Name), slog.Duration("for", cutOff))
+		p.host.Refuse(peer, cutOff)
 	}
-	return cutOff
 }
 
 type noObserver struct{}

@@ -11,7 +11,8 @@ import (
 // arrival is an event on its way to the services.
 type arrival struct {
 	event *event.Event
-	done  func(event.Outcome) // directed events only; must not block
+	// done is for directed events only. useful: a service has applied it. It must not block.
+	done func(o event.Outcome, useful bool)
 }
 
 // Delivery is an event for one member of a group.
@@ -100,7 +101,7 @@ func (d *dispatcher) Deliver(m *delivery.Member, id uint64, i *delivery.Item, re
 }
 
 // Done passes the outcome of a directed event on.
-func (d *dispatcher) Done(i *delivery.Item, o event.Outcome) { i.Value.(*arrival).done(o) }
+func (d *dispatcher) Done(i *delivery.Item, o event.Outcome) { i.Value.(*arrival).done(o, i.Useful()) }
 
 // Dropped counts.
 func (d *dispatcher) Dropped(i *delivery.Item, why delivery.Drop) {

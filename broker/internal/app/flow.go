@@ -3,6 +3,7 @@ package app
 import (
 	"errors"
 	"sync"
+	"time"
 
 	"github.com/shallot-net/shallot/broker/internal/domain/event"
 	"github.com/shallot-net/shallot/broker/internal/domain/frame"
@@ -10,6 +11,7 @@ import (
 
 var (
 	errClosed  = errors.New("the stream was replaced or closed")
+	errStalled = errors.New("a frame was begun and not ended in time")
 	errOverrun = errors.New("the peer does not read its acknowledgements")
 )
 
@@ -68,6 +70,13 @@ func (f *flow) release(n int) {
 	b.freed.Broadcast()
 }
 
+// busy tells whether anything is on its way.
+func (f *flow) busy() bool {
+	f.budget.mu.Lock()
+	defer f.budget.mu.Unlock()
+	return f.held > 0
+}
+
 func (f *flow) close() {
 	f.budget.mu.Lock()
 	defer f.budget.mu.Unlock()
@@ -80,16 +89,20 @@ const maxAckBacklog = 512 << 10
 
 // ackWriter writes acknowledgements in a goroutine of its own, those that came meanwhile in one write.
 type ackWriter struct {
-	stream Stream
-	wake   chan struct{}
+	stream   Stream
+	patience time.Duration // for one write
+	wake     chan struct{}
 
 	mu       sync.Mutex
 	buf      []byte
 	finished bool
 	overrun  bool
+	unread   bool // a write was not taken in time
 }
 
-func newAckWriter(s Stream) *ackWriter { return &ackWriter{stream: s, wake: make(chan struct{}, 1)} }
+func newAckWriter(s Stream, patience time.Duration) *ackWriter {
+	return &ackWriter{stream: s, patience: patience, wake: make(chan struct{}, 1)}
+}
 
 // push never blocks.
 func (a *ackWriter) push(id event.ID, o event.Outcome) { _ = a.pushIn(id, o) }
@@ -128,7 +141,12 @@ func (a *ackWriter) run() {
 		a.buf = spare[:0]
 		a.mu.Unlock()
 		if len(out) > 0 {
+			_ = a.stream.SetWriteDeadline(time.Now().Add(a.patience))
 			if _, err := a.stream.Write(out); err != nil {
+				a.mu.Lock()
+				a.unread = TimedOut(err)
+				a.mu.Unlock()
+				_ = a.stream.Reset() // who reads no answers is not read either
 				return
 			}
 		}

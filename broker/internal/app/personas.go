@@ -60,7 +60,8 @@ func (b *Broker) open(name string) (*persona, error) {
 	}
 	p = &persona{broker: b, name: name, opened: opened, senders: make(map[string]*sender), remotes: make(map[string]*remote),
 		watchers: make(map[*Watcher]struct{}), peers: make(map[string]struct{}), leaves: make(map[string]func()), closed: make(chan struct{})}
-	handlers := Handlers{Stream: p.serve, Validate: p.validateGossip, Gossip: p.gossip, Lost: b.obs.Dropped, Changed: p.changed, Reached: func(string, []string) {}}
+	handlers := Handlers{Stream: p.serve, Validate: p.validateGossip, Gossip: p.gossip, Lost: b.obs.Dropped, Changed: p.changed, Reached: func(string, []string) {},
+		Misbehaved: p.misbehaved, Standing: p.standing}
 	if name == "" {
 		handlers.Reached = b.known.reached
 	}

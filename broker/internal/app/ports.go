@@ -6,6 +6,8 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net"
+	"os"
 	"time"
 
 	"github.com/shallot-net/shallot/broker/internal/domain/event"
@@ -28,6 +30,7 @@ type Stream interface {
 	// Reset ends it at once, both ways.
 	Reset() error
 	SetReadDeadline(t time.Time) error
+	SetWriteDeadline(t time.Time) error
 }
 
 // Errors of OpenStream and Connect that the caller branches on; everything else may pass when tried again.
@@ -38,6 +41,12 @@ var (
 
 	ErrNotAdmitted = errors.New("this node's lists of peers do not admit the peer")
 )
+
+// TimedOut tells that a deadline of a Stream has passed. Multiplexers have errors of their own for it.
+func TimedOut(err error) bool {
+	var e net.Error
+	return errors.Is(err, os.ErrDeadlineExceeded) || errors.As(err, &e) && e.Timeout()
+}
 
 // Peer is a connected peer.
 type Peer struct {
@@ -70,6 +79,10 @@ type Handlers struct {
 	Lost func(topic, why string)
 	// Changed tells of the first connection to a peer, and of the end of the last. It must not block.
 	Changed func(peer string, connected bool)
+	// Misbehaved tells what the host has seen a peer do. It may close the peer's connections; nil: nobody wants to know.
+	Misbehaved func(peer string, m Misconduct)
+	// Standing is what is held against a peer, in points; nil: nothing. It must not block.
+	Standing func(peer string) float64
 	// Reached tells at which addresses a peer was dialled with success. It must not block.
 	Reached func(peer string, addresses []string)
 }

@@ -13,21 +13,19 @@ import (
 	"github.com/shallot-net/shallot/broker/internal/domain/recent"
 )
 
-const (
-	readBuffer = 8 << 10
-	// bodyTimeout is how long a frame's body may take to follow its header: 256 KiB at 8 KiB a second.
-	bodyTimeout = 30 * time.Second
-)
+const readBuffer = 8 << 10
 
 // remote is what is known of a peer that sends events to a persona. It outlives the peer's streams, so that what is sent again on a new
 // one is recognised.
 type remote struct {
 	persona *persona
 	peer    string
+	tempo   *tempo
 	turn    sync.Mutex // held by the stream that is read: the next waits until the former is done
 
 	mu     sync.Mutex
 	recent *recent.Window
+	useful int       // events that were, less those that were not
 	stream *inStream // the present one
 	used   time.Time
 }
@@ -39,6 +37,9 @@ type inStream struct {
 	acks   *ackWriter
 	flow   *flow
 
+	stopped chan struct{} // closed when another stream takes this one's place
+	once    sync.Once
+
 	repeated int // events on this stream that had come before
 }
 
@@ -48,7 +49,7 @@ func (p *persona) serve(peer string, stream Stream) {
 	b.obs.Adjust("streams_in", 1)
 	defer b.obs.Adjust("streams_in", -1)
 	r := p.remote(peer)
-	in := &inStream{remote: r, stream: stream, acks: newAckWriter(stream), flow: newFlow(b.limits.InEvents, b.limits.InBytes, b.budget)}
+	in := &inStream{remote: r, stream: stream, acks: newAckWriter(stream, b.limits.Patience), flow: newFlow(b.limits.InEvents, b.limits.InBytes, b.budget), stopped: make(chan struct{})}
 	if former := r.replace(in); former != nil {
 		former.stop()
 	}
@@ -63,7 +64,7 @@ func (p *persona) serve(peer string, stream Stream) {
 	in.flow.close()
 	if errors.Is(err, io.EOF) {
 		in.acks.finish()
-		impatient := time.AfterFunc(bodyTimeout, func() { _ = stream.Reset() })
+		impatient := time.AfterFunc(b.limits.Patience, func() { _ = stream.Reset() })
 		<-written
 		impatient.Stop()
 		_ = stream.Close()
@@ -72,6 +73,9 @@ func (p *persona) serve(peer string, stream Stream) {
 		_ = stream.Reset()
 		<-written
 		b.obs.StreamReset(resetReason(err))
+	}
+	if in.acks.unread { // run has returned
+		b.charge(p, peer, conduct.Unread)
 	}
 	r.leave(in)
 }
@@ -84,11 +88,16 @@ func resetReason(err error) string {
 		return "replaced"
 	case errors.Is(err, errOverrun):
 		return "overrun"
+	case errors.Is(err, errStalled):
+		return "stalled"
+	case TimedOut(err):
+		return "idle"
 	}
 	return "broken_in"
 }
 
 func (in *inStream) stop() {
+	in.once.Do(func() { close(in.stopped) })
 	in.flow.close()
 	_ = in.stream.Reset()
 }
@@ -103,7 +112,7 @@ func (p *persona) remote(peer string) *remote {
 	if len(p.remotes) >= p.broker.limits.Remotes {
 		p.forgetRemote()
 	}
-	r := &remote{persona: p, peer: peer, recent: recent.NewWindow(p.broker.limits.Recent), used: time.Now()}
+	r := &remote{persona: p, peer: peer, tempo: newTempo(&p.broker.limits), recent: recent.NewWindow(p.broker.limits.Recent), used: time.Now()}
 	p.remotes[peer] = r
 	return r
 }
@@ -151,11 +160,34 @@ func (r *remote) answer(id event.ID, o event.Outcome) {
 
 func (in *inStream) read() error {
 	fr := frame.NewReader(in.stream, readBuffer)
-	fr.Begun = func() { _ = in.stream.SetReadDeadline(time.Now().Add(bodyTimeout)) }
-	fr.Ended = func() { _ = in.stream.SetReadDeadline(time.Time{}) }
 	p, peer := in.remote.persona, in.remote.peer
-	for {
+	limits := &p.broker.limits
+	begun := false
+	idle := func() {
+		begun = false
+		_ = in.stream.SetReadDeadline(time.Now().Add(limits.IdleAfter + limits.IdleAfter/2))
+	}
+	fr.Begun = func() {
+		begun = true
+		_ = in.stream.SetReadDeadline(time.Now().Add(limits.Patience))
+	}
+	fr.Ended = idle
+	idle()
+	for last := time.Now(); ; {
+		if now := time.Now(); now.Sub(last) > limits.IdleAfter/4 { // not for every event: it costs as much as a small one
+			last = now
+			idle()
+		}
 		kind, body, err := fr.Next()
+		if TimedOut(err) {
+			if !begun && in.flow.busy() { // it waits for answers
+				idle()
+				continue
+			}
+			if begun {
+				err = errStalled
+			}
+		}
 		if err == nil && kind == frame.KindEvent {
 			err = in.event(body)
 		}
@@ -166,6 +198,9 @@ func (in *inStream) read() error {
 			return err
 		case errors.Is(err, errOverrun):
 			p.broker.charge(p, peer, conduct.Overrunning)
+			return err
+		case errors.Is(err, errStalled):
+			p.broker.charge(p, peer, conduct.Stalled)
 			return err
 		default:
 			return err
@@ -191,6 +226,9 @@ func (in *inStream) event(body []byte) error {
 	if problem := b.rules.CheckDirected(e, len(body)); problem != event.OK {
 		return in.refuse(id, e, problem)
 	}
+	if err := in.hold(e, len(body)); err != nil {
+		return err
+	}
 	if err := in.flow.acquire(len(body)); err != nil {
 		return err
 	}
@@ -211,14 +249,14 @@ func (in *inStream) event(body []byte) error {
 	}
 	size := len(body)
 	b.obs.Adjust("pending_in", 1)
-	b.inbox.offer(&delivery.Item{Persona: p.name, Sender: r.peer, Type: e.Type, Value: &arrival{event: e, done: func(o event.Outcome) {
-		in.finished(id, e.Type, size, o)
+	b.inbox.offer(&delivery.Item{Persona: p.name, Sender: r.peer, Type: e.Type, Value: &arrival{event: e, done: func(o event.Outcome, useful bool) {
+		in.finished(id, e.Type, size, o, useful)
 	}}})
 	return nil
 }
 
 // finished is called with the outcome, from within the dispatcher.
-func (in *inStream) finished(id event.ID, t event.Type, size int, o event.Outcome) {
+func (in *inStream) finished(id event.ID, t event.Type, size int, o event.Outcome, useful bool) {
 	r := in.remote
 	b := r.persona.broker
 	in.flow.release(size)
@@ -228,8 +266,11 @@ func (in *inStream) finished(id event.ID, t event.Type, size int, o event.Outcom
 	r.answer(id, o)
 	b.obs.Adjust("pending_in", -1)
 	b.obs.Event(t, "in", statusName(o.Status))
-	if o.Status == event.Rejected {
-		go b.charge(r.persona, r.peer, conduct.Refused) // it may close connections, which must not happen in here
+	switch { // it may close connections, which must not happen in here
+	case o.Status == event.Rejected:
+		go b.charge(r.persona, r.peer, conduct.Refused)
+	case o.Status == event.Acknowledged && r.useless(useful):
+		go b.charge(r.persona, r.peer, conduct.Useless)
 	}
 }
 
@@ -247,6 +288,20 @@ func (in *inStream) refuse(id event.ID, e *event.Event, problem event.Problem) e
 	b.obs.Event(label, "in", string(problem))
 	b.charge(r.persona, r.peer, offence)
 	return in.acks.pushIn(id, o)
+}
+
+// useless counts an event that was acknowledged, and tells whether it is one of more useless ones than useful ones. A peer that gives much work
+// is told again, and asks too late, more often than one that gives little.
+func (r *remote) useless(useful bool) bool {
+	const most = 1 << 12 // what was long ago weighs little
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if useful {
+		r.useful = min(r.useful+1, most)
+		return false
+	}
+	r.useful = max(r.useful-1, 0)
+	return r.useful == 0
 }
 
 func statusName(s event.Status) string {

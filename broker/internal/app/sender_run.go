@@ -141,6 +141,9 @@ func (s *sender) attempt() error {
 	}
 	_ = stream.Reset()
 	obs.StreamReset("broken_out")
+	if TimedOut(err) {
+		s.persona.broker.charge(s.persona, s.peer, conduct.Unread)
+	}
 	return err
 }
 
@@ -152,6 +155,9 @@ func (s *sender) write(stream Stream, broken <-chan error) error {
 	var batch []*pending
 	for {
 		batch = s.next(batch[:0])
+		if len(batch) > 0 { // a peer that does not read must not keep this sender from trying anew
+			_ = stream.SetWriteDeadline(time.Now().Add(s.limits.Patience))
+		}
 		for _, p := range batch {
 			if _, err := w.Write(p.frame); err != nil {
 				return err

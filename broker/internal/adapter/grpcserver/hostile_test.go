@@ -16,6 +16,7 @@ import (
 	"github.com/shallot-net/shallot/broker/internal/domain/event"
 	"github.com/shallot-net/shallot/broker/internal/domain/frame"
 	"github.com/shallot-net/shallot/broker/internal/testbroker"
+	brokerv1 "github.com/shallot-net/shallot/proto/shallot/broker/v1"
 	eventv1 "github.com/shallot-net/shallot/proto/shallot/event/v1"
 )
 
@@ -176,6 +177,49 @@ func TestRepeats(t *testing.T) {
 	if got := to.Metric(metrics.Offences, "repeated"); got != 5 {
 		t.Errorf("%v repeats are held against it, want 5", got)
 	}
+}
+
+// What services have no use for is held against its sender, unless it sends more that is of use.
+func TestUselessEvents(t *testing.T) {
+	t.Parallel()
+	to := testbroker.Start(t, testbroker.Options{})
+	m := to.Subscribe(testbroker.Open("node", log))
+	h := newHostile(t, to)
+	s := h.stream()
+	send := func(n int, v brokerv1.Verdict) {
+		t.Helper()
+		for range n {
+			go func() { m.Ack(m.Next(), v, "") }()
+			if o, err := h.write(s, encode(t, testbroker.Event(t, log))); err != nil || o.Status != event.Acknowledged {
+				t.Fatalf("got %v %v", o, err)
+			}
+		}
+	}
+	send(10, ok)
+	send(10, brokerv1.Verdict_VERDICT_IGNORED)
+	if got := to.Metric(metrics.Offences, "useless"); got > 1 {
+		t.Errorf("%v are held against a peer of which half is of use", got)
+	}
+	send(10, brokerv1.Verdict_VERDICT_IGNORED)
+	testbroker.Eventually(t, "they are held against it", func() bool { return to.Metric(metrics.Offences, "useless") >= 10 })
+}
+
+// A frame that was begun and not ended costs its stream, also when not even its length is there; one that goes on so is cut off.
+func TestStalls(t *testing.T) {
+	t.Parallel()
+	to := testbroker.Start(t, testbroker.Options{Config: func(c *app.Config) { c.Limits.Patience = 100 * time.Millisecond }})
+	h := newHostile(t, to)
+	for _, begun := range [][]byte{{0, 0}, {0, 0, 1, 0, 1, 'x'}} {
+		s := h.stream()
+		if _, err := h.write(s, begun); err == nil || errors.Is(err, io.EOF) {
+			t.Errorf("after %x the stream goes on: %v", begun, err)
+		}
+	}
+	testbroker.Eventually(t, "it is counted", func() bool {
+		return to.Metric(metrics.StreamResets, "stalled") == 2 && to.Metric(metrics.Offences, "stalled") == 2
+	})
+	_, _ = h.write(h.stream(), []byte{0})
+	testbroker.Eventually(t, "it is cut off", func() bool { return !h.host.Connected(to.ID) })
 }
 
 // A peer that never reads its acknowledgements costs it its stream, and nobody else anything.

@@ -13,6 +13,7 @@ import (
 	pb "github.com/libp2p/go-libp2p-pubsub/pb"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/protocol"
+	"golang.org/x/time/rate"
 
 	"github.com/shallot-net/shallot/broker/internal/app"
 	"github.com/shallot-net/shallot/broker/internal/domain/event"
@@ -39,6 +40,8 @@ func wireTopic(name string) string { return "/shallot/" + name + "/1.0.0" }
 type gossip struct {
 	host   *Host
 	pubsub *pubsub.PubSub
+	// relayed bounds what is taken in to be handed on, from all peers together.
+	relayed *rate.Limiter
 
 	mu     sync.Mutex
 	topics map[string]*pubsub.Topic
@@ -59,7 +62,8 @@ func newGossip(h *Host) (*gossip, error) {
 	for _, t := range event.Topics() {
 		wire = append(wire, wireTopic(t))
 	}
-	ps, err := pubsub.NewGossipSub(h.ctx, h.host,
+	scores, thresholds := scoreParams(h.standing)
+	ps, err := pubsub.NewGossipSub(h.ctx, h.guarded(),
 		pubsub.WithGossipSubProtocols([]protocol.ID{GossipProtocol}, func(f pubsub.GossipSubFeature, id protocol.ID) bool {
 			return id == GossipProtocol && f != pubsub.GossipSubFeaturePX && f != pubsub.GossipSubFeatureExtensions
 		}),
@@ -76,12 +80,14 @@ func newGossip(h *Host) (*gossip, error) {
 		pubsub.WithMaxMessageSize(maxGossipRPC),
 		pubsub.WithRawTracer(lossTracer{lost: h.handlers.Lost}),
 		pubsub.WithPeerOutboundQueueSize(outboundQueue), pubsub.WithValidateQueueSize(validateQueue), pubsub.WithValidateWorkers(validators),
+		pubsub.WithPeerScore(scores, thresholds), pubsub.WithPeerScoreInspect(h.scored, scoreEvery),
+		pubsub.WithAppSpecificRpcInspector(h.meter.inspect),
 		pubsub.WithLogger(slog.New(slog.DiscardHandler)), pubsub.WithRPCLogger(slog.New(slog.DiscardHandler)), // they name peers
 	)
 	if err != nil {
 		return nil, fmt.Errorf("start gossipsub: %w", err)
 	}
-	g := &gossip{host: h, pubsub: ps, topics: make(map[string]*pubsub.Topic)}
+	g := &gossip{host: h, pubsub: ps, relayed: rate.NewLimiter(relayedPerSecond, relayedBurst), topics: make(map[string]*pubsub.Topic)}
 	for _, t := range event.Topics() {
 		if err := ps.RegisterTopicValidator(wireTopic(t), g.validator(t), pubsub.WithValidatorInline(true)); err != nil {
 			return nil, fmt.Errorf("start gossipsub: %w", err)
@@ -143,6 +149,10 @@ func (g *gossip) validator(topic string) pubsub.ValidatorEx {
 		verdict, e := g.host.handlers.Validate(topic, from.String(), m.GetData())
 		switch verdict {
 		case app.VerdictAccept:
+			if !g.relayed.Allow() {
+				g.host.handlers.Lost(topic, "relay_full")
+				return pubsub.ValidationIgnore
+			}
 			m.ValidatorData = e
 			return pubsub.ValidationAccept
 		case app.VerdictIgnore:

@@ -30,7 +30,9 @@ type Config struct {
 	// NetworkKey is the pre-shared key of a private network; nil: an open one.
 	NetworkKey []byte
 	Traffic    Traffic // may be left out
-	Log        *slog.Logger
+	// Patience is how long a peer may be silent within a frame; default 30 s.
+	Patience time.Duration
+	Log      *slog.Logger
 	// OnHost is given each host before it listens, the moment to set further protocol handlers; OffHost when it is about to close.
 	OnHost  func(persona string, h host.Host) error
 	OffHost func(persona string) error
@@ -48,6 +50,9 @@ type Network struct {
 func NewNetwork(cfg Config) (*Network, error) {
 	n := &Network{cfg: cfg, profile: open(), traffic: newReporter(cfg.Traffic)}
 	n.profile.psk = cfg.NetworkKey
+	if n.cfg.Patience <= 0 {
+		n.cfg.Patience = 30 * time.Second
+	}
 	if n.cfg.Log == nil {
 		n.cfg.Log = slog.New(slog.DiscardHandler)
 	}
@@ -74,6 +79,8 @@ type Host struct {
 	gate     *gater
 	names    *resolver
 	gossip   *gossip
+	meter    *meter
+	offences chan offence
 	log      *slog.Logger
 
 	ctx    context.Context
@@ -101,8 +108,10 @@ func (n *Network) Open(persona string, seed []byte, h app.Handlers) (app.Host, e
 		return nil, err
 	}
 	out := &Host{persona: persona, network: n, handlers: h, gate: newGater(), names: newResolver(n.profile.resolve), log: n.cfg.Log,
-		protected: make(map[string]map[peer.ID]struct{}), measured: make(map[peer.ID]time.Time), measuring: make(chan struct{}, 4)}
-	if out.host, err = n.profile.build(parts{key, rm, out.gate, out.names, n.traffic}); err != nil {
+		protected: make(map[string]map[peer.ID]struct{}), measured: make(map[peer.ID]time.Time), measuring: make(chan struct{}, 4),
+		offences: make(chan offence, 256)}
+	out.meter = newMeter(out.offences)
+	if out.host, err = n.profile.build(parts{key, rm, out.gate, out.names, n.traffic, out.meter}); err != nil {
 		return nil, errors.Join(fmt.Errorf("make the libp2p host: %w", err), rm.Close())
 	}
 	out.id = out.host.ID().String()
@@ -115,7 +124,12 @@ func (n *Network) Open(persona string, seed []byte, h app.Handlers) (app.Host, e
 
 // start sets all handlers, so that none has to be told of later.
 func (h *Host) start() error {
+	h.wg.Go(h.report)
 	h.host.SetStreamHandler(EventProtocol, func(s network.Stream) {
+		if !h.meter.opened(s.Conn().RemotePeer(), EventProtocol) {
+			_ = s.Reset()
+			return
+		}
 		h.handlers.Stream(s.Conn().RemotePeer().String(), s)
 	})
 	if err := h.watch(); err != nil {
@@ -126,9 +140,26 @@ func (h *Host) start() error {
 		return err
 	}
 	if h.network.cfg.OnHost != nil {
-		return h.network.cfg.OnHost(h.persona, h.host)
+		return h.network.cfg.OnHost(h.persona, h.guarded())
 	}
 	return nil
+}
+
+// guarded is the host for libraries that serve protocols of their own.
+func (h *Host) guarded() guarded { return guarded{h.host, h.meter, h.network.cfg.Patience} }
+
+// report tells of offences, from where connections may be closed.
+func (h *Host) report() {
+	for {
+		select {
+		case <-h.ctx.Done():
+			return
+		case o := <-h.offences:
+			if h.handlers.Misbehaved != nil {
+				h.handlers.Misbehaved(o.peer.String(), o.what)
+			}
+		}
+	}
 }
 
 // Listen begins to accept connections. A port in use is an error that names the address.

@@ -86,6 +86,7 @@ type parts struct {
 	names *resolver
 
 	traffic *reporter // nil: nobody counts
+	meter   *meter
 }
 
 // build puts a host together by hand. libp2p.New would link QUIC, WebRTC, WebTransport and relays, of which no mode wants any: 8 MiB of memory that every node would pay for, and
@@ -114,9 +115,7 @@ func (p profile) build(w parts) (host.Host, error) {
 		swarm.WithDialRanker(swarm.NoDelayDialRanker), // waits between addresses, for the sake of QUIC
 		swarm.WithUDPBlackHoleSuccessCounter(nil),     // watches for UDP that gets nowhere
 		swarm.WithIPv6BlackHoleSuccessCounter(nil),    // and stops to dial IPv6 after some failures
-	}
-	if w.traffic != nil {
-		options = append(options, swarm.WithMetrics(w.traffic))
+		swarm.WithMetrics(metered{w.traffic, w.meter}),
 	}
 	swrm, err := swarm.NewSwarm(id, book, bus, options...)
 	if err != nil {

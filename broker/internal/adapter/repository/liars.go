@@ -47,7 +47,9 @@ func (w *wanted) has(c cid.Cid) bool {
 // watched is bitswap's network with peers that sent wrong bytes left out.
 type watched struct {
 	network.BitSwapNetwork
-	s *Store
+	s       *Store
+	persona string
+	wants   wants
 
 	mu      sync.Mutex
 	refused map[peer.ID]time.Time // until then
@@ -104,6 +106,9 @@ func (g *guard) ReceiveMessage(ctx context.Context, sender peer.ID, incoming mes
 			g.Receiver.PeerDisconnected(sender) // whoever waits for it asks others
 			return
 		}
+	}
+	if !g.w.admit(g.w.s.ctx, sender, max(1, len(incoming.Wantlist()))) {
+		return
 	}
 	g.Receiver.ReceiveMessage(ctx, sender, incoming)
 }

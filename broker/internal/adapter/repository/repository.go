@@ -39,6 +39,8 @@ type Config struct {
 	Allow func(persona string, p peer.ID, c cid.Cid) bool
 	// Routing finds providers of content for a persona; nil asks connected peers only.
 	Routing func(persona string) routing.ContentDiscovery
+	// Flooded is told once a second of a peer that asks for more than anybody has to; nil: nobody wants to know.
+	Flooded func(persona, peer string)
 	// Disk overrides how the disk is used, for tests; its Dir and Log are ignored.
 	Disk disk.Config
 	// Now replaces the clock of pins that end.
@@ -132,7 +134,7 @@ func (s *Store) Attach(name string, h host.Host) error {
 	if s.cfg.Routing != nil {
 		finder = s.cfg.Routing(name)
 	}
-	net := &watched{BitSwapNetwork: bsnet.NewFromIpfsHost(h), s: s, refused: make(map[peer.ID]time.Time)}
+	net := &watched{BitSwapNetwork: bsnet.NewFromIpfsHost(h), s: s, persona: name, refused: make(map[peer.ID]time.Time)}
 	bs := bitswap.New(s.ctx, net, finder, &blockstore{s}, opts...)
 	s.personas[name] = &persona{name: name, host: h, bitswap: bs}
 	return nil

@@ -1,5 +1,5 @@
 // Package conduct keeps what is held against each peer. Points fade with time; a peer that collects too many is to be cut off for
-// a while.
+// a while, for longer each time that it comes back and goes on.
 package conduct
 
 import "time"
@@ -21,16 +21,32 @@ var (
 	Repeated    = Offence{Name: "repeated", Points: 0.1, Free: 600}
 	Unknown     = Offence{Name: "unknown_type", Points: 0.1, Free: 600}
 	Overrunning = Offence{Name: "overrun", Points: 5}
+
+	// Useless is an event that a service has ignored: a repeat, or about a task that is not here. After a crash or a cancel there are some.
+	Useless = Offence{Name: "useless", Points: 0.1, Free: 600}
+	// Hurried is a question that came faster than anybody has to ask, and waited. The free ones are two seconds at the full rate.
+	Hurried = Offence{Name: "hurried", Points: 0.5, Free: 400}
+	// Stalled is a frame that was begun and not ended. Each takes the receiver's patience of 30 s, in which as many points fade: so a link that fails
+	// now and then costs the stream alone, and four stalls on end the connection.
+	Stalled = Offence{Name: "stalled", Points: 45}
+	// Unread is a write that a peer did not take in time. It may be busy rather than hostile, so six on end, three minutes, are borne.
+	Unread = Offence{Name: "unread", Points: 40}
+	// Flooding is a second in which a peer sent grossly more than the rates allow, or a thousand messages too many: two on end are no accident.
+	Flooding = Offence{Name: "flooding", Points: 46}
+	// Graylisted is a gossip score so low that nothing of the peer's is heard any more.
+	Graylisted = Offence{Name: "graylisted", Points: Limit}
 )
 
 // Limits of the ledger.
 const (
 	Limit    = 90.0            // points at which a peer is cut off: five streams of garbage within ten seconds
 	Fade     = 1.0             // points that fade in a second
-	CutOff   = 2 * time.Minute // how long it is cut off
+	CutOff   = 2 * time.Minute // how long it is cut off the first time; twice as long each time more
+	maxTwice = 5               // so 64 minutes at most
+	Forgive  = time.Hour       // after which one time is forgotten
 	maxPeers = 4096            // peers remembered
 	freeSpan = time.Minute     // what Free counts over
-	maxKinds = 8               // offences counted apart
+	maxKinds = 8               // offences counted apart, as a rule
 )
 
 // Ledger is not safe for concurrent use.
@@ -43,14 +59,16 @@ type account struct {
 	at     time.Time
 	since  time.Time // start of the span that free counts
 	free   map[string]float64
+	times  int       // that it was cut off, those that are forgiven not counted
+	last   time.Time // when, or when one was forgiven
 }
 
 // NewLedger makes an empty one.
 func NewLedger() *Ledger { return &Ledger{peers: make(map[string]*account)} }
 
-// Charge holds an offence against a peer and tells whether that was one too many. The account is clean again then: being
-// cut off is the price.
-func (l *Ledger) Charge(peer string, o Offence, now time.Time) (cutOff bool) {
+// Charge holds an offence against a peer and tells for how long it is to be cut off, when that was one too many; else 0. The points are
+// gone then, for being cut off is the price; how often it was is kept.
+func (l *Ledger) Charge(peer string, o Offence, now time.Time) (cutOff time.Duration) {
 	a := l.account(peer, now)
 	a.points = max(0, a.points-Fade*now.Sub(a.at).Seconds())
 	a.at = now
@@ -64,15 +82,26 @@ func (l *Ledger) Charge(peer string, o Offence, now time.Time) (cutOff bool) {
 		}
 		a.free[o.Name]++
 		if a.free[o.Name] <= o.Free {
-			return false
+			return 0
 		}
 	}
 	a.points += o.Points
 	if a.points < Limit {
-		return false
+		return 0
 	}
-	delete(l.peers, peer)
-	return true
+	a.forgive(now)
+	cutOff = CutOff << min(a.times, maxTwice)
+	a.points, a.since, a.free, a.last = 0, now, nil, now
+	a.times++
+	return cutOff
+}
+
+// forgive forgets one time for every Forgive that has passed since the last.
+func (a *account) forgive(now time.Time) {
+	if n := int(now.Sub(a.last) / Forgive); a.times > 0 && n > 0 {
+		a.times = max(0, a.times-n)
+		a.last = a.last.Add(time.Duration(n) * Forgive)
+	}
 }
 
 // Points are what is held against a peer now.
@@ -96,14 +125,15 @@ func (l *Ledger) account(peer string, now time.Time) *account {
 	return a
 }
 
-// forget makes room for one: of a few accounts, chosen by the map's own chance, it drops those that have faded, and the lightest when none
-// has. Identities are free, so those who flood the ledger with them must neither grow it nor make each of them costly.
+// forget makes room for one: of a few accounts, chosen by the map's own chance, it drops those that have faded and were not cut off lately, and the
+// lightest when none has. Identities are free, so those who flood the ledger with them must neither grow it nor make each of them costly.
 func (l *Ledger) forget(now time.Time) {
 	const sample = 32
 	var lightest string
 	least, seen := 0.0, 0
 	for p, a := range l.peers {
-		points := a.points - Fade*now.Sub(a.at).Seconds()
+		a.forgive(now)
+		points := a.points - Fade*now.Sub(a.at).Seconds() + Limit*float64(a.times)
 		if points <= 0 {
 			delete(l.peers, p)
 		} else if lightest == "" || points < least {

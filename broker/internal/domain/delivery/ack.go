@@ -18,7 +18,10 @@ func (h *Hub) Ack(m *Member, id uint64, v Verdict, detail string, now time.Time)
 		h.retry(d, now)
 	case Refused:
 		h.end(d, event.Outcome{Status: event.Rejected, Detail: event.Detail(detail)})
+	case Ignored:
+		h.end(d, event.Outcome{})
 	default:
+		d.item.applied++
 		h.end(d, event.Outcome{})
 	}
 	h.freed(m, now)

@@ -22,8 +22,12 @@ type Item struct {
 	Value   any // not looked at
 
 	open    int // groups that have not finished it
+	applied int // groups for which it was of use
 	outcome event.Outcome
 }
+
+// Useful tells whether any group has applied the item.
+func (i *Item) Useful() bool { return i.applied > 0 }
 
 // Verdict is what a service makes of a delivery.
 type Verdict uint8

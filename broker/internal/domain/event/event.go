@@ -23,8 +23,11 @@ type Type int32
 const (
 	Announcement    Type = 1
 	MetricAvailable Type = 2
+	Discover        Type = 10
 	Ping            Type = 12
+	MetricQuery     Type = 13
 	TaskSubmission  Type = 30
+	TaskQuery       Type = 32
 	TaskResult      Type = 55
 	TaskFailure     Type = 56
 )
@@ -40,6 +43,11 @@ var topics = map[string]Type{TopicAnnouncements: Announcement, TopicMetrics: Met
 
 // mustSign are the types that a third party must be able to check again, however they travel.
 var mustSign = map[Type]bool{Announcement: true, MetricAvailable: true, TaskSubmission: true, TaskResult: true, TaskFailure: true}
+
+// Question tells the types that make the receiver answer and change nothing: what a peer may ask for has a rate of its own.
+func (t Type) Question() bool {
+	return t == Discover || t == Ping || t == MetricQuery || t == TaskQuery
+}
 
 // Topics lists the topics, in a fixed order.
 func Topics() []string { return []string{TopicAnnouncements, TopicMetrics} }

@@ -70,8 +70,8 @@ func ParseAck(body []byte) (event.ID, event.Outcome, error) {
 // Reader reads frames.
 type Reader struct {
 	r *bufio.Reader
-	// Begun, when set, is called when a frame's header is there and its body is not yet: the moment from which a slow sender
-	// can be held to a deadline. Ended is called when the body is there.
+	// Begun, when set, is called when a frame has begun to come and is not all there yet: the moment from which a slow sender
+	// can be held to a deadline. Ended is called when such a frame is all there.
 	Begun, Ended func()
 }
 
@@ -82,9 +82,16 @@ func NewReader(r io.Reader, buffer int) *Reader {
 
 // Next blocks for the next frame. Its body is the caller's. io.EOF means that the other side ended the stream between frames.
 func (r *Reader) Next() (Kind, []byte, error) {
+	if _, err := r.r.Peek(1); err != nil {
+		return 0, nil, err
+	}
+	late := r.r.Buffered() < header
+	if late && r.Begun != nil {
+		r.Begun()
+	}
 	h, err := r.r.Peek(header)
 	if err != nil {
-		if len(h) > 0 && errors.Is(err, io.EOF) {
+		if errors.Is(err, io.EOF) {
 			err = io.ErrUnexpectedEOF
 		}
 		return 0, nil, err
@@ -95,9 +102,11 @@ func (r *Reader) Next() (Kind, []byte, error) {
 	}
 	_, _ = r.r.Discard(header) // it was peeked
 	body := make([]byte, n-1)
-	late := r.r.Buffered() < len(body)
-	if late && r.Begun != nil {
-		r.Begun()
+	if !late && r.r.Buffered() < len(body) {
+		late = true
+		if r.Begun != nil {
+			r.Begun()
+		}
 	}
 	if _, err := io.ReadFull(r.r, body); err != nil {
 		if errors.Is(err, io.EOF) {

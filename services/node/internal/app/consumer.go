@@ -144,9 +144,12 @@ func (c *Consumer) TaskChanged(t *taskv1.Task) {
 	}
 }
 
-// refusals are no faults: a provider that says no is as good as before for the next task.
-var refusals = []string{"QUEUE_FULL", "TYPE_UNKNOWN", "LIMITS_TOO_HIGH", "PEER_NOT_ALLOWED", "PAYLOAD_INVALID", "EXCLUDED_BY_USER",
-	"SHUTTING_DOWN", "BUSY", "HOPS", "REFUSED"}
+// excludedByUser says nothing of the provider.
+const excludedByUser = "EXCLUDED_BY_USER"
+
+// refusals are hardly faults: a provider that says no is nearly as good as before for the next task.
+var refusals = []string{"QUEUE_FULL", "TYPE_UNKNOWN", "LIMITS_TOO_HIGH", "PEER_NOT_ALLOWED", "PAYLOAD_INVALID", excludedByUser,
+	"PEER_QUOTA", "PEER_RATE", "SHUTTING_DOWN", "BUSY", "HOPS", "REFUSED"}
 
 // TaskLeft says that a task has left its provider. If that was the provider's fault, it is chosen less often for a while.
 func (c *Consumer) TaskLeft(task string, excluded map[string]string) {
@@ -160,6 +163,9 @@ func (c *Consumer) TaskLeft(task string, excluded map[string]string) {
 	}
 	for _, r := range refusals {
 		if strings.HasPrefix(why, r) {
+			if r != excludedByUser {
+				c.dir.Refused(at, time.Now())
+			}
 			return
 		}
 	}

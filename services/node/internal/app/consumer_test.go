@@ -341,18 +341,18 @@ func TestConsumerTakesOnlyWhatItAskedFor(t *testing.T) {
 func TestConsumerBlamesTheRightProvider(t *testing.T) {
 	e := newEther()
 	a := e.add()
-	c := NewConsumer(ConsumerConfig{}, e, discard)
 	x, err := announcementOf(a.announcement())
 	if err != nil {
 		t.Fatal(err)
 	}
-	c.hear(a.key.ID, []domain.Announcement{x})
-	for why, blamed := range map[string]bool{"LEASE_LOST": true, "EXECUTOR_DIED": true, "RESULT_INVALID": true, "QUEUE_FULL": false, "EXCLUDED_BY_USER": false, "TYPE_UNKNOWN: python": false} {
-		c.dir.Get(a.key.ID).Penalty = 0
+	var c *Consumer
+	for why, blamed := range map[string]float64{"LEASE_LOST": 4, "EXECUTOR_DIED": 4, "RESULT_INVALID": 4, "QUEUE_FULL": 1, "PEER_RATE": 1, "EXCLUDED_BY_USER": 0, "TYPE_UNKNOWN: python": 1} {
+		c = NewConsumer(ConsumerConfig{}, e, discard)
+		c.hear(a.key.ID, []domain.Announcement{x})
 		c.TaskChanged(&taskv1.Task{Id: why, State: "SUBMITTED", Provider: a.key.ID})
 		c.TaskLeft(why, map[string]string{a.key.ID: why})
-		if got := c.dir.Get(a.key.ID).Penalty > 0; got != blamed {
-			t.Errorf("%s: blamed is %v", why, got)
+		if got := c.dir.Get(a.key.ID).Penalty; got != blamed {
+			t.Errorf("%s: %v is held against it, want %v", why, got, blamed)
 		}
 		if c.dir.Get(a.key.ID).Placed != 0 {
 			t.Errorf("%s: the task is still counted", why)

@@ -206,14 +206,28 @@ func (d *Directory) Finished(task string) {
 // At is where this node's task is, as far as it is remembered.
 func (d *Directory) At(task string) string { return d.placed[task].peer }
 
+// What is held against a provider, in tasks, and the most that each kind comes to.
+const (
+	faultWeight, mostFaults     = 4, 32
+	refusalWeight, mostRefusals = 1, 4
+)
+
 // Penalise notes a fault of the provider's own: it counts as a few tasks of work, and decays.
-func (d *Directory) Penalise(peer string, now time.Time) {
-	const weight, most = 4, 32
+func (d *Directory) Penalise(peer string, now time.Time) { d.hold(peer, faultWeight, mostFaults, now) }
+
+// Refused notes that a provider has refused a task. That is its right, so many refusals come to one fault; but one that says that it is idle
+// and refuses again and again must look no better than one that works.
+func (d *Directory) Refused(peer string, now time.Time) {
+	d.hold(peer, refusalWeight, mostRefusals, now)
+}
+
+func (d *Directory) hold(peer string, weight, most float64, now time.Time) {
 	r := d.rows[peer]
 	if r == nil {
 		return
 	}
-	r.penalty = min(d.decayed(r, now)+weight, most)
+	held := d.decayed(r, now)
+	r.penalty = max(held, min(held+weight, most))
 	r.penaltyAt = now
 	r.Penalty = r.penalty
 }

@@ -67,8 +67,36 @@ func Place(view []*Provider, need *Need, draw func(n int) int) Decision {
 		first, second = second, first
 		d.Chosen = view[first]
 	}
+	if d.Chosen.Penalty >= refusalWeight && fit > 2 {
+		if i := cleaner(view, need, d.Chosen, draw); i >= 0 {
+			first, second = i, first
+			d.Chosen = view[first]
+		}
+	}
 	d.text = func() string { return need.explain(view, first, second, fit) }
 	return d
+}
+
+// cleaner finds a provider that is less busy than one against which something is held, by two draws from those against which there is
+// nothing; -1: none. Where liars are many, two draws from all would often find two of them.
+func cleaner(view []*Provider, need *Need, than *Provider, draw func(n int) int) int {
+	var clean []int
+	for i, p := range view {
+		if p.Penalty < refusalWeight && need.fits(p) {
+			clean = append(clean, i)
+		}
+	}
+	if len(clean) == 0 {
+		return -1
+	}
+	best := clean[draw(len(clean))]
+	if other := clean[draw(len(clean))]; better(view[other], view[best]) {
+		best = other
+	}
+	if better(view[best], than) {
+		return best
+	}
+	return -1
 }
 
 func better(a, b *Provider) bool { return a.Busy() < b.Busy() }

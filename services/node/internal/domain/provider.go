@@ -101,14 +101,18 @@ type Provider struct {
 	Penalty float64
 }
 
-// assumedSlots is for a provider whose metric is not known.
-const assumedSlots = 2
+const (
+	assumedSlots = 2    // of a provider whose metric is not known
+	maxSlots     = 1024 // that are believed: work that this node has given is divided by them
+)
 
-// Busy is how much work there is per slot, as far as this node can know.
+// Busy is how much work there is per slot, as far as this node can know. What a provider says of itself makes its work weigh less, never what this
+// node holds against it: a liar would claim so many slots that nothing did.
 func (p *Provider) Busy() float64 {
+	held := p.Penalty / assumedSlots
 	if p.Load == nil {
-		return (float64(p.Placed) + p.Penalty) / assumedSlots
+		return float64(p.Placed)/assumedSlots + held
 	}
 	work := float64(p.Load.Pending) + float64(p.Load.Running) + float64(p.PlacedSince)
-	return (max(work, float64(p.Placed)) + p.Penalty) / float64(max(p.Load.Slots, 1))
+	return max(work, float64(p.Placed))/float64(min(max(p.Load.Slots, 1), maxSlots)) + held
 }

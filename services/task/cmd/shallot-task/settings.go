@@ -34,6 +34,7 @@ type providerSettings struct {
 	Slots         int                `koanf:"slots" help:"tasks that run side by side; 0: the number of CPUs"`
 	Queue         int                `koanf:"queue" help:"tasks that wait at most"`
 	PerPeer       int                `koanf:"per_peer" help:"unfinished tasks of one peer at most; 0: three quarters of the queue"`
+	PerSecond     int                `koanf:"per_second" help:"submissions of one peer in a second; twice as many may come at once, and what is more is refused"`
 	MaxPayload    config.Size        `koanf:"max_payload" help:"size of one payload at most"`
 	Parts         config.Size        `koanf:"parts" help:"programs and input files that are kept for the next task that refers to them, at most"`
 	MaxTime       time.Duration      `koanf:"max_time" help:"time limit that is granted at most"`
@@ -66,7 +67,7 @@ func newSettings() *settings {
 	p := provider.DefaultLimits
 	return &settings{
 		Role: "consumer",
-		Provider: providerSettings{Evaluator: domain.TwoChoices{}.Name(), Queue: 1024, MaxPayload: 1 << 30, Parts: 2 << 30,
+		Provider: providerSettings{Evaluator: domain.TwoChoices{}.Name(), Queue: 1024, PerSecond: 1000, MaxPayload: 1 << 30, Parts: 2 << 30,
 			MaxTime: p.Max.Time, MaxMemory: config.Size(p.Max.Memory), MaxOutput: config.Size(p.Max.Output),
 			DefaultTime: p.Default.Time, DefaultMemory: config.Size(p.Default.Memory), DefaultOutput: config.Size(p.Default.Output), Keep: 48 * time.Hour},
 		Consumer: consumerSettings{Lease: 15 * time.Second, Redirect: true, Keep: 24 * time.Hour, MaxResult: 4 << 30, MaxPayload: 4 << 30, Uploads: 16 << 30, KeyPool: 16},
@@ -103,8 +104,8 @@ func (s *settings) Validate() error {
 	if err := checkExecutors(p.Executors); err != nil {
 		return err
 	}
-	if p.Slots < 0 || p.Queue <= 0 || p.PerPeer < 0 || c.KeyPool < 0 || c.Retention < 0 {
-		return fault.InvalidArgument("CONFIG_INVALID", "provider.slots, provider.queue, provider.per_peer, consumer.key_pool or consumer.retention is too small")
+	if p.Slots < 0 || p.Queue <= 0 || p.PerPeer < 0 || p.PerSecond <= 0 || c.KeyPool < 0 || c.Retention < 0 {
+		return fault.InvalidArgument("CONFIG_INVALID", "provider.slots, provider.queue, provider.per_peer, provider.per_second, consumer.key_pool or consumer.retention is too small")
 	}
 	return nil
 }
@@ -138,7 +139,7 @@ func invalid(key, value, known string, words []string) error {
 
 func (s *settings) policy() provider.Policy {
 	p := &s.Provider
-	return provider.Policy{Types: p.Types, Allow: p.Allow, Deny: p.Deny, Slots: p.Slots, Capacity: p.Queue, PerPeer: p.PerPeer, MaxPayload: int64(p.MaxPayload),
+	return provider.Policy{Types: p.Types, Allow: p.Allow, Deny: p.Deny, Slots: p.Slots, Capacity: p.Queue, PerPeer: p.PerPeer, PerSecond: p.PerSecond, MaxPayload: int64(p.MaxPayload),
 		Limits: domain.LimitsPolicy{
 			Default: domain.Limits{Time: p.DefaultTime, Memory: int64(p.DefaultMemory), Output: int64(p.DefaultOutput)},
 			Max:     domain.Limits{Time: p.MaxTime, Memory: int64(p.MaxMemory), Output: int64(p.MaxOutput)}}}

@@ -336,3 +336,20 @@ func TestInvalidResultOfAnEarlierAttemptCounts(t *testing.T) {
 		t.Fatalf("the task is %s, %+v", x.State, x.Error)
 	}
 }
+
+// A task that was not done where it was handed on is not handed on again.
+func TestLetDown(t *testing.T) {
+	for name, c := range map[string]struct {
+		attempts []Attempt
+		want     bool
+	}{
+		"none":                          {nil, false},
+		"under way":                     {[]Attempt{{Peer: "b", Trail: []string{"a"}}}, false},
+		"refused where it came":         {[]Attempt{{Peer: "a", Ended: "REFUSED"}}, false},
+		"silent where it was handed on": {[]Attempt{{Peer: "b", Trail: []string{"a"}, Ended: "LEASE_LOST"}, {Peer: "a"}}, true},
+	} {
+		if got := (&Task{Attempts: c.attempts}).LetDown(); got != c.want {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+}

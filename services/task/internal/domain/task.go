@@ -249,6 +249,17 @@ func (t *Task) Redirect(now time.Time, n uint32, from, to string, addresses []st
 	return nil
 }
 
+// LetDown tells that a provider to which the task was handed on has not done it. Whoever hands a task on goes by what others say of themselves, so it is not
+// handed on again: the liar that was chosen once for its figures would be chosen by the next provider as well.
+func (t *Task) LetDown() bool {
+	for i := range t.Attempts {
+		if a := &t.Attempts[i]; a.Ended != "" && len(a.Trail) > 0 {
+			return true
+		}
+	}
+	return false
+}
+
 // finish is every way to a terminal state.
 func (t *Task) finish(now time.Time, m Move, what, peer string, f *Failure) error {
 	if err := t.move(m); err != nil {

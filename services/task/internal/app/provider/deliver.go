@@ -95,6 +95,9 @@ func (s *Service) onSubmission(ctx context.Context, o *offer) app.Reply {
 	if known, r := s.known(o); known {
 		return r
 	}
+	if r, no := s.tooMuch(o); no {
+		return r
+	}
 	limits, no := s.judge(o)
 	if no != nil {
 		return s.refuse(o, no)
@@ -200,6 +203,9 @@ func quote(s string) string {
 // refuse says no. It is not journaled: asked again, the answer would be the same, and a stranger's submissions should
 // cost no sync of the disk.
 func (s *Service) refuse(o *offer, no *refusal) app.Reply {
+	if !s.spent(o, no) {
+		return verdict(app.Rejected, no.Reason)
+	}
 	if s.outbox.Full() {
 		return verdict(app.Again, "")
 	}

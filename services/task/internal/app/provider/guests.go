@@ -51,31 +51,44 @@ func enough(c *app.Capability, asked domain.Limits, granted *domain.Limits) *ref
 	return nil
 }
 
-// next takes the attempt that runs next out of the queue: the first, or the first that does not have to wait for a guest that is full.
-// Nil when there is none. s.mu is held.
+// next takes the attempt that runs next out of the queue: the first of the consumer whose turn it is, those left out that have to wait for a guest
+// that is full. Nil when there is none. s.mu is held.
 func (s *Service) next() *held {
+	at := -1
 	for i, h := range s.queue {
-		t := h.taskType
-		if g := s.guests[t]; g != nil {
-			if width, _ := g.Present(); s.visits[t] >= width {
+		if g := s.guests[h.taskType]; g != nil {
+			if width, _ := g.Present(); s.visits[h.taskType] >= width {
 				continue
 			}
-			s.visits[t]++
 		}
-		if i == 0 {
-			s.queue[0] = nil
-			s.queue = s.queue[1:]
-		} else {
-			s.queue = append(s.queue[:i:i], s.queue[i+1:]...)
+		if at < 0 || s.turns.before(h.key.Consumer, s.queue[at].key.Consumer) {
+			at = i
 		}
-		return h
+		if len(s.perPeer) == 1 { // nobody else waits
+			break
+		}
 	}
-	return nil
+	if at < 0 {
+		return nil
+	}
+	h := s.queue[at]
+	if s.guests[h.taskType] != nil {
+		s.visits[h.taskType]++
+	}
+	s.turns.began(h.key.Consumer)
+	if at == 0 {
+		s.queue[0] = nil
+		s.queue = s.queue[1:]
+	} else {
+		s.queue = append(s.queue[:at:at], s.queue[at+1:]...)
+	}
+	return h
 }
 
 // leave gives back what next took for a run. s.mu is held.
 func (s *Service) leave(h *held) {
 	s.running--
+	s.turns.ended(h.key.Consumer)
 	if t := h.taskType; s.guests[t] != nil {
 		s.visits[t]--
 	}

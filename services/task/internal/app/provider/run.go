@@ -78,6 +78,7 @@ func (s *Service) execute(h *held) (out *domain.Outcome, res *packedResult) {
 			return nil, nil
 		}
 		if errors.Is(err, errRecipient) {
+			s.credits.fault(h.key.Consumer)
 			return &domain.Outcome{Cause: domain.CauseProgram, Reason: errRecipient.Reason, Message: errRecipient.Message, Usage: out.Usage}, nil
 		}
 		s.cfg.Log.Warn("a result could not be put away", "error", err.Error())
@@ -135,6 +136,7 @@ func (s *Service) interrupted(h *held, err error) *domain.Outcome {
 	case s.ctx.Err() != nil:
 		return nil
 	case errors.As(err, &bad):
+		s.credits.fault(h.key.Consumer)
 		return &domain.Outcome{Cause: domain.CauseProgram, Reason: app.ReasonPayloadInvalid, Message: string(bad)}
 	}
 	s.cfg.Log.Warn("an attempt could not be run", "error", err.Error())

@@ -48,6 +48,7 @@ type Policy struct {
 	Slots      int   // tasks side by side; the number of CPUs
 	Capacity   int   // waiting tasks; 1,024
 	PerPeer    int   // unfinished tasks of one peer; three quarters of Capacity
+	PerSecond  int   // submissions of one peer in a second, of which twice as many may come at once; 1,000
 	MaxPayload int64 // bytes; 1 GiB
 }
 
@@ -76,6 +77,7 @@ func (c Config) withDefaults() Config {
 	number(&c.Policy.Slots, runtime.NumCPU())
 	number(&c.Policy.Capacity, 1024)
 	number(&c.Policy.PerPeer, max(c.Policy.Capacity*3/4, c.Policy.Slots))
+	number(&c.Policy.PerSecond, 1000)
 	if c.Policy.MaxPayload <= 0 {
 		c.Policy.MaxPayload = 1 << 30
 	}
@@ -103,6 +105,7 @@ type Service struct {
 	ctx       context.Context // ends when Run does: running programs end with it, and are run again after the next start
 	cancel    context.CancelFunc
 	letter    *letter
+	credits   *credits
 	bringing  app.Locks[string] // by the name of the part that is fetched
 	runs      sync.WaitGroup
 
@@ -116,6 +119,7 @@ type Service struct {
 	running  int
 	visits   map[string]int // runs at guests, by type
 	perPeer  map[string]int
+	turns    turns
 	recent   recentKeys                    // attempts that are over
 	early    map[domain.EntryKey]time.Time // cancelled before they came
 	sentTo   map[string]handed             // redirects that the other's metric does not show yet
@@ -135,7 +139,8 @@ var _ app.Role = (*Service)(nil)
 // New makes a Service; call Load before the first command, and Run beside it.
 func New(cfg Config) (*Service, error) {
 	s := &Service{cfg: cfg.withDefaults(), outbox: app.NewOutbox(cfg.Codec), watch: app.NewWatchers(), executors: make(map[string]app.Executor),
-		guests: make(map[string]app.Guest), visits: make(map[string]int), held: make(map[domain.EntryKey]*held), perPeer: make(map[string]int), early: make(map[domain.EntryKey]time.Time), sentTo: make(map[string]handed)}
+		guests: make(map[string]app.Guest), visits: make(map[string]int), held: make(map[domain.EntryKey]*held), perPeer: make(map[string]int), early: make(map[domain.EntryKey]time.Time), sentTo: make(map[string]handed), turns: newTurns()}
+	s.credits = newCredits(s.cfg.Policy.PerSecond)
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.letter = &letter{s: s}
 	for _, e := range cfg.Executors {

@@ -204,6 +204,7 @@ func (s *Service) forget(h *held, over bool) {
 	}
 	if s.perPeer[h.key.Consumer]--; s.perPeer[h.key.Consumer] <= 0 {
 		delete(s.perPeer, h.key.Consumer)
+		s.turns.gone(h.key.Consumer)
 	}
 	s.unqueue(h)
 	s.watch.Tell(queueKey)

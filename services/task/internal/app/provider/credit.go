@@ -1,0 +1,89 @@
+package provider
+
+import (
+	"sync"
+	"time"
+
+	"golang.org/x/time/rate"
+
+	"github.com/shallot-net/shallot/services/task/internal/app"
+)
+
+// What one consumer may cost without anything coming of it. A refusal is an event to be sent, and a payload that cannot be opened a slot and a commit;
+// an honest consumer gets some of the first in a burst and hardly ever one of the second. Beyond, a submission is rejected without another
+// word, which its sender's broker is told, and this node's broker holds against it.
+const (
+	refusalsPerSecond = 100
+	refusalsBurst     = 2000
+	faultsPerSecond   = 1
+	faultsBurst       = 60
+	maxCredits        = 1024 // consumers that are remembered
+)
+
+// credit is what one consumer has left.
+type credit struct {
+	submissions, refusals, faults *rate.Limiter
+}
+
+// credits are those of all consumers. It is safe for concurrent use.
+type credits struct {
+	perSecond int
+
+	mu sync.Mutex
+	of map[string]*credit
+}
+
+func newCredits(perSecond int) *credits {
+	return &credits{perSecond: perSecond, of: make(map[string]*credit)}
+}
+
+func (c *credits) get(consumer string) *credit {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if x, ok := c.of[consumer]; ok {
+		return x
+	}
+	if len(c.of) >= maxCredits {
+		for q := range c.of { // any one: a newcomer's credit is what it gains
+			delete(c.of, q)
+			break
+		}
+	}
+	x := &credit{
+		submissions: rate.NewLimiter(rate.Limit(c.perSecond), 2*c.perSecond),
+		refusals:    rate.NewLimiter(refusalsPerSecond, refusalsBurst),
+		faults:      rate.NewLimiter(faultsPerSecond, faultsBurst),
+	}
+	c.of[consumer] = x
+	return x
+}
+
+// fault counts a submission that no honest consumer makes.
+func (c *credits) fault(consumer string) { c.get(consumer).faults.Allow() }
+
+// faulty are the refusals that say that the submission should not have been made: who a provider runs tasks for and what it grants is announced, or said with
+// the first refusal.
+var faulty = map[string]bool{"PEER_NOT_ALLOWED": true, "LIMITS_TOO_HIGH": true, "PAYLOAD_TOO_LARGE": true}
+
+// tooMuch is the answer to a submission of a consumer that has no credit left; false: it has. What another provider has handed on is never rejected for
+// its consumer's sake: it is that one's broker that would be told.
+func (s *Service) tooMuch(o *offer) (app.Reply, bool) {
+	c := s.credits.get(o.consumer)
+	direct := len(o.path) == 0
+	if direct && c.faults.Tokens() < 1 {
+		return verdict(app.Rejected, "TOO_MANY_FAULTS"), true
+	}
+	if c.submissions.Allow() {
+		return app.Reply{}, false
+	}
+	return s.refuse(o, &refusal{Reason: "PEER_RATE", Message: "this peer submits faster than it may", RetryAfter: time.Second}), true
+}
+
+// spent takes what a refusal costs; false: the consumer has had too many.
+func (s *Service) spent(o *offer, no *refusal) bool {
+	c := s.credits.get(o.consumer)
+	if faulty[no.Reason] {
+		c.faults.Allow()
+	}
+	return len(o.path) > 0 || c.refusals.Allow()
+}
