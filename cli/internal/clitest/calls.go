@@ -220,7 +220,11 @@ func (n *Node) GetResult(r *nodev1.GetResultRequest, s grpc.ServerStreamingServe
 	case "stderr":
 		body = t.stderr
 	default:
-		return fault.NotFound("BODY_NOT_FOUND", "the result of task %s has no %q", r.GetTaskId(), r.GetBody())
+		i := slices.IndexFunc(t.files, func(f outFile) bool { return "output:"+f.path == r.GetBody() })
+		if i < 0 {
+			return fault.NotFound("BODY_NOT_FOUND", "the result of task %s has no %q", r.GetTaskId(), r.GetBody())
+		}
+		body = t.files[i].data
 	}
 	if err := s.Send(&nodev1.GetResultResponse{Response: &nodev1.GetResultResponse_Size{Size: uint64(len(body))}}); err != nil {
 		return err
