@@ -41,6 +41,7 @@ type Node struct {
 	tasks   []*task
 	uploads map[string][]byte
 	content map[string][]byte
+	trees   map[string][]*brokerv1.DirectoryEntry // sorted
 	damaged []string
 	pins    []*brokerv1.Pin
 	breaks  map[string]int // method: how many more calls break off
@@ -76,7 +77,7 @@ func NewNode() *Node {
 		Processes: []*nodev1.Process{{Name: "broker", Pid: 11, State: "serving"}, {Name: "task", Pid: 12, State: "serving"}, {Name: "node", Pid: 13, State: "serving"}}}
 	n := &Node{
 		Info: func() *nodev1.Node { return info }, Peers: func() []*discoveryv1.Peer { return nil }, Now: time.Now,
-		changed: make(chan struct{}), uploads: map[string][]byte{}, content: map[string][]byte{}, breaks: map[string]int{},
+		changed: make(chan struct{}), uploads: map[string][]byte{}, content: map[string][]byte{}, trees: map[string][]*brokerv1.DirectoryEntry{}, breaks: map[string]int{},
 		specs: map[string]*taskv1.TaskSpec{}, calls: map[string]int{},
 	}
 	n.Jobs = &Jobs{node: n}

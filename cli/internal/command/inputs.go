@@ -75,7 +75,7 @@ func (l *loader) source(given string) (source, error) {
 	if s.listing, err = tree.List(s.path, tree.Options{Hidden: true, MaxFiles: treepath.MaxFiles}); err != nil {
 		return s, usage("--input: %v", err)
 	}
-	if n := s.listing.Empty; n > 0 {
+	if n := len(s.listing.Empty); n > 0 {
 		l.line.Stop()
 		l.say("--input %s: directories without files are left out (%d)", given, n)
 	}

@@ -16,7 +16,7 @@ func writeFiles(ctx context.Context, c *nodeclient.Client, line *progress.Line, 
 	for i, f := range t.GetResult().GetFiles() {
 		files[i] = tree.File{Path: f.GetPath(), Size: int64(f.GetSize())} //nolint:gosec // a size that is not one has bytes missing
 	}
-	return tree.Write(dir, files, func(f tree.File, w io.Writer) error {
+	return tree.Write(dir, files, nil, func(f tree.File, w io.Writer) error {
 		line.Set("fetching " + f.Path)
 		return c.Result(ctx, t.GetId(), "output:"+f.Path, w, 0)
 	})

@@ -4,6 +4,7 @@ package tree
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path"
@@ -21,8 +22,10 @@ type File struct {
 // Listing is what List found, in the order of the paths' names, directory by directory.
 type Listing struct {
 	Files []File
-	// Empty is how many directories have no files in them, and Hidden how many files and directories were left out for their names.
-	Empty, Hidden int
+	// Empty are directories without files, as far down as they go.
+	Empty []string
+	// Hidden is how many files and directories were left out for their names.
+	Hidden int
 
 	root *os.Root
 }
@@ -31,6 +34,8 @@ type Listing struct {
 type Options struct {
 	// Hidden takes what begins with a dot, too.
 	Hidden bool
+	// Strict refuses links: their content is not what they are.
+	Strict bool
 	// MaxFiles bounds how many files there may be.
 	MaxFiles int
 }
@@ -43,7 +48,7 @@ func List(dir string, o Options) (*Listing, error) {
 		return nil, fmt.Errorf("cannot read the directory %s: %w", dir, cause(err))
 	}
 	l := &Listing{root: root}
-	if _, err := l.walk(dir, ".", o); err != nil {
+	if err := l.walk(dir, ".", o); err != nil {
 		root.Close()
 		return nil, err
 	}
@@ -70,49 +75,76 @@ func (l *Listing) Open(f File) (*os.File, error) {
 	return r, nil
 }
 
-// walk tells whether it found files.
-func (l *Listing) walk(dir, at string, o Options) (bool, error) {
+// Each implements nodeclient.Tree.
+func (l *Listing) Each(file func(path string, r io.Reader) error, empty func(path string) error) error {
+	for _, f := range l.Files {
+		if err := l.each(f, file); err != nil {
+			return err
+		}
+	}
+	for _, p := range l.Empty {
+		if err := empty(p); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (l *Listing) each(f File, file func(string, io.Reader) error) error {
+	r, err := l.Open(f)
+	if err != nil {
+		return fmt.Errorf("cannot read %q: %w", treepath.Shown(f.Path), err)
+	}
+	defer r.Close()
+	return file(f.Path, r)
+}
+
+func (l *Listing) walk(dir, at string, o Options) error {
+	if strings.Count(at, "/") > treepath.MaxDepth || len(l.Empty) > o.MaxFiles {
+		return fmt.Errorf("the directory %s has too many directories in it, or goes too deep", dir)
+	}
 	entries, err := fs.ReadDir(l.root.FS(), at)
 	if err != nil {
-		return false, fmt.Errorf("cannot read the directory %s: %w", path.Join(dir, at), cause(err))
+		return fmt.Errorf("cannot read the directory %s: %w", path.Join(dir, at), cause(err))
 	}
-	before := len(l.Files)
+	found := false
 	for _, e := range entries {
 		if strings.HasPrefix(e.Name(), ".") && !o.Hidden {
 			l.Hidden++
 			continue
 		}
+		found = true
 		p := path.Join(at, e.Name())
 		if err := treepath.Check(p); err != nil {
-			return false, fmt.Errorf("%q in the directory %s cannot be sent: %w", treepath.Shown(p), dir, err)
+			return fmt.Errorf("%q in the directory %s cannot be sent: %w", treepath.Shown(p), dir, err)
 		}
 		if e.IsDir() {
-			if _, err := l.walk(dir, p, o); err != nil {
-				return false, err
+			if err := l.walk(dir, p, o); err != nil {
+				return err
 			}
 			continue
 		}
 		info, err := l.root.Stat(p) // follows links, as long as they stay inside
 		switch {
 		case err != nil:
-			return false, fmt.Errorf("%q in the directory %s cannot be read: %w", treepath.Shown(p), dir, cause(err))
-		case !info.Mode().IsRegular():
-			return false, fmt.Errorf("%q in the directory %s is no file (%s): leave it out, or put there a copy of what it stands for", treepath.Shown(p), dir, kind(e.Type()))
+			return fmt.Errorf("%q in the directory %s cannot be read: %w", treepath.Shown(p), dir, cause(err))
+		case !info.Mode().IsRegular() || o.Strict && e.Type()&fs.ModeSymlink != 0:
+			return fmt.Errorf("%q in the directory %s is no file (%s): leave it out, or put there a copy of what it stands for", treepath.Shown(p), dir, kind(e.Type()))
 		}
 		if l.Files = append(l.Files, File{Path: p, Size: info.Size()}); len(l.Files) > o.MaxFiles {
-			return false, fmt.Errorf("the directory %s has more than %d files: pack them into fewer, for example with tar", dir, o.MaxFiles)
+			return fmt.Errorf("the directory %s has more than %d files: pack them into fewer, for example with tar", dir, o.MaxFiles)
 		}
 	}
-	if len(l.Files) == before {
-		l.Empty++
+	if !found && at != "." {
+		l.Empty = append(l.Empty, at)
 	}
-	return len(l.Files) > before, nil
+	return nil
 }
 
 func kind(m fs.FileMode) string {
 	switch {
 	case m&fs.ModeSymlink != 0:
-		return "a link to something else than a file"
+		return "a link"
 	case m&fs.ModeNamedPipe != 0:
 		return "a pipe"
 	case m&fs.ModeSocket != 0:

@@ -36,7 +36,7 @@ func TestWriteIsWholeOrNothing(t *testing.T) {
 	} {
 		parent := t.TempDir()
 		out := filepath.Join(parent, "out")
-		if err := Write(out, []File{{"a", 3}, {"b/c", 3}}, fill); err == nil {
+		if err := Write(out, []File{{"a", 3}, {"b/c", 3}}, []string{"e/f"}, fill); err == nil {
 			t.Errorf("%s: no error", name)
 		}
 		if left := names(t, parent); len(left) != 0 {
@@ -45,8 +45,11 @@ func TestWriteIsWholeOrNothing(t *testing.T) {
 		if err := os.Mkdir(out, 0o700); err != nil { // an empty one may be there
 			t.Fatal(err)
 		}
-		if err := Write(out, []File{{"a", 3}, {"b/c", 3}}, func(_ File, w io.Writer) error { _, err := io.WriteString(w, "123"); return err }); err != nil {
+		if err := Write(out, []File{{"a", 3}, {"b/c", 3}}, []string{"e/f"}, func(_ File, w io.Writer) error { _, err := io.WriteString(w, "123"); return err }); err != nil {
 			t.Errorf("%s: %v", name, err)
+		}
+		if got := names(t, filepath.Join(out, "e", "f")); len(got) != 0 {
+			t.Errorf("%s: %v", name, got)
 		}
 		if b, err := os.ReadFile(filepath.Join(out, "b", "c")); err != nil || string(b) != "123" {
 			t.Errorf("%s: %q, %v", name, b, err)

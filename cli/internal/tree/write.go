@@ -8,6 +8,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 
 	"github.com/shallot-net/shallot/kit/treepath"
 )
@@ -32,15 +33,15 @@ func Empty(dir string) error {
 }
 
 // Write makes the directory dir with the files, whole or not at all: it is filled under a name that begins with a dot, beside dir, and gets
-// its name at the end. What a killed process leaves has that other name. fill is called for each file in order, and has to write as many
+// its name at the end. What a killed process leaves has that other name. empty are directories without files. fill is called for each file in order, and has to write as many
 // bytes as the file says. The paths are taken for hostile: what treepath refuses is refused here before anything is made, and no file is
 // made through a link or outside of dir.
-func Write(dir string, files []File, fill func(f File, w io.Writer) error) error {
+func Write(dir string, files []File, empty []string, fill func(f File, w io.Writer) error) error {
 	paths := make([]string, len(files))
 	for i, f := range files {
 		paths[i] = f.Path
 	}
-	if err := treepath.CheckAll(paths); err != nil {
+	if err := checkAll(paths, empty); err != nil {
 		return fmt.Errorf("nothing was written to %s: %w", dir, err)
 	}
 	if err := Empty(dir); err != nil {
@@ -55,7 +56,7 @@ func Write(dir string, files []File, fill func(f File, w io.Writer) error) error
 		return fmt.Errorf("cannot write the directory %s: %w", dir, cause(err))
 	}
 	defer os.RemoveAll(temporary) // not there any more when all went well
-	if err := fillAll(temporary, files, fill); err != nil {
+	if err := fillAll(temporary, files, empty, fill); err != nil {
 		return err
 	}
 	if err := os.Chmod(temporary, 0o755); err != nil { //nolint:gosec // as mkdir makes them
@@ -70,12 +71,25 @@ func Write(dir string, files []File, fill func(f File, w io.Writer) error) error
 	return nil
 }
 
-func fillAll(dir string, files []File, fill func(File, io.Writer) error) error {
+// checkAll: a directory without files is in no file's way, and no file in its.
+func checkAll(files, empty []string) error {
+	return treepath.CheckMost(slices.Concat(files, empty), MaxFiles)
+}
+
+// MaxFiles bounds what one call of Write makes.
+const MaxFiles = 100_000
+
+func fillAll(dir string, files []File, empty []string, fill func(File, io.Writer) error) error {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
 		return err
 	}
 	defer root.Close()
+	for _, d := range empty {
+		if err := root.MkdirAll(d, 0o755); err != nil {
+			return fmt.Errorf("cannot make the directory %q: %w", treepath.Shown(d), cause(err))
+		}
+	}
 	for _, f := range files {
 		if err := writeFile(root, f, fill); err != nil {
 			return fmt.Errorf("cannot write %q: %w", treepath.Shown(f.Path), err)
