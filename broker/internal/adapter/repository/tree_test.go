@@ -363,7 +363,7 @@ func FuzzDirectory(f *testing.F) {
 			if e.Kind == kindOther {
 				continue
 			}
-			if _, ferr := s.StatPath(t.Context(), c, e.Path, Source{Local: true}); err == nil && fault.From(ferr).Reason == fault.ReasonInternal {
+			if _, ferr := s.StatPath(t.Context(), c, e.Path, Source{Local: true}); err == nil && ferr != nil && fault.From(ferr).Reason == fault.ReasonInternal {
 				t.Fatalf("%q: %v", e.Path, ferr)
 			}
 		}
