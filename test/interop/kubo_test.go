@@ -102,6 +102,71 @@ func TestSameNames(t *testing.T) {
 	}
 }
 
+// The same directory has the same name on both sides, and what was put here is whole there: also one with more names than a block has room for.
+func TestSameNamesOfDirectories(t *testing.T) {
+	k, b := startKubo(t), startBroker(t)
+	b.connect(t, k)
+	dir := filepath.Join(t.TempDir(), "tree")
+	want := writeTree(t, dir)
+	if err := os.MkdirAll(filepath.Join(dir, "no", "files"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	crowd(t, dir, 1200, "%0200d", want)
+	ours := b.putTree(t, dir)
+	theirs, err := k.Run(t.Context(), nil, "add", "-Q", "-r", "--only-hash", "--cid-version=1", "--raw-leaves", "--chunker=size-1048576", "--max-file-links=1024", dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if ours != theirs {
+		t.Errorf("the directory is %s here and %s there", ours, theirs)
+	}
+	out := filepath.Join(t.TempDir(), "out")
+	if _, err := k.Run(t.Context(), nil, "get", "-o", out, ours); err != nil {
+		t.Fatal(err)
+	}
+	compareTree(t, out, want)
+}
+
+// crowd makes a directory of many files.
+func crowd(t *testing.T, dir string, n int, format string, want map[string]string) {
+	t.Helper()
+	if err := os.MkdirAll(filepath.Join(dir, "crowded"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for i := range n {
+		name := fmt.Sprintf("crowded/"+format, i)
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(name), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		want[name] = sumOf(t, strings.NewReader(name))
+	}
+}
+
+// What Kubo added as a directory can be listed here, and its files be read by their paths.
+func TestWeReadKubosDirectories(t *testing.T) {
+	k := startKubo(t)
+	dir := filepath.Join(t.TempDir(), "tree")
+	want := writeTree(t, dir)
+	crowd(t, dir, 1200, "%0200d", want)
+	for _, args := range [][]string{{"--cid-version=1"}, {"--cid-version=0", "--raw-leaves=false", "--chunker=size-4096"}} {
+		b := startBroker(t)
+		b.dial(t, k)
+		cid, err := k.Run(t.Context(), nil, append(append([]string{"add", "-Q", "-r"}, args...), dir)...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := b.list(t, cid)
+		if len(got) != len(want) || got["deep/er/still/large"] != 2*mib+3 {
+			t.Errorf("%v: %d files of %d", args, len(got), len(want))
+		}
+		for _, name := range []string{"readme", "empty", "deep/er/still/large", "many/007", "with spaces and ümläuts", fmt.Sprintf("crowded/%0200d", 17)} {
+			if h := sum(t, func(w io.Writer) error { return b.get(t.Context(), &brokerv1.GetRequest{Cid: cid, Path: name}, w) }); h != want[name] {
+				t.Errorf("%v: %s has other bytes", args, name)
+			}
+		}
+	}
+}
+
 // layouts are ways in which Kubo makes blocks of a file.
 var layouts = map[string][]string{
 	"as it comes":       nil,

@@ -156,6 +156,71 @@ func (b *broker) put(t *testing.T, r io.Reader) string {
 	return resp.GetCid()
 }
 
+// putTree stores a directory.
+func (b *broker) putTree(t *testing.T, dir string) string {
+	t.Helper()
+	s, err := b.repository.Put(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	options := &brokerv1.PutOptions{Directory: true, Pin: &brokerv1.PinOptions{Owner: "test"}}
+	err = s.Send(&brokerv1.PutRequest{Request: &brokerv1.PutRequest_Options{Options: options}})
+	if err == nil {
+		err = filepath.WalkDir(dir, func(path string, e os.DirEntry, err error) error {
+			if err != nil || path == dir {
+				return err
+			}
+			name, err := filepath.Rel(dir, path)
+			if err != nil {
+				return err
+			}
+			entry := &brokerv1.PutEntry{Path: filepath.ToSlash(name), Directory: e.IsDir()}
+			if err := s.Send(&brokerv1.PutRequest{Request: &brokerv1.PutRequest_Entry{Entry: entry}}); err != nil || e.IsDir() {
+				return err
+			}
+			data, err := os.ReadFile(path)
+			for len(data) > 0 && err == nil {
+				n := min(len(data), 1<<20)
+				err = s.Send(&brokerv1.PutRequest{Request: &brokerv1.PutRequest_Data{Data: data[:n]}})
+				data = data[n:]
+			}
+			return err
+		})
+	}
+	if err != nil && !errors.Is(err, io.EOF) {
+		t.Fatal(err)
+	}
+	resp, err := s.CloseAndRecv()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp.GetCid()
+}
+
+// list returns the sizes of a directory's files.
+func (b *broker) list(t *testing.T, cid string) map[string]uint64 {
+	t.Helper()
+	s, err := b.repository.List(t.Context(), &brokerv1.ListRequest{Cid: cid, Recursive: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	sizes := map[string]uint64{}
+	for {
+		m, err := s.Recv()
+		if errors.Is(err, io.EOF) {
+			return sizes
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range m.GetEntries() {
+			if e.GetKind() != "directory" {
+				sizes[e.GetPath()] = e.GetSize()
+			}
+		}
+	}
+}
+
 // get writes a file's bytes to w.
 func (b *broker) get(ctx context.Context, req *brokerv1.GetRequest, w io.Writer) error {
 	s, err := b.repository.Get(ctx, req)

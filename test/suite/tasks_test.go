@@ -4,6 +4,9 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -96,6 +99,45 @@ func TestWasmPrograms(t *testing.T) {
 				t.Fatalf("stderr %q, want %q in it", r.stderr, c.stderr)
 			}
 		})
+	}
+}
+
+// A directory goes to a program and another one comes back, small files with the task and large ones by reference.
+func TestDirectoryThereAndBack(t *testing.T) {
+	n := sharedNetwork(t)
+	in, out := filepath.Join(t.TempDir(), "tree"), filepath.Join(t.TempDir(), "result")
+	want := map[string]string{"a.txt": "first", "sub/deep/b.txt": "second", "sub/.hidden": "third", "empty": "", "large": strings.Repeat("large ", 200_000), "sub/shared": strings.Repeat("shared", 10_000)}
+	for i := range 50 {
+		want[fmt.Sprintf("many/%02d/f", i)] = strings.Repeat(fmt.Sprint(i), i*100)
+	}
+	for name, text := range want {
+		path := filepath.Join(in, name)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o700), os.WriteFile(path, []byte(text), 0o600)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r := shallot(t, n, consumer, "", "run", "wasm", program("probe.wasm"), "--input", in, "--output-dir", out, "--", "copytree")
+	if r.code != 0 || !strings.Contains(r.stdout, "tree/sub/deep/b.txt 6\n") {
+		t.Fatalf("exit code %d, stdout %.300q, stderr %q", r.code, r.stdout, r.stderr)
+	}
+	got := map[string]string{}
+	if err := fs.WalkDir(os.DirFS(filepath.Join(out, "tree")), ".", func(p string, e fs.DirEntry, err error) error {
+		if err != nil || e.IsDir() {
+			return err
+		}
+		b, err := os.ReadFile(filepath.Join(out, "tree", p))
+		got[p] = string(b)
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range want {
+		if got[name] != strings.ToUpper(text) {
+			t.Errorf("%s came back with %d bytes, not %d", name, len(got[name]), len(text))
+		}
+	}
+	if len(got) != len(want) {
+		t.Errorf("%d files came back, of %d", len(got), len(want))
 	}
 }
 

@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
-	"fmt"
 	"io"
 	"math/big"
 	"slices"
@@ -220,7 +219,11 @@ func (n *Node) GetResult(r *nodev1.GetResultRequest, s grpc.ServerStreamingServe
 	case "stderr":
 		body = t.stderr
 	default:
-		return fault.NotFound("BODY_NOT_FOUND", "the result of task %s has no %q", r.GetTaskId(), r.GetBody())
+		i := slices.IndexFunc(t.files, func(f outFile) bool { return "output:"+f.path == r.GetBody() })
+		if i < 0 {
+			return fault.NotFound("BODY_NOT_FOUND", "the result of task %s has no %q", r.GetTaskId(), r.GetBody())
+		}
+		body = t.files[i].data
 	}
 	if err := s.Send(&nodev1.GetResultResponse{Response: &nodev1.GetResultResponse_Size{Size: uint64(len(body))}}); err != nil {
 		return err
@@ -260,27 +263,6 @@ func (n *Node) GetLogs(r *nodev1.GetLogsRequest, s grpc.ServerStreamingServer[no
 	}
 }
 
-// PutContent implements NodeService.
-func (n *Node) PutContent(s grpc.ClientStreamingServer[nodev1.PutContentRequest, nodev1.PutContentResponse]) error {
-	var data []byte
-	for {
-		m, err := s.Recv()
-		if errors.Is(err, io.EOF) {
-			break
-		}
-		if err != nil {
-			return err
-		}
-		data = append(data, m.GetData()...)
-	}
-	cid := fmt.Sprintf("bafkfake%x", sha256.Sum256(data))[:40]
-	n.change(func() {
-		n.content[cid] = data
-		n.pins = append(n.pins, &brokerv1.Pin{Cid: cid, Owner: "user"})
-	})
-	return s.SendAndClose(&nodev1.PutContentResponse{Cid: cid, Size: uint64(len(data))})
-}
-
 func (n *Node) body(cid string) ([]byte, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -293,7 +275,11 @@ func (n *Node) body(cid string) ([]byte, error) {
 
 // GetContent implements NodeService.
 func (n *Node) GetContent(r *nodev1.GetContentRequest, s grpc.ServerStreamingServer[nodev1.GetContentResponse]) error {
-	data, err := n.body(r.GetCid())
+	cid, err := n.inTree(r.GetCid(), r.GetPath())
+	if err != nil {
+		return err
+	}
+	data, err := n.body(cid)
 	if err != nil {
 		return err
 	}
@@ -339,11 +325,25 @@ func (n *Node) UnpinContent(_ context.Context, r *nodev1.UnpinContentRequest) (*
 }
 
 // ListPins implements NodeService.
-func (n *Node) ListPins(context.Context, *nodev1.ListPinsRequest) (*nodev1.ListPinsResponse, error) {
+func (n *Node) ListPins(_ context.Context, r *nodev1.ListPinsRequest) (*nodev1.ListPinsResponse, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return &nodev1.ListPinsResponse{Pins: n.pins}, nil
+	out := &nodev1.ListPinsResponse{}
+	for _, p := range n.pins {
+		kind, wanted := r.GetOwner(), r.GetOwner()
+		if wanted == "" {
+			wanted = "user"
+		}
+		if r.GetAllOwners() || p.GetOwner() == wanted || strings.HasSuffix(kind, ":") && strings.HasPrefix(p.GetOwner(), kind) {
+			p.Size = uint64(len(n.content[p.GetCid()]))
+			out.Pins = append(out.Pins, p)
+		}
+	}
+	return out, nil
 }
+
+// Pin has the node keep content for somebody.
+func (n *Node) Pin(p *brokerv1.Pin) { n.change(func() { n.pins = append(n.pins, p) }) }
 
 // Damage makes a file's bytes others, for VerifyContent to find.
 func (n *Node) Damage(cid string) { n.change(func() { n.damaged = append(n.damaged, cid) }) }

@@ -8,6 +8,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -40,6 +41,7 @@ type Node struct {
 	tasks   []*task
 	uploads map[string][]byte
 	content map[string][]byte
+	trees   map[string][]*brokerv1.DirectoryEntry // sorted
 	damaged []string
 	pins    []*brokerv1.Pin
 	breaks  map[string]int // method: how many more calls break off
@@ -50,8 +52,22 @@ type Node struct {
 type task struct {
 	*taskv1.Task
 	stdout, stderr []byte
+	files          []outFile
 	cancel         chan struct{}
 	once           sync.Once
+}
+
+type outFile struct {
+	path string
+	data []byte
+}
+
+func (t *task) outputs() []*taskv1.OutputFile {
+	var out []*taskv1.OutputFile
+	for _, f := range t.files {
+		out = append(out, &taskv1.OutputFile{Path: f.path, Size: uint64(len(f.data))})
+	}
+	return out
 }
 
 // NewNode makes an empty consumer.
@@ -61,7 +77,7 @@ func NewNode() *Node {
 		Processes: []*nodev1.Process{{Name: "broker", Pid: 11, State: "serving"}, {Name: "task", Pid: 12, State: "serving"}, {Name: "node", Pid: 13, State: "serving"}}}
 	n := &Node{
 		Info: func() *nodev1.Node { return info }, Peers: func() []*discoveryv1.Peer { return nil }, Now: time.Now,
-		changed: make(chan struct{}), uploads: map[string][]byte{}, content: map[string][]byte{}, breaks: map[string]int{},
+		changed: make(chan struct{}), uploads: map[string][]byte{}, content: map[string][]byte{}, trees: map[string][]*brokerv1.DirectoryEntry{}, breaks: map[string]int{},
 		specs: map[string]*taskv1.TaskSpec{}, calls: map[string]int{},
 	}
 	n.Jobs = &Jobs{node: n}
@@ -218,7 +234,8 @@ func (n *Node) to(t *task, state, what string) {
 }
 
 // program runs a script: each line is an action. out TEXT, err TEXT, zeros N (bytes of stdout), stdin (copies it to
-// stdout), hang (until it is cancelled), exit N, fail REASON MESSAGE, expire CLOCK.
+// stdout), file PATH TEXT (an output file; the path may be quoted as in Go), hang (until it is cancelled), exit N, fail REASON MESSAGE,
+// expire CLOCK.
 func (n *Node) program(t *task, script string, spec *taskv1.TaskSpec) {
 	n.change(func() { t.Provider, t.Attempts = "12D3KooWProvider", 1 })
 	n.to(t, "RUNNING", "STARTED")
@@ -237,6 +254,12 @@ func (n *Node) program(t *task, script string, spec *taskv1.TaskSpec) {
 		case "stdin":
 			in := n.Uploaded(spec.GetWasm().GetStdin())
 			n.change(func() { t.stdout = append(t.stdout, in...) })
+		case "file":
+			path, text, _ := strings.Cut(rest, " ")
+			if p, err := strconv.Unquote(path); err == nil {
+				path = p
+			}
+			n.change(func() { t.files = append(t.files, outFile{path, []byte(text)}) })
 		case "hang":
 			<-t.cancel
 			end = "CANCELLED"
@@ -257,7 +280,7 @@ func (n *Node) program(t *task, script string, spec *taskv1.TaskSpec) {
 		t.FinishedAt = timestamppb.New(n.Now())
 		if end == "COMPLETED" {
 			t.ExitCode = &code
-			t.Result = &taskv1.ResultInfo{StdoutSize: uint64(len(t.stdout)), StderrSize: uint64(len(t.stderr)), Available: true}
+			t.Result = &taskv1.ResultInfo{StdoutSize: uint64(len(t.stdout)), StderrSize: uint64(len(t.stderr)), Files: t.outputs(), Available: true}
 		}
 	})
 	n.to(t, end, "RESULT")

@@ -3,7 +3,6 @@ package command
 import (
 	"context"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"time"
@@ -22,8 +21,8 @@ const pinTimeout = time.Hour
 
 func (a *app) content() *cobra.Command {
 	c := group(&cobra.Command{
-		Use: "content", Short: "Store and fetch files by what is in them",
-		Long:    "Content stores files as IPFS content. They are public to everybody who knows their CID.",
+		Use: "content", Short: "Store and fetch files and directories by what is in them",
+		Long:    "Content stores files and directories as IPFS content. They are public to everybody who knows their CID.",
 		Example: "  shallot content put report.pdf\n  shallot content get bafkreigh2akiscaildcqabsyg3dfr6chu3fgpregiymsck7e7aqa4s52zy > report.pdf",
 	})
 	c.AddCommand(a.contentPut(), a.contentGet(), a.contentStat(), a.contentPin(), a.contentUnpin(), a.contentLs(), a.contentGC(), a.contentVerify())
@@ -31,11 +30,20 @@ func (a *app) content() *cobra.Command {
 }
 
 func (a *app) contentPut() *cobra.Command {
-	return &cobra.Command{
-		Use: "put FILE", Short: "Store a file, pinned, and print its CID", Args: exactly("FILE"),
-		Example: "  shallot content put report.pdf\n  tar c src | shallot content put -",
+	var hidden bool
+	cmd := &cobra.Command{
+		Use: "put FILE|DIR", Short: "Store a file or a directory, pinned, and print its CID", Args: exactly("FILE"),
+		Long: `Put stores a file, or a directory with all that is in it. What in a directory begins with a dot is left out, unless
+--hidden is given. A directory with links, devices or pipes in it is refused.`,
+		Example: "  shallot content put report.pdf\n  shallot content put site\n  tar c src | shallot content put -",
 		RunE: a.withNode(func(cmd *cobra.Command, c *nodeclient.Client, args []string) error {
-			resp, err := a.put(cmd.Context(), c, args[0])
+			put := a.put
+			if info, err := os.Stat(args[0]); err == nil && info.IsDir() {
+				put = func(ctx context.Context, c *nodeclient.Client, dir string) (*nodev1.PutContentResponse, error) {
+					return a.putTree(ctx, c, dir, hidden)
+				}
+			}
+			resp, err := put(cmd.Context(), c, args[0])
 			if err != nil {
 				return err
 			}
@@ -46,6 +54,8 @@ func (a *app) contentPut() *cobra.Command {
 			return err
 		}),
 	}
+	cmd.Flags().BoolVar(&hidden, "hidden", false, "of a directory, also what begins with a dot")
+	return cmd
 }
 
 func (a *app) put(ctx context.Context, c *nodeclient.Client, path string) (*nodev1.PutContentResponse, error) {
@@ -69,56 +79,6 @@ func (a *app) put(ctx context.Context, c *nodeclient.Client, path string) (*node
 	}
 	line.Set("storing " + filepath.Base(path))
 	return c.Put(ctx, r, func(sent uint64) { line.Bytes("storing "+filepath.Base(path), sent, total) })
-}
-
-func (a *app) contentGet() *cobra.Command {
-	var file string
-	cmd := &cobra.Command{
-		Use: "get CID", Short: "Fetch a file, from this node or from peers", Args: exactly("CID"),
-		Example: "  shallot content get bafkreigh2akiscaildcqabsyg3dfr6chu3fgpregiymsck7e7aqa4s52zy > report.pdf",
-		RunE: a.withNode(func(cmd *cobra.Command, c *nodeclient.Client, args []string) error {
-			line := a.waiting()
-			defer line.Stop()
-			line.Set("looking for " + args[0])
-			get := func(w io.Writer) error {
-				progress := func(done, total uint64) { line.Bytes("fetching", done, total) }
-				if file == "" && isTerminal(a.Stdout) { // the bytes themselves are to be seen there
-					w, progress = quiet{line, w}, func(uint64, uint64) {}
-				}
-				return c.Content(cmd.Context(), args[0], w, progress)
-			}
-			return a.printBody(get, file, render.Object{{Name: "cid", Value: args[0]}}, "data")
-		}),
-	}
-	cmd.Flags().StringVar(&file, "file", "", "write it to this `FILE`, whole or not at all, instead of to stdout")
-	return cmd
-}
-
-func (a *app) contentStat() *cobra.Command {
-	return &cobra.Command{
-		Use: "stat CID", Short: "Show what is known of a CID", Args: exactly("CID"),
-		Example: "  shallot content stat bafkreigh2akiscaildcqabsyg3dfr6chu3fgpregiymsck7e7aqa4s52zy",
-		RunE: a.withNode(func(cmd *cobra.Command, c *nodeclient.Client, args []string) error {
-			resp, err := c.StatContent(cmd.Context(), &nodev1.StatContentRequest{Cid: args[0]})
-			if err != nil {
-				return err
-			}
-			s := resp.GetContent()
-			if a.json() {
-				return a.out().Object(render.Proto(s))
-			}
-			var p pairRows
-			p.add("cid", s.GetCid())
-			p.add("kind", s.GetKind())
-			p.add("size", render.Bytes(s.GetSize()))
-			p.add("blocks", fmt.Sprint(s.GetBlocks()))
-			p.add("on this node", yes(s.GetLocal()))
-			for _, pin := range s.GetPins() {
-				p.add("pinned for", pin.GetOwner()+a.untilWhen(pin))
-			}
-			return a.out().Pairs(p)
-		}),
-	}
 }
 
 func (a *app) untilWhen(p *brokerv1.Pin) string {
@@ -175,39 +135,6 @@ func (a *app) contentUnpin() *cobra.Command {
 			}
 			a.say("unpinned %s", args[0])
 			return nil
-		}),
-	}
-}
-
-func (a *app) contentLs() *cobra.Command {
-	return &cobra.Command{
-		Use: "ls", Short: "List what is pinned", Args: exactly(),
-		Example: "  shallot content ls",
-		RunE: a.withNode(func(cmd *cobra.Command, c *nodeclient.Client, _ []string) error {
-			var pins []*brokerv1.Pin
-			req := &nodev1.ListPinsRequest{PageSize: pageSize}
-			for len(pins) < maxListed {
-				resp, err := c.ListPins(cmd.Context(), req)
-				if err != nil {
-					return err
-				}
-				pins = append(pins, resp.GetPins()...)
-				if req.PageToken = resp.GetNextPageToken(); req.PageToken == "" || len(resp.GetPins()) == 0 {
-					break
-				}
-			}
-			if a.json() {
-				return a.out().Object(render.Object{{Name: "pins", Value: render.Protos(pins)}})
-			}
-			if len(pins) == 0 {
-				a.say("nothing is pinned")
-				return nil
-			}
-			rows := make([][]render.Cell, len(pins))
-			for i, p := range pins {
-				rows[i] = []render.Cell{{Text: p.GetCid()}, {Text: p.GetOwner()}, {Text: a.expiry(p)}}
-			}
-			return a.out().Table([]string{"cid", "owner", "expires"}, rows)
 		}),
 	}
 }

@@ -27,12 +27,18 @@ func (a *app) runWasm() *cobra.Command {
 	var flags wasmFlags
 	cmd := &cobra.Command{
 		Use: "wasm FILE [flags] [-- ARG...]", Short: "Run a WASI program",
-		Long: `Wasm runs a WASI preview 1 program, without network and files but those given with --input, which it sees in /in.
-What it writes to stdout is printed unchanged, what it writes to stderr goes to stderr, and its exit code is this
-command's.`,
+		Long: `Wasm runs a WASI preview 1 program, without network and files but those given with --input, which it sees in /in and
+cannot change: a file as /in/NAME, a directory with all that is in it as /in/NAME/..., both under another name with
+PATH:NAME, and a directory's files right in /in with DIR:. (a colon and a dot). What it writes to stdout is printed
+unchanged, what it writes to stderr goes to stderr, and its exit code is this command's.
+
+What it writes below /out becomes part of the result: --output-dir makes a directory of it when the program has ended,
+whole or not at all. Without it, 'shallot task result' fetches those files later. A task has 1,000 files at most.
+Directories without files are left out, both ways; links in a directory are followed to files inside of it only.`,
 		Example: `  shallot run wasm app.wasm -- --verbose
   shallot run wasm app.wasm --stdin data.csv --timeout 30s --memory 256MiB > result.csv
-  shallot run wasm app.wasm --input words.txt --env LANG=C -- /in/words.txt`,
+  shallot run wasm app.wasm --input words.txt --env LANG=C -- /in/words.txt
+  shallot run wasm render.wasm --input site:src --output-dir public -- /in/src /out`,
 		Args: wasmArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.execute(cmd, &flags.runFlags, func(ctx context.Context, blobs *nodeclient.Blobs, line *progress.Line) (*taskv1.TaskSpec, error) {
@@ -50,7 +56,8 @@ command's.`,
 	f := cmd.Flags()
 	f.StringVar(&flags.stdin, "stdin", "", "`FILE` that the program reads as its stdin; - is this command's stdin")
 	f.StringArrayVar(&flags.env, "env", nil, "`K=V` in the program's environment, repeatable")
-	f.StringArrayVar(&flags.inputs, "input", nil, "`FILE` that the program sees as /in/NAME, repeatable")
+	f.StringArrayVar(&flags.inputs, "input", nil, "`FILE` or directory that the program sees as /in/NAME, or PATH:NAME to name it; repeatable")
+	flags.addOutputDir(cmd)
 	_ = cmd.MarkFlagFilename("stdin")
 	_ = cmd.MarkFlagFilename("input")
 	return cmd
@@ -77,14 +84,11 @@ func (a *app) wasmSpec(ctx context.Context, l *loader, args []string, flags *was
 		return nil, err
 	}
 	p := &taskv1.WasmPayload{Args: args[1:], Env: env}
-	names := map[string]string{}
-	for _, file := range flags.inputs { // names first: nothing is sent when one of them is wrong
-		name := filepath.Base(filepath.Clean(file))
-		if other, ok := names[name]; ok {
-			return nil, usage("--input %s and --input %s would both be /in/%s: rename one", other, file, name)
-		}
-		names[name] = file
+	inputs, err := l.sources(flags.inputs, "/in/") // names first: nothing is sent when one of them is wrong
+	if err != nil {
+		return nil, err
 	}
+	defer inputs.close()
 	if p.Module, err = l.file(ctx, "the module", args[0]); err != nil {
 		return nil, err
 	}
@@ -93,12 +97,10 @@ func (a *app) wasmSpec(ctx context.Context, l *loader, args []string, flags *was
 			return nil, err
 		}
 	}
-	for _, file := range flags.inputs {
-		blob, err := l.file(ctx, "--input", file)
-		if err != nil {
-			return nil, err
-		}
-		p.Inputs = append(p.Inputs, &taskv1.InputFile{Path: filepath.Base(filepath.Clean(file)), Content: blob})
+	if err := inputs.send(ctx, l, func(name string, b *taskv1.Blob) {
+		p.Inputs = append(p.Inputs, &taskv1.InputFile{Path: name, Content: b})
+	}); err != nil {
+		return nil, err
 	}
 	return &taskv1.TaskSpec{Type: "wasm", Payload: &taskv1.TaskSpec_Wasm{Wasm: p}}, nil
 }

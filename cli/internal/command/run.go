@@ -47,6 +47,14 @@ type runFlags struct {
 	redirect, noRedirect bool
 	providers, labels    []string
 	detach, follow       bool
+	outputDir            string
+}
+
+// addOutputDir adds the flag of those types whose programs write files.
+func (r *runFlags) addOutputDir(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&r.outputDir, "output-dir", "", "make this `DIR` of the files that the program gave; it must not be there, or be empty")
+	_ = cmd.MarkFlagDirname("output-dir")
+	cmd.MarkFlagsMutuallyExclusive("detach", "output-dir")
 }
 
 func (r *runFlags) add(cmd *cobra.Command) {
@@ -133,6 +141,9 @@ type builder func(ctx context.Context, blobs *nodeclient.Blobs, line *progress.L
 
 // execute runs one task from its spec to its end.
 func (a *app) execute(cmd *cobra.Command, flags *runFlags, build builder) error {
+	if err := outputDir(flags.outputDir); err != nil {
+		return err
+	}
 	c, err := a.dial()
 	if err != nil {
 		return err
@@ -161,7 +172,7 @@ func (a *app) execute(cmd *cobra.Command, flags *runFlags, build builder) error 
 		line.Stop()
 		return a.printSubmitted(t)
 	}
-	e := &execution{app: a, client: c, line: line, follow: flags.follow, cancelFollow: cancel}
+	e := &execution{app: a, client: c, line: line, follow: flags.follow, outputDir: flags.outputDir, cancelFollow: cancel}
 	return e.run(ctx, request, spec)
 }
 
@@ -190,6 +201,7 @@ type execution struct {
 	client       *nodeclient.Client
 	line         *progress.Line
 	follow       bool
+	outputDir    string
 	cancelFollow context.CancelFunc
 
 	task     *nodeclient.Run
@@ -283,13 +295,32 @@ func (e *execution) end(ctx context.Context, o outcome) error {
 	if err := e.stderr(ctx, o.task); err != nil {
 		e.say("cannot read the program's stderr: %v", err)
 	}
+	werr := e.files(ctx, o.task)
 	e.line.Stop()
 	if e.json() {
 		if err := e.printRun(ctx, o.task); err != nil {
 			return err
 		}
 	}
-	return verdict(o.task)
+	if err := verdict(o.task); err != nil && werr != nil {
+		e.say("%v", werr)
+		return err
+	} else if err != nil {
+		return err
+	}
+	return werr
+}
+
+// files makes --output-dir of what the program wrote. One that failed may have written something before; where nothing was kept, there is
+// no directory.
+func (e *execution) files(ctx context.Context, t *taskv1.Task) error {
+	if e.outputDir == "" || t.GetState() != "COMPLETED" && len(t.GetResult().GetFiles()) == 0 {
+		return nil
+	}
+	if err := writeFiles(ctx, e.client, e.line, t, e.outputDir); err != nil {
+		return fmt.Errorf("%w (task %s; 'shallot task result %s' can fetch it again)", err, t.GetId(), t.GetId())
+	}
+	return nil
 }
 
 // stderr prints what the program wrote there, where it was not followed.

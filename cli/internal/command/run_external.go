@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"strings"
 	"time"
 
@@ -35,7 +34,8 @@ func (a *app) runExternal(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.StringVar(&flags.option, "option", "", "what the executor takes as its options: `TEXT`, or @FILE for what is in a file")
 	f.StringVar(&flags.stdin, "stdin", "", "`FILE` that becomes the part stdin; - is this command's stdin")
-	f.StringArrayVar(&flags.inputs, "input", nil, "`FILE` that becomes the part input:NAME, repeatable")
+	f.StringArrayVar(&flags.inputs, "input", nil, "`FILE` that becomes the part input:NAME, or directory whose files become input:NAME/..., or PATH:NAME to name it; repeatable")
+	flags.addOutputDir(cmd)
 	_ = cmd.MarkFlagFilename("stdin")
 	_ = cmd.MarkFlagFilename("input")
 	cmd.Args = cobra.ArbitraryArgs
@@ -84,14 +84,11 @@ func (a *app) externalSpec(ctx context.Context, l *loader, taskType string, flag
 		return nil, err
 	}
 	p := &taskv1.ExternalPayload{Options: options}
-	names := map[string]string{}
-	for _, file := range flags.inputs { // names first: nothing is sent when one of them is wrong
-		name := filepath.Base(filepath.Clean(file))
-		if other, ok := names[name]; ok {
-			return nil, usage("--input %s and --input %s would both be input:%s: rename one", other, file, name)
-		}
-		names[name] = file
+	inputs, err := l.sources(flags.inputs, "input:") // names first: nothing is sent when one of them is wrong
+	if err != nil {
+		return nil, err
 	}
+	defer inputs.close()
 	add := func(name string, b *taskv1.Blob, err error) error {
 		p.Parts = append(p.Parts, &taskv1.InputFile{Path: name, Content: b})
 		return err
@@ -102,11 +99,8 @@ func (a *app) externalSpec(ctx context.Context, l *loader, taskType string, flag
 			return nil, err
 		}
 	}
-	for _, file := range flags.inputs {
-		b, err := l.file(ctx, "--input", file)
-		if err := add("input:"+filepath.Base(filepath.Clean(file)), b, err); err != nil {
-			return nil, err
-		}
+	if err := inputs.send(ctx, l, func(name string, b *taskv1.Blob) { _ = add("input:"+name, b, nil) }); err != nil {
+		return nil, err
 	}
 	return &taskv1.TaskSpec{Type: taskType, Payload: &taskv1.TaskSpec_External{External: p}}, nil
 }

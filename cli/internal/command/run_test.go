@@ -2,9 +2,14 @@ package command
 
 import (
 	"context"
+	"errors"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -270,5 +275,114 @@ func TestCtrlCEndsOtherCommandsQuietly(t *testing.T) {
 	r := w.run("task", "watch", w.node.Tasks()[0].GetId())
 	if r.code != exitInterrupted || r.stderr != "shallot: interrupted\n" {
 		t.Errorf("exit code %d, %q", r.code, r.stderr)
+	}
+}
+
+func TestRunOverADirectory(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	dir := filepath.Join(t.TempDir(), "data")
+	big := strings.Repeat("x", 300_000)
+	for name, text := range map[string]string{"a.txt": "a", "sub/b.txt": "b", "sub/deep/.hidden": "h", "big": big} {
+		plant(t, filepath.Join(dir, name), text)
+	}
+	if err := errors.Join(os.Symlink("sub/b.txt", filepath.Join(dir, "link")), os.MkdirAll(filepath.Join(dir, "empty", "none"), 0o700)); err != nil {
+		t.Fatal(err)
+	}
+	out := filepath.Join(t.TempDir(), "deep", "out")
+	app := w.script("out done", "file o.txt one", "file sub/.p two", "file sub/q/empty ", "exit 2")
+	w.run("run", "wasm", app, "--input", dir, "--input", dir+":other", "--input", dir+"/sub:.", "--input", w.file("w.txt", "w")+":words", "--output-dir", out).
+		want(t, 2, "done\n", "directories without files are left out (1)")
+	got := map[string]string{}
+	for _, in := range w.node.Spec(w.node.Tasks()[0].GetId()).GetWasm().GetInputs() {
+		got[in.GetPath()] = string(w.node.Uploaded(in.GetContent()))
+	}
+	want := map[string]string{"b.txt": "b", "deep/.hidden": "h", "words": "w"}
+	for _, d := range []string{"data/", "other/"} {
+		want[d+"a.txt"], want[d+"sub/b.txt"], want[d+"sub/deep/.hidden"], want[d+"big"], want[d+"link"] = "a", "b", "h", big, "b"
+	}
+	if !maps.Equal(got, want) {
+		t.Errorf("the inputs are %v", slices.Sorted(maps.Keys(got)))
+	}
+	for name, text := range map[string]string{"o.txt": "one", "sub/.p": "two", "sub/q/empty": ""} {
+		if b, err := os.ReadFile(filepath.Join(out, name)); err != nil || string(b) != text {
+			t.Errorf("%s is %q, %v", name, b, err)
+		}
+	}
+	id := w.node.Tasks()[0].GetId()
+	w.node.Break("GetResult", 1)
+	w.run("task", "result", id, "--output-dir", out+"2").want(t, 0, "", "3 files are in "+out+"2")
+	if v := w.run("task", "result", id, "--output-dir", out+"3", "--output", "json").json(t); v["output_dir"] != out+"3" || len(v["files"].([]any)) != 3 {
+		t.Error(v)
+	}
+	w.run("task", "result", id, "--output-dir", out).want(t, exitUsage, "", "is not empty")
+	if left, err := filepath.Glob(filepath.Join(filepath.Dir(out), ".*")); err != nil || len(left) > 0 {
+		t.Error(left, err)
+	}
+}
+
+// plant makes a file, or a directory where the path ends with a slash.
+func plant(t *testing.T, path, text string) {
+	t.Helper()
+	if err := os.MkdirAll(path[:strings.LastIndex(path, "/")], 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if strings.HasSuffix(path, "/") {
+		return
+	}
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// The node's own check is one that a provider cannot get past; this one does not trust it.
+func TestHostileResultsWriteNothing(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	for i, bad := range []string{"../x", "/tmp/x", "a/../../x", ".", "a/", `"a\x1b[2J"`, `"a\x00"`, strings.Repeat("n", 256), strings.Repeat("d/", 80) + "f", "good.txt", "good.txt/x"} {
+		out := filepath.Join(t.TempDir(), "out")
+		w.run("run", "wasm", w.script("file good.txt fine", "file "+bad+" bad"), "--output-dir", out).want(t, exitRun, "", "nothing was written to "+out)
+		if left, err := os.ReadDir(filepath.Dir(out)); err != nil || len(left) != 0 {
+			t.Errorf("%d: %v is there, %v", i, left, err)
+		}
+	}
+}
+
+func TestDirectoriesThatCannotBeSent(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	app := w.script("out x")
+	out, dir := t.TempDir(), t.TempDir()
+	link, pipe, many, full := filepath.Join(dir, "link"), filepath.Join(dir, "pipe"), filepath.Join(dir, "many"), filepath.Join(dir, "full")
+	plant(t, link+"/", "")
+	plant(t, pipe+"/", "")
+	plant(t, many+"/", "")
+	plant(t, filepath.Join(full, "f"), "")
+	plant(t, filepath.Join(dir, "bad", "a\nb"), "")
+	if err := errors.Join(os.Symlink("/etc/passwd", filepath.Join(link, "l")), syscall.Mkfifo(filepath.Join(pipe, "p"), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 1001 {
+		plant(t, filepath.Join(many, strconv.Itoa(i)), "")
+	}
+	for says, args := range map[string][]string{
+		`"l" in the directory`:          {"--input", link},
+		"(a pipe)":                      {"--input", pipe},
+		"more than 1000 files":          {"--input", many},
+		"would both be /in/full/f":      {"--input", full, "--input", full + ":full"},
+		"a file, and a directory":       {"--input", full, "--input", filepath.Join(full, "f") + ":full"},
+		`would be called "../x"`:        {"--input", full + ":../x"},
+		`would be called ".", and`:      {"--input", filepath.Join(full, "f") + ":."},
+		"control character":             {"--input", filepath.Join(dir, "bad")},
+		"cannot read --input /nowhere:": {"--input", "/nowhere"},
+		"cannot be replaced":            {"--output-dir", "."},
+		full + " is not empty":          {"--output-dir", full},
+		"[detach output-dir]":           {"--output-dir", out, "--detach"},
+		"not a directory":               {"--output-dir", filepath.Join(full, "f")},
+	} {
+		w.run(append([]string{"run", "wasm", app}, args...)...).want(t, exitRun, "", says)
+	}
+	if n := len(w.node.Tasks()); n != 0 {
+		t.Errorf("%d tasks were made", n)
 	}
 }

@@ -1,6 +1,7 @@
 package command
 
 import (
+	"context"
 	"fmt"
 	"io"
 
@@ -8,6 +9,8 @@ import (
 
 	"github.com/shallot-net/shallot/cli/internal/nodeclient"
 	"github.com/shallot-net/shallot/cli/internal/render"
+	"github.com/shallot-net/shallot/kit/fault"
+	nodev1 "github.com/shallot-net/shallot/proto/shallot/node/v1"
 	taskv1 "github.com/shallot-net/shallot/proto/shallot/task/v1"
 )
 
@@ -78,13 +81,18 @@ func (a *app) taskLogs() *cobra.Command {
 }
 
 func (a *app) taskResult() *cobra.Command {
-	var body, file string
+	var body, file, dir string
 	cmd := &cobra.Command{
 		Use: "result ID", Short: "Fetch a task's result", Args: exactly("ID"), ValidArgsFunction: a.completeTasks,
-		Long: "Result prints what the task wrote to stdout, unchanged, or another body of its result.",
+		Long: `Result prints what the task wrote to stdout, unchanged, or another body of its result. With --output-dir it makes a
+directory of all files that the task gave, whole or not at all.`,
 		Example: `  shallot task result 3f2a9c > out.bin
-  shallot task result 3f2a9c --body output:report.csv --file report.csv`,
+  shallot task result 3f2a9c --body output:report.csv --file report.csv
+  shallot task result 3f2a9c --output-dir report`,
 		RunE: a.withTask(func(cmd *cobra.Command, c *nodeclient.Client, id string) error {
+			if dir != "" {
+				return a.resultDir(cmd.Context(), c, id, dir)
+			}
 			get := func(w io.Writer) error { return c.Result(cmd.Context(), id, body, w, 0) }
 			doc := render.Object{{Name: "id", Value: id}, {Name: "body", Value: body}}
 			return a.printBody(get, file, doc, "data")
@@ -92,7 +100,36 @@ func (a *app) taskResult() *cobra.Command {
 	}
 	cmd.Flags().StringVar(&body, "body", "stdout", "`BODY` of the result: stdout, stderr or output:PATH")
 	cmd.Flags().StringVar(&file, "file", "", "write it to this `FILE`, whole or not at all, instead of to stdout")
+	cmd.Flags().StringVar(&dir, "output-dir", "", "make this `DIR` of all files that the task gave; it must not be there, or be empty")
+	cmd.MarkFlagsMutuallyExclusive("output-dir", "file")
+	cmd.MarkFlagsMutuallyExclusive("output-dir", "body")
+	_ = cmd.MarkFlagDirname("output-dir")
 	return cmd
+}
+
+func (a *app) resultDir(ctx context.Context, c *nodeclient.Client, id, dir string) error {
+	if err := outputDir(dir); err != nil {
+		return err
+	}
+	resp, err := c.GetTask(ctx, &nodev1.GetTaskRequest{TaskId: id})
+	if err != nil {
+		return err
+	}
+	t := resp.GetTask()
+	if !nodeclient.Terminal(t.GetState()) {
+		return fault.FailedPrecondition("TASK_NOT_FINISHED", "task %s is %s: its result is there when it has ended", id, t.GetState())
+	}
+	line := a.waiting()
+	defer line.Stop()
+	if err := writeFiles(ctx, c, line, t, dir); err != nil {
+		return err
+	}
+	line.Stop()
+	if a.json() {
+		return a.out().Object(render.Object{{Name: "id", Value: id}, {Name: "output_dir", Value: dir}, {Name: "files", Value: render.Protos(t.GetResult().GetFiles())}})
+	}
+	a.say("%d files are in %s", len(t.GetResult().GetFiles()), dir)
+	return nil
 }
 
 // printBody writes bytes to a file or to stdout; in JSON they are a field of the document.

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"math"
-	"path"
 	"regexp"
 	"strings"
 	"time"
@@ -16,6 +15,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/shallot-net/shallot/kit/fault"
+	"github.com/shallot-net/shallot/kit/treepath"
 	executorv1 "github.com/shallot-net/shallot/proto/shallot/executor/v1"
 )
 
@@ -117,7 +117,7 @@ func (r *call) next() (done bool, err error) {
 
 func validName(name string) bool {
 	p, ok := strings.CutPrefix(name, "output:")
-	return name == "stdout" || name == "stderr" || ok && p != "" && len(p) <= 1024 && path.Clean(p) == p && !path.IsAbs(p) && p != "." && p != ".." && !strings.HasPrefix(p, "../")
+	return name == "stdout" || name == "stderr" || ok && treepath.Check(p) == nil
 }
 
 // finish takes answers until the Finish and the end of the call.

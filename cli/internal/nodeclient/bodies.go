@@ -2,8 +2,10 @@ package nodeclient
 
 import (
 	"context"
+	"errors"
 	"io"
 
+	brokerv1 "github.com/shallot-net/shallot/proto/shallot/broker/v1"
 	nodev1 "github.com/shallot-net/shallot/proto/shallot/node/v1"
 	taskv1 "github.com/shallot-net/shallot/proto/shallot/task/v1"
 )
@@ -31,11 +33,35 @@ func (c *Client) Logs(ctx context.Context, id string, follow bool, w io.Writer) 
 	})
 }
 
-// Content writes a file of the repository to w.
-func (c *Client) Content(ctx context.Context, cid string, w io.Writer, progress func(done, total uint64)) error {
+// Listing returns what is in a directory of the repository; recursive, also what is in its directories.
+func (c *Client) Listing(ctx context.Context, cid, path string, recursive bool) ([]*brokerv1.DirectoryEntry, error) {
+	var all []*brokerv1.DirectoryEntry
+	err := c.persist(ctx, func(moved func()) error {
+		all = nil
+		s, err := c.ListContent(ctx, &nodev1.ListContentRequest{Cid: cid, Path: path, Recursive: recursive})
+		if err != nil {
+			return err
+		}
+		for {
+			m, err := s.Recv()
+			if errors.Is(err, io.EOF) {
+				return nil
+			}
+			if err != nil {
+				return err
+			}
+			moved()
+			all = append(all, m.GetEntries()...)
+		}
+	})
+	return all, err
+}
+
+// Content writes a file of the repository to w; path is one in a directory, or empty.
+func (c *Client) Content(ctx context.Context, cid, path string, w io.Writer, progress func(done, total uint64)) error {
 	var offset, total uint64
 	return c.persist(ctx, func(moved func()) error {
-		s, err := c.GetContent(ctx, &nodev1.GetContentRequest{Cid: cid, Offset: offset})
+		s, err := c.GetContent(ctx, &nodev1.GetContentRequest{Cid: cid, Path: path, Offset: offset})
 		if err != nil {
 			return err
 		}

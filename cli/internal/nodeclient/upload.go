@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 
+	brokerv1 "github.com/shallot-net/shallot/proto/shallot/broker/v1"
 	nodev1 "github.com/shallot-net/shallot/proto/shallot/node/v1"
 	taskv1 "github.com/shallot-net/shallot/proto/shallot/task/v1"
 )
@@ -114,6 +115,57 @@ func (c *Client) Put(ctx context.Context, r io.Reader, progress func(sent uint64
 	}
 	return resp, nil
 }
+
+// Tree is a directory that PutTree stores.
+type Tree interface {
+	// Each calls file with each file, in order, and empty with each directory without any.
+	Each(file func(path string, r io.Reader) error, empty func(path string) error) error
+}
+
+// PutTree stores a directory in the repository.
+func (c *Client) PutTree(ctx context.Context, t Tree, progress func(sent uint64)) (*nodev1.PutContentResponse, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	s, err := c.PutContent(ctx)
+	if err != nil {
+		return nil, err
+	}
+	total := uint64(0)
+	out := func(m *nodev1.PutContentRequest) error {
+		err := s.Send(m)
+		if errors.Is(err, io.EOF) {
+			err = errReceiverEnded
+		}
+		return err
+	}
+	err = out(&nodev1.PutContentRequest{Directory: true})
+	if err == nil {
+		err = t.Each(func(path string, r io.Reader) error {
+			if err := out(&nodev1.PutContentRequest{Entry: &brokerv1.PutEntry{Path: path}}); err != nil {
+				return err
+			}
+			n, err := send(r, func(sent uint64) { progress(total + sent) }, func(b []byte) error { return out(&nodev1.PutContentRequest{Data: b}) })
+			total += n
+			return err
+		}, func(path string) error {
+			return out(&nodev1.PutContentRequest{Entry: &brokerv1.PutEntry{Path: path, Directory: true}})
+		})
+	}
+	if err != nil && !errors.Is(err, errReceiverEnded) {
+		return nil, err
+	}
+	resp, err := s.CloseAndRecv()
+	if err != nil {
+		return nil, err
+	}
+	if resp.GetSize() != total {
+		return nil, fmt.Errorf("the node stored %d of %d bytes: try again", resp.GetSize(), total)
+	}
+	return resp, nil
+}
+
+// errReceiverEnded: why, the end of the call says.
+var errReceiverEnded = errors.New("the node has ended the call")
 
 // send reads to the end. A receiver that has ended the call early says why when the call is closed.
 func send(r io.Reader, progress func(uint64), out func([]byte) error) (sent uint64, err error) {

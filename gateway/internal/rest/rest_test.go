@@ -104,8 +104,20 @@ func (f *fakeNode) PutContent(s grpc.ClientStreamingServer[nodev1.PutContentRequ
 	return s.SendAndClose(&nodev1.PutContentResponse{Cid: "cid", Size: uint64(len(b))})
 }
 
+func (f *fakeNode) ListContent(r *nodev1.ListContentRequest, s grpc.ServerStreamingServer[nodev1.ListContentResponse]) error {
+	for name, b := range f.content {
+		if p, ok := strings.CutPrefix(name, r.GetCid()+"/"); ok {
+			e := &brokerv1.DirectoryEntry{Path: p, Kind: "raw", Size: uint64(len(b))}
+			if err := s.Send(&nodev1.ListContentResponse{Entries: []*brokerv1.DirectoryEntry{e}}); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
 func (f *fakeNode) GetContent(r *nodev1.GetContentRequest, s grpc.ServerStreamingServer[nodev1.GetContentResponse]) error {
-	b, ok := f.content[r.GetCid()]
+	b, ok := f.content[strings.TrimSuffix(r.GetCid()+"/"+r.GetPath(), "/")]
 	if !ok {
 		return fault.NotFound("CONTENT_NOT_FOUND", "nobody has %s", r.GetCid())
 	}
@@ -298,6 +310,14 @@ func TestContentIsStreamedBothWays(t *testing.T) {
 	if _, got, _ = g.do(t, "GET", "/v1/content/cid?offset=1999990", ""); got != "0123456789" {
 		t.Errorf("get from an offset: %q", got)
 	}
+	g.node.content["dir/a b/c"] = []byte("in a directory")
+	if _, got, _ = g.do(t, "GET", "/v1/content/dir?path=a%20b/c&offset=5", ""); got != "directory" {
+		t.Errorf("a file in a directory is %q", got)
+	}
+	if status, got, _ = g.do(t, "GET", "/v1/content/dir:list?recursive=true", ""); status != 200 || !strings.Contains(got, `"path":"a b/c"`) || !strings.Contains(got, `"size":"14"`) {
+		t.Errorf("the directory is %d %q", status, got)
+	}
+	delete(g.node.content, "dir/a b/c")
 	if status, body, _ = g.do(t, "POST", "/v1/content:verify", `{"no_repair": true}`); status != 200 || strings.Count(body, "\n") != 2 ||
 		!strings.Contains(body, `"problem":"damaged"`) || !strings.Contains(body, `"repaired":false`) || !strings.Contains(body, `"done":true`) {
 		t.Errorf("verify: %d %s", status, body)

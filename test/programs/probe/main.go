@@ -3,10 +3,13 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -92,6 +95,29 @@ func main() {
 		if err := os.WriteFile("/in/"+args[0], []byte("changed"), 0o600); err == nil {
 			fmt.Fprintln(os.Stderr, "the input could be written")
 			os.Exit(2)
+		}
+	case "copytree": // all of /in to /out, in upper case; and what it must not: change /in
+		err := filepath.WalkDir("/in", func(p string, e fs.DirEntry, err error) error {
+			if err != nil {
+				return err
+			}
+			to := "/out" + strings.TrimPrefix(p, "/in")
+			if e.IsDir() {
+				return os.MkdirAll(to, 0o755)
+			}
+			b, err := os.ReadFile(p)
+			if err != nil {
+				return err
+			}
+			fmt.Println(strings.TrimPrefix(p, "/in/"), len(b))
+			if os.WriteFile(p, nil, 0o600) == nil || os.WriteFile(p+".new", nil, 0o600) == nil || os.Remove(p) == nil {
+				return fmt.Errorf("%s could be changed", p)
+			}
+			return os.WriteFile(to, bytes.ToUpper(b), 0o600)
+		})
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
 		}
 	default:
 		fmt.Fprintln(os.Stderr, "unknown:", os.Args[1])

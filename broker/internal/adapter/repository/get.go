@@ -30,7 +30,12 @@ type File struct {
 }
 
 // Open finds a file and stands at offset. maxSize 0 is no limit.
-func (s *Store) Open(ctx context.Context, text string, src Source, offset, maxSize uint64) (_ *File, err error) {
+func (s *Store) Open(ctx context.Context, text string, src Source, offset, maxSize uint64) (*File, error) {
+	return s.OpenPath(ctx, text, "", src, offset, maxSize)
+}
+
+// OpenPath is Open for a file in a directory.
+func (s *Store) OpenPath(ctx context.Context, text, path string, src Source, offset, maxSize uint64) (_ *File, err error) {
 	defer func() { s.metrics.done("get", err) }()
 	c, err := parseCID(text)
 	if err != nil {
@@ -46,18 +51,19 @@ func (s *Store) Open(ctx context.Context, text string, src Source, offset, maxSi
 		return nil, err
 	}
 	file := &File{s: s, c: c, f: f, r: reader{f: f}, read: offset, stop: sync.OnceFunc(func() { end(); leave() })}
-	if err := file.open(maxSize); err != nil {
+	if err := file.open(path, maxSize); err != nil {
 		file.stop()
 		return nil, toFault(err, c)
 	}
 	return file, nil
 }
 
-func (o *File) open(maxSize uint64) error {
-	root, err := o.f.node(o.c)
+func (o *File) open(path string, maxSize uint64) error {
+	c, root, err := o.f.resolve(path)
 	if err != nil {
 		return err
 	}
+	o.c = c
 	kind, size, err := describe(root)
 	if err != nil {
 		return malformed(o.c, err)

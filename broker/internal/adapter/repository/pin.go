@@ -2,6 +2,7 @@ package repository
 
 import (
 	"context"
+	"strings"
 
 	"github.com/ipfs/go-cid"
 
@@ -125,19 +126,66 @@ func (s *Store) Unpin(pins []content.Pin) (err error) {
 	return nil
 }
 
-// Pins lists an owner's pins, or all, that have not ended. A page may be shorter than limit before the end.
+// Pins lists an owner's pins, or all, that have not ended; with a colon at the end of the owner those of all whose names begin so. A page may be
+// shorter than limit before the end.
 func (s *Store) Pins(owner, cursor string, limit int) (pins []content.Pin, next string, err error) {
-	all, next, err := s.blocks.Pins("", owner, cursor, limit)
-	if err != nil {
-		return nil, "", toFault(err, cid.Undef)
+	kind := ""
+	if strings.HasSuffix(owner, ":") {
+		owner, kind = "", owner
 	}
-	now := s.cfg.Now()
-	for _, p := range all {
-		if !p.Expired(now) {
-			pins = append(pins, p)
+	now, seen := s.cfg.Now(), 0
+	for {
+		all, next, err := s.blocks.Pins("", owner, cursor, limit-len(pins))
+		if err != nil {
+			return nil, "", toFault(err, cid.Undef)
 		}
+		for _, p := range all {
+			if !p.Expired(now) && strings.HasPrefix(p.Owner, kind) {
+				pins = append(pins, p)
+			}
+		}
+		if seen += len(all); next == "" || len(pins) > 0 || seen >= maxSkipped {
+			return pins, next, nil
+		}
+		cursor = next
 	}
-	return pins, next, nil
+}
+
+// maxSkipped is how many pins of others one page may pass over.
+const maxSkipped = 10_000
+
+// RootSize is how large content is, as its root says: a directory's with all that is in it. 0 where the root is not here.
+func (s *Store) RootSize(text string) uint64 {
+	c, err := parseCID(text)
+	if err != nil {
+		return 0
+	}
+	if data, ok := identity(c); ok {
+		return uint64(len(data))
+	}
+	if c.Type() == cid.Raw {
+		n, err := s.blocks.Size(keyOf(c))
+		if err != nil {
+			return 0
+		}
+		return uint64(max(n, 0))
+	}
+	data, err := s.blocks.Get(keyOf(c))
+	if err != nil {
+		return 0
+	}
+	n, err := decode(c, data)
+	if err != nil {
+		return 0
+	}
+	kind, size, err := describe(n)
+	if err == nil && kind == kindDirectory {
+		size, err = n.Size()
+	}
+	if err != nil {
+		return 0
+	}
+	return size
 }
 
 // Stat is what is known of content.
@@ -153,7 +201,12 @@ type Stat struct {
 const maxStatPins = 100
 
 // Stat looks at content; at most its root is fetched.
-func (s *Store) Stat(ctx context.Context, text string, src Source) (st Stat, err error) {
+func (s *Store) Stat(ctx context.Context, text string, src Source) (Stat, error) {
+	return s.StatPath(ctx, text, "", src)
+}
+
+// StatPath is Stat for what is in a directory.
+func (s *Store) StatPath(ctx context.Context, text, path string, src Source) (st Stat, err error) {
 	defer func() { s.metrics.done("stat", err) }()
 	c, err := parseCID(text)
 	if err != nil {
@@ -164,9 +217,9 @@ func (s *Store) Stat(ctx context.Context, text string, src Source) (st Stat, err
 		return st, err
 	}
 	defer stop()
-	root, err := f.node(c)
+	c, root, err := f.resolve(path)
 	if err != nil {
-		return st, toFault(f.cause(err), c)
+		return st, toFault(f.cause(err), f.root)
 	}
 	st.CID = c.String()
 	if st.Kind, st.Size, err = describe(root); err != nil {

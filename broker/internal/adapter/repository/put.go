@@ -34,6 +34,23 @@ type PinFor struct {
 
 // Put stores a file and returns when it, and the pin, are durable. It holds a few chunks in memory, whatever the file's size.
 func (s *Store) Put(ctx context.Context, r io.Reader, pin PinFor) (c cid.Cid, size uint64, err error) {
+	return s.put(ctx, pin, func(w *sink) (ipld.Node, uint64, error) { return layout(w, r) })
+}
+
+// layout makes the nodes of one file.
+func layout(w *sink, r io.Reader) (root ipld.Node, size uint64, err error) {
+	file := &chunker{r: r}
+	params := helpers.DagBuilderParams{Maxlinks: maxLinks, RawLeaves: true, CidBuilder: builder, Dagserv: w}
+	db, err := params.New(file)
+	if err != nil {
+		return nil, 0, err
+	}
+	root, err = balanced.Layout(db)
+	return root, file.size, err
+}
+
+// put stores what make gives to the sink, and pins the root that it returns.
+func (s *Store) put(ctx context.Context, pin PinFor, make func(*sink) (ipld.Node, uint64, error)) (c cid.Cid, size uint64, err error) {
 	defer func() { s.metrics.done("put", err) }()
 	if pin.Owner != "" { // before the first byte, not after the last
 		if err := content.CheckOwner(pin.Owner); err != nil {
@@ -49,13 +66,7 @@ func (s *Store) Put(ctx context.Context, r io.Reader, pin PinFor) (c cid.Cid, si
 	defer release()
 	w := newSink(ctx, s.blocks)
 	defer w.stop()
-	file := &chunker{r: r}
-	params := helpers.DagBuilderParams{Maxlinks: maxLinks, RawLeaves: true, CidBuilder: builder, Dagserv: w}
-	db, err := params.New(file)
-	if err != nil {
-		return cid.Undef, 0, toFault(err, cid.Undef)
-	}
-	root, err := balanced.Layout(db)
+	root, size, err := make(w)
 	if err != nil {
 		return cid.Undef, 0, toFault(err, cid.Undef)
 	}
@@ -73,8 +84,8 @@ func (s *Store) Put(ctx context.Context, r io.Reader, pin PinFor) (c cid.Cid, si
 		return cid.Undef, 0, toFault(err, c)
 	}
 	s.serve([]cid.Cid{c}, [][]byte{root.RawData()})
-	s.metrics.flow("put", w.blocks, int(file.size))
-	return c, file.size, nil
+	s.metrics.flow("put", w.blocks, int(size)) //nolint:gosec // it has been on a disk
+	return c, size, nil
 }
 
 // Small is one file of a PutMany: one raw block.

@@ -6,6 +6,7 @@ import (
 	"io"
 	"slices"
 
+	"github.com/ipfs/go-cid"
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -53,7 +54,15 @@ func (s *Server) Put(stream grpc.ClientStreamingServer[brokerv1.PutRequest, brok
 	if options == nil {
 		return fault.InvalidArgument("OPTIONS_MISSING", "the first message of a Put must be its options")
 	}
-	c, size, err := s.store.Put(stream.Context(), &putReader{stream: stream}, pinFor(options.GetPin()))
+	r := &putReader{stream: stream}
+	put := func() (cid.Cid, uint64, error) { return s.store.Put(stream.Context(), r, pinFor(options.GetPin())) }
+	if options.GetDirectory() {
+		r.directory = true
+		put = func() (cid.Cid, uint64, error) {
+			return s.store.PutDirectory(stream.Context(), r.next, pinFor(options.GetPin()))
+		}
+	}
+	c, size, err := put()
 	if err != nil {
 		return err
 	}
@@ -70,19 +79,47 @@ func endOfInput(err error) error {
 // putReader is the bytes of a Put. Only the sender's own end of the stream ends the file: a broken stream is an error, never a
 // shorter file.
 type putReader struct {
-	stream grpc.ClientStreamingServer[brokerv1.PutRequest, brokerv1.PutResponse]
-	rest   []byte
+	stream    grpc.ClientStreamingServer[brokerv1.PutRequest, brokerv1.PutResponse]
+	rest      []byte
+	directory bool
+	entry     *brokerv1.PutEntry // that has come, and ended the file before it
+	ended     bool
+}
+
+// next is the entry that follows, or io.EOF. Files are read to their ends before.
+func (r *putReader) next() (Entry, error) {
+	if r.entry == nil && !r.ended {
+		if _, err := r.Read(make([]byte, 1)); err == nil {
+			return Entry{}, fault.InvalidArgument("INVALID_ARGUMENT", "the data of a directory's file come after its entry, and those of a directory without files never")
+		} else if !errors.Is(err, io.EOF) {
+			return Entry{}, err
+		}
+	}
+	e := r.entry
+	if e == nil {
+		return Entry{}, io.EOF
+	}
+	r.entry = nil
+	return Entry{Path: e.GetPath(), Directory: e.GetDirectory(), Data: r}, nil
 }
 
 func (r *putReader) Read(b []byte) (int, error) {
 	for len(r.rest) == 0 {
+		if r.entry != nil || r.ended {
+			return 0, io.EOF
+		}
 		m, err := r.stream.Recv()
 		if err != nil {
+			r.ended = errors.Is(err, io.EOF)
 			return 0, err
+		}
+		if e := m.GetEntry(); e != nil && r.directory {
+			r.entry = e
+			continue
 		}
 		data, ok := m.GetRequest().(*brokerv1.PutRequest_Data)
 		if !ok {
-			return 0, fault.InvalidArgument("INVALID_ARGUMENT", "every message of a Put after the first must be data")
+			return 0, fault.InvalidArgument("INVALID_ARGUMENT", "every message of a Put after the first must be data, or of a directory an entry")
 		}
 		if len(data.Data) > maxData {
 			return 0, fault.InvalidArgument("INVALID_ARGUMENT", "a message has %d bytes of data and may have %d", len(data.Data), maxData)
@@ -188,7 +225,7 @@ func toProto(err error) *eventv1.Fault {
 // Get implements RepositoryService.
 func (s *Server) Get(req *brokerv1.GetRequest, stream grpc.ServerStreamingServer[brokerv1.GetResponse]) error {
 	src := Source{Persona: req.GetPersona(), Peers: req.GetFromPeers(), Local: req.GetLocal()}
-	file, err := s.store.Open(stream.Context(), req.GetCid(), src, req.GetOffset(), req.GetMaxSize())
+	file, err := s.store.OpenPath(stream.Context(), req.GetCid(), req.GetPath(), src, req.GetOffset(), req.GetMaxSize())
 	if err != nil {
 		return err
 	}
@@ -212,9 +249,33 @@ func (s *Server) Get(req *brokerv1.GetRequest, stream grpc.ServerStreamingServer
 	}
 }
 
+// listBatch is how many entries one message has: with paths of the greatest length it is still far below what a message may have.
+const listBatch = 500
+
+// List implements RepositoryService.
+func (s *Server) List(req *brokerv1.ListRequest, stream grpc.ServerStreamingServer[brokerv1.ListResponse]) error {
+	src := Source{Persona: req.GetPersona(), Peers: req.GetFromPeers(), Local: req.GetLocal()}
+	var batch []*brokerv1.DirectoryEntry
+	send := func() error {
+		err := stream.Send(&brokerv1.ListResponse{Entries: batch})
+		batch = nil
+		return err
+	}
+	err := s.store.List(stream.Context(), req.GetCid(), req.GetPath(), req.GetRecursive(), src, func(e Listed) error {
+		if batch = append(batch, &brokerv1.DirectoryEntry{Path: e.Path, Cid: e.CID.String(), Kind: e.Kind, Size: e.Size}); len(batch) < listBatch {
+			return nil
+		}
+		return send()
+	})
+	if err != nil || len(batch) == 0 {
+		return err
+	}
+	return send()
+}
+
 // Stat implements RepositoryService.
 func (s *Server) Stat(ctx context.Context, req *brokerv1.StatRequest) (*brokerv1.StatResponse, error) {
-	st, err := s.store.Stat(ctx, req.GetCid(), Source{Persona: req.GetPersona(), Local: req.GetLocal()})
+	st, err := s.store.StatPath(ctx, req.GetCid(), req.GetPath(), Source{Persona: req.GetPersona(), Local: req.GetLocal()})
 	if err != nil {
 		return nil, err
 	}
@@ -259,7 +320,13 @@ func (s *Server) ListPins(_ context.Context, req *brokerv1.ListPinsRequest) (*br
 	if err != nil {
 		return nil, err
 	}
-	return &brokerv1.ListPinsResponse{Pins: pinsToProto(pins), NextPageToken: next}, nil
+	out := pinsToProto(pins)
+	for i := range out {
+		if req.GetSizes() {
+			out[i].Size = s.store.RootSize(pins[i].CID)
+		}
+	}
+	return &brokerv1.ListPinsResponse{Pins: out, NextPageToken: next}, nil
 }
 
 func pinsToProto(pins []content.Pin) []*brokerv1.Pin {

@@ -30,6 +30,7 @@ type PutRequest struct {
 	//
 	//	*PutRequest_Options
 	//	*PutRequest_Data
+	//	*PutRequest_Entry
 	Request       isPutRequest_Request `protobuf_oneof:"request"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -90,6 +91,15 @@ func (x *PutRequest) GetData() []byte {
 	return nil
 }
 
+func (x *PutRequest) GetEntry() *PutEntry {
+	if x != nil {
+		if x, ok := x.Request.(*PutRequest_Entry); ok {
+			return x.Entry
+		}
+	}
+	return nil
+}
+
 type isPutRequest_Request interface {
 	isPutRequest_Request()
 }
@@ -103,14 +113,22 @@ type PutRequest_Data struct {
 	Data []byte `protobuf:"bytes,2,opt,name=data,proto3,oneof"`
 }
 
+type PutRequest_Entry struct {
+	// Of a directory only.
+	Entry *PutEntry `protobuf:"bytes,3,opt,name=entry,proto3,oneof"`
+}
+
 func (*PutRequest_Options) isPutRequest_Request() {}
 
 func (*PutRequest_Data) isPutRequest_Request() {}
+
+func (*PutRequest_Entry) isPutRequest_Request() {}
 
 type PutOptions struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Persona       string                 `protobuf:"bytes,1,opt,name=persona,proto3" json:"persona,omitempty"`
 	Pin           *PinOptions            `protobuf:"bytes,2,opt,name=pin,proto3" json:"pin,omitempty"`
+	Directory     bool                   `protobuf:"varint,3,opt,name=directory,proto3" json:"directory,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -159,6 +177,69 @@ func (x *PutOptions) GetPin() *PinOptions {
 	return nil
 }
 
+func (x *PutOptions) GetDirectory() bool {
+	if x != nil {
+		return x.Directory
+	}
+	return false
+}
+
+// PutEntry begins a file of a directory.
+type PutEntry struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Relative to the directory, slash-separated, clean, without control characters: 1,024 bytes, 64 names of 255 bytes at most. 100,000
+	// entries at most, none twice.
+	Path string `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
+	// It is a directory that has no files, and no bytes follow. The directories that files are in need no entry.
+	Directory     bool `protobuf:"varint,2,opt,name=directory,proto3" json:"directory,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PutEntry) Reset() {
+	*x = PutEntry{}
+	mi := &file_shallot_broker_v1_repository_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PutEntry) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PutEntry) ProtoMessage() {}
+
+func (x *PutEntry) ProtoReflect() protoreflect.Message {
+	mi := &file_shallot_broker_v1_repository_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PutEntry.ProtoReflect.Descriptor instead.
+func (*PutEntry) Descriptor() ([]byte, []int) {
+	return file_shallot_broker_v1_repository_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *PutEntry) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *PutEntry) GetDirectory() bool {
+	if x != nil {
+		return x.Directory
+	}
+	return false
+}
+
 // PinOptions say for whom and for how long content is kept. An empty owner pins nothing.
 type PinOptions struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -172,7 +253,7 @@ type PinOptions struct {
 
 func (x *PinOptions) Reset() {
 	*x = PinOptions{}
-	mi := &file_shallot_broker_v1_repository_proto_msgTypes[2]
+	mi := &file_shallot_broker_v1_repository_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -184,7 +265,7 @@ func (x *PinOptions) String() string {
 func (*PinOptions) ProtoMessage() {}
 
 func (x *PinOptions) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_broker_v1_repository_proto_msgTypes[2]
+	mi := &file_shallot_broker_v1_repository_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -197,7 +278,7 @@ func (x *PinOptions) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PinOptions.ProtoReflect.Descriptor instead.
 func (*PinOptions) Descriptor() ([]byte, []int) {
-	return file_shallot_broker_v1_repository_proto_rawDescGZIP(), []int{2}
+	return file_shallot_broker_v1_repository_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *PinOptions) GetOwner() string {
@@ -217,7 +298,7 @@ func (x *PinOptions) GetKeep() *durationpb.Duration {
 type PutResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Cid   string                 `protobuf:"bytes,1,opt,name=cid,proto3" json:"cid,omitempty"`
-	// Of the file, in bytes.
+	// Of the file, or of all files of the directory, in bytes.
 	Size          uint64 `protobuf:"varint,2,opt,name=size,proto3" json:"size,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -225,7 +306,7 @@ type PutResponse struct {
 
 func (x *PutResponse) Reset() {
 	*x = PutResponse{}
-	mi := &file_shallot_broker_v1_repository_proto_msgTypes[3]
+	mi := &file_shallot_broker_v1_repository_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -237,7 +318,7 @@ func (x *PutResponse) String() string {
 func (*PutResponse) ProtoMessage() {}
 
 func (x *PutResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_broker_v1_repository_proto_msgTypes[3]
+	mi := &file_shallot_broker_v1_repository_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -250,7 +331,7 @@ func (x *PutResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutResponse.ProtoReflect.Descriptor instead.
 func (*PutResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_broker_v1_repository_proto_rawDescGZIP(), []int{3}
+	return file_shallot_broker_v1_repository_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *PutResponse) GetCid() string {
@@ -280,7 +361,7 @@ type PutManyRequest struct {
 
 func (x *PutManyRequest) Reset() {
 	*x = PutManyRequest{}
-	mi := &file_shallot_broker_v1_repository_proto_msgTypes[4]
+	mi := &file_shallot_broker_v1_repository_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -292,7 +373,7 @@ func (x *PutManyRequest) String() string {
 func (*PutManyRequest) ProtoMessage() {}
 
 func (x *PutManyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_broker_v1_repository_proto_msgTypes[4]
+	mi := &file_shallot_broker_v1_repository_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -305,7 +386,7 @@ func (x *PutManyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutManyRequest.ProtoReflect.Descriptor instead.
 func (*PutManyRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_broker_v1_repository_proto_rawDescGZIP(), []int{4}
+	return file_shallot_broker_v1_repository_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *PutManyRequest) GetSeq() uint64 {
@@ -347,7 +428,7 @@ type PutManyResponse struct {
 
 func (x *PutManyResponse) Reset() {
 	*x = PutManyResponse{}
-	mi := &file_shallot_broker_v1_repository_proto_msgTypes[5]
+	mi := &file_shallot_broker_v1_repository_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -359,7 +440,7 @@ func (x *PutManyResponse) String() string {
 func (*PutManyResponse) ProtoMessage() {}
 
 func (x *PutManyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_broker_v1_repository_proto_msgTypes[5]
+	mi := &file_shallot_broker_v1_repository_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -372,7 +453,7 @@ func (x *PutManyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutManyResponse.ProtoReflect.Descriptor instead.
 func (*PutManyResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_broker_v1_repository_proto_rawDescGZIP(), []int{5}
+	return file_shallot_broker_v1_repository_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *PutManyResponse) GetSeq() uint64 {
@@ -407,14 +488,16 @@ type GetRequest struct {
 	// Where to begin, in bytes.
 	Offset uint64 `protobuf:"varint,5,opt,name=offset,proto3" json:"offset,omitempty"`
 	// Look on disk only.
-	Local         bool `protobuf:"varint,6,opt,name=local,proto3" json:"local,omitempty"`
+	Local bool `protobuf:"varint,6,opt,name=local,proto3" json:"local,omitempty"`
+	// A file in the directory that the CID names: relative, slash-separated. Empty for what the CID itself names.
+	Path          string `protobuf:"bytes,7,opt,name=path,proto3" json:"path,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *GetRequest) Reset() {
 	*x = GetRequest{}
-	mi := &file_shallot_broker_v1_repository_proto_msgTypes[6]
+	mi := &file_shallot_broker_v1_repository_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -426,7 +509,7 @@ func (x *GetRequest) String() string {
 func (*GetRequest) ProtoMessage() {}
 
 func (x *GetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_broker_v1_repository_proto_msgTypes[6]
+	mi := &file_shallot_broker_v1_repository_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -439,7 +522,7 @@ func (x *GetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRequest.ProtoReflect.Descriptor instead.
 func (*GetRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_broker_v1_repository_proto_rawDescGZIP(), []int{6}
+	return file_shallot_broker_v1_repository_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *GetRequest) GetPersona() string {
@@ -484,6 +567,13 @@ func (x *GetRequest) GetLocal() bool {
 	return false
 }
 
+func (x *GetRequest) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
 type GetResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Types that are valid to be assigned to Response:
@@ -497,7 +587,7 @@ type GetResponse struct {
 
 func (x *GetResponse) Reset() {
 	*x = GetResponse{}
-	mi := &file_shallot_broker_v1_repository_proto_msgTypes[7]
+	mi := &file_shallot_broker_v1_repository_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -509,7 +599,7 @@ func (x *GetResponse) String() string {
 func (*GetResponse) ProtoMessage() {}
 
 func (x *GetResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_broker_v1_repository_proto_msgTypes[7]
+	mi := &file_shallot_broker_v1_repository_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -522,7 +612,7 @@ func (x *GetResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetResponse.ProtoReflect.Descriptor instead.
 func (*GetResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_broker_v1_repository_proto_rawDescGZIP(), []int{7}
+	return file_shallot_broker_v1_repository_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *GetResponse) GetResponse() isGetResponse_Response {
@@ -567,18 +657,221 @@ func (*GetResponse_Size) isGetResponse_Response() {}
 
 func (*GetResponse_Data) isGetResponse_Response() {}
 
-type StatRequest struct {
+type ListRequest struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Persona string                 `protobuf:"bytes,1,opt,name=persona,proto3" json:"persona,omitempty"`
+	Cid     string                 `protobuf:"bytes,2,opt,name=cid,proto3" json:"cid,omitempty"`
+	// A directory in it, as in a GetRequest.
+	Path string `protobuf:"bytes,3,opt,name=path,proto3" json:"path,omitempty"`
+	// With what is in its directories, and theirs. 100,000 entries at most, else RESOURCE_EXHAUSTED.
+	Recursive     bool     `protobuf:"varint,4,opt,name=recursive,proto3" json:"recursive,omitempty"`
+	FromPeers     []string `protobuf:"bytes,5,rep,name=from_peers,json=fromPeers,proto3" json:"from_peers,omitempty"`
+	Local         bool     `protobuf:"varint,6,opt,name=local,proto3" json:"local,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListRequest) Reset() {
+	*x = ListRequest{}
+	mi := &file_shallot_broker_v1_repository_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListRequest) ProtoMessage() {}
+
+func (x *ListRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_shallot_broker_v1_repository_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListRequest.ProtoReflect.Descriptor instead.
+func (*ListRequest) Descriptor() ([]byte, []int) {
+	return file_shallot_broker_v1_repository_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *ListRequest) GetPersona() string {
+	if x != nil {
+		return x.Persona
+	}
+	return ""
+}
+
+func (x *ListRequest) GetCid() string {
+	if x != nil {
+		return x.Cid
+	}
+	return ""
+}
+
+func (x *ListRequest) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *ListRequest) GetRecursive() bool {
+	if x != nil {
+		return x.Recursive
+	}
+	return false
+}
+
+func (x *ListRequest) GetFromPeers() []string {
+	if x != nil {
+		return x.FromPeers
+	}
+	return nil
+}
+
+func (x *ListRequest) GetLocal() bool {
+	if x != nil {
+		return x.Local
+	}
+	return false
+}
+
+type ListResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Persona       string                 `protobuf:"bytes,1,opt,name=persona,proto3" json:"persona,omitempty"`
-	Cid           string                 `protobuf:"bytes,2,opt,name=cid,proto3" json:"cid,omitempty"`
-	Local         bool                   `protobuf:"varint,3,opt,name=local,proto3" json:"local,omitempty"`
+	Entries       []*DirectoryEntry      `protobuf:"bytes,1,rep,name=entries,proto3" json:"entries,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListResponse) Reset() {
+	*x = ListResponse{}
+	mi := &file_shallot_broker_v1_repository_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListResponse) ProtoMessage() {}
+
+func (x *ListResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_shallot_broker_v1_repository_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListResponse.ProtoReflect.Descriptor instead.
+func (*ListResponse) Descriptor() ([]byte, []int) {
+	return file_shallot_broker_v1_repository_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *ListResponse) GetEntries() []*DirectoryEntry {
+	if x != nil {
+		return x.Entries
+	}
+	return nil
+}
+
+type DirectoryEntry struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Relative to the directory that is listed; as a PutEntry's. A directory with a name that is not is refused.
+	Path string `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
+	Cid  string `protobuf:"bytes,2,opt,name=cid,proto3" json:"cid,omitempty"`
+	// file, directory or raw; other for what is none, such as a link.
+	Kind string `protobuf:"bytes,3,opt,name=kind,proto3" json:"kind,omitempty"`
+	// Of a file, in bytes.
+	Size          uint64 `protobuf:"varint,4,opt,name=size,proto3" json:"size,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DirectoryEntry) Reset() {
+	*x = DirectoryEntry{}
+	mi := &file_shallot_broker_v1_repository_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DirectoryEntry) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DirectoryEntry) ProtoMessage() {}
+
+func (x *DirectoryEntry) ProtoReflect() protoreflect.Message {
+	mi := &file_shallot_broker_v1_repository_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DirectoryEntry.ProtoReflect.Descriptor instead.
+func (*DirectoryEntry) Descriptor() ([]byte, []int) {
+	return file_shallot_broker_v1_repository_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *DirectoryEntry) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *DirectoryEntry) GetCid() string {
+	if x != nil {
+		return x.Cid
+	}
+	return ""
+}
+
+func (x *DirectoryEntry) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *DirectoryEntry) GetSize() uint64 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
+type StatRequest struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Persona string                 `protobuf:"bytes,1,opt,name=persona,proto3" json:"persona,omitempty"`
+	Cid     string                 `protobuf:"bytes,2,opt,name=cid,proto3" json:"cid,omitempty"`
+	Local   bool                   `protobuf:"varint,3,opt,name=local,proto3" json:"local,omitempty"`
+	// As in a GetRequest. What it names is what the response is about.
+	Path          string `protobuf:"bytes,4,opt,name=path,proto3" json:"path,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *StatRequest) Reset() {
 	*x = StatRequest{}
-	mi := &file_shallot_broker_v1_repository_proto_msgTypes[8]
+	mi := &file_shallot_broker_v1_repository_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -590,7 +883,7 @@ func (x *StatRequest) String() string {
 func (*StatRequest) ProtoMessage() {}
 
 func (x *StatRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_broker_v1_repository_proto_msgTypes[8]
+	mi := &file_shallot_broker_v1_repository_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -603,7 +896,7 @@ func (x *StatRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatRequest.ProtoReflect.Descriptor instead.
 func (*StatRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_broker_v1_repository_proto_rawDescGZIP(), []int{8}
+	return file_shallot_broker_v1_repository_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *StatRequest) GetPersona() string {
@@ -627,6 +920,13 @@ func (x *StatRequest) GetLocal() bool {
 	return false
 }
 
+func (x *StatRequest) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
 type StatResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Cid   string                 `protobuf:"bytes,1,opt,name=cid,proto3" json:"cid,omitempty"`
@@ -643,7 +943,7 @@ type StatResponse struct {
 
 func (x *StatResponse) Reset() {
 	*x = StatResponse{}
-	mi := &file_shallot_broker_v1_repository_proto_msgTypes[9]
+	mi := &file_shallot_broker_v1_repository_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -655,7 +955,7 @@ func (x *StatResponse) String() string {
 func (*StatResponse) ProtoMessage() {}
 
 func (x *StatResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_broker_v1_repository_proto_msgTypes[9]
+	mi := &file_shallot_broker_v1_repository_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -668,7 +968,7 @@ func (x *StatResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatResponse.ProtoReflect.Descriptor instead.
 func (*StatResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_broker_v1_repository_proto_rawDescGZIP(), []int{9}
+	return file_shallot_broker_v1_repository_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *StatResponse) GetCid() string {
@@ -714,17 +1014,19 @@ func (x *StatResponse) GetPins() []*Pin {
 }
 
 type Pin struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Cid           string                 `protobuf:"bytes,1,opt,name=cid,proto3" json:"cid,omitempty"`
-	Owner         string                 `protobuf:"bytes,2,opt,name=owner,proto3" json:"owner,omitempty"`
-	ExpiresAt     *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=expires_at,json=expiresAt,proto3" json:"expires_at,omitempty"`
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Cid       string                 `protobuf:"bytes,1,opt,name=cid,proto3" json:"cid,omitempty"`
+	Owner     string                 `protobuf:"bytes,2,opt,name=owner,proto3" json:"owner,omitempty"`
+	ExpiresAt *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=expires_at,json=expiresAt,proto3" json:"expires_at,omitempty"`
+	// Of what is pinned, in bytes, a directory's with all that is in it; as its root says. Only from ListPins with sizes.
+	Size          uint64 `protobuf:"varint,4,opt,name=size,proto3" json:"size,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Pin) Reset() {
 	*x = Pin{}
-	mi := &file_shallot_broker_v1_repository_proto_msgTypes[10]
+	mi := &file_shallot_broker_v1_repository_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -736,7 +1038,7 @@ func (x *Pin) String() string {
 func (*Pin) ProtoMessage() {}
 
 func (x *Pin) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_broker_v1_repository_proto_msgTypes[10]
+	mi := &file_shallot_broker_v1_repository_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -749,7 +1051,7 @@ func (x *Pin) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Pin.ProtoReflect.Descriptor instead.
 func (*Pin) Descriptor() ([]byte, []int) {
-	return file_shallot_broker_v1_repository_proto_rawDescGZIP(), []int{10}
+	return file_shallot_broker_v1_repository_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Pin) GetCid() string {
@@ -773,6 +1075,13 @@ func (x *Pin) GetExpiresAt() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *Pin) GetSize() uint64 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
 type PinRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Persona       string                 `protobuf:"bytes,1,opt,name=persona,proto3" json:"persona,omitempty"`
@@ -785,7 +1094,7 @@ type PinRequest struct {
 
 func (x *PinRequest) Reset() {
 	*x = PinRequest{}
-	mi := &file_shallot_broker_v1_repository_proto_msgTypes[11]
+	mi := &file_shallot_broker_v1_repository_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -797,7 +1106,7 @@ func (x *PinRequest) String() string {
 func (*PinRequest) ProtoMessage() {}
 
 func (x *PinRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_broker_v1_repository_proto_msgTypes[11]
+	mi := &file_shallot_broker_v1_repository_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -810,7 +1119,7 @@ func (x *PinRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PinRequest.ProtoReflect.Descriptor instead.
 func (*PinRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_broker_v1_repository_proto_rawDescGZIP(), []int{11}
+	return file_shallot_broker_v1_repository_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *PinRequest) GetPersona() string {
@@ -850,7 +1159,7 @@ type PinResponse struct {
 
 func (x *PinResponse) Reset() {
 	*x = PinResponse{}
-	mi := &file_shallot_broker_v1_repository_proto_msgTypes[12]
+	mi := &file_shallot_broker_v1_repository_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -862,7 +1171,7 @@ func (x *PinResponse) String() string {
 func (*PinResponse) ProtoMessage() {}
 
 func (x *PinResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_broker_v1_repository_proto_msgTypes[12]
+	mi := &file_shallot_broker_v1_repository_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -875,7 +1184,7 @@ func (x *PinResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PinResponse.ProtoReflect.Descriptor instead.
 func (*PinResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_broker_v1_repository_proto_rawDescGZIP(), []int{12}
+	return file_shallot_broker_v1_repository_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *PinResponse) GetSize() uint64 {
@@ -899,7 +1208,7 @@ type UnpinRequest struct {
 
 func (x *UnpinRequest) Reset() {
 	*x = UnpinRequest{}
-	mi := &file_shallot_broker_v1_repository_proto_msgTypes[13]
+	mi := &file_shallot_broker_v1_repository_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -911,7 +1220,7 @@ func (x *UnpinRequest) String() string {
 func (*UnpinRequest) ProtoMessage() {}
 
 func (x *UnpinRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_broker_v1_repository_proto_msgTypes[13]
+	mi := &file_shallot_broker_v1_repository_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -924,7 +1233,7 @@ func (x *UnpinRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnpinRequest.ProtoReflect.Descriptor instead.
 func (*UnpinRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_broker_v1_repository_proto_rawDescGZIP(), []int{13}
+	return file_shallot_broker_v1_repository_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *UnpinRequest) GetCids() []string {
@@ -959,7 +1268,7 @@ type PinName struct {
 
 func (x *PinName) Reset() {
 	*x = PinName{}
-	mi := &file_shallot_broker_v1_repository_proto_msgTypes[14]
+	mi := &file_shallot_broker_v1_repository_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -971,7 +1280,7 @@ func (x *PinName) String() string {
 func (*PinName) ProtoMessage() {}
 
 func (x *PinName) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_broker_v1_repository_proto_msgTypes[14]
+	mi := &file_shallot_broker_v1_repository_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -984,7 +1293,7 @@ func (x *PinName) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PinName.ProtoReflect.Descriptor instead.
 func (*PinName) Descriptor() ([]byte, []int) {
-	return file_shallot_broker_v1_repository_proto_rawDescGZIP(), []int{14}
+	return file_shallot_broker_v1_repository_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *PinName) GetCid() string {
@@ -1009,7 +1318,7 @@ type UnpinResponse struct {
 
 func (x *UnpinResponse) Reset() {
 	*x = UnpinResponse{}
-	mi := &file_shallot_broker_v1_repository_proto_msgTypes[15]
+	mi := &file_shallot_broker_v1_repository_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1021,7 +1330,7 @@ func (x *UnpinResponse) String() string {
 func (*UnpinResponse) ProtoMessage() {}
 
 func (x *UnpinResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_broker_v1_repository_proto_msgTypes[15]
+	mi := &file_shallot_broker_v1_repository_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1034,21 +1343,23 @@ func (x *UnpinResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnpinResponse.ProtoReflect.Descriptor instead.
 func (*UnpinResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_broker_v1_repository_proto_rawDescGZIP(), []int{15}
+	return file_shallot_broker_v1_repository_proto_rawDescGZIP(), []int{19}
 }
 
 type ListPinsRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Owner         string                 `protobuf:"bytes,1,opt,name=owner,proto3" json:"owner,omitempty"`
-	PageSize      uint32                 `protobuf:"varint,2,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
-	PageToken     string                 `protobuf:"bytes,3,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// All owners when empty. With a colon at its end, all of that kind: "task:" for those of all tasks.
+	Owner         string `protobuf:"bytes,1,opt,name=owner,proto3" json:"owner,omitempty"`
+	PageSize      uint32 `protobuf:"varint,2,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	PageToken     string `protobuf:"bytes,3,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	Sizes         bool   `protobuf:"varint,4,opt,name=sizes,proto3" json:"sizes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ListPinsRequest) Reset() {
 	*x = ListPinsRequest{}
-	mi := &file_shallot_broker_v1_repository_proto_msgTypes[16]
+	mi := &file_shallot_broker_v1_repository_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1060,7 +1371,7 @@ func (x *ListPinsRequest) String() string {
 func (*ListPinsRequest) ProtoMessage() {}
 
 func (x *ListPinsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_broker_v1_repository_proto_msgTypes[16]
+	mi := &file_shallot_broker_v1_repository_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1073,7 +1384,7 @@ func (x *ListPinsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPinsRequest.ProtoReflect.Descriptor instead.
 func (*ListPinsRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_broker_v1_repository_proto_rawDescGZIP(), []int{16}
+	return file_shallot_broker_v1_repository_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ListPinsRequest) GetOwner() string {
@@ -1097,6 +1408,13 @@ func (x *ListPinsRequest) GetPageToken() string {
 	return ""
 }
 
+func (x *ListPinsRequest) GetSizes() bool {
+	if x != nil {
+		return x.Sizes
+	}
+	return false
+}
+
 type ListPinsResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Pins          []*Pin                 `protobuf:"bytes,1,rep,name=pins,proto3" json:"pins,omitempty"`
@@ -1107,7 +1425,7 @@ type ListPinsResponse struct {
 
 func (x *ListPinsResponse) Reset() {
 	*x = ListPinsResponse{}
-	mi := &file_shallot_broker_v1_repository_proto_msgTypes[17]
+	mi := &file_shallot_broker_v1_repository_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1119,7 +1437,7 @@ func (x *ListPinsResponse) String() string {
 func (*ListPinsResponse) ProtoMessage() {}
 
 func (x *ListPinsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_broker_v1_repository_proto_msgTypes[17]
+	mi := &file_shallot_broker_v1_repository_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1132,7 +1450,7 @@ func (x *ListPinsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPinsResponse.ProtoReflect.Descriptor instead.
 func (*ListPinsResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_broker_v1_repository_proto_rawDescGZIP(), []int{17}
+	return file_shallot_broker_v1_repository_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ListPinsResponse) GetPins() []*Pin {
@@ -1157,7 +1475,7 @@ type CollectRequest struct {
 
 func (x *CollectRequest) Reset() {
 	*x = CollectRequest{}
-	mi := &file_shallot_broker_v1_repository_proto_msgTypes[18]
+	mi := &file_shallot_broker_v1_repository_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1169,7 +1487,7 @@ func (x *CollectRequest) String() string {
 func (*CollectRequest) ProtoMessage() {}
 
 func (x *CollectRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_broker_v1_repository_proto_msgTypes[18]
+	mi := &file_shallot_broker_v1_repository_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1182,7 +1500,7 @@ func (x *CollectRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CollectRequest.ProtoReflect.Descriptor instead.
 func (*CollectRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_broker_v1_repository_proto_rawDescGZIP(), []int{18}
+	return file_shallot_broker_v1_repository_proto_rawDescGZIP(), []int{22}
 }
 
 type CollectResponse struct {
@@ -1199,7 +1517,7 @@ type CollectResponse struct {
 
 func (x *CollectResponse) Reset() {
 	*x = CollectResponse{}
-	mi := &file_shallot_broker_v1_repository_proto_msgTypes[19]
+	mi := &file_shallot_broker_v1_repository_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1211,7 +1529,7 @@ func (x *CollectResponse) String() string {
 func (*CollectResponse) ProtoMessage() {}
 
 func (x *CollectResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_broker_v1_repository_proto_msgTypes[19]
+	mi := &file_shallot_broker_v1_repository_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1224,7 +1542,7 @@ func (x *CollectResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CollectResponse.ProtoReflect.Descriptor instead.
 func (*CollectResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_broker_v1_repository_proto_rawDescGZIP(), []int{19}
+	return file_shallot_broker_v1_repository_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *CollectResponse) GetBlocks() uint64 {
@@ -1268,7 +1586,7 @@ type VerifyRequest struct {
 
 func (x *VerifyRequest) Reset() {
 	*x = VerifyRequest{}
-	mi := &file_shallot_broker_v1_repository_proto_msgTypes[20]
+	mi := &file_shallot_broker_v1_repository_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1280,7 +1598,7 @@ func (x *VerifyRequest) String() string {
 func (*VerifyRequest) ProtoMessage() {}
 
 func (x *VerifyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_broker_v1_repository_proto_msgTypes[20]
+	mi := &file_shallot_broker_v1_repository_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1293,7 +1611,7 @@ func (x *VerifyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyRequest.ProtoReflect.Descriptor instead.
 func (*VerifyRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_broker_v1_repository_proto_rawDescGZIP(), []int{20}
+	return file_shallot_broker_v1_repository_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *VerifyRequest) GetPersona() string {
@@ -1330,7 +1648,7 @@ type VerifyResponse struct {
 
 func (x *VerifyResponse) Reset() {
 	*x = VerifyResponse{}
-	mi := &file_shallot_broker_v1_repository_proto_msgTypes[21]
+	mi := &file_shallot_broker_v1_repository_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1342,7 +1660,7 @@ func (x *VerifyResponse) String() string {
 func (*VerifyResponse) ProtoMessage() {}
 
 func (x *VerifyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_broker_v1_repository_proto_msgTypes[21]
+	mi := &file_shallot_broker_v1_repository_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1355,7 +1673,7 @@ func (x *VerifyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyResponse.ProtoReflect.Descriptor instead.
 func (*VerifyResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_broker_v1_repository_proto_rawDescGZIP(), []int{21}
+	return file_shallot_broker_v1_repository_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *VerifyResponse) GetResponse() isVerifyResponse_Response {
@@ -1415,7 +1733,7 @@ type VerifyProgress struct {
 
 func (x *VerifyProgress) Reset() {
 	*x = VerifyProgress{}
-	mi := &file_shallot_broker_v1_repository_proto_msgTypes[22]
+	mi := &file_shallot_broker_v1_repository_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1427,7 +1745,7 @@ func (x *VerifyProgress) String() string {
 func (*VerifyProgress) ProtoMessage() {}
 
 func (x *VerifyProgress) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_broker_v1_repository_proto_msgTypes[22]
+	mi := &file_shallot_broker_v1_repository_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1440,7 +1758,7 @@ func (x *VerifyProgress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyProgress.ProtoReflect.Descriptor instead.
 func (*VerifyProgress) Descriptor() ([]byte, []int) {
-	return file_shallot_broker_v1_repository_proto_rawDescGZIP(), []int{22}
+	return file_shallot_broker_v1_repository_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *VerifyProgress) GetBlocks() uint64 {
@@ -1498,7 +1816,7 @@ type VerifyFinding struct {
 
 func (x *VerifyFinding) Reset() {
 	*x = VerifyFinding{}
-	mi := &file_shallot_broker_v1_repository_proto_msgTypes[23]
+	mi := &file_shallot_broker_v1_repository_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1510,7 +1828,7 @@ func (x *VerifyFinding) String() string {
 func (*VerifyFinding) ProtoMessage() {}
 
 func (x *VerifyFinding) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_broker_v1_repository_proto_msgTypes[23]
+	mi := &file_shallot_broker_v1_repository_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1523,7 +1841,7 @@ func (x *VerifyFinding) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyFinding.ProtoReflect.Descriptor instead.
 func (*VerifyFinding) Descriptor() ([]byte, []int) {
-	return file_shallot_broker_v1_repository_proto_rawDescGZIP(), []int{23}
+	return file_shallot_broker_v1_repository_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *VerifyFinding) GetCid() string {
@@ -1551,16 +1869,21 @@ var File_shallot_broker_v1_repository_proto protoreflect.FileDescriptor
 
 const file_shallot_broker_v1_repository_proto_rawDesc = "" +
 	"\n" +
-	"\"shallot/broker/v1/repository.proto\x12\x11shallot.broker.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1cshallot/event/v1/event.proto\"h\n" +
+	"\"shallot/broker/v1/repository.proto\x12\x11shallot.broker.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1cshallot/event/v1/event.proto\"\x9d\x01\n" +
 	"\n" +
 	"PutRequest\x129\n" +
 	"\aoptions\x18\x01 \x01(\v2\x1d.shallot.broker.v1.PutOptionsH\x00R\aoptions\x12\x14\n" +
-	"\x04data\x18\x02 \x01(\fH\x00R\x04dataB\t\n" +
-	"\arequest\"W\n" +
+	"\x04data\x18\x02 \x01(\fH\x00R\x04data\x123\n" +
+	"\x05entry\x18\x03 \x01(\v2\x1b.shallot.broker.v1.PutEntryH\x00R\x05entryB\t\n" +
+	"\arequest\"u\n" +
 	"\n" +
 	"PutOptions\x12\x18\n" +
 	"\apersona\x18\x01 \x01(\tR\apersona\x12/\n" +
-	"\x03pin\x18\x02 \x01(\v2\x1d.shallot.broker.v1.PinOptionsR\x03pin\"Q\n" +
+	"\x03pin\x18\x02 \x01(\v2\x1d.shallot.broker.v1.PinOptionsR\x03pin\x12\x1c\n" +
+	"\tdirectory\x18\x03 \x01(\bR\tdirectory\"<\n" +
+	"\bPutEntry\x12\x12\n" +
+	"\x04path\x18\x01 \x01(\tR\x04path\x12\x1c\n" +
+	"\tdirectory\x18\x02 \x01(\bR\tdirectory\"Q\n" +
 	"\n" +
 	"PinOptions\x12\x14\n" +
 	"\x05owner\x18\x01 \x01(\tR\x05owner\x12-\n" +
@@ -1576,7 +1899,7 @@ const file_shallot_broker_v1_repository_proto_rawDesc = "" +
 	"\x0fPutManyResponse\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12\x10\n" +
 	"\x03cid\x18\x02 \x01(\tR\x03cid\x12-\n" +
-	"\x05fault\x18\x03 \x01(\v2\x17.shallot.event.v1.FaultR\x05fault\"\xa0\x01\n" +
+	"\x05fault\x18\x03 \x01(\v2\x17.shallot.event.v1.FaultR\x05fault\"\xb4\x01\n" +
 	"\n" +
 	"GetRequest\x12\x18\n" +
 	"\apersona\x18\x01 \x01(\tR\apersona\x12\x10\n" +
@@ -1585,28 +1908,46 @@ const file_shallot_broker_v1_repository_proto_rawDesc = "" +
 	"from_peers\x18\x03 \x03(\tR\tfromPeers\x12\x19\n" +
 	"\bmax_size\x18\x04 \x01(\x04R\amaxSize\x12\x16\n" +
 	"\x06offset\x18\x05 \x01(\x04R\x06offset\x12\x14\n" +
-	"\x05local\x18\x06 \x01(\bR\x05local\"E\n" +
+	"\x05local\x18\x06 \x01(\bR\x05local\x12\x12\n" +
+	"\x04path\x18\a \x01(\tR\x04path\"E\n" +
 	"\vGetResponse\x12\x14\n" +
 	"\x04size\x18\x01 \x01(\x04H\x00R\x04size\x12\x14\n" +
 	"\x04data\x18\x02 \x01(\fH\x00R\x04dataB\n" +
 	"\n" +
-	"\bresponse\"O\n" +
+	"\bresponse\"\xa0\x01\n" +
+	"\vListRequest\x12\x18\n" +
+	"\apersona\x18\x01 \x01(\tR\apersona\x12\x10\n" +
+	"\x03cid\x18\x02 \x01(\tR\x03cid\x12\x12\n" +
+	"\x04path\x18\x03 \x01(\tR\x04path\x12\x1c\n" +
+	"\trecursive\x18\x04 \x01(\bR\trecursive\x12\x1d\n" +
+	"\n" +
+	"from_peers\x18\x05 \x03(\tR\tfromPeers\x12\x14\n" +
+	"\x05local\x18\x06 \x01(\bR\x05local\"K\n" +
+	"\fListResponse\x12;\n" +
+	"\aentries\x18\x01 \x03(\v2!.shallot.broker.v1.DirectoryEntryR\aentries\"^\n" +
+	"\x0eDirectoryEntry\x12\x12\n" +
+	"\x04path\x18\x01 \x01(\tR\x04path\x12\x10\n" +
+	"\x03cid\x18\x02 \x01(\tR\x03cid\x12\x12\n" +
+	"\x04kind\x18\x03 \x01(\tR\x04kind\x12\x12\n" +
+	"\x04size\x18\x04 \x01(\x04R\x04size\"c\n" +
 	"\vStatRequest\x12\x18\n" +
 	"\apersona\x18\x01 \x01(\tR\apersona\x12\x10\n" +
 	"\x03cid\x18\x02 \x01(\tR\x03cid\x12\x14\n" +
-	"\x05local\x18\x03 \x01(\bR\x05local\"\xa2\x01\n" +
+	"\x05local\x18\x03 \x01(\bR\x05local\x12\x12\n" +
+	"\x04path\x18\x04 \x01(\tR\x04path\"\xa2\x01\n" +
 	"\fStatResponse\x12\x10\n" +
 	"\x03cid\x18\x01 \x01(\tR\x03cid\x12\x12\n" +
 	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x12\n" +
 	"\x04size\x18\x03 \x01(\x04R\x04size\x12\x16\n" +
 	"\x06blocks\x18\x04 \x01(\x04R\x06blocks\x12\x14\n" +
 	"\x05local\x18\x05 \x01(\bR\x05local\x12*\n" +
-	"\x04pins\x18\x06 \x03(\v2\x16.shallot.broker.v1.PinR\x04pins\"h\n" +
+	"\x04pins\x18\x06 \x03(\v2\x16.shallot.broker.v1.PinR\x04pins\"|\n" +
 	"\x03Pin\x12\x10\n" +
 	"\x03cid\x18\x01 \x01(\tR\x03cid\x12\x14\n" +
 	"\x05owner\x18\x02 \x01(\tR\x05owner\x129\n" +
 	"\n" +
-	"expires_at\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\texpiresAt\"\x88\x01\n" +
+	"expires_at\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\texpiresAt\x12\x12\n" +
+	"\x04size\x18\x04 \x01(\x04R\x04size\"\x88\x01\n" +
 	"\n" +
 	"PinRequest\x12\x18\n" +
 	"\apersona\x18\x01 \x01(\tR\apersona\x12\x10\n" +
@@ -1623,12 +1964,13 @@ const file_shallot_broker_v1_repository_proto_rawDesc = "" +
 	"\aPinName\x12\x10\n" +
 	"\x03cid\x18\x01 \x01(\tR\x03cid\x12\x14\n" +
 	"\x05owner\x18\x02 \x01(\tR\x05owner\"\x0f\n" +
-	"\rUnpinResponse\"c\n" +
+	"\rUnpinResponse\"y\n" +
 	"\x0fListPinsRequest\x12\x14\n" +
 	"\x05owner\x18\x01 \x01(\tR\x05owner\x12\x1b\n" +
 	"\tpage_size\x18\x02 \x01(\rR\bpageSize\x12\x1d\n" +
 	"\n" +
-	"page_token\x18\x03 \x01(\tR\tpageToken\"f\n" +
+	"page_token\x18\x03 \x01(\tR\tpageToken\x12\x14\n" +
+	"\x05sizes\x18\x04 \x01(\bR\x05sizes\"f\n" +
 	"\x10ListPinsResponse\x12*\n" +
 	"\x04pins\x18\x01 \x03(\v2\x16.shallot.broker.v1.PinR\x04pins\x12&\n" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x10\n" +
@@ -1659,11 +2001,12 @@ const file_shallot_broker_v1_repository_proto_rawDesc = "" +
 	"\rVerifyFinding\x12\x10\n" +
 	"\x03cid\x18\x01 \x01(\tR\x03cid\x12\x18\n" +
 	"\aproblem\x18\x02 \x01(\tR\aproblem\x12\x1a\n" +
-	"\brepaired\x18\x03 \x01(\bR\brepaired2\xcc\x05\n" +
+	"\brepaired\x18\x03 \x01(\bR\brepaired2\x97\x06\n" +
 	"\x11RepositoryService\x12F\n" +
 	"\x03Put\x12\x1d.shallot.broker.v1.PutRequest\x1a\x1e.shallot.broker.v1.PutResponse(\x01\x12T\n" +
 	"\aPutMany\x12!.shallot.broker.v1.PutManyRequest\x1a\".shallot.broker.v1.PutManyResponse(\x010\x01\x12F\n" +
-	"\x03Get\x12\x1d.shallot.broker.v1.GetRequest\x1a\x1e.shallot.broker.v1.GetResponse0\x01\x12G\n" +
+	"\x03Get\x12\x1d.shallot.broker.v1.GetRequest\x1a\x1e.shallot.broker.v1.GetResponse0\x01\x12I\n" +
+	"\x04List\x12\x1e.shallot.broker.v1.ListRequest\x1a\x1f.shallot.broker.v1.ListResponse0\x01\x12G\n" +
 	"\x04Stat\x12\x1e.shallot.broker.v1.StatRequest\x1a\x1f.shallot.broker.v1.StatResponse\x12D\n" +
 	"\x03Pin\x12\x1d.shallot.broker.v1.PinRequest\x1a\x1e.shallot.broker.v1.PinResponse\x12J\n" +
 	"\x05Unpin\x12\x1f.shallot.broker.v1.UnpinRequest\x1a .shallot.broker.v1.UnpinResponse\x12S\n" +
@@ -1683,72 +2026,80 @@ func file_shallot_broker_v1_repository_proto_rawDescGZIP() []byte {
 	return file_shallot_broker_v1_repository_proto_rawDescData
 }
 
-var file_shallot_broker_v1_repository_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
+var file_shallot_broker_v1_repository_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
 var file_shallot_broker_v1_repository_proto_goTypes = []any{
 	(*PutRequest)(nil),            // 0: shallot.broker.v1.PutRequest
 	(*PutOptions)(nil),            // 1: shallot.broker.v1.PutOptions
-	(*PinOptions)(nil),            // 2: shallot.broker.v1.PinOptions
-	(*PutResponse)(nil),           // 3: shallot.broker.v1.PutResponse
-	(*PutManyRequest)(nil),        // 4: shallot.broker.v1.PutManyRequest
-	(*PutManyResponse)(nil),       // 5: shallot.broker.v1.PutManyResponse
-	(*GetRequest)(nil),            // 6: shallot.broker.v1.GetRequest
-	(*GetResponse)(nil),           // 7: shallot.broker.v1.GetResponse
-	(*StatRequest)(nil),           // 8: shallot.broker.v1.StatRequest
-	(*StatResponse)(nil),          // 9: shallot.broker.v1.StatResponse
-	(*Pin)(nil),                   // 10: shallot.broker.v1.Pin
-	(*PinRequest)(nil),            // 11: shallot.broker.v1.PinRequest
-	(*PinResponse)(nil),           // 12: shallot.broker.v1.PinResponse
-	(*UnpinRequest)(nil),          // 13: shallot.broker.v1.UnpinRequest
-	(*PinName)(nil),               // 14: shallot.broker.v1.PinName
-	(*UnpinResponse)(nil),         // 15: shallot.broker.v1.UnpinResponse
-	(*ListPinsRequest)(nil),       // 16: shallot.broker.v1.ListPinsRequest
-	(*ListPinsResponse)(nil),      // 17: shallot.broker.v1.ListPinsResponse
-	(*CollectRequest)(nil),        // 18: shallot.broker.v1.CollectRequest
-	(*CollectResponse)(nil),       // 19: shallot.broker.v1.CollectResponse
-	(*VerifyRequest)(nil),         // 20: shallot.broker.v1.VerifyRequest
-	(*VerifyResponse)(nil),        // 21: shallot.broker.v1.VerifyResponse
-	(*VerifyProgress)(nil),        // 22: shallot.broker.v1.VerifyProgress
-	(*VerifyFinding)(nil),         // 23: shallot.broker.v1.VerifyFinding
-	(*durationpb.Duration)(nil),   // 24: google.protobuf.Duration
-	(*v1.Fault)(nil),              // 25: shallot.event.v1.Fault
-	(*timestamppb.Timestamp)(nil), // 26: google.protobuf.Timestamp
+	(*PutEntry)(nil),              // 2: shallot.broker.v1.PutEntry
+	(*PinOptions)(nil),            // 3: shallot.broker.v1.PinOptions
+	(*PutResponse)(nil),           // 4: shallot.broker.v1.PutResponse
+	(*PutManyRequest)(nil),        // 5: shallot.broker.v1.PutManyRequest
+	(*PutManyResponse)(nil),       // 6: shallot.broker.v1.PutManyResponse
+	(*GetRequest)(nil),            // 7: shallot.broker.v1.GetRequest
+	(*GetResponse)(nil),           // 8: shallot.broker.v1.GetResponse
+	(*ListRequest)(nil),           // 9: shallot.broker.v1.ListRequest
+	(*ListResponse)(nil),          // 10: shallot.broker.v1.ListResponse
+	(*DirectoryEntry)(nil),        // 11: shallot.broker.v1.DirectoryEntry
+	(*StatRequest)(nil),           // 12: shallot.broker.v1.StatRequest
+	(*StatResponse)(nil),          // 13: shallot.broker.v1.StatResponse
+	(*Pin)(nil),                   // 14: shallot.broker.v1.Pin
+	(*PinRequest)(nil),            // 15: shallot.broker.v1.PinRequest
+	(*PinResponse)(nil),           // 16: shallot.broker.v1.PinResponse
+	(*UnpinRequest)(nil),          // 17: shallot.broker.v1.UnpinRequest
+	(*PinName)(nil),               // 18: shallot.broker.v1.PinName
+	(*UnpinResponse)(nil),         // 19: shallot.broker.v1.UnpinResponse
+	(*ListPinsRequest)(nil),       // 20: shallot.broker.v1.ListPinsRequest
+	(*ListPinsResponse)(nil),      // 21: shallot.broker.v1.ListPinsResponse
+	(*CollectRequest)(nil),        // 22: shallot.broker.v1.CollectRequest
+	(*CollectResponse)(nil),       // 23: shallot.broker.v1.CollectResponse
+	(*VerifyRequest)(nil),         // 24: shallot.broker.v1.VerifyRequest
+	(*VerifyResponse)(nil),        // 25: shallot.broker.v1.VerifyResponse
+	(*VerifyProgress)(nil),        // 26: shallot.broker.v1.VerifyProgress
+	(*VerifyFinding)(nil),         // 27: shallot.broker.v1.VerifyFinding
+	(*durationpb.Duration)(nil),   // 28: google.protobuf.Duration
+	(*v1.Fault)(nil),              // 29: shallot.event.v1.Fault
+	(*timestamppb.Timestamp)(nil), // 30: google.protobuf.Timestamp
 }
 var file_shallot_broker_v1_repository_proto_depIdxs = []int32{
 	1,  // 0: shallot.broker.v1.PutRequest.options:type_name -> shallot.broker.v1.PutOptions
-	2,  // 1: shallot.broker.v1.PutOptions.pin:type_name -> shallot.broker.v1.PinOptions
-	24, // 2: shallot.broker.v1.PinOptions.keep:type_name -> google.protobuf.Duration
-	2,  // 3: shallot.broker.v1.PutManyRequest.pin:type_name -> shallot.broker.v1.PinOptions
-	25, // 4: shallot.broker.v1.PutManyResponse.fault:type_name -> shallot.event.v1.Fault
-	10, // 5: shallot.broker.v1.StatResponse.pins:type_name -> shallot.broker.v1.Pin
-	26, // 6: shallot.broker.v1.Pin.expires_at:type_name -> google.protobuf.Timestamp
-	2,  // 7: shallot.broker.v1.PinRequest.pin:type_name -> shallot.broker.v1.PinOptions
-	14, // 8: shallot.broker.v1.UnpinRequest.pins:type_name -> shallot.broker.v1.PinName
-	10, // 9: shallot.broker.v1.ListPinsResponse.pins:type_name -> shallot.broker.v1.Pin
-	22, // 10: shallot.broker.v1.VerifyResponse.progress:type_name -> shallot.broker.v1.VerifyProgress
-	23, // 11: shallot.broker.v1.VerifyResponse.finding:type_name -> shallot.broker.v1.VerifyFinding
-	0,  // 12: shallot.broker.v1.RepositoryService.Put:input_type -> shallot.broker.v1.PutRequest
-	4,  // 13: shallot.broker.v1.RepositoryService.PutMany:input_type -> shallot.broker.v1.PutManyRequest
-	6,  // 14: shallot.broker.v1.RepositoryService.Get:input_type -> shallot.broker.v1.GetRequest
-	8,  // 15: shallot.broker.v1.RepositoryService.Stat:input_type -> shallot.broker.v1.StatRequest
-	11, // 16: shallot.broker.v1.RepositoryService.Pin:input_type -> shallot.broker.v1.PinRequest
-	13, // 17: shallot.broker.v1.RepositoryService.Unpin:input_type -> shallot.broker.v1.UnpinRequest
-	16, // 18: shallot.broker.v1.RepositoryService.ListPins:input_type -> shallot.broker.v1.ListPinsRequest
-	18, // 19: shallot.broker.v1.RepositoryService.Collect:input_type -> shallot.broker.v1.CollectRequest
-	20, // 20: shallot.broker.v1.RepositoryService.Verify:input_type -> shallot.broker.v1.VerifyRequest
-	3,  // 21: shallot.broker.v1.RepositoryService.Put:output_type -> shallot.broker.v1.PutResponse
-	5,  // 22: shallot.broker.v1.RepositoryService.PutMany:output_type -> shallot.broker.v1.PutManyResponse
-	7,  // 23: shallot.broker.v1.RepositoryService.Get:output_type -> shallot.broker.v1.GetResponse
-	9,  // 24: shallot.broker.v1.RepositoryService.Stat:output_type -> shallot.broker.v1.StatResponse
-	12, // 25: shallot.broker.v1.RepositoryService.Pin:output_type -> shallot.broker.v1.PinResponse
-	15, // 26: shallot.broker.v1.RepositoryService.Unpin:output_type -> shallot.broker.v1.UnpinResponse
-	17, // 27: shallot.broker.v1.RepositoryService.ListPins:output_type -> shallot.broker.v1.ListPinsResponse
-	19, // 28: shallot.broker.v1.RepositoryService.Collect:output_type -> shallot.broker.v1.CollectResponse
-	21, // 29: shallot.broker.v1.RepositoryService.Verify:output_type -> shallot.broker.v1.VerifyResponse
-	21, // [21:30] is the sub-list for method output_type
-	12, // [12:21] is the sub-list for method input_type
-	12, // [12:12] is the sub-list for extension type_name
-	12, // [12:12] is the sub-list for extension extendee
-	0,  // [0:12] is the sub-list for field type_name
+	2,  // 1: shallot.broker.v1.PutRequest.entry:type_name -> shallot.broker.v1.PutEntry
+	3,  // 2: shallot.broker.v1.PutOptions.pin:type_name -> shallot.broker.v1.PinOptions
+	28, // 3: shallot.broker.v1.PinOptions.keep:type_name -> google.protobuf.Duration
+	3,  // 4: shallot.broker.v1.PutManyRequest.pin:type_name -> shallot.broker.v1.PinOptions
+	29, // 5: shallot.broker.v1.PutManyResponse.fault:type_name -> shallot.event.v1.Fault
+	11, // 6: shallot.broker.v1.ListResponse.entries:type_name -> shallot.broker.v1.DirectoryEntry
+	14, // 7: shallot.broker.v1.StatResponse.pins:type_name -> shallot.broker.v1.Pin
+	30, // 8: shallot.broker.v1.Pin.expires_at:type_name -> google.protobuf.Timestamp
+	3,  // 9: shallot.broker.v1.PinRequest.pin:type_name -> shallot.broker.v1.PinOptions
+	18, // 10: shallot.broker.v1.UnpinRequest.pins:type_name -> shallot.broker.v1.PinName
+	14, // 11: shallot.broker.v1.ListPinsResponse.pins:type_name -> shallot.broker.v1.Pin
+	26, // 12: shallot.broker.v1.VerifyResponse.progress:type_name -> shallot.broker.v1.VerifyProgress
+	27, // 13: shallot.broker.v1.VerifyResponse.finding:type_name -> shallot.broker.v1.VerifyFinding
+	0,  // 14: shallot.broker.v1.RepositoryService.Put:input_type -> shallot.broker.v1.PutRequest
+	5,  // 15: shallot.broker.v1.RepositoryService.PutMany:input_type -> shallot.broker.v1.PutManyRequest
+	7,  // 16: shallot.broker.v1.RepositoryService.Get:input_type -> shallot.broker.v1.GetRequest
+	9,  // 17: shallot.broker.v1.RepositoryService.List:input_type -> shallot.broker.v1.ListRequest
+	12, // 18: shallot.broker.v1.RepositoryService.Stat:input_type -> shallot.broker.v1.StatRequest
+	15, // 19: shallot.broker.v1.RepositoryService.Pin:input_type -> shallot.broker.v1.PinRequest
+	17, // 20: shallot.broker.v1.RepositoryService.Unpin:input_type -> shallot.broker.v1.UnpinRequest
+	20, // 21: shallot.broker.v1.RepositoryService.ListPins:input_type -> shallot.broker.v1.ListPinsRequest
+	22, // 22: shallot.broker.v1.RepositoryService.Collect:input_type -> shallot.broker.v1.CollectRequest
+	24, // 23: shallot.broker.v1.RepositoryService.Verify:input_type -> shallot.broker.v1.VerifyRequest
+	4,  // 24: shallot.broker.v1.RepositoryService.Put:output_type -> shallot.broker.v1.PutResponse
+	6,  // 25: shallot.broker.v1.RepositoryService.PutMany:output_type -> shallot.broker.v1.PutManyResponse
+	8,  // 26: shallot.broker.v1.RepositoryService.Get:output_type -> shallot.broker.v1.GetResponse
+	10, // 27: shallot.broker.v1.RepositoryService.List:output_type -> shallot.broker.v1.ListResponse
+	13, // 28: shallot.broker.v1.RepositoryService.Stat:output_type -> shallot.broker.v1.StatResponse
+	16, // 29: shallot.broker.v1.RepositoryService.Pin:output_type -> shallot.broker.v1.PinResponse
+	19, // 30: shallot.broker.v1.RepositoryService.Unpin:output_type -> shallot.broker.v1.UnpinResponse
+	21, // 31: shallot.broker.v1.RepositoryService.ListPins:output_type -> shallot.broker.v1.ListPinsResponse
+	23, // 32: shallot.broker.v1.RepositoryService.Collect:output_type -> shallot.broker.v1.CollectResponse
+	25, // 33: shallot.broker.v1.RepositoryService.Verify:output_type -> shallot.broker.v1.VerifyResponse
+	24, // [24:34] is the sub-list for method output_type
+	14, // [14:24] is the sub-list for method input_type
+	14, // [14:14] is the sub-list for extension type_name
+	14, // [14:14] is the sub-list for extension extendee
+	0,  // [0:14] is the sub-list for field type_name
 }
 
 func init() { file_shallot_broker_v1_repository_proto_init() }
@@ -1759,12 +2110,13 @@ func file_shallot_broker_v1_repository_proto_init() {
 	file_shallot_broker_v1_repository_proto_msgTypes[0].OneofWrappers = []any{
 		(*PutRequest_Options)(nil),
 		(*PutRequest_Data)(nil),
+		(*PutRequest_Entry)(nil),
 	}
-	file_shallot_broker_v1_repository_proto_msgTypes[7].OneofWrappers = []any{
+	file_shallot_broker_v1_repository_proto_msgTypes[8].OneofWrappers = []any{
 		(*GetResponse_Size)(nil),
 		(*GetResponse_Data)(nil),
 	}
-	file_shallot_broker_v1_repository_proto_msgTypes[21].OneofWrappers = []any{
+	file_shallot_broker_v1_repository_proto_msgTypes[25].OneofWrappers = []any{
 		(*VerifyResponse_Progress)(nil),
 		(*VerifyResponse_Finding)(nil),
 	}
@@ -1774,7 +2126,7 @@ func file_shallot_broker_v1_repository_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_shallot_broker_v1_repository_proto_rawDesc), len(file_shallot_broker_v1_repository_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   24,
+			NumMessages:   28,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -22,6 +22,7 @@ const (
 	RepositoryService_Put_FullMethodName      = "/shallot.broker.v1.RepositoryService/Put"
 	RepositoryService_PutMany_FullMethodName  = "/shallot.broker.v1.RepositoryService/PutMany"
 	RepositoryService_Get_FullMethodName      = "/shallot.broker.v1.RepositoryService/Get"
+	RepositoryService_List_FullMethodName     = "/shallot.broker.v1.RepositoryService/List"
 	RepositoryService_Stat_FullMethodName     = "/shallot.broker.v1.RepositoryService/Stat"
 	RepositoryService_Pin_FullMethodName      = "/shallot.broker.v1.RepositoryService/Pin"
 	RepositoryService_Unpin_FullMethodName    = "/shallot.broker.v1.RepositoryService/Unpin"
@@ -36,14 +37,17 @@ const (
 //
 // RepositoryService is content-addressed storage: IPFS blocks, UnixFS with raw leaves, CIDv1.
 type RepositoryServiceClient interface {
-	// Put stores one file. The first request is the options, the others are its bytes. It returns when the blocks, and the pin if one is
-	// asked for, are on disk.
+	// Put stores one file. The first request is the options, the others are its bytes. With directory in the options it stores a directory:
+	// each file's bytes follow its entry. It returns when the blocks, and the pin if one is asked for, are on disk.
 	Put(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[PutRequest, PutResponse], error)
 	// PutMany stores small files on one stream, each answered by its seq. Nothing is synced: for bytes that their owner has committed
 	// elsewhere and can put again. The blocks are served as soon as the answer is there.
 	PutMany(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[PutManyRequest, PutManyResponse], error)
 	// Get streams a file, from disk or from peers that have it. The first response is the size.
 	Get(ctx context.Context, in *GetRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[GetResponse], error)
+	// List says what is in a directory, without the bytes of its files. An entry comes after the directory that it is in, and those of one
+	// directory come in the order of their names.
+	List(ctx context.Context, in *ListRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ListResponse], error)
 	// Stat says what is known of a CID without fetching more than its root, if that.
 	Stat(ctx context.Context, in *StatRequest, opts ...grpc.CallOption) (*StatResponse, error)
 	// Pin keeps a DAG, fetching what is missing of it. Idempotent by (cid, owner).
@@ -111,6 +115,25 @@ func (c *repositoryServiceClient) Get(ctx context.Context, in *GetRequest, opts 
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type RepositoryService_GetClient = grpc.ServerStreamingClient[GetResponse]
 
+func (c *repositoryServiceClient) List(ctx context.Context, in *ListRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ListResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &RepositoryService_ServiceDesc.Streams[3], RepositoryService_List_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[ListRequest, ListResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type RepositoryService_ListClient = grpc.ServerStreamingClient[ListResponse]
+
 func (c *repositoryServiceClient) Stat(ctx context.Context, in *StatRequest, opts ...grpc.CallOption) (*StatResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(StatResponse)
@@ -163,7 +186,7 @@ func (c *repositoryServiceClient) Collect(ctx context.Context, in *CollectReques
 
 func (c *repositoryServiceClient) Verify(ctx context.Context, in *VerifyRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[VerifyResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &RepositoryService_ServiceDesc.Streams[3], RepositoryService_Verify_FullMethodName, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &RepositoryService_ServiceDesc.Streams[4], RepositoryService_Verify_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -186,14 +209,17 @@ type RepositoryService_VerifyClient = grpc.ServerStreamingClient[VerifyResponse]
 //
 // RepositoryService is content-addressed storage: IPFS blocks, UnixFS with raw leaves, CIDv1.
 type RepositoryServiceServer interface {
-	// Put stores one file. The first request is the options, the others are its bytes. It returns when the blocks, and the pin if one is
-	// asked for, are on disk.
+	// Put stores one file. The first request is the options, the others are its bytes. With directory in the options it stores a directory:
+	// each file's bytes follow its entry. It returns when the blocks, and the pin if one is asked for, are on disk.
 	Put(grpc.ClientStreamingServer[PutRequest, PutResponse]) error
 	// PutMany stores small files on one stream, each answered by its seq. Nothing is synced: for bytes that their owner has committed
 	// elsewhere and can put again. The blocks are served as soon as the answer is there.
 	PutMany(grpc.BidiStreamingServer[PutManyRequest, PutManyResponse]) error
 	// Get streams a file, from disk or from peers that have it. The first response is the size.
 	Get(*GetRequest, grpc.ServerStreamingServer[GetResponse]) error
+	// List says what is in a directory, without the bytes of its files. An entry comes after the directory that it is in, and those of one
+	// directory come in the order of their names.
+	List(*ListRequest, grpc.ServerStreamingServer[ListResponse]) error
 	// Stat says what is known of a CID without fetching more than its root, if that.
 	Stat(context.Context, *StatRequest) (*StatResponse, error)
 	// Pin keeps a DAG, fetching what is missing of it. Idempotent by (cid, owner).
@@ -224,6 +250,9 @@ func (UnimplementedRepositoryServiceServer) PutMany(grpc.BidiStreamingServer[Put
 }
 func (UnimplementedRepositoryServiceServer) Get(*GetRequest, grpc.ServerStreamingServer[GetResponse]) error {
 	return status.Error(codes.Unimplemented, "method Get not implemented")
+}
+func (UnimplementedRepositoryServiceServer) List(*ListRequest, grpc.ServerStreamingServer[ListResponse]) error {
+	return status.Error(codes.Unimplemented, "method List not implemented")
 }
 func (UnimplementedRepositoryServiceServer) Stat(context.Context, *StatRequest) (*StatResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Stat not implemented")
@@ -288,6 +317,17 @@ func _RepositoryService_Get_Handler(srv interface{}, stream grpc.ServerStream) e
 
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type RepositoryService_GetServer = grpc.ServerStreamingServer[GetResponse]
+
+func _RepositoryService_List_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(ListRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(RepositoryServiceServer).List(m, &grpc.GenericServerStream[ListRequest, ListResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type RepositoryService_ListServer = grpc.ServerStreamingServer[ListResponse]
 
 func _RepositoryService_Stat_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(StatRequest)
@@ -433,6 +473,11 @@ var RepositoryService_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "Get",
 			Handler:       _RepositoryService_Get_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "List",
+			Handler:       _RepositoryService_List_Handler,
 			ServerStreams: true,
 		},
 		{

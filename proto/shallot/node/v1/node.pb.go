@@ -1805,7 +1805,11 @@ func (x *GetLogsResponse) GetData() []byte {
 type PutContentRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// 1 MiB at most.
-	Data          []byte `protobuf:"bytes,1,opt,name=data,proto3" json:"data,omitempty"`
+	Data []byte `protobuf:"bytes,1,opt,name=data,proto3" json:"data,omitempty"`
+	// In the first request: a directory is stored. Then each entry begins a file, whose bytes follow.
+	Directory bool `protobuf:"varint,2,opt,name=directory,proto3" json:"directory,omitempty"`
+	// Of a directory; beside data, the data are the beginning of this file.
+	Entry         *v14.PutEntry `protobuf:"bytes,3,opt,name=entry,proto3" json:"entry,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1843,6 +1847,20 @@ func (*PutContentRequest) Descriptor() ([]byte, []int) {
 func (x *PutContentRequest) GetData() []byte {
 	if x != nil {
 		return x.Data
+	}
+	return nil
+}
+
+func (x *PutContentRequest) GetDirectory() bool {
+	if x != nil {
+		return x.Directory
+	}
+	return false
+}
+
+func (x *PutContentRequest) GetEntry() *v14.PutEntry {
+	if x != nil {
+		return x.Entry
 	}
 	return nil
 }
@@ -1900,10 +1918,12 @@ func (x *PutContentResponse) GetSize() uint64 {
 }
 
 type GetContentRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Cid           string                 `protobuf:"bytes,1,opt,name=cid,proto3" json:"cid,omitempty"`
-	Offset        uint64                 `protobuf:"varint,2,opt,name=offset,proto3" json:"offset,omitempty"`
-	MaxSize       uint64                 `protobuf:"varint,3,opt,name=max_size,json=maxSize,proto3" json:"max_size,omitempty"`
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Cid     string                 `protobuf:"bytes,1,opt,name=cid,proto3" json:"cid,omitempty"`
+	Offset  uint64                 `protobuf:"varint,2,opt,name=offset,proto3" json:"offset,omitempty"`
+	MaxSize uint64                 `protobuf:"varint,3,opt,name=max_size,json=maxSize,proto3" json:"max_size,omitempty"`
+	// A file in the directory that the CID names: relative, slash-separated.
+	Path          string `protobuf:"bytes,4,opt,name=path,proto3" json:"path,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1957,6 +1977,13 @@ func (x *GetContentRequest) GetMaxSize() uint64 {
 		return x.MaxSize
 	}
 	return 0
+}
+
+func (x *GetContentRequest) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
 }
 
 type GetContentResponse struct {
@@ -2041,16 +2068,124 @@ func (*GetContentResponse_Size) isGetContentResponse_Response() {}
 
 func (*GetContentResponse_Data) isGetContentResponse_Response() {}
 
-type StatContentRequest struct {
+type ListContentRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Cid   string                 `protobuf:"bytes,1,opt,name=cid,proto3" json:"cid,omitempty"`
+	// A directory in it.
+	Path string `protobuf:"bytes,2,opt,name=path,proto3" json:"path,omitempty"`
+	// With what is in its directories, and theirs: 100,000 entries at most.
+	Recursive     bool `protobuf:"varint,3,opt,name=recursive,proto3" json:"recursive,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListContentRequest) Reset() {
+	*x = ListContentRequest{}
+	mi := &file_shallot_node_v1_node_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListContentRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListContentRequest) ProtoMessage() {}
+
+func (x *ListContentRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_shallot_node_v1_node_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListContentRequest.ProtoReflect.Descriptor instead.
+func (*ListContentRequest) Descriptor() ([]byte, []int) {
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *ListContentRequest) GetCid() string {
+	if x != nil {
+		return x.Cid
+	}
+	return ""
+}
+
+func (x *ListContentRequest) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *ListContentRequest) GetRecursive() bool {
+	if x != nil {
+		return x.Recursive
+	}
+	return false
+}
+
+type ListContentResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Cid           string                 `protobuf:"bytes,1,opt,name=cid,proto3" json:"cid,omitempty"`
+	Entries       []*v14.DirectoryEntry  `protobuf:"bytes,1,rep,name=entries,proto3" json:"entries,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListContentResponse) Reset() {
+	*x = ListContentResponse{}
+	mi := &file_shallot_node_v1_node_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListContentResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListContentResponse) ProtoMessage() {}
+
+func (x *ListContentResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_shallot_node_v1_node_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListContentResponse.ProtoReflect.Descriptor instead.
+func (*ListContentResponse) Descriptor() ([]byte, []int) {
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *ListContentResponse) GetEntries() []*v14.DirectoryEntry {
+	if x != nil {
+		return x.Entries
+	}
+	return nil
+}
+
+type StatContentRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Cid   string                 `protobuf:"bytes,1,opt,name=cid,proto3" json:"cid,omitempty"`
+	// As in a GetContentRequest.
+	Path          string `protobuf:"bytes,2,opt,name=path,proto3" json:"path,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *StatContentRequest) Reset() {
 	*x = StatContentRequest{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[36]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2062,7 +2197,7 @@ func (x *StatContentRequest) String() string {
 func (*StatContentRequest) ProtoMessage() {}
 
 func (x *StatContentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[36]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2075,12 +2210,19 @@ func (x *StatContentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatContentRequest.ProtoReflect.Descriptor instead.
 func (*StatContentRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{36}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *StatContentRequest) GetCid() string {
 	if x != nil {
 		return x.Cid
+	}
+	return ""
+}
+
+func (x *StatContentRequest) GetPath() string {
+	if x != nil {
+		return x.Path
 	}
 	return ""
 }
@@ -2094,7 +2236,7 @@ type StatContentResponse struct {
 
 func (x *StatContentResponse) Reset() {
 	*x = StatContentResponse{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[37]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2106,7 +2248,7 @@ func (x *StatContentResponse) String() string {
 func (*StatContentResponse) ProtoMessage() {}
 
 func (x *StatContentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[37]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2119,7 +2261,7 @@ func (x *StatContentResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatContentResponse.ProtoReflect.Descriptor instead.
 func (*StatContentResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{37}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *StatContentResponse) GetContent() *v14.StatResponse {
@@ -2140,7 +2282,7 @@ type PinContentRequest struct {
 
 func (x *PinContentRequest) Reset() {
 	*x = PinContentRequest{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[38]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2152,7 +2294,7 @@ func (x *PinContentRequest) String() string {
 func (*PinContentRequest) ProtoMessage() {}
 
 func (x *PinContentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[38]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2165,7 +2307,7 @@ func (x *PinContentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PinContentRequest.ProtoReflect.Descriptor instead.
 func (*PinContentRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{38}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *PinContentRequest) GetCid() string {
@@ -2191,7 +2333,7 @@ type PinContentResponse struct {
 
 func (x *PinContentResponse) Reset() {
 	*x = PinContentResponse{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[39]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2203,7 +2345,7 @@ func (x *PinContentResponse) String() string {
 func (*PinContentResponse) ProtoMessage() {}
 
 func (x *PinContentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[39]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2216,7 +2358,7 @@ func (x *PinContentResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PinContentResponse.ProtoReflect.Descriptor instead.
 func (*PinContentResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{39}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *PinContentResponse) GetSize() uint64 {
@@ -2235,7 +2377,7 @@ type UnpinContentRequest struct {
 
 func (x *UnpinContentRequest) Reset() {
 	*x = UnpinContentRequest{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[40]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2247,7 +2389,7 @@ func (x *UnpinContentRequest) String() string {
 func (*UnpinContentRequest) ProtoMessage() {}
 
 func (x *UnpinContentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[40]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2260,7 +2402,7 @@ func (x *UnpinContentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnpinContentRequest.ProtoReflect.Descriptor instead.
 func (*UnpinContentRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{40}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *UnpinContentRequest) GetCid() string {
@@ -2278,7 +2420,7 @@ type UnpinContentResponse struct {
 
 func (x *UnpinContentResponse) Reset() {
 	*x = UnpinContentResponse{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[41]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2290,7 +2432,7 @@ func (x *UnpinContentResponse) String() string {
 func (*UnpinContentResponse) ProtoMessage() {}
 
 func (x *UnpinContentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[41]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2303,20 +2445,25 @@ func (x *UnpinContentResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnpinContentResponse.ProtoReflect.Descriptor instead.
 func (*UnpinContentResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{41}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{43}
 }
 
 type ListPinsRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	PageSize      uint32                 `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
-	PageToken     string                 `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	PageSize  uint32                 `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	PageToken string                 `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	// The user's when empty. task:ID (a result), payload:ID (what a task was given) and share:HASH (what several tasks were given) are what
+	// the node keeps itself; a word with a colon at its end is all of that kind, such as task:.
+	Owner string `protobuf:"bytes,3,opt,name=owner,proto3" json:"owner,omitempty"`
+	// Those of all owners.
+	AllOwners     bool `protobuf:"varint,4,opt,name=all_owners,json=allOwners,proto3" json:"all_owners,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ListPinsRequest) Reset() {
 	*x = ListPinsRequest{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[42]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2328,7 +2475,7 @@ func (x *ListPinsRequest) String() string {
 func (*ListPinsRequest) ProtoMessage() {}
 
 func (x *ListPinsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[42]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2341,7 +2488,7 @@ func (x *ListPinsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPinsRequest.ProtoReflect.Descriptor instead.
 func (*ListPinsRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{42}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *ListPinsRequest) GetPageSize() uint32 {
@@ -2358,6 +2505,20 @@ func (x *ListPinsRequest) GetPageToken() string {
 	return ""
 }
 
+func (x *ListPinsRequest) GetOwner() string {
+	if x != nil {
+		return x.Owner
+	}
+	return ""
+}
+
+func (x *ListPinsRequest) GetAllOwners() bool {
+	if x != nil {
+		return x.AllOwners
+	}
+	return false
+}
+
 type ListPinsResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Pins          []*v14.Pin             `protobuf:"bytes,1,rep,name=pins,proto3" json:"pins,omitempty"`
@@ -2368,7 +2529,7 @@ type ListPinsResponse struct {
 
 func (x *ListPinsResponse) Reset() {
 	*x = ListPinsResponse{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[43]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2380,7 +2541,7 @@ func (x *ListPinsResponse) String() string {
 func (*ListPinsResponse) ProtoMessage() {}
 
 func (x *ListPinsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[43]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2393,7 +2554,7 @@ func (x *ListPinsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPinsResponse.ProtoReflect.Descriptor instead.
 func (*ListPinsResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{43}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *ListPinsResponse) GetPins() []*v14.Pin {
@@ -2418,7 +2579,7 @@ type CollectContentRequest struct {
 
 func (x *CollectContentRequest) Reset() {
 	*x = CollectContentRequest{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[44]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2430,7 +2591,7 @@ func (x *CollectContentRequest) String() string {
 func (*CollectContentRequest) ProtoMessage() {}
 
 func (x *CollectContentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[44]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2443,7 +2604,7 @@ func (x *CollectContentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CollectContentRequest.ProtoReflect.Descriptor instead.
 func (*CollectContentRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{44}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{46}
 }
 
 type CollectContentResponse struct {
@@ -2460,7 +2621,7 @@ type CollectContentResponse struct {
 
 func (x *CollectContentResponse) Reset() {
 	*x = CollectContentResponse{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[45]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2472,7 +2633,7 @@ func (x *CollectContentResponse) String() string {
 func (*CollectContentResponse) ProtoMessage() {}
 
 func (x *CollectContentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[45]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2485,7 +2646,7 @@ func (x *CollectContentResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CollectContentResponse.ProtoReflect.Descriptor instead.
 func (*CollectContentResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{45}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *CollectContentResponse) GetBlocks() uint64 {
@@ -2526,7 +2687,7 @@ type VerifyContentRequest struct {
 
 func (x *VerifyContentRequest) Reset() {
 	*x = VerifyContentRequest{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[46]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2538,7 +2699,7 @@ func (x *VerifyContentRequest) String() string {
 func (*VerifyContentRequest) ProtoMessage() {}
 
 func (x *VerifyContentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[46]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2551,7 +2712,7 @@ func (x *VerifyContentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyContentRequest.ProtoReflect.Descriptor instead.
 func (*VerifyContentRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{46}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *VerifyContentRequest) GetNoRepair() bool {
@@ -2574,7 +2735,7 @@ type VerifyContentResponse struct {
 
 func (x *VerifyContentResponse) Reset() {
 	*x = VerifyContentResponse{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[47]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2586,7 +2747,7 @@ func (x *VerifyContentResponse) String() string {
 func (*VerifyContentResponse) ProtoMessage() {}
 
 func (x *VerifyContentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[47]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2599,7 +2760,7 @@ func (x *VerifyContentResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyContentResponse.ProtoReflect.Descriptor instead.
 func (*VerifyContentResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{47}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *VerifyContentResponse) GetResponse() isVerifyContentResponse_Response {
@@ -2760,23 +2921,33 @@ const file_shallot_node_v1_node_proto_rawDesc = "" +
 	"\x06follow\x18\x02 \x01(\bR\x06follow\x12\x16\n" +
 	"\x06offset\x18\x03 \x01(\x04R\x06offset\"%\n" +
 	"\x0fGetLogsResponse\x12\x12\n" +
-	"\x04data\x18\x01 \x01(\fR\x04data\"'\n" +
+	"\x04data\x18\x01 \x01(\fR\x04data\"x\n" +
 	"\x11PutContentRequest\x12\x12\n" +
-	"\x04data\x18\x01 \x01(\fR\x04data\":\n" +
+	"\x04data\x18\x01 \x01(\fR\x04data\x12\x1c\n" +
+	"\tdirectory\x18\x02 \x01(\bR\tdirectory\x121\n" +
+	"\x05entry\x18\x03 \x01(\v2\x1b.shallot.broker.v1.PutEntryR\x05entry\":\n" +
 	"\x12PutContentResponse\x12\x10\n" +
 	"\x03cid\x18\x01 \x01(\tR\x03cid\x12\x12\n" +
-	"\x04size\x18\x02 \x01(\x04R\x04size\"X\n" +
+	"\x04size\x18\x02 \x01(\x04R\x04size\"l\n" +
 	"\x11GetContentRequest\x12\x10\n" +
 	"\x03cid\x18\x01 \x01(\tR\x03cid\x12\x16\n" +
 	"\x06offset\x18\x02 \x01(\x04R\x06offset\x12\x19\n" +
-	"\bmax_size\x18\x03 \x01(\x04R\amaxSize\"L\n" +
+	"\bmax_size\x18\x03 \x01(\x04R\amaxSize\x12\x12\n" +
+	"\x04path\x18\x04 \x01(\tR\x04path\"L\n" +
 	"\x12GetContentResponse\x12\x14\n" +
 	"\x04size\x18\x01 \x01(\x04H\x00R\x04size\x12\x14\n" +
 	"\x04data\x18\x02 \x01(\fH\x00R\x04dataB\n" +
 	"\n" +
-	"\bresponse\"&\n" +
+	"\bresponse\"X\n" +
+	"\x12ListContentRequest\x12\x10\n" +
+	"\x03cid\x18\x01 \x01(\tR\x03cid\x12\x12\n" +
+	"\x04path\x18\x02 \x01(\tR\x04path\x12\x1c\n" +
+	"\trecursive\x18\x03 \x01(\bR\trecursive\"R\n" +
+	"\x13ListContentResponse\x12;\n" +
+	"\aentries\x18\x01 \x03(\v2!.shallot.broker.v1.DirectoryEntryR\aentries\":\n" +
 	"\x12StatContentRequest\x12\x10\n" +
-	"\x03cid\x18\x01 \x01(\tR\x03cid\"P\n" +
+	"\x03cid\x18\x01 \x01(\tR\x03cid\x12\x12\n" +
+	"\x04path\x18\x02 \x01(\tR\x04path\"P\n" +
 	"\x13StatContentResponse\x129\n" +
 	"\acontent\x18\x01 \x01(\v2\x1f.shallot.broker.v1.StatResponseR\acontent\"T\n" +
 	"\x11PinContentRequest\x12\x10\n" +
@@ -2786,11 +2957,14 @@ const file_shallot_node_v1_node_proto_rawDesc = "" +
 	"\x04size\x18\x01 \x01(\x04R\x04size\"'\n" +
 	"\x13UnpinContentRequest\x12\x10\n" +
 	"\x03cid\x18\x01 \x01(\tR\x03cid\"\x16\n" +
-	"\x14UnpinContentResponse\"M\n" +
+	"\x14UnpinContentResponse\"\x82\x01\n" +
 	"\x0fListPinsRequest\x12\x1b\n" +
 	"\tpage_size\x18\x01 \x01(\rR\bpageSize\x12\x1d\n" +
 	"\n" +
-	"page_token\x18\x02 \x01(\tR\tpageToken\"f\n" +
+	"page_token\x18\x02 \x01(\tR\tpageToken\x12\x14\n" +
+	"\x05owner\x18\x03 \x01(\tR\x05owner\x12\x1d\n" +
+	"\n" +
+	"all_owners\x18\x04 \x01(\bR\tallOwners\"f\n" +
 	"\x10ListPinsResponse\x12*\n" +
 	"\x04pins\x18\x01 \x03(\v2\x16.shallot.broker.v1.PinR\x04pins\x12&\n" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x17\n" +
@@ -2806,7 +2980,7 @@ const file_shallot_node_v1_node_proto_rawDesc = "" +
 	"\bprogress\x18\x01 \x01(\v2!.shallot.broker.v1.VerifyProgressH\x00R\bprogress\x12<\n" +
 	"\afinding\x18\x02 \x01(\v2 .shallot.broker.v1.VerifyFindingH\x00R\afindingB\n" +
 	"\n" +
-	"\bresponse2\xd3\x0f\n" +
+	"\bresponse2\xaf\x10\n" +
 	"\vNodeService\x12L\n" +
 	"\aGetNode\x12\x1f.shallot.node.v1.GetNodeRequest\x1a .shallot.node.v1.GetNodeResponse\x12X\n" +
 	"\vConnectPeer\x12#.shallot.node.v1.ConnectPeerRequest\x1a$.shallot.node.v1.ConnectPeerResponse\x12R\n" +
@@ -2828,7 +3002,8 @@ const file_shallot_node_v1_node_proto_rawDesc = "" +
 	"\n" +
 	"PutContent\x12\".shallot.node.v1.PutContentRequest\x1a#.shallot.node.v1.PutContentResponse(\x01\x12W\n" +
 	"\n" +
-	"GetContent\x12\".shallot.node.v1.GetContentRequest\x1a#.shallot.node.v1.GetContentResponse0\x01\x12X\n" +
+	"GetContent\x12\".shallot.node.v1.GetContentRequest\x1a#.shallot.node.v1.GetContentResponse0\x01\x12Z\n" +
+	"\vListContent\x12#.shallot.node.v1.ListContentRequest\x1a$.shallot.node.v1.ListContentResponse0\x01\x12X\n" +
 	"\vStatContent\x12#.shallot.node.v1.StatContentRequest\x1a$.shallot.node.v1.StatContentResponse\x12U\n" +
 	"\n" +
 	"PinContent\x12\".shallot.node.v1.PinContentRequest\x1a#.shallot.node.v1.PinContentResponse\x12[\n" +
@@ -2849,7 +3024,7 @@ func file_shallot_node_v1_node_proto_rawDescGZIP() []byte {
 	return file_shallot_node_v1_node_proto_rawDescData
 }
 
-var file_shallot_node_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 48)
+var file_shallot_node_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 50)
 var file_shallot_node_v1_node_proto_goTypes = []any{
 	(*GetNodeRequest)(nil),         // 0: shallot.node.v1.GetNodeRequest
 	(*GetNodeResponse)(nil),        // 1: shallot.node.v1.GetNodeResponse
@@ -2887,105 +3062,113 @@ var file_shallot_node_v1_node_proto_goTypes = []any{
 	(*PutContentResponse)(nil),     // 33: shallot.node.v1.PutContentResponse
 	(*GetContentRequest)(nil),      // 34: shallot.node.v1.GetContentRequest
 	(*GetContentResponse)(nil),     // 35: shallot.node.v1.GetContentResponse
-	(*StatContentRequest)(nil),     // 36: shallot.node.v1.StatContentRequest
-	(*StatContentResponse)(nil),    // 37: shallot.node.v1.StatContentResponse
-	(*PinContentRequest)(nil),      // 38: shallot.node.v1.PinContentRequest
-	(*PinContentResponse)(nil),     // 39: shallot.node.v1.PinContentResponse
-	(*UnpinContentRequest)(nil),    // 40: shallot.node.v1.UnpinContentRequest
-	(*UnpinContentResponse)(nil),   // 41: shallot.node.v1.UnpinContentResponse
-	(*ListPinsRequest)(nil),        // 42: shallot.node.v1.ListPinsRequest
-	(*ListPinsResponse)(nil),       // 43: shallot.node.v1.ListPinsResponse
-	(*CollectContentRequest)(nil),  // 44: shallot.node.v1.CollectContentRequest
-	(*CollectContentResponse)(nil), // 45: shallot.node.v1.CollectContentResponse
-	(*VerifyContentRequest)(nil),   // 46: shallot.node.v1.VerifyContentRequest
-	(*VerifyContentResponse)(nil),  // 47: shallot.node.v1.VerifyContentResponse
-	(*v1.Capability)(nil),          // 48: shallot.event.v1.Capability
-	(*timestamppb.Timestamp)(nil),  // 49: google.protobuf.Timestamp
-	(*v11.Peer)(nil),               // 50: shallot.discovery.v1.Peer
-	(*v12.KnownMetric)(nil),        // 51: shallot.metric.v1.KnownMetric
-	(*v13.TaskSpec)(nil),           // 52: shallot.task.v1.TaskSpec
-	(*v13.Task)(nil),               // 53: shallot.task.v1.Task
-	(*v14.StatResponse)(nil),       // 54: shallot.broker.v1.StatResponse
-	(*durationpb.Duration)(nil),    // 55: google.protobuf.Duration
-	(*v14.Pin)(nil),                // 56: shallot.broker.v1.Pin
-	(*v14.VerifyProgress)(nil),     // 57: shallot.broker.v1.VerifyProgress
-	(*v14.VerifyFinding)(nil),      // 58: shallot.broker.v1.VerifyFinding
+	(*ListContentRequest)(nil),     // 36: shallot.node.v1.ListContentRequest
+	(*ListContentResponse)(nil),    // 37: shallot.node.v1.ListContentResponse
+	(*StatContentRequest)(nil),     // 38: shallot.node.v1.StatContentRequest
+	(*StatContentResponse)(nil),    // 39: shallot.node.v1.StatContentResponse
+	(*PinContentRequest)(nil),      // 40: shallot.node.v1.PinContentRequest
+	(*PinContentResponse)(nil),     // 41: shallot.node.v1.PinContentResponse
+	(*UnpinContentRequest)(nil),    // 42: shallot.node.v1.UnpinContentRequest
+	(*UnpinContentResponse)(nil),   // 43: shallot.node.v1.UnpinContentResponse
+	(*ListPinsRequest)(nil),        // 44: shallot.node.v1.ListPinsRequest
+	(*ListPinsResponse)(nil),       // 45: shallot.node.v1.ListPinsResponse
+	(*CollectContentRequest)(nil),  // 46: shallot.node.v1.CollectContentRequest
+	(*CollectContentResponse)(nil), // 47: shallot.node.v1.CollectContentResponse
+	(*VerifyContentRequest)(nil),   // 48: shallot.node.v1.VerifyContentRequest
+	(*VerifyContentResponse)(nil),  // 49: shallot.node.v1.VerifyContentResponse
+	(*v1.Capability)(nil),          // 50: shallot.event.v1.Capability
+	(*timestamppb.Timestamp)(nil),  // 51: google.protobuf.Timestamp
+	(*v11.Peer)(nil),               // 52: shallot.discovery.v1.Peer
+	(*v12.KnownMetric)(nil),        // 53: shallot.metric.v1.KnownMetric
+	(*v13.TaskSpec)(nil),           // 54: shallot.task.v1.TaskSpec
+	(*v13.Task)(nil),               // 55: shallot.task.v1.Task
+	(*v14.PutEntry)(nil),           // 56: shallot.broker.v1.PutEntry
+	(*v14.DirectoryEntry)(nil),     // 57: shallot.broker.v1.DirectoryEntry
+	(*v14.StatResponse)(nil),       // 58: shallot.broker.v1.StatResponse
+	(*durationpb.Duration)(nil),    // 59: google.protobuf.Duration
+	(*v14.Pin)(nil),                // 60: shallot.broker.v1.Pin
+	(*v14.VerifyProgress)(nil),     // 61: shallot.broker.v1.VerifyProgress
+	(*v14.VerifyFinding)(nil),      // 62: shallot.broker.v1.VerifyFinding
 }
 var file_shallot_node_v1_node_proto_depIdxs = []int32{
 	2,  // 0: shallot.node.v1.GetNodeResponse.node:type_name -> shallot.node.v1.Node
-	48, // 1: shallot.node.v1.Node.capabilities:type_name -> shallot.event.v1.Capability
+	50, // 1: shallot.node.v1.Node.capabilities:type_name -> shallot.event.v1.Capability
 	3,  // 2: shallot.node.v1.Node.processes:type_name -> shallot.node.v1.Process
-	49, // 3: shallot.node.v1.Node.started_at:type_name -> google.protobuf.Timestamp
-	50, // 4: shallot.node.v1.ListPeersResponse.peers:type_name -> shallot.discovery.v1.Peer
-	50, // 5: shallot.node.v1.GetPeerResponse.peer:type_name -> shallot.discovery.v1.Peer
-	51, // 6: shallot.node.v1.ListMetricsResponse.metrics:type_name -> shallot.metric.v1.KnownMetric
-	51, // 7: shallot.node.v1.GetPeerMetricsResponse.metric:type_name -> shallot.metric.v1.KnownMetric
-	52, // 8: shallot.node.v1.SubmitTaskRequest.spec:type_name -> shallot.task.v1.TaskSpec
-	53, // 9: shallot.node.v1.SubmitTaskResponse.task:type_name -> shallot.task.v1.Task
-	52, // 10: shallot.node.v1.RunTaskRequest.spec:type_name -> shallot.task.v1.TaskSpec
-	53, // 11: shallot.node.v1.RunTaskResponse.task:type_name -> shallot.task.v1.Task
-	53, // 12: shallot.node.v1.GetTaskResponse.task:type_name -> shallot.task.v1.Task
-	49, // 13: shallot.node.v1.ListTasksRequest.created_after:type_name -> google.protobuf.Timestamp
-	49, // 14: shallot.node.v1.ListTasksRequest.created_before:type_name -> google.protobuf.Timestamp
-	53, // 15: shallot.node.v1.ListTasksResponse.tasks:type_name -> shallot.task.v1.Task
-	53, // 16: shallot.node.v1.WatchTaskResponse.task:type_name -> shallot.task.v1.Task
-	53, // 17: shallot.node.v1.CancelTaskResponse.task:type_name -> shallot.task.v1.Task
-	54, // 18: shallot.node.v1.StatContentResponse.content:type_name -> shallot.broker.v1.StatResponse
-	55, // 19: shallot.node.v1.PinContentRequest.keep:type_name -> google.protobuf.Duration
-	56, // 20: shallot.node.v1.ListPinsResponse.pins:type_name -> shallot.broker.v1.Pin
-	57, // 21: shallot.node.v1.VerifyContentResponse.progress:type_name -> shallot.broker.v1.VerifyProgress
-	58, // 22: shallot.node.v1.VerifyContentResponse.finding:type_name -> shallot.broker.v1.VerifyFinding
-	0,  // 23: shallot.node.v1.NodeService.GetNode:input_type -> shallot.node.v1.GetNodeRequest
-	4,  // 24: shallot.node.v1.NodeService.ConnectPeer:input_type -> shallot.node.v1.ConnectPeerRequest
-	6,  // 25: shallot.node.v1.NodeService.ListPeers:input_type -> shallot.node.v1.ListPeersRequest
-	8,  // 26: shallot.node.v1.NodeService.GetPeer:input_type -> shallot.node.v1.GetPeerRequest
-	10, // 27: shallot.node.v1.NodeService.ListMetrics:input_type -> shallot.node.v1.ListMetricsRequest
-	12, // 28: shallot.node.v1.NodeService.GetPeerMetrics:input_type -> shallot.node.v1.GetPeerMetricsRequest
-	14, // 29: shallot.node.v1.NodeService.Upload:input_type -> shallot.node.v1.UploadRequest
-	16, // 30: shallot.node.v1.NodeService.SubmitTask:input_type -> shallot.node.v1.SubmitTaskRequest
-	18, // 31: shallot.node.v1.NodeService.RunTask:input_type -> shallot.node.v1.RunTaskRequest
-	20, // 32: shallot.node.v1.NodeService.GetTask:input_type -> shallot.node.v1.GetTaskRequest
-	22, // 33: shallot.node.v1.NodeService.ListTasks:input_type -> shallot.node.v1.ListTasksRequest
-	24, // 34: shallot.node.v1.NodeService.WatchTask:input_type -> shallot.node.v1.WatchTaskRequest
-	26, // 35: shallot.node.v1.NodeService.CancelTask:input_type -> shallot.node.v1.CancelTaskRequest
-	28, // 36: shallot.node.v1.NodeService.GetResult:input_type -> shallot.node.v1.GetResultRequest
-	30, // 37: shallot.node.v1.NodeService.GetLogs:input_type -> shallot.node.v1.GetLogsRequest
-	32, // 38: shallot.node.v1.NodeService.PutContent:input_type -> shallot.node.v1.PutContentRequest
-	34, // 39: shallot.node.v1.NodeService.GetContent:input_type -> shallot.node.v1.GetContentRequest
-	36, // 40: shallot.node.v1.NodeService.StatContent:input_type -> shallot.node.v1.StatContentRequest
-	38, // 41: shallot.node.v1.NodeService.PinContent:input_type -> shallot.node.v1.PinContentRequest
-	40, // 42: shallot.node.v1.NodeService.UnpinContent:input_type -> shallot.node.v1.UnpinContentRequest
-	42, // 43: shallot.node.v1.NodeService.ListPins:input_type -> shallot.node.v1.ListPinsRequest
-	44, // 44: shallot.node.v1.NodeService.CollectContent:input_type -> shallot.node.v1.CollectContentRequest
-	46, // 45: shallot.node.v1.NodeService.VerifyContent:input_type -> shallot.node.v1.VerifyContentRequest
-	1,  // 46: shallot.node.v1.NodeService.GetNode:output_type -> shallot.node.v1.GetNodeResponse
-	5,  // 47: shallot.node.v1.NodeService.ConnectPeer:output_type -> shallot.node.v1.ConnectPeerResponse
-	7,  // 48: shallot.node.v1.NodeService.ListPeers:output_type -> shallot.node.v1.ListPeersResponse
-	9,  // 49: shallot.node.v1.NodeService.GetPeer:output_type -> shallot.node.v1.GetPeerResponse
-	11, // 50: shallot.node.v1.NodeService.ListMetrics:output_type -> shallot.node.v1.ListMetricsResponse
-	13, // 51: shallot.node.v1.NodeService.GetPeerMetrics:output_type -> shallot.node.v1.GetPeerMetricsResponse
-	15, // 52: shallot.node.v1.NodeService.Upload:output_type -> shallot.node.v1.UploadResponse
-	17, // 53: shallot.node.v1.NodeService.SubmitTask:output_type -> shallot.node.v1.SubmitTaskResponse
-	19, // 54: shallot.node.v1.NodeService.RunTask:output_type -> shallot.node.v1.RunTaskResponse
-	21, // 55: shallot.node.v1.NodeService.GetTask:output_type -> shallot.node.v1.GetTaskResponse
-	23, // 56: shallot.node.v1.NodeService.ListTasks:output_type -> shallot.node.v1.ListTasksResponse
-	25, // 57: shallot.node.v1.NodeService.WatchTask:output_type -> shallot.node.v1.WatchTaskResponse
-	27, // 58: shallot.node.v1.NodeService.CancelTask:output_type -> shallot.node.v1.CancelTaskResponse
-	29, // 59: shallot.node.v1.NodeService.GetResult:output_type -> shallot.node.v1.GetResultResponse
-	31, // 60: shallot.node.v1.NodeService.GetLogs:output_type -> shallot.node.v1.GetLogsResponse
-	33, // 61: shallot.node.v1.NodeService.PutContent:output_type -> shallot.node.v1.PutContentResponse
-	35, // 62: shallot.node.v1.NodeService.GetContent:output_type -> shallot.node.v1.GetContentResponse
-	37, // 63: shallot.node.v1.NodeService.StatContent:output_type -> shallot.node.v1.StatContentResponse
-	39, // 64: shallot.node.v1.NodeService.PinContent:output_type -> shallot.node.v1.PinContentResponse
-	41, // 65: shallot.node.v1.NodeService.UnpinContent:output_type -> shallot.node.v1.UnpinContentResponse
-	43, // 66: shallot.node.v1.NodeService.ListPins:output_type -> shallot.node.v1.ListPinsResponse
-	45, // 67: shallot.node.v1.NodeService.CollectContent:output_type -> shallot.node.v1.CollectContentResponse
-	47, // 68: shallot.node.v1.NodeService.VerifyContent:output_type -> shallot.node.v1.VerifyContentResponse
-	46, // [46:69] is the sub-list for method output_type
-	23, // [23:46] is the sub-list for method input_type
-	23, // [23:23] is the sub-list for extension type_name
-	23, // [23:23] is the sub-list for extension extendee
-	0,  // [0:23] is the sub-list for field type_name
+	51, // 3: shallot.node.v1.Node.started_at:type_name -> google.protobuf.Timestamp
+	52, // 4: shallot.node.v1.ListPeersResponse.peers:type_name -> shallot.discovery.v1.Peer
+	52, // 5: shallot.node.v1.GetPeerResponse.peer:type_name -> shallot.discovery.v1.Peer
+	53, // 6: shallot.node.v1.ListMetricsResponse.metrics:type_name -> shallot.metric.v1.KnownMetric
+	53, // 7: shallot.node.v1.GetPeerMetricsResponse.metric:type_name -> shallot.metric.v1.KnownMetric
+	54, // 8: shallot.node.v1.SubmitTaskRequest.spec:type_name -> shallot.task.v1.TaskSpec
+	55, // 9: shallot.node.v1.SubmitTaskResponse.task:type_name -> shallot.task.v1.Task
+	54, // 10: shallot.node.v1.RunTaskRequest.spec:type_name -> shallot.task.v1.TaskSpec
+	55, // 11: shallot.node.v1.RunTaskResponse.task:type_name -> shallot.task.v1.Task
+	55, // 12: shallot.node.v1.GetTaskResponse.task:type_name -> shallot.task.v1.Task
+	51, // 13: shallot.node.v1.ListTasksRequest.created_after:type_name -> google.protobuf.Timestamp
+	51, // 14: shallot.node.v1.ListTasksRequest.created_before:type_name -> google.protobuf.Timestamp
+	55, // 15: shallot.node.v1.ListTasksResponse.tasks:type_name -> shallot.task.v1.Task
+	55, // 16: shallot.node.v1.WatchTaskResponse.task:type_name -> shallot.task.v1.Task
+	55, // 17: shallot.node.v1.CancelTaskResponse.task:type_name -> shallot.task.v1.Task
+	56, // 18: shallot.node.v1.PutContentRequest.entry:type_name -> shallot.broker.v1.PutEntry
+	57, // 19: shallot.node.v1.ListContentResponse.entries:type_name -> shallot.broker.v1.DirectoryEntry
+	58, // 20: shallot.node.v1.StatContentResponse.content:type_name -> shallot.broker.v1.StatResponse
+	59, // 21: shallot.node.v1.PinContentRequest.keep:type_name -> google.protobuf.Duration
+	60, // 22: shallot.node.v1.ListPinsResponse.pins:type_name -> shallot.broker.v1.Pin
+	61, // 23: shallot.node.v1.VerifyContentResponse.progress:type_name -> shallot.broker.v1.VerifyProgress
+	62, // 24: shallot.node.v1.VerifyContentResponse.finding:type_name -> shallot.broker.v1.VerifyFinding
+	0,  // 25: shallot.node.v1.NodeService.GetNode:input_type -> shallot.node.v1.GetNodeRequest
+	4,  // 26: shallot.node.v1.NodeService.ConnectPeer:input_type -> shallot.node.v1.ConnectPeerRequest
+	6,  // 27: shallot.node.v1.NodeService.ListPeers:input_type -> shallot.node.v1.ListPeersRequest
+	8,  // 28: shallot.node.v1.NodeService.GetPeer:input_type -> shallot.node.v1.GetPeerRequest
+	10, // 29: shallot.node.v1.NodeService.ListMetrics:input_type -> shallot.node.v1.ListMetricsRequest
+	12, // 30: shallot.node.v1.NodeService.GetPeerMetrics:input_type -> shallot.node.v1.GetPeerMetricsRequest
+	14, // 31: shallot.node.v1.NodeService.Upload:input_type -> shallot.node.v1.UploadRequest
+	16, // 32: shallot.node.v1.NodeService.SubmitTask:input_type -> shallot.node.v1.SubmitTaskRequest
+	18, // 33: shallot.node.v1.NodeService.RunTask:input_type -> shallot.node.v1.RunTaskRequest
+	20, // 34: shallot.node.v1.NodeService.GetTask:input_type -> shallot.node.v1.GetTaskRequest
+	22, // 35: shallot.node.v1.NodeService.ListTasks:input_type -> shallot.node.v1.ListTasksRequest
+	24, // 36: shallot.node.v1.NodeService.WatchTask:input_type -> shallot.node.v1.WatchTaskRequest
+	26, // 37: shallot.node.v1.NodeService.CancelTask:input_type -> shallot.node.v1.CancelTaskRequest
+	28, // 38: shallot.node.v1.NodeService.GetResult:input_type -> shallot.node.v1.GetResultRequest
+	30, // 39: shallot.node.v1.NodeService.GetLogs:input_type -> shallot.node.v1.GetLogsRequest
+	32, // 40: shallot.node.v1.NodeService.PutContent:input_type -> shallot.node.v1.PutContentRequest
+	34, // 41: shallot.node.v1.NodeService.GetContent:input_type -> shallot.node.v1.GetContentRequest
+	36, // 42: shallot.node.v1.NodeService.ListContent:input_type -> shallot.node.v1.ListContentRequest
+	38, // 43: shallot.node.v1.NodeService.StatContent:input_type -> shallot.node.v1.StatContentRequest
+	40, // 44: shallot.node.v1.NodeService.PinContent:input_type -> shallot.node.v1.PinContentRequest
+	42, // 45: shallot.node.v1.NodeService.UnpinContent:input_type -> shallot.node.v1.UnpinContentRequest
+	44, // 46: shallot.node.v1.NodeService.ListPins:input_type -> shallot.node.v1.ListPinsRequest
+	46, // 47: shallot.node.v1.NodeService.CollectContent:input_type -> shallot.node.v1.CollectContentRequest
+	48, // 48: shallot.node.v1.NodeService.VerifyContent:input_type -> shallot.node.v1.VerifyContentRequest
+	1,  // 49: shallot.node.v1.NodeService.GetNode:output_type -> shallot.node.v1.GetNodeResponse
+	5,  // 50: shallot.node.v1.NodeService.ConnectPeer:output_type -> shallot.node.v1.ConnectPeerResponse
+	7,  // 51: shallot.node.v1.NodeService.ListPeers:output_type -> shallot.node.v1.ListPeersResponse
+	9,  // 52: shallot.node.v1.NodeService.GetPeer:output_type -> shallot.node.v1.GetPeerResponse
+	11, // 53: shallot.node.v1.NodeService.ListMetrics:output_type -> shallot.node.v1.ListMetricsResponse
+	13, // 54: shallot.node.v1.NodeService.GetPeerMetrics:output_type -> shallot.node.v1.GetPeerMetricsResponse
+	15, // 55: shallot.node.v1.NodeService.Upload:output_type -> shallot.node.v1.UploadResponse
+	17, // 56: shallot.node.v1.NodeService.SubmitTask:output_type -> shallot.node.v1.SubmitTaskResponse
+	19, // 57: shallot.node.v1.NodeService.RunTask:output_type -> shallot.node.v1.RunTaskResponse
+	21, // 58: shallot.node.v1.NodeService.GetTask:output_type -> shallot.node.v1.GetTaskResponse
+	23, // 59: shallot.node.v1.NodeService.ListTasks:output_type -> shallot.node.v1.ListTasksResponse
+	25, // 60: shallot.node.v1.NodeService.WatchTask:output_type -> shallot.node.v1.WatchTaskResponse
+	27, // 61: shallot.node.v1.NodeService.CancelTask:output_type -> shallot.node.v1.CancelTaskResponse
+	29, // 62: shallot.node.v1.NodeService.GetResult:output_type -> shallot.node.v1.GetResultResponse
+	31, // 63: shallot.node.v1.NodeService.GetLogs:output_type -> shallot.node.v1.GetLogsResponse
+	33, // 64: shallot.node.v1.NodeService.PutContent:output_type -> shallot.node.v1.PutContentResponse
+	35, // 65: shallot.node.v1.NodeService.GetContent:output_type -> shallot.node.v1.GetContentResponse
+	37, // 66: shallot.node.v1.NodeService.ListContent:output_type -> shallot.node.v1.ListContentResponse
+	39, // 67: shallot.node.v1.NodeService.StatContent:output_type -> shallot.node.v1.StatContentResponse
+	41, // 68: shallot.node.v1.NodeService.PinContent:output_type -> shallot.node.v1.PinContentResponse
+	43, // 69: shallot.node.v1.NodeService.UnpinContent:output_type -> shallot.node.v1.UnpinContentResponse
+	45, // 70: shallot.node.v1.NodeService.ListPins:output_type -> shallot.node.v1.ListPinsResponse
+	47, // 71: shallot.node.v1.NodeService.CollectContent:output_type -> shallot.node.v1.CollectContentResponse
+	49, // 72: shallot.node.v1.NodeService.VerifyContent:output_type -> shallot.node.v1.VerifyContentResponse
+	49, // [49:73] is the sub-list for method output_type
+	25, // [25:49] is the sub-list for method input_type
+	25, // [25:25] is the sub-list for extension type_name
+	25, // [25:25] is the sub-list for extension extendee
+	0,  // [0:25] is the sub-list for field type_name
 }
 
 func init() { file_shallot_node_v1_node_proto_init() }
@@ -3005,7 +3188,7 @@ func file_shallot_node_v1_node_proto_init() {
 		(*GetContentResponse_Size)(nil),
 		(*GetContentResponse_Data)(nil),
 	}
-	file_shallot_node_v1_node_proto_msgTypes[47].OneofWrappers = []any{
+	file_shallot_node_v1_node_proto_msgTypes[49].OneofWrappers = []any{
 		(*VerifyContentResponse_Progress)(nil),
 		(*VerifyContentResponse_Finding)(nil),
 	}
@@ -3015,7 +3198,7 @@ func file_shallot_node_v1_node_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_shallot_node_v1_node_proto_rawDesc), len(file_shallot_node_v1_node_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   48,
+			NumMessages:   50,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

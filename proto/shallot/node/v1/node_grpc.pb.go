@@ -38,6 +38,7 @@ const (
 	NodeService_GetLogs_FullMethodName        = "/shallot.node.v1.NodeService/GetLogs"
 	NodeService_PutContent_FullMethodName     = "/shallot.node.v1.NodeService/PutContent"
 	NodeService_GetContent_FullMethodName     = "/shallot.node.v1.NodeService/GetContent"
+	NodeService_ListContent_FullMethodName    = "/shallot.node.v1.NodeService/ListContent"
 	NodeService_StatContent_FullMethodName    = "/shallot.node.v1.NodeService/StatContent"
 	NodeService_PinContent_FullMethodName     = "/shallot.node.v1.NodeService/PinContent"
 	NodeService_UnpinContent_FullMethodName   = "/shallot.node.v1.NodeService/UnpinContent"
@@ -75,10 +76,12 @@ type NodeServiceClient interface {
 	GetResult(ctx context.Context, in *GetResultRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[GetResultResponse], error)
 	// GetLogs streams stderr; with follow until the task ends.
 	GetLogs(ctx context.Context, in *GetLogsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[GetLogsResponse], error)
-	// PutContent stores a file in the repository, pinned for the user. Content is public to those who know the CID.
+	// PutContent stores a file or a directory in the repository, pinned for the user. Content is public to those who know the CID.
 	PutContent(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[PutContentRequest, PutContentResponse], error)
-	// GetContent streams a file by CID, from this node or from peers.
+	// GetContent streams a file by CID, or one in a directory, from this node or from peers.
 	GetContent(ctx context.Context, in *GetContentRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[GetContentResponse], error)
+	// ListContent says what is in a directory. An entry comes after the directory that it is in.
+	ListContent(ctx context.Context, in *ListContentRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ListContentResponse], error)
 	StatContent(ctx context.Context, in *StatContentRequest, opts ...grpc.CallOption) (*StatContentResponse, error)
 	PinContent(ctx context.Context, in *PinContentRequest, opts ...grpc.CallOption) (*PinContentResponse, error)
 	UnpinContent(ctx context.Context, in *UnpinContentRequest, opts ...grpc.CallOption) (*UnpinContentResponse, error)
@@ -319,6 +322,25 @@ func (c *nodeServiceClient) GetContent(ctx context.Context, in *GetContentReques
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type NodeService_GetContentClient = grpc.ServerStreamingClient[GetContentResponse]
 
+func (c *nodeServiceClient) ListContent(ctx context.Context, in *ListContentRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ListContentResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &NodeService_ServiceDesc.Streams[7], NodeService_ListContent_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[ListContentRequest, ListContentResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type NodeService_ListContentClient = grpc.ServerStreamingClient[ListContentResponse]
+
 func (c *nodeServiceClient) StatContent(ctx context.Context, in *StatContentRequest, opts ...grpc.CallOption) (*StatContentResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(StatContentResponse)
@@ -371,7 +393,7 @@ func (c *nodeServiceClient) CollectContent(ctx context.Context, in *CollectConte
 
 func (c *nodeServiceClient) VerifyContent(ctx context.Context, in *VerifyContentRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[VerifyContentResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &NodeService_ServiceDesc.Streams[7], NodeService_VerifyContent_FullMethodName, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &NodeService_ServiceDesc.Streams[8], NodeService_VerifyContent_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -417,10 +439,12 @@ type NodeServiceServer interface {
 	GetResult(*GetResultRequest, grpc.ServerStreamingServer[GetResultResponse]) error
 	// GetLogs streams stderr; with follow until the task ends.
 	GetLogs(*GetLogsRequest, grpc.ServerStreamingServer[GetLogsResponse]) error
-	// PutContent stores a file in the repository, pinned for the user. Content is public to those who know the CID.
+	// PutContent stores a file or a directory in the repository, pinned for the user. Content is public to those who know the CID.
 	PutContent(grpc.ClientStreamingServer[PutContentRequest, PutContentResponse]) error
-	// GetContent streams a file by CID, from this node or from peers.
+	// GetContent streams a file by CID, or one in a directory, from this node or from peers.
 	GetContent(*GetContentRequest, grpc.ServerStreamingServer[GetContentResponse]) error
+	// ListContent says what is in a directory. An entry comes after the directory that it is in.
+	ListContent(*ListContentRequest, grpc.ServerStreamingServer[ListContentResponse]) error
 	StatContent(context.Context, *StatContentRequest) (*StatContentResponse, error)
 	PinContent(context.Context, *PinContentRequest) (*PinContentResponse, error)
 	UnpinContent(context.Context, *UnpinContentRequest) (*UnpinContentResponse, error)
@@ -490,6 +514,9 @@ func (UnimplementedNodeServiceServer) PutContent(grpc.ClientStreamingServer[PutC
 }
 func (UnimplementedNodeServiceServer) GetContent(*GetContentRequest, grpc.ServerStreamingServer[GetContentResponse]) error {
 	return status.Error(codes.Unimplemented, "method GetContent not implemented")
+}
+func (UnimplementedNodeServiceServer) ListContent(*ListContentRequest, grpc.ServerStreamingServer[ListContentResponse]) error {
+	return status.Error(codes.Unimplemented, "method ListContent not implemented")
 }
 func (UnimplementedNodeServiceServer) StatContent(context.Context, *StatContentRequest) (*StatContentResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method StatContent not implemented")
@@ -779,6 +806,17 @@ func _NodeService_GetContent_Handler(srv interface{}, stream grpc.ServerStream) 
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type NodeService_GetContentServer = grpc.ServerStreamingServer[GetContentResponse]
 
+func _NodeService_ListContent_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(ListContentRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(NodeServiceServer).ListContent(m, &grpc.GenericServerStream[ListContentRequest, ListContentResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type NodeService_ListContentServer = grpc.ServerStreamingServer[ListContentResponse]
+
 func _NodeService_StatContent_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(StatContentRequest)
 	if err := dec(in); err != nil {
@@ -982,6 +1020,11 @@ var NodeService_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "GetContent",
 			Handler:       _NodeService_GetContent_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "ListContent",
+			Handler:       _NodeService_ListContent_Handler,
 			ServerStreams: true,
 		},
 		{

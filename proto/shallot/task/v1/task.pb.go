@@ -345,10 +345,11 @@ func (x *ExternalPayload) GetParts() []*InputFile {
 	return nil
 }
 
-// InputFile appears to the program as /in/PATH, read-only.
+// InputFile appears to the program as /in/PATH, read-only. A directory is its files, 1,000 at most: one without files cannot be sent.
 type InputFile struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Relative, slash-separated, without "..".
+	// Relative, slash-separated, clean, without control characters: 1,024 bytes and 64 names of 255 bytes at most. No file's path may be a
+	// directory of another's.
 	Path          string `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
 	Content       *Blob  `protobuf:"bytes,2,opt,name=content,proto3" json:"content,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -1043,10 +1044,12 @@ func (x *ResultInfo) GetAvailable() bool {
 	return false
 }
 
+// OutputFile is one that the program wrote below /out.
 type OutputFile struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Path          string                 `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
-	Size          uint64                 `protobuf:"varint,2,opt,name=size,proto3" json:"size,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As an InputFile's.
+	Path          string `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
+	Size          uint64 `protobuf:"varint,2,opt,name=size,proto3" json:"size,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"sync"
 	"time"
 
@@ -34,6 +35,7 @@ type step struct {
 	Die    int           // the executor dies in this many first runs
 	Sleep  time.Duration // of the program
 	Show   bool          // the parts' bytes on stdout
+	Mirror bool          // each input:PATH comes back as output:PATH
 }
 
 func newScript() *script {
@@ -105,12 +107,15 @@ func (s *script) Execute(ctx context.Context, run app.Run, sink app.Sink) (app.O
 			}
 		}
 	}
+	if st.Mirror {
+		return app.Outcome{}, show(run.Parts, sink, func(p app.Part) string { return strings.Replace(p.Name, "input:", "output:", 1) })
+	}
 	sizes := 0
 	for _, p := range run.Parts {
 		sizes += int(p.Size)
 	}
 	if st.Show {
-		if err := show(run.Parts, sink); err != nil {
+		if err := show(run.Parts, sink, func(app.Part) string { return "stdout" }); err != nil {
 			return app.Outcome{}, err
 		}
 	} else if len(run.Parts) > 0 {
@@ -121,7 +126,7 @@ func (s *script) Execute(ctx context.Context, run app.Run, sink app.Sink) (app.O
 	return app.Outcome{ExitCode: st.Exit, Reason: st.Reason, Message: st.Reason}, nil
 }
 
-func show(parts []app.Part, sink app.Sink) error {
+func show(parts []app.Part, sink app.Sink, as func(app.Part) string) error {
 	for _, p := range parts {
 		b := p.Inline
 		if p.Path != "" {
@@ -130,7 +135,7 @@ func show(parts []app.Part, sink app.Sink) error {
 				return err
 			}
 		}
-		if err := sink.Output("stdout", b); err != nil {
+		if err := sink.Output(as(p), b); err != nil {
 			return err
 		}
 	}

@@ -2,21 +2,49 @@ package api
 
 import (
 	"context"
+	"errors"
+	"io"
 
 	"google.golang.org/grpc"
 
+	"github.com/shallot-net/shallot/kit/fault"
 	brokerv1 "github.com/shallot-net/shallot/proto/shallot/broker/v1"
 	nodev1 "github.com/shallot-net/shallot/proto/shallot/node/v1"
 )
 
-// PutContent stores a file, pinned for the user.
+// PutContent stores a file or a directory, pinned for the user.
 func (s *Service) PutContent(in grpc.ClientStreamingServer[nodev1.PutContentRequest, nodev1.PutContentResponse]) error {
-	r, err := s.cfg.Putter.Put(in.Context(), &brokerv1.PinOptions{Owner: userOwner}, func() ([]byte, error) {
-		m, err := in.Recv()
+	first, err := in.Recv()
+	empty := errors.Is(err, io.EOF) // a file without bytes
+	if err != nil && !empty {
+		return err
+	}
+	ahead := first
+	next := func() (m *nodev1.PutContentRequest, err error) {
+		if m, ahead = ahead, nil; m != nil {
+			return m, nil
+		}
+		if empty {
+			return nil, io.EOF
+		}
+		return in.Recv()
+	}
+	options := &brokerv1.PutOptions{Pin: &brokerv1.PinOptions{Owner: userOwner}, Directory: first.GetDirectory()}
+	r, err := s.cfg.Putter.Put(in.Context(), options, func() (*brokerv1.PutRequest, error) {
+		m, err := next()
 		if err != nil {
 			return nil, err
 		}
-		return m.GetData(), checkPiece(m.GetData())
+		if m.GetEntry() == nil {
+			return &brokerv1.PutRequest{Request: &brokerv1.PutRequest_Data{Data: m.GetData()}}, checkPiece(m.GetData())
+		}
+		if !first.GetDirectory() {
+			return nil, fault.InvalidArgument("NOT_A_DIRECTORY", "an entry has come, and the first message did not say that a directory is stored")
+		}
+		if len(m.GetData()) > 0 {
+			ahead = &nodev1.PutContentRequest{Data: m.GetData()}
+		}
+		return &brokerv1.PutRequest{Request: &brokerv1.PutRequest_Entry{Entry: m.GetEntry()}}, nil
 	})
 	if err != nil {
 		return err
@@ -31,7 +59,7 @@ func (s *Service) GetContent(in *nodev1.GetContentRequest, out grpc.ServerStream
 	if err := s.checkCID(ctx, in.GetCid()); err != nil {
 		return err
 	}
-	from, err := s.cfg.Content.Get(ctx, &brokerv1.GetRequest{Cid: in.GetCid(), Offset: in.GetOffset(), MaxSize: in.GetMaxSize()})
+	from, err := s.cfg.Content.Get(ctx, &brokerv1.GetRequest{Cid: in.GetCid(), Path: in.GetPath(), Offset: in.GetOffset(), MaxSize: in.GetMaxSize()})
 	if err == nil {
 		err = forward(from, func(m *brokerv1.GetResponse) error {
 			r := &nodev1.GetContentResponse{}
@@ -47,12 +75,28 @@ func (s *Service) GetContent(in *nodev1.GetContentRequest, out grpc.ServerStream
 	return s.contentError(ctx, in.GetCid(), err)
 }
 
+// ListContent says what is in a directory.
+func (s *Service) ListContent(in *nodev1.ListContentRequest, out grpc.ServerStreamingServer[nodev1.ListContentResponse]) error {
+	ctx, cancel := context.WithCancel(out.Context())
+	defer cancel()
+	if err := s.checkCID(ctx, in.GetCid()); err != nil {
+		return err
+	}
+	from, err := s.cfg.Content.List(ctx, &brokerv1.ListRequest{Cid: in.GetCid(), Path: in.GetPath(), Recursive: in.GetRecursive()})
+	if err == nil {
+		err = forward(from, func(m *brokerv1.ListResponse) error {
+			return out.Send(&nodev1.ListContentResponse{Entries: m.GetEntries()})
+		})
+	}
+	return s.contentError(ctx, in.GetCid(), err)
+}
+
 // StatContent says what is known of a CID.
 func (s *Service) StatContent(ctx context.Context, in *nodev1.StatContentRequest) (*nodev1.StatContentResponse, error) {
 	if err := s.checkCID(ctx, in.GetCid()); err != nil {
 		return nil, err
 	}
-	r, err := s.cfg.Content.Stat(ctx, &brokerv1.StatRequest{Cid: in.GetCid()})
+	r, err := s.cfg.Content.Stat(ctx, &brokerv1.StatRequest{Cid: in.GetCid(), Path: in.GetPath()})
 	if err != nil {
 		return nil, s.contentError(ctx, in.GetCid(), err)
 	}
@@ -82,12 +126,19 @@ func (s *Service) UnpinContent(ctx context.Context, in *nodev1.UnpinContentReque
 	return &nodev1.UnpinContentResponse{}, nil
 }
 
-// ListPins lists what is pinned for the user.
+// ListPins lists what is pinned for the user, for another owner, or at all.
 func (s *Service) ListPins(ctx context.Context, in *nodev1.ListPinsRequest) (*nodev1.ListPinsResponse, error) {
 	if err := checkPage(in.GetPageSize()); err != nil {
 		return nil, err
 	}
-	r, err := s.cfg.Content.ListPins(ctx, &brokerv1.ListPinsRequest{Owner: userOwner, PageSize: in.GetPageSize(), PageToken: in.GetPageToken()})
+	owner := in.GetOwner()
+	switch {
+	case in.GetAllOwners() && owner != "":
+		return nil, fault.InvalidArgument("OWNER_AMBIGUOUS", "owner is %q, and all_owners is set: leave one of them out", shown(owner))
+	case !in.GetAllOwners() && owner == "":
+		owner = userOwner
+	}
+	r, err := s.cfg.Content.ListPins(ctx, &brokerv1.ListPinsRequest{Owner: owner, PageSize: in.GetPageSize(), PageToken: in.GetPageToken(), Sizes: true})
 	if err != nil {
 		return nil, err
 	}

@@ -128,7 +128,7 @@ func (s *Service) checkCID(ctx context.Context, cid string) error {
 // contentError adds the CID, and what may have been meant, to what the broker says.
 func (s *Service) contentError(ctx context.Context, cid string, err error) error {
 	f := fault.From(err)
-	if f == nil || f.Code != codes.NotFound && f.Code != codes.InvalidArgument {
+	if f == nil || f.Code != codes.NotFound && f.Code != codes.InvalidArgument || strings.HasPrefix(f.Reason, "PATH_") { // it says all
 		return err
 	}
 	var known []string

@@ -44,6 +44,7 @@ type Bodies interface {
 // Content is the part of the broker's repository that users have.
 type Content interface {
 	Get(ctx context.Context, in *brokerv1.GetRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[brokerv1.GetResponse], error)
+	List(ctx context.Context, in *brokerv1.ListRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[brokerv1.ListResponse], error)
 	Stat(ctx context.Context, in *brokerv1.StatRequest, opts ...grpc.CallOption) (*brokerv1.StatResponse, error)
 	Pin(ctx context.Context, in *brokerv1.PinRequest, opts ...grpc.CallOption) (*brokerv1.PinResponse, error)
 	Unpin(ctx context.Context, in *brokerv1.UnpinRequest, opts ...grpc.CallOption) (*brokerv1.UnpinResponse, error)
@@ -52,9 +53,9 @@ type Content interface {
 	Verify(ctx context.Context, in *brokerv1.VerifyRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[brokerv1.VerifyResponse], error)
 }
 
-// Putter stores a file; see package sidecar.
+// Putter stores a file or a directory; see package sidecar.
 type Putter interface {
-	Put(ctx context.Context, pin *brokerv1.PinOptions, next func() ([]byte, error)) (*brokerv1.PutResponse, error)
+	Put(ctx context.Context, options *brokerv1.PutOptions, next func() (*brokerv1.PutRequest, error)) (*brokerv1.PutResponse, error)
 }
 
 // View is who is out there and what they have to do: discovery and metric on a provider, node's own directory on a

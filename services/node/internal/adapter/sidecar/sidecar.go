@@ -132,19 +132,19 @@ func (c *Client) Subscribe(ctx context.Context, d *app.Deliverer, state func(up 
 	}, brokerclient.SubscribeOptions{Workers: workers, Order: app.Order, OnState: func(up bool, _ error) { state(up) }})
 }
 
-// Put stores a file for the user; next gives its pieces and io.EOF at the end.
-func (c *Client) Put(ctx context.Context, pin *brokerv1.PinOptions, next func() ([]byte, error)) (*brokerv1.PutResponse, error) {
+// Put stores a file or a directory for the user; next gives what follows the options, and io.EOF at the end.
+func (c *Client) Put(ctx context.Context, options *brokerv1.PutOptions, next func() (*brokerv1.PutRequest, error)) (*brokerv1.PutResponse, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	s, err := c.Repository.Put(ctx)
 	if err != nil {
 		return nil, err
 	}
-	err = s.Send(&brokerv1.PutRequest{Request: &brokerv1.PutRequest_Options{Options: &brokerv1.PutOptions{Pin: pin}}})
+	err = s.Send(&brokerv1.PutRequest{Request: &brokerv1.PutRequest_Options{Options: options}})
 	for err == nil {
-		var b []byte
-		if b, err = next(); err == nil {
-			err = s.Send(&brokerv1.PutRequest{Request: &brokerv1.PutRequest_Data{Data: b}})
+		var m *brokerv1.PutRequest
+		if m, err = next(); err == nil {
+			err = s.Send(m)
 		} else if !isEOF(err) {
 			return nil, fault.From(err) // the caller's end, not the broker's: the stream is cancelled, and nothing is kept
 		}

@@ -7,13 +7,13 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path"
 	"strings"
 	"unicode/utf8"
 
 	"google.golang.org/protobuf/proto"
 
 	"github.com/shallot-net/shallot/kit/fault"
+	"github.com/shallot-net/shallot/kit/treepath"
 	executorv1 "github.com/shallot-net/shallot/proto/shallot/executor/v1"
 	"github.com/shallot-net/shallot/services/task/internal/adapter/executor/wire"
 	"github.com/shallot-net/shallot/services/task/internal/app"
@@ -23,10 +23,8 @@ import (
 
 // Bounds on a wasm payload.
 const (
-	maxArgs      = 4096
-	maxArgBytes  = 1 << 20 // arguments and environment together
-	maxInputs    = 1024
-	maxInputName = 255
+	maxArgs     = 4096
+	maxArgBytes = 1 << 20 // arguments and environment together
 )
 
 // Reasons of validation, beside wasmcheck's own.
@@ -118,7 +116,7 @@ func validateText(what, s string) error {
 
 func validateParts(parts []app.Part) error {
 	seen := make(map[string]bool, len(parts))
-	inputs := 0
+	var inputs []string
 	for _, p := range parts {
 		if seen[p.Name] {
 			return fault.InvalidArgument(reasonParts, "the payload has %q twice", p.Name)
@@ -127,10 +125,7 @@ func validateParts(parts []app.Part) error {
 		name, input := strings.CutPrefix(p.Name, wire.PrefixInput)
 		switch {
 		case input:
-			inputs++
-			if err := validateInput(name); err != nil {
-				return err
-			}
+			inputs = append(inputs, name)
 		case p.Name != wire.PartModule && p.Name != wire.PartStdin:
 			return fault.InvalidArgument(reasonParts, "the payload has a part %q: a wasm task has module, stdin and input:NAME", p.Name)
 		}
@@ -138,34 +133,14 @@ func validateParts(parts []app.Part) error {
 			return fault.InvalidArgument(reasonParts, "part %q has %d bytes and says that it has %d", p.Name, len(p.Inline), p.Size)
 		}
 	}
-	if inputs > maxInputs {
-		return fault.InvalidArgument(reasonParts, "the task has %d input files, and may have %d: pack them into one", inputs, maxInputs)
+	if len(inputs) > treepath.MaxFiles {
+		return fault.InvalidArgument(reasonParts, "the task has %d input files, and may have %d: pack them into one", len(inputs), treepath.MaxFiles)
+	}
+	if err := treepath.CheckAll(inputs); err != nil {
+		return fault.InvalidArgument(reasonParts, "the input files cannot be placed in /in: %v", err)
 	}
 	if !seen[wire.PartModule] {
 		return fault.InvalidArgument(reasonParts, "the task has no module")
-	}
-	return noFileIsDir(seen)
-}
-
-func validateInput(name string) error {
-	ok := name != "" && name != "." && len(name) <= maxInputName && utf8.ValidString(name) && path.Clean(name) == name &&
-		!path.IsAbs(name) && name != ".." && !strings.HasPrefix(name, "../") && !strings.ContainsAny(name, "\x00\\")
-	if !ok {
-		return fault.InvalidArgument(reasonParts, "%q is no name for an input file: it must be a relative path with slashes, without .., of at most %d bytes", name, maxInputName)
-	}
-	return nil
-}
-
-// noFileIsDir refuses inputs "a" and "a/b" together.
-func noFileIsDir(seen map[string]bool) error {
-	for name := range seen {
-		rest, ok := strings.CutPrefix(name, wire.PrefixInput)
-		for ok && strings.Contains(rest, "/") {
-			rest = path.Dir(rest)
-			if seen[wire.PrefixInput+rest] {
-				return fault.InvalidArgument(reasonParts, "the input %q is a file, and a directory for %q", rest, strings.TrimPrefix(name, wire.PrefixInput))
-			}
-		}
 	}
 	return nil
 }

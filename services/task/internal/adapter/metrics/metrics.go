@@ -68,7 +68,7 @@ func Process(r prometheus.Registerer, commits func() uint64, sessions func() int
 }
 
 // reasons are those that this program gives itself; a provider may send any word.
-var reasons = map[string]bool{"": true, "TRAP": true, "TIME_LIMIT": true, "MEMORY_LIMIT": true, "OUTPUT_LIMIT": true, "COMPILE": true, "PAYLOAD_INVALID": true,
+var reasons = map[string]bool{"": true, "TRAP": true, "TIME_LIMIT": true, "MEMORY_LIMIT": true, "OUTPUT_LIMIT": true, "OUTPUT_NAME": true, "COMPILE": true, "PAYLOAD_INVALID": true,
 	"CANCELLED": true, "EXECUTOR_DIED": true, "PLACEMENT_CLOCK": true, "QUEUE_CLOCK": true, "RUN_CLOCK": true, "COLLECTION_CLOCK": true, "TOTAL_CLOCK": true,
 	"ATTEMPTS_EXHAUSTED": true, "PAYLOAD_UNAVAILABLE": true, "RESULT_LOST": true, "PROVIDER_FAILED": true}
 

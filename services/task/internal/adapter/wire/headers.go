@@ -2,7 +2,9 @@ package wire
 
 import (
 	"errors"
+	"strings"
 
+	"github.com/shallot-net/shallot/kit/treepath"
 	taskv1 "github.com/shallot-net/shallot/proto/shallot/task/v1"
 	"github.com/shallot-net/shallot/services/task/internal/app"
 	"github.com/shallot-net/shallot/services/task/internal/domain"
@@ -49,7 +51,24 @@ func (Codec) DecodeResultHeader(b []byte) (*app.ResultHeader, error) {
 	c.unmarshal(b, &m)
 	h := &app.ResultHeader{TaskID: c.id("task_id", m.TaskId), ExitCode: m.ExitCode, Reason: c.upper("reason", m.Reason),
 		Message: c.text("message", m.Message, maxMessage), Usage: c.usage(m.Usage), Parts: c.parts(m.Parts)}
+	c.bodies(h.Parts)
 	return h, c.err
+}
+
+// bodies: somebody will make files of their names.
+func (c *checker) bodies(parts []domain.Part) {
+	files := make([]string, 0, len(parts))
+	for _, p := range parts {
+		file, ok := strings.CutPrefix(p.Name, "output:")
+		if ok {
+			files = append(files, file)
+		} else if p.Name != "stdout" && p.Name != "stderr" {
+			c.fail("the result has a body %q: it may have stdout, stderr and output:PATH", treepath.Shown(p.Name))
+		}
+	}
+	if err := treepath.CheckAll(files); err != nil {
+		c.fail("the result's files: %v", err)
+	}
 }
 
 func (c *checker) parts(ps []*taskv1.PartInfo) []domain.Part {

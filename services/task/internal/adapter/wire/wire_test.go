@@ -125,7 +125,8 @@ func TestHeadersComeBack(t *testing.T) {
 	if got, err := (Codec{}).DecodePayloadHeader(Codec{}.EncodePayloadHeader(p)); err != nil || !reflect.DeepEqual(got, p) {
 		t.Errorf("got %+v, %v", got, err)
 	}
-	r := &app.ResultHeader{TaskID: id, ExitCode: -1, Reason: "TRAP", Message: "m", Usage: usage, Parts: parts}
+	r := &app.ResultHeader{TaskID: id, ExitCode: -1, Reason: "TRAP", Message: "m", Usage: usage, Parts: []domain.Part{{Name: "stdout", Size: 3, SHA256: domain.Hash{1}}, {Name: "stderr", SHA256: domain.Hash{2}},
+		{Name: "output:a/b", SHA256: domain.Hash{3}}, {Name: "output:a/.c", SHA256: domain.Hash{4}}}}
 	if got, err := (Codec{}).DecodeResultHeader(Codec{}.EncodeResultHeader(r)); err != nil || !reflect.DeepEqual(got, r) {
 		t.Errorf("got %+v, %v", got, err)
 	}
@@ -151,6 +152,24 @@ func TestHeadersComeBack(t *testing.T) {
 		}
 		if _, err := (Codec{}).DecodePayloadHeader(b); err == nil {
 			t.Errorf("%s: no error", name)
+		}
+	}
+}
+
+// Somebody makes files of the names in a result: no provider says where.
+func TestHostileNamesOfAResult(t *testing.T) {
+	for name, bodies := range map[string][]string{
+		"no body of a result": {"module"}, "of an input": {"input:a"}, "empty": {"output:"}, "absolute": {"output:/etc/passwd"}, "up": {"output:../a"}, "up inside": {"output:a/../../b"},
+		"itself": {"output:."}, "a slash at the end": {"output:a/"}, "two slashes": {"output:a//b"}, "a NUL": {"output:a\x00b"}, "an escape": {"output:a\x1b[2Jb"}, "a line end": {"output:a\nb"},
+		"a long name": {"output:" + strings.Repeat("n", 256)}, "a long path": {"output:" + strings.Repeat("n/", 600) + "n"}, "deep": {"output:" + strings.Repeat("d/", 64) + "f"},
+		"a file and a directory": {"output:a/b", "output:a"},
+	} {
+		h := &app.ResultHeader{TaskID: id}
+		for _, b := range bodies {
+			h.Parts = append(h.Parts, domain.Part{Name: b})
+		}
+		if got, err := (Codec{}).DecodeResultHeader(Codec{}.EncodeResultHeader(h)); err == nil {
+			t.Errorf("%s: %+v", name, got)
 		}
 	}
 }

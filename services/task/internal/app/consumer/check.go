@@ -1,12 +1,12 @@
 package consumer
 
 import (
-	"path"
 	"strings"
 	"time"
 	"unicode/utf8"
 
 	"github.com/shallot-net/shallot/kit/fault"
+	"github.com/shallot-net/shallot/kit/treepath"
 	"github.com/shallot-net/shallot/services/task/internal/app"
 	"github.com/shallot-net/shallot/services/task/internal/domain"
 )
@@ -18,7 +18,6 @@ const (
 	maxLabelKey   = 64
 	maxLabelValue = 256
 	maxParts      = 1024
-	maxPath       = 1024
 	maxOptions    = 4 << 20
 	maxPeers      = 64
 	maxClock      = 30 * 24 * time.Hour
@@ -111,25 +110,24 @@ func checkParts(parts []app.PartSource) error {
 	if len(parts) > maxParts {
 		return invalid("payload", "the payload has %d parts: it may have %d", len(parts), maxParts)
 	}
-	seen, inline := make(map[string]bool, len(parts)), 0
+	seen, inline, inputs := make(map[string]bool, len(parts)), 0, make([]string, 0, len(parts))
 	for _, p := range parts {
 		if seen[p.Name] {
 			return invalid("payload", "%s is given twice", p.Name)
 		}
 		seen[p.Name] = true
-		if err := checkInputPath(strings.TrimPrefix(p.Name, app.PrefixInput)); err != nil { // an executor's own names have the same shape
-			return err
+		name, input := strings.CutPrefix(p.Name, app.PrefixInput)
+		if input {
+			inputs = append(inputs, name)
+		} else if err := treepath.Check(name); err != nil { // an executor's own names have the same shape
+			return invalid("payload", "the part %q cannot be sent: its name must be a relative path with slashes, and %v", treepath.Shown(name), err)
 		}
 		if inline += len(p.Inline); inline > maxInline {
 			return invalid("payload", "the inline parts have more than %s together: send large ones with Upload", domain.Bytes(maxInline))
 		}
 	}
-	return nil
-}
-
-func checkInputPath(p string) error {
-	if p == "" || len(p) > maxPath || !utf8.ValidString(p) || strings.ContainsRune(p, 0) || path.IsAbs(p) || path.Clean(p) != p || p == "." || p == ".." || strings.HasPrefix(p, "../") {
-		return invalid("inputs.path", "the input path %q must be relative, with slashes and without \"..\", of at most %d bytes", clip(p, 128), maxPath)
+	if err := treepath.CheckAll(inputs); err != nil {
+		return invalid("inputs.path", "the input files cannot be sent: %v", err)
 	}
 	return nil
 }

@@ -2,11 +2,13 @@ package consumer
 
 import (
 	"crypto/sha256"
+	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
 
 	"github.com/shallot-net/shallot/kit/fault"
+	"github.com/shallot-net/shallot/kit/treepath"
 	"github.com/shallot-net/shallot/services/task/internal/app"
 	"github.com/shallot-net/shallot/services/task/internal/domain"
 )
@@ -41,8 +43,8 @@ func checkJob(n *app.NewJob) error {
 		return invalid("spec.task.labels", "there are %d labels: a job may have %d", len(n.Spec.Labels), maxLabels-jobLabels)
 	}
 	if n.InputPath != "" {
-		if err := checkInputPath(n.InputPath); err != nil {
-			return err
+		if err := treepath.Check(n.InputPath); err != nil {
+			return invalid("spec.input_path", "the input path %q cannot be used: it must be a relative path with slashes, and %v", treepath.Shown(n.InputPath), err)
 		}
 	}
 	for _, p := range n.Spec.Parts {
@@ -50,7 +52,9 @@ func checkJob(n *app.NewJob) error {
 			return invalid("spec.task", "the task has %s already, which is where the inputs of the job go: leave it out, or say another input_path", p.Name)
 		}
 	}
-	return checkSpec(&n.Spec)
+	with := n.Spec // what each shard's task will have
+	with.Parts = append(slices.Clone(n.Spec.Parts), app.PartSource{Name: inputPart(n.InputPath)})
+	return checkSpec(&with)
 }
 
 // inputPart is which part of its task a shard's input is.

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync"
 
 	"github.com/shallot-net/shallot/services/task/internal/app"
 	"github.com/shallot-net/shallot/services/task/internal/domain"
@@ -77,14 +78,19 @@ func (s *Service) find(f *staged, i int) bool {
 // keep makes a file one of the payload's parts, until the payload is removed.
 func (f *staged) keep(i int, path string, release func()) {
 	p := &f.header.Parts[i]
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	f.parts[i] = app.Part{Name: p.Name, Size: p.Size, SHA256: p.SHA256, Path: path}
 	before := f.release
 	f.release = func() { before(); release() }
 }
 
+// bringAtOnce is how many parts of one payload are fetched side by side: each costs a way there and back, and a directory may have hundreds.
+const bringAtOnce = 4
+
 // bring fetches what the payload refers to and is not here. Several tasks that want the same wait for one fetch.
 func (s *Service) bring(ctx context.Context, e *domain.Entry, f *staged) error {
-	total := int64(0)
+	total, todo := int64(0), make(chan int, len(f.header.Parts))
 	for i := range f.header.Parts {
 		p := &f.header.Parts[i]
 		if p.Ref == nil {
@@ -93,11 +99,27 @@ func (s *Service) bring(ctx context.Context, e *domain.Entry, f *staged) error {
 		if total += p.Ref.Size; total > e.Sub.RefSize || total < 0 {
 			return invalid("the payload refers to more than its submission says")
 		}
-		if err := s.bringPart(ctx, e, f, i); err != nil {
-			return err
-		}
+		todo <- i
 	}
-	return nil
+	close(todo)
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var workers sync.WaitGroup
+	for range min(bringAtOnce, len(todo)) {
+		workers.Go(func() {
+			for i := range todo {
+				if ctx.Err() != nil {
+					return
+				}
+				if err := s.bringPart(ctx, e, f, i); err != nil {
+					cancel(err) // the first counts: those after it may be no more than cut off
+					return
+				}
+			}
+		})
+	}
+	workers.Wait()
+	return context.Cause(ctx)
 }
 
 func (s *Service) bringPart(ctx context.Context, e *domain.Entry, f *staged, i int) error {

@@ -8,13 +8,13 @@ import (
 	"hash"
 	"io"
 	"os"
-	"path"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 
+	"github.com/shallot-net/shallot/kit/treepath"
 	"github.com/shallot-net/shallot/services/task/internal/domain"
 )
 
@@ -22,7 +22,6 @@ import (
 const (
 	inMemory   = 64 << 10 // bytes of all outputs together; what is beyond goes to files
 	maxOutputs = 1000     // bodies, stdout and stderr included
-	maxOutName = 1024
 )
 
 // sink takes a run's output: a little in memory, the rest in files.
@@ -191,5 +190,5 @@ func validBody(name string) bool {
 		return true
 	}
 	p, ok := strings.CutPrefix(name, "output:")
-	return ok && p != "" && len(p) <= maxOutName && path.Clean(p) == p && !path.IsAbs(p) && p != "." && p != ".." && !strings.HasPrefix(p, "../") && !strings.ContainsRune(p, 0)
+	return ok && treepath.Check(p) == nil
 }

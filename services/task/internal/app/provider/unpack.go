@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/shallot-net/shallot/services/task/internal/app"
@@ -20,8 +21,10 @@ import (
 type staged struct {
 	header  *app.PayloadHeader
 	parts   []app.Part
-	fetched bool   // counted in Service.staging
-	release func() // removes its files, and lets go those that it shares
+	fetched bool // counted in Service.staging
+
+	mu      sync.Mutex // held while parts and release change: parts are fetched side by side
+	release func()     // removes its files, and lets go those that it shares
 }
 
 func (f *staged) remove() { f.release() }

@@ -153,7 +153,14 @@ func (s *server) execute(start *executorv1.Start) (*executorv1.Finish, error) {
 		return nil, err
 	}
 	if program.Files() {
-		if err := s.dir.send(s.out); err != nil {
+		var bad *badName
+		if err := s.dir.send(s.out); errors.As(err, &bad) {
+			f := finish(result)
+			if f.Reason == "" {
+				f.Reason, f.Message = "OUTPUT_NAME", bad.Error()
+			}
+			return f, nil
+		} else if err != nil {
 			return nil, err
 		}
 	}

@@ -2,6 +2,7 @@ package child
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -11,6 +12,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/shallot-net/shallot/kit/treepath"
 	executorv1 "github.com/shallot-net/shallot/proto/shallot/executor/v1"
 	"github.com/shallot-net/shallot/services/task/internal/adapter/executor/wire"
 	"github.com/shallot-net/shallot/services/task/internal/engine/pulse"
@@ -202,7 +204,8 @@ func openOut(name string) (*outDir, error) {
 }
 
 // send gives the regular files to o and empties the directory. The program could make nothing but files and
-// directories there; anything else is passed over.
+// directories there; anything else is passed over. A directory is there by the files in it: an empty one is not given. The error is a
+// *badName where the program is to blame.
 func (d *outDir) send(o *output) error {
 	if _, err := d.dir.Seek(0, io.SeekStart); err != nil {
 		return err
@@ -215,6 +218,9 @@ func (d *outDir) send(o *output) error {
 		if err != nil || !e.Type().IsRegular() {
 			return err
 		}
+		if err := treepath.Check(name); err != nil {
+			return &badName{name, err}
+		}
 		f, err := d.root.Open(name)
 		if err != nil {
 			return err
@@ -222,7 +228,8 @@ func (d *outDir) send(o *output) error {
 		defer f.Close()
 		return o.copy(wire.PrefixOutput+name, f)
 	})
-	if err != nil {
+	var bad *badName
+	if err != nil && !errors.As(err, &bad) {
 		return err
 	}
 	for _, name := range names {
@@ -230,7 +237,17 @@ func (d *outDir) send(o *output) error {
 			return err
 		}
 	}
-	return nil
+	return err
+}
+
+// badName says that the program made a file under a path that no result has.
+type badName struct {
+	name string
+	err  error
+}
+
+func (b *badName) Error() string {
+	return fmt.Sprintf("the program wrote the file %q, which no result can have: its path below /out is not good, %v", treepath.Shown(b.name), b.err)
 }
 
 // copy gives a whole file; an empty one is an empty piece.
