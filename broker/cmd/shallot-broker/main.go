@@ -66,12 +66,20 @@ func run(ctx context.Context, args []string) error {
 	}
 	registry := telemetry.NewRegistry()
 	observer := metrics.New(registry)
-	store, err := repository.New(repository.Config{Dir: filepath.Join(state, "repository"), Log: log, Registry: registry,
-		Quota: int64(cfg.Content.Quota), CollectEvery: cfg.Content.Keep})
+	var network *libp2p.Network // made after the store, which it tells of its hosts
+	contents := repository.Config{Dir: filepath.Join(state, "repository"), Log: log, Registry: registry, Quota: int64(cfg.Content.Quota), CollectEvery: cfg.Content.Keep}
+	if cfg.Routing != app.RoutingOff {
+		contents.Routing = func(persona string) repository.Routing { return network.Contents(persona) }
+	}
+	if cfg.Routing == app.RoutingServer {
+		contents.Advertise = repository.UserOwner
+	}
+	store, err := repository.New(contents)
 	if err != nil {
 		return err
 	}
-	network, err := libp2p.NewNetwork(libp2p.Config{ListenAddrs: cfg.ListenAddrs, NetworkKey: networkKey, Traffic: observer.Traffic, Log: log, OnHost: store.Attach, OffHost: store.Detach})
+	network, err = libp2p.NewNetwork(libp2p.Config{ListenAddrs: cfg.ListenAddrs, NetworkKey: networkKey, Routing: cfg.Routing, Traffic: observer.Traffic, Log: log,
+		OnHost: store.Attach, OffHost: store.Detach})
 	if err != nil {
 		return err
 	}

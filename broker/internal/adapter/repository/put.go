@@ -73,6 +73,7 @@ func (s *Store) Put(ctx context.Context, r io.Reader, pin PinFor) (c cid.Cid, si
 		return cid.Undef, 0, toFault(err, c)
 	}
 	s.serve([]cid.Cid{c}, [][]byte{root.RawData()})
+	s.advertise(c, pin.Owner)
 	s.metrics.flow("put", w.blocks, int(file.size))
 	return c, file.size, nil
 }

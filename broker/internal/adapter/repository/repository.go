@@ -37,8 +37,12 @@ type Config struct {
 	Quota int64
 	// Allow says whether a persona serves a block to a peer; nil serves everything to everyone, as in open mode.
 	Allow func(persona string, p peer.ID, c cid.Cid) bool
-	// Routing finds providers of content for a persona; nil asks connected peers only.
-	Routing func(persona string) routing.ContentDiscovery
+	// Routing finds providers of content for a persona; nil asks connected peers only. It is called when the persona is attached.
+	Routing func(persona string) Routing
+	// Advertise is the owner whose pinned content the node's own persona says through Routing that it has; empty: nobody's. AdvertiseFirst is how long after the start
+	// it begins; default some seconds.
+	Advertise      string
+	AdvertiseFirst time.Duration
 	// Disk overrides how the disk is used, for tests; its Dir and Log are ignored.
 	Disk disk.Config
 	// Now replaces the clock of pins that end.
@@ -60,6 +64,7 @@ type Store struct {
 	puts    gate
 	gets    gate
 	wanted  wanted
+	pinned  chan cid.Cid // content that is to be advertised now; nil: none is
 
 	mu       sync.Mutex
 	personas map[string]*persona
@@ -103,6 +108,10 @@ func New(cfg Config) (*Store, error) {
 	if cfg.CollectEvery > 0 {
 		s.done.Add(1)
 		go s.collectLoop()
+	}
+	if cfg.Advertise != "" && cfg.Routing != nil {
+		s.pinned = make(chan cid.Cid, maxFresh)
+		s.done.Go(s.advertiseLoop)
 	}
 	return s, nil
 }
