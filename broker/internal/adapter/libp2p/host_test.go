@@ -24,9 +24,12 @@ import (
 
 const patience = 20 * time.Second
 
-func newHost(t *testing.T, change func(*app.Handlers)) *Host {
+func newHost(t *testing.T, change func(*app.Handlers)) *Host { return newRouted(t, "", change) }
+
+// newRouted makes a host with a role in the routing table.
+func newRouted(t *testing.T, role string, change func(*app.Handlers)) *Host {
 	t.Helper()
-	n, err := NewNetwork(Config{ListenAddrs: []string{"/ip4/127.0.0.1/tcp/0"}})
+	n, err := NewNetwork(Config{ListenAddrs: []string{"/ip4/127.0.0.1/tcp/0"}, Routing: role})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -11,10 +11,8 @@ import (
 	dht "github.com/libp2p/go-libp2p-kad-dht"
 	pb "github.com/libp2p/go-libp2p-kad-dht/pb"
 	"github.com/libp2p/go-libp2p-kad-dht/records"
-	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
-	"github.com/libp2p/go-libp2p/core/peerstore"
 	"github.com/libp2p/go-libp2p/core/protocol"
 
 	"github.com/shallot-net/shallot/broker/internal/app"
@@ -90,6 +88,7 @@ func newKad(h *Host, role string) (*kad, error) {
 		dht.QueryFilter(func(_ any, info peer.AddrInfo) bool { return h.gate.allowed(info.ID) }),
 		dht.RoutingTableFilter(func(_ any, id peer.ID) bool { return h.gate.allowed(id) }),
 		dht.OnRequestHook(k.request),
+		dht.AddressFilter(fewAddresses),
 		dht.ProviderDatastore(kadStore{k}),
 		// A cache has no bound for one key, and what it would cache is in memory.
 		dht.ProviderManagerOpts(records.Cache(noCache{}), records.ProvideValidity(providers.Default.TTL), records.ProviderAddrTTL(providers.Default.TTL),
@@ -141,7 +140,8 @@ func (k *kad) request(_ context.Context, s network.Stream, r *pb.Message) {
 // take keeps a record, if there is room for it: the library would have it in its buffers otherwise, and an address of whoever sent it. It accepts
 // a peer's word about itself alone, as the library does.
 func (k *kad) take(from peer.ID, r *pb.Message) bool {
-	if key := r.GetKey(); len(key) == 0 || len(key) > maxKadKey {
+	k.trim(from, r)
+	if key := r.GetKey(); len(key) == 0 || len(key) > maxKadKey || len(r.GetProviderPeers()) == 0 || len(r.GetProviderPeers()[0].GetAddrs()) == 0 {
 		return false
 	}
 	k.mu.Lock()
@@ -166,28 +166,6 @@ func (k *kad) shown(id peer.ID) bool {
 	}
 	known, err := k.host.host.Peerstore().SupportsProtocols(id, KadProtocol)
 	return err == nil && len(known) > 0
-}
-
-// kadHost is the host as the table sees it.
-type kadHost struct {
-	host.Host
-	book *kadBook
-}
-
-func (h *kadHost) Peerstore() peerstore.Peerstore { return h.book }
-
-// kadBook has no addresses to tell of peers that are not shown. The table dials by other methods.
-type kadBook struct {
-	peerstore.Peerstore
-	shown func(peer.ID) bool
-}
-
-// PeerInfo is what the table puts into its answers.
-func (b *kadBook) PeerInfo(id peer.ID) peer.AddrInfo {
-	if !b.shown(id) {
-		return peer.AddrInfo{ID: id}
-	}
-	return b.Peerstore.PeerInfo(id)
 }
 
 // noCache keeps nothing. Of its other methods the library uses none.
