@@ -97,7 +97,7 @@ func TryStart(t testing.TB, o Options) (*Broker, error) {
 	var network *libp2p.Network
 	var store *repository.Store
 	if o.Content {
-		store, err = repository.New(repository.Config{Dir: filepath.Join(o.Dir, "repository"), Advertise: o.Advertise, Routing: func(persona string) repository.Routing { return network.Contents(persona) }})
+		store, err = repository.New(repository.Config{Dir: filepath.Join(o.Dir, "repository"), Advertise: o.Advertise, AdvertiseFirst: 50 * time.Millisecond, Routing: func(persona string) repository.Routing { return network.Contents(persona) }})
 		if err != nil {
 			return nil, err
 		}

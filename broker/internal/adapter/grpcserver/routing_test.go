@@ -262,3 +262,34 @@ func TestContentIsFound(t *testing.T) {
 	_, err := consumer.Repository.Open(ctx, "bafkreigh2akiscaildcqabsyg3dfr6chu3fgpregiymsck7e7aqa4s52zy", repository.Source{}, 0, 0)
 	wantFault(t, err, codes.NotFound, repository.ReasonNotFound)
 }
+
+// What was pinned in an earlier life is advertised after a restart.
+func TestContentIsFoundAfterARestart(t *testing.T) {
+	t.Parallel()
+	start := func(dir, role string) *testbroker.Broker {
+		return testbroker.Start(t, testbroker.Options{Dir: dir, Routing: role, Content: true, Advertise: "user"})
+	}
+	third, first, consumer := start("", app.RoutingServer), testbroker.Start(t, testbroker.Options{Content: true}), start("", app.RoutingClient)
+	data := []byte("it was here before")
+	c, _, err := first.Repository.Put(t.Context(), bytes.NewReader(data), repository.PinFor{Owner: "user"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	first.Connect(third)
+	first.Stop()
+	if err := first.Repository.Close(); err != nil {
+		t.Fatal(err)
+	}
+	again := start(first.Dir, app.RoutingServer)
+	testbroker.Eventually(t, "it has dialled the third by itself", func() bool { return connected(t, again, third.ID) })
+	consumer.Connect(third)
+	testbroker.Eventually(t, "the content is found", func() bool {
+		f, err := consumer.Repository.Open(t.Context(), c.String(), repository.Source{}, 0, 0)
+		if err != nil {
+			return false
+		}
+		defer f.Close()
+		got, err := io.ReadAll(f)
+		return err == nil && bytes.Equal(got, data)
+	})
+}

@@ -121,7 +121,7 @@ func find(h *Host, name string) (ids []string, err error) {
 }
 
 // meet waits until a server is in a host's table.
-func meet(t *testing.T, h, server *Host) {
+func meet(t testing.TB, h, server *Host) {
 	t.Helper()
 	connect(t, h, server)
 	eventually(t, "a server is in the table", func() bool { return h.kad.dht.RoutingTable().Find(server.host.ID()) != "" })
@@ -190,7 +190,7 @@ func TestFloodOfRecords(t *testing.T) {
 		t.Fatal(err)
 	}
 	eventually(t, "the honest record is kept", func() bool { return held(to) == 1 })
-	somebody := peer.ID(honest.host.ID())
+	somebody := honest.host.ID()
 	for i := range 4000 {
 		addr := ma.StringCast(fmt.Sprintf("/ip4/10.0.%d.%d/tcp/1", i/250, i%250))
 		flood.offer(flood.host.ID(), fmt.Sprintf("key-%d", i), addr)
