@@ -103,9 +103,13 @@ func (s *Store) sayAll() error {
 }
 
 func (s *Store) say(c cid.Cid) error {
+	own, err := s.persona("")
+	if err != nil {
+		return err // it is about to be opened
+	}
 	ctx, cancel := context.WithTimeout(s.ctx, advertiseTimeout)
 	defer cancel()
-	err := s.cfg.Routing("").Provide(ctx, c, true)
+	err = own.routing.Provide(ctx, c, true)
 	pause := time.NewTimer(advertiseGap)
 	defer pause.Stop()
 	select {

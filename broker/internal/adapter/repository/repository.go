@@ -75,6 +75,7 @@ type persona struct {
 	name    string
 	host    host.Host
 	bitswap *bitswap.Bitswap
+	routing Routing // nil: none
 }
 
 // New opens the store and begins to collect what nobody keeps.
@@ -138,12 +139,14 @@ func (s *Store) Attach(name string, h host.Host) error {
 		opts = append(opts, bitswap.WithPeerBlockRequestFilter(func(p peer.ID, c cid.Cid) bool { return s.cfg.Allow(name, p, c) }))
 	}
 	var finder routing.ContentDiscovery
+	var table Routing
 	if s.cfg.Routing != nil {
-		finder = s.cfg.Routing(name)
+		table = s.cfg.Routing(name)
+		finder = table
 	}
 	net := &watched{BitSwapNetwork: bsnet.NewFromIpfsHost(h), s: s, refused: make(map[peer.ID]time.Time)}
 	bs := bitswap.New(s.ctx, net, finder, &blockstore{s}, opts...)
-	s.personas[name] = &persona{name: name, host: h, bitswap: bs}
+	s.personas[name] = &persona{name: name, host: h, bitswap: bs, routing: table}
 	return nil
 }
 
