@@ -158,6 +158,9 @@ func (k *kad) shown(id peer.ID) bool {
 	if id == k.host.host.ID() {
 		return k.server
 	}
+	if !k.host.gate.admitted(id) { // the library may have a record of it in its buffers still
+		return false
+	}
 	k.mu.Lock()
 	holds := k.records.Holds(string(id))
 	k.mu.Unlock()
