@@ -45,6 +45,9 @@ func (k *kad) provide(ctx context.Context, key cid.Cid) error {
 	if !k.server {
 		return app.ErrRoutingClient
 	}
+	if k.dht.RoutingTable().Size() == 0 { // a node alone tries for as long as it is: that must cost nothing
+		return app.ErrRoutingEmpty
+	}
 	ctx, done, err := k.begin(ctx)
 	if err != nil {
 		return err
