@@ -47,6 +47,9 @@ func (s *Service) advertiseLoop(ctx context.Context) error {
 	for {
 		next := time.Now().Add(sayLongest)
 		names := s.names()
+		if s.alone() { // nobody to tell; the first connection wakes this loop
+			names = nil
+		}
 		for name := range said {
 			if !slices.Contains(names, name) {
 				delete(said, name)
@@ -69,6 +72,13 @@ func (s *Service) advertiseLoop(ctx context.Context) error {
 			return nil
 		}
 	}
+}
+
+// alone tells whether there is no connection at all, so that the broker has nobody to ask either.
+func (s *Service) alone() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.online.IsZero()
 }
 
 // names are what this node can be found by; none before it is known what that is.
@@ -104,6 +114,10 @@ func (s *Service) say(ctx context.Context, name string, wait *backoff.Exponentia
 func (s *Service) strangersLoop(ctx context.Context) error {
 	wait := newWait(lookFirst, lookLongest)
 	for sleep(ctx, wait.NextBackOff(), nil) {
+		if s.alone() {
+			wait.Reset()
+			continue
+		}
 		if s.countNeighbours() >= fewNeighbours {
 			wait.Reset()
 			if !sleep(ctx, resyncEvery, nil) {

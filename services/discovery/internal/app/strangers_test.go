@@ -71,11 +71,13 @@ func (t *table) set(fail bool) {
 func TestStrangersFindEachOther(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, shared := newSim(t), &table{names: map[string][]string{}}
+		s.silence(true)
+		third := s.add() // it is connected to all, and has no discovery that could tell of others
 		var nodes []*node
 		for range 5 {
 			n := s.add()
 			n.routing = at{shared, n}
-			nodes = append(nodes, n.start())
+			nodes = append(nodes, n.start(third))
 		}
 		pass(3 * time.Minute)
 		for _, n := range nodes {
@@ -112,7 +114,7 @@ func TestAdvertising(t *testing.T) {
 		s, shared := newSim(t), &table{names: map[string][]string{}, fail: true}
 		n := s.add()
 		n.routing = at{shared, n}
-		n.start()
+		n.start(s.add())
 		pass(10 * time.Minute)
 		if got := n.count(app.CountAdvertiseFailed); got < 8 || got > 60 {
 			t.Errorf("two names were tried %d times in ten minutes", got)

@@ -420,9 +420,10 @@ func TestUpdateSelfRefusesNonsense(t *testing.T) {
 func TestStrangers(t *testing.T) {
 	t.Parallel()
 	net := brokertest.NewNetwork()
-	a := newNode(t, net)
+	third := net.Add() // with no discovery that could tell of others
+	a := newNode(t, net, third)
 	a.updateSelf("sum")
-	b := newNode(t, net)
+	b := newNode(t, net, third)
 	b.updateSelf("sum")
 	for _, n := range []*node{a, b} {
 		n.until("the other is known", func(peers map[string]*discoveryv1.Peer) bool { return len(peers) == 1 })
