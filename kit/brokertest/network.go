@@ -37,6 +37,7 @@ type Broker struct {
 	published []*brokerv1.PublishRequest
 	sendFault func(*brokerv1.SendRequest) error
 	turn      int
+	names     map[string]bool // advertised
 }
 
 // Add makes a broker with a fresh identity that is connected to nobody.

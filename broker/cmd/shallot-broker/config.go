@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -21,6 +22,7 @@ type Config struct {
 	Mode           string   `koanf:"mode" help:"open; a home that was used in one mode is refused in another"`
 	ListenAddrs    []string `koanf:"listen_addrs" help:"multiaddrs on which other nodes are answered, such as /ip4/0.0.0.0/tcp/4001; empty: only dial out"`
 	NetworkKeyFile string   `koanf:"network_key_file" help:"the key of a private network, a swarm key file with mode 600; empty: HOME/network.key where that is there, else an open network"`
+	Routing        string   `koanf:"routing" help:"role in the routing table, by which strangers find each other: server (a provider: answers, keeps records, may be found), client (only asks) or off"`
 	Allow          []string `koanf:"allow" help:"peers that may be connected, beside those in HOME/peers.allow, which is read again when it changes; empty, and no such file: all"`
 	Deny           []string `koanf:"deny" help:"peers that may not, beside those in HOME/peers.deny, which is read again when it changes"`
 	Limits         Limits   `koanf:"limits"`
@@ -50,6 +52,7 @@ type Limits struct {
 func defaults() Config {
 	return Config{
 		Mode:        app.ModeOpen,
+		Routing:     app.RoutingClient,
 		ListenAddrs: []string{"/ip4/127.0.0.1/tcp/0"},
 		Limits: Limits{PeerEvents: 256, PeerBytes: 2 << 20, PeerRate: 2000, PeerByteRate: 32 << 20, Patience: 30 * time.Second, TotalBytes: 48 << 20, Backlog: 8192, BacklogBytes: 32 << 20,
 			SubscriberWait: 5 * time.Second, GossipBuffer: 1024},
@@ -61,6 +64,9 @@ func defaults() Config {
 func (c *Config) Validate() error {
 	if c.Mode != app.ModeOpen {
 		return fmt.Errorf("mode is %q: this version knows %s only", c.Mode, app.ModeOpen)
+	}
+	if !slices.Contains([]string{app.RoutingServer, app.RoutingClient, app.RoutingOff}, c.Routing) {
+		return fmt.Errorf("routing is %q: it must be server, client or off", c.Routing)
 	}
 	for key, ids := range map[string][]string{"allow": c.Allow, "deny": c.Deny} {
 		if _, err := access.Parse([]byte(strings.Join(ids, "\n")), libp2p.CanonicalID); err != nil {

@@ -66,14 +66,22 @@ func run(ctx context.Context, args []string) error {
 	}
 	registry := telemetry.NewRegistry()
 	observer := metrics.New(registry)
-	var broker *app.Broker // before any host there is one
-	flooded := func(persona, peer string) { broker.Misbehaved(persona, peer, app.Flooded) }
-	store, err := repository.New(repository.Config{Dir: filepath.Join(state, "repository"), Log: log, Registry: registry,
-		Quota: int64(cfg.Content.Quota), CollectEvery: cfg.Content.Keep, Flooded: flooded})
+	var broker *app.Broker      // before any host there is one
+	var network *libp2p.Network // made after the store, which it tells of its hosts
+	contents := repository.Config{Dir: filepath.Join(state, "repository"), Log: log, Registry: registry, Quota: int64(cfg.Content.Quota), CollectEvery: cfg.Content.Keep,
+		Flooded: func(persona, peer string) { broker.Misbehaved(persona, peer, app.Flooded) }}
+	if cfg.Routing != app.RoutingOff {
+		contents.Routing = func(persona string) repository.Routing { return network.Contents(persona) }
+	}
+	if cfg.Routing == app.RoutingServer {
+		contents.Advertise = repository.UserOwner
+	}
+	store, err := repository.New(contents)
 	if err != nil {
 		return err
 	}
-	network, err := libp2p.NewNetwork(libp2p.Config{ListenAddrs: cfg.ListenAddrs, NetworkKey: networkKey, Traffic: observer.Traffic, Patience: cfg.Limits.Patience, Log: log, OnHost: store.Attach, OffHost: store.Detach})
+	network, err = libp2p.NewNetwork(libp2p.Config{ListenAddrs: cfg.ListenAddrs, NetworkKey: networkKey, Routing: cfg.Routing, Traffic: observer.Traffic, Patience: cfg.Limits.Patience,
+		Log: log, OnHost: store.Attach, OffHost: store.Detach})
 	if err != nil {
 		return err
 	}

@@ -2,6 +2,7 @@ package app
 
 import (
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -62,6 +63,29 @@ func (k *known) reached(peer string, addresses []string) {
 	}
 }
 
+// routed notes where a peer of the routing table says that it is. It does not block.
+func (k *known) routed(peer string, addresses []string) {
+	if k.store == nil || len(addresses) == 0 {
+		return
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if !k.closed && k.book.Heard(peer, addresses, time.Now()) && k.timer == nil {
+		k.timer = time.AfterFunc(saveAfter, k.save)
+	}
+}
+
+// seeds are all peers in the book.
+func (k *known) seeds() []Target {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	var out []Target
+	for _, e := range k.book.Entries() {
+		out = append(out, Target{Peer: e.Peer, Addresses: e.Addresses})
+	}
+	return out
+}
+
 func (k *known) save() {
 	k.mu.Lock()
 	defer k.mu.Unlock() // also over the write, or an older one could come last
@@ -93,5 +117,5 @@ func (b *Broker) KnownPeers(name string) ([]book.Entry, error) {
 	}
 	b.known.mu.Lock()
 	defer b.known.mu.Unlock()
-	return b.known.book.Entries(), nil
+	return slices.DeleteFunc(b.known.book.Entries(), func(e book.Entry) bool { return e.Heard }), nil
 }

@@ -107,14 +107,6 @@ func (b *Broker) Protect(name, tag string, peers []string) error {
 	return p.host.Protect(tag, peers)
 }
 
-// FindPeers will ask the network; no routing is built in yet.
-func (b *Broker) FindPeers(name string) error {
-	if _, err := b.persona(name); err != nil {
-		return err
-	}
-	return fault.FailedPrecondition("ROUTING_OFF", "this broker has no routing switched on: peers are found by asking those that are known")
-}
-
 // Change is a peer that came or went.
 type Change struct {
 	Peer      string

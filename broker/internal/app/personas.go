@@ -63,7 +63,7 @@ func (b *Broker) open(name string) (*persona, error) {
 	handlers := Handlers{Stream: p.serve, Validate: p.validateGossip, Gossip: p.gossip, Lost: b.obs.Dropped, Changed: p.changed, Reached: func(string, []string) {},
 		Misbehaved: p.misbehaved, Standing: p.standing}
 	if name == "" {
-		handlers.Reached = b.known.reached
+		handlers.Reached, handlers.Routed, handlers.Seeds = b.known.reached, b.known.routed, b.known.seeds
 	}
 	p.host, err = b.cfg.Network.Open(name, seed, handlers)
 	if err != nil {

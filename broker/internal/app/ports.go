@@ -85,6 +85,10 @@ type Handlers struct {
 	Standing func(peer string) float64
 	// Reached tells at which addresses a peer was dialled with success. It must not block.
 	Reached func(peer string, addresses []string)
+	// Routed tells where a peer of the routing table says that it is, from time to time. It must not block. Nil: nobody wants to know.
+	Routed func(peer string, addresses []string)
+	// Seeds are peers of an earlier life, where to begin when the routing table is empty. Nil: there are none.
+	Seeds func() []Target
 }
 
 // Host is a persona's presence on the network. Peers are named by their ids; errors carry no addresses.
@@ -112,6 +116,11 @@ type Host interface {
 	// Join hears a topic until leave is called.
 	Join(topic string) (leave func(), err error)
 	Publish(ctx context.Context, topic string, data []byte) error
+	// Find calls found for peers that have advertised a name, as they are found, limit at most; when found fails the query ends. It blocks for some
+	// seconds at most. ErrRoutingOff, ErrRoutingEmpty.
+	Find(ctx context.Context, name string, limit int, found func(Target) error) error
+	// Advertise says that this persona has a name, for providers.Default.TTL. ErrRoutingOff, ErrRoutingClient, ErrRoutingEmpty.
+	Advertise(ctx context.Context, name string) error
 	Close() error
 }
 

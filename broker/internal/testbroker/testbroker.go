@@ -17,6 +17,7 @@ import (
 	"github.com/shallot-net/shallot/broker/internal/adapter/grpcserver"
 	"github.com/shallot-net/shallot/broker/internal/adapter/libp2p"
 	"github.com/shallot-net/shallot/broker/internal/adapter/metrics"
+	"github.com/shallot-net/shallot/broker/internal/adapter/repository"
 	"github.com/shallot-net/shallot/broker/internal/app"
 	"github.com/shallot-net/shallot/kit/rpc"
 	brokerv1 "github.com/shallot-net/shallot/proto/shallot/broker/v1"
@@ -24,14 +25,15 @@ import (
 
 // Broker is a running broker and clients of it.
 type Broker struct {
-	Dir      string
-	ID       string
-	Addrs    []string // with /p2p
-	Network  brokerv1.NetworkServiceClient
-	Events   brokerv1.EventServiceClient
-	Registry *prometheus.Registry
-	App      *app.Broker
-	Socket   string
+	Dir        string
+	ID         string
+	Addrs      []string // with /p2p
+	Network    brokerv1.NetworkServiceClient
+	Events     brokerv1.EventServiceClient
+	Registry   *prometheus.Registry
+	App        *app.Broker
+	Socket     string
+	Repository *repository.Store // with Options.Content
 
 	t     testing.TB
 	stop  context.CancelFunc
@@ -49,6 +51,9 @@ type Options struct {
 	Config func(*app.Config)
 
 	NetworkKey []byte // of a private network
+	Routing    string // a role of package app; default: off
+	Content    bool   // with a repository
+	Advertise  string // the owner whose content is advertised
 }
 
 // Start starts a broker, which is stopped when the test ends.
@@ -88,11 +93,21 @@ func TryStart(t testing.TB, o Options) (*Broker, error) {
 	if err != nil {
 		return nil, err
 	}
-	network, err := libp2p.NewNetwork(libp2p.Config{ListenAddrs: o.Listen, NetworkKey: o.NetworkKey, Traffic: observer.Traffic})
-	if err != nil {
+	config := libp2p.Config{ListenAddrs: o.Listen, NetworkKey: o.NetworkKey, Traffic: observer.Traffic, Routing: o.Routing}
+	var network *libp2p.Network
+	var store *repository.Store
+	if o.Content {
+		store, err = repository.New(repository.Config{Dir: filepath.Join(o.Dir, "repository"), Advertise: o.Advertise, AdvertiseFirst: 50 * time.Millisecond, Routing: func(persona string) repository.Routing { return network.Contents(persona) }})
+		if err != nil {
+			return nil, err
+		}
+		t.Cleanup(func() { _ = store.Close() })
+		config.OnHost, config.OffHost = store.Attach, store.Detach
+	}
+	if network, err = libp2p.NewNetwork(config); err != nil {
 		return nil, err
 	}
-	b := &Broker{Dir: o.Dir, Socket: filepath.Join(o.Dir, "s.sock"), Registry: registry, t: t, done: make(chan struct{})}
+	b := &Broker{Dir: o.Dir, Socket: filepath.Join(o.Dir, "s.sock"), Registry: registry, Repository: store, t: t, done: make(chan struct{})}
 	cfg := app.Config{Mode: o.Mode, Network: network, Keys: keys, Book: files.NewBook(o.Dir), Codec: messages, Signers: &libp2p.Signers{}, Observer: observer}
 	if o.Config != nil {
 		o.Config(&cfg)

@@ -90,6 +90,7 @@ type settings struct {
 	Role       string   `koanf:"role" help:"provider or consumer"`
 	Bootstrap  []string `koanf:"bootstrap" help:"addresses to join through"`
 	ListenAddr []string `koanf:"listen_addrs" help:"swarm addresses"`
+	Routing    string   `koanf:"routing" help:"role in the routing table"`
 	HTTP       string   `koanf:"http" help:"where the gateway listens"`
 }
 

@@ -227,7 +227,7 @@ func TestPortsAndRolesStay(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer n.Close()
-	if want := []string{"--home", dir, "--listen-addrs", "/ip4/0.0.0.0/tcp/4001"}; !slices.Equal(n.args(Broker), want) {
+	if want := []string{"--home", dir, "--listen-addrs", "/ip4/0.0.0.0/tcp/4001", "--routing", "server"}; !slices.Equal(n.args(Broker), want) {
 		t.Errorf("arguments are %v, want %v", n.args(Broker), want)
 	}
 	gateway := n.args("gateway")
@@ -235,7 +235,7 @@ func TestPortsAndRolesStay(t *testing.T) {
 		t.Errorf("arguments are %v", gateway)
 	}
 	// What the user has configured is not overruled.
-	if err := os.WriteFile(filepath.Join(dir, "config.yaml"), []byte("broker:\n  listen_addrs: [/ip4/10.0.0.1/tcp/1]\ngateway:\n  http: 127.0.0.1:8080\n"), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, "config.yaml"), []byte("broker:\n  listen_addrs: [/ip4/10.0.0.1/tcp/1]\n  routing: client\ngateway:\n  http: 127.0.0.1:8080\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if got := append(n.args(Broker), n.args("gateway")...); len(got) != 4 {
@@ -263,6 +263,9 @@ func TestNodesUseTheNetworkOfTheirHome(t *testing.T) {
 	defer up.Close()
 	if got := strings.Join(up.args("node"), " "); !strings.HasSuffix(got, "--bootstrap "+given+","+first) {
 		t.Errorf("a node joins with %s", got)
+	}
+	if got := strings.Join(up.args(Broker), " "); strings.Contains(got, "routing") { // a consumer only asks, which is the broker's default
+		t.Errorf("a consumer's broker has %s", got)
 	}
 	if got := strings.Join(up.args(Broker), " "); strings.Contains(got, "network-key") { // it finds its home's own
 		t.Errorf("its broker has %s", got)

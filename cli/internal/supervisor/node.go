@@ -210,6 +210,9 @@ func (n *Node) args(name string) []string {
 		if len(n.cfg.Listen) > 0 || !configured(n.home, Broker, "listen_addrs") {
 			args = append(args, "--listen-addrs", strings.Join(n.keep.Listen, ","))
 		}
+		if n.cfg.Role == Provider && !configured(n.home, Broker, "routing") { // others find it, and it keeps their records; a consumer only asks
+			args = append(args, "--routing", "server")
+		}
 		// The home's own the broker finds itself.
 		if key := filepath.Join(n.cfg.Network, networkKeyFile); n.cfg.Network != "" && exists(key) && !configured(n.home, Broker, "network_key_file") {
 			args = append(args, "--network-key-file", key)

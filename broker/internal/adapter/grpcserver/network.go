@@ -80,11 +80,6 @@ func (n *Network) ListKnownPeers(_ context.Context, r *brokerv1.ListKnownPeersRe
 	return out, nil
 }
 
-// FindPeers says that there is no routing.
-func (n *Network) FindPeers(r *brokerv1.FindPeersRequest, _ grpc.ServerStreamingServer[brokerv1.FindPeersResponse]) error {
-	return n.broker.FindPeers(r.GetPersona())
-}
-
 // Watch streams who comes and goes.
 func (n *Network) Watch(r *brokerv1.WatchRequest, stream grpc.ServerStreamingServer[brokerv1.WatchResponse]) error {
 	w, err := n.broker.Watch(r.GetPersona())

@@ -24,9 +24,17 @@ import (
 
 const patience = 20 * time.Second
 
-func newHost(t *testing.T, change func(*app.Handlers)) *Host {
+func newHost(t *testing.T, change func(*app.Handlers)) *Host { return newRouted(t, "", change) }
+
+// newRouted makes a host with a role in the routing table.
+func newRouted(t testing.TB, role string, change func(*app.Handlers)) *Host {
 	t.Helper()
-	n, err := NewNetwork(Config{ListenAddrs: []string{"/ip4/127.0.0.1/tcp/0"}})
+	n, err := NewNetwork(Config{ListenAddrs: []string{"/ip4/127.0.0.1/tcp/0"}, Routing: role, Traffic: func(kind, _ string) func(int64) {
+		if kind != "routing" {
+			return func(int64) {}
+		}
+		return func(n int64) { routed.Add(n) }
+	}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -54,7 +62,7 @@ func newHost(t *testing.T, change func(*app.Handlers)) *Host {
 	return out.(*Host)
 }
 
-func connect(t *testing.T, from, to *Host) {
+func connect(t testing.TB, from, to *Host) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
@@ -63,7 +71,7 @@ func connect(t *testing.T, from, to *Host) {
 	}
 }
 
-func eventually(t *testing.T, what string, cond func() bool) {
+func eventually(t testing.TB, what string, cond func() bool) {
 	t.Helper()
 	tick := time.NewTicker(2 * time.Millisecond)
 	defer tick.Stop()

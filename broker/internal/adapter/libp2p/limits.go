@@ -41,6 +41,7 @@ const (
 	addressBurst    = 256
 	eventStreamsIn  = 4 // of one peer: one, and those that it is about to replace
 	gossipStreamsIn = 4
+	kadStreamsIn    = 4 // a peer has one and uses it again; each may hold a request of 4 MiB, the library's bound, for as long as it is being read
 )
 
 // limits is the limiter's configuration. Everything that is not stated is blocked or bounded by what is around it.
@@ -66,7 +67,7 @@ func limits(event, gossip protocol.ID) rcmgr.ConcreteLimitConfig {
 		System: whole, Transient: unproven, AllowlistedSystem: whole, AllowlistedTransient: unproven,
 		ServiceDefault: protocols, ServicePeerDefault: peer,
 		ProtocolDefault: protocols, ProtocolPeerDefault: few(64),
-		ProtocolPeer: map[protocol.ID]rcmgr.ResourceLimits{event: few(eventStreamsIn), gossip: few(gossipStreamsIn)},
+		ProtocolPeer: map[protocol.ID]rcmgr.ResourceLimits{event: few(eventStreamsIn), gossip: few(gossipStreamsIn), KadProtocol: few(kadStreamsIn)},
 		PeerDefault:  peer,
 		Conn:         rcmgr.ResourceLimits{Conns: 1, ConnsInbound: 1, ConnsOutbound: 1, FD: 1, Memory: maxPeerMemory},
 		Stream:       rcmgr.ResourceLimits{Streams: 1, StreamsInbound: 1, StreamsOutbound: 1, Memory: 16 << 20},

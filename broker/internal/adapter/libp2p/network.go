@@ -32,7 +32,9 @@ type Config struct {
 	Traffic    Traffic // may be left out
 	// Patience is how long a peer may be silent within a frame; default 30 s.
 	Patience time.Duration
-	Log      *slog.Logger
+	// Routing is the role of the node's own persona in the routing table, one of app's; empty: none, and none for other personas.
+	Routing string
+	Log     *slog.Logger
 	// OnHost is given each host before it listens, the moment to set further protocol handlers; OffHost when it is about to close.
 	OnHost  func(persona string, h host.Host) error
 	OffHost func(persona string) error
@@ -44,11 +46,14 @@ type Network struct {
 	profile profile
 	traffic *reporter
 	listen  []ma.Multiaddr
+
+	mu    sync.Mutex
+	hosts map[string]*Host // the open ones, by persona
 }
 
 // NewNetwork makes hosts of open mode.
 func NewNetwork(cfg Config) (*Network, error) {
-	n := &Network{cfg: cfg, profile: open(), traffic: newReporter(cfg.Traffic)}
+	n := &Network{cfg: cfg, profile: open(), traffic: newReporter(cfg.Traffic), hosts: make(map[string]*Host)}
 	n.profile.psk = cfg.NetworkKey
 	if n.cfg.Patience <= 0 {
 		n.cfg.Patience = 30 * time.Second
@@ -81,6 +86,7 @@ type Host struct {
 	gossip   *gossip
 	meter    *meter
 	offences chan offence
+	kad      *kad // nil: no routing
 	log      *slog.Logger
 
 	ctx    context.Context
@@ -139,6 +145,12 @@ func (h *Host) start() error {
 	if h.gossip, err = newGossip(h); err != nil {
 		return err
 	}
+	if h.kad, err = newKad(h, h.network.role(h.persona)); err != nil {
+		return err
+	}
+	h.network.mu.Lock()
+	h.network.hosts[h.persona] = h
+	h.network.mu.Unlock()
 	if h.network.cfg.OnHost != nil {
 		return h.network.cfg.OnHost(h.persona, h.guarded())
 	}
@@ -160,6 +172,14 @@ func (h *Host) report() {
 			}
 		}
 	}
+}
+
+// role is a persona's in the routing table.
+func (n *Network) role(persona string) string {
+	if persona != "" && n.cfg.Routing != "" && n.cfg.Routing != app.RoutingOff {
+		return n.profile.kad.other
+	}
+	return n.cfg.Routing
 }
 
 // Listen begins to accept connections. A port in use is an error that names the address.
@@ -194,12 +214,17 @@ func (h *Host) Close() error {
 	}
 	h.closed = true
 	h.mu.Unlock()
+	h.network.mu.Lock()
+	if h.network.hosts[h.persona] == h {
+		delete(h.network.hosts, h.persona)
+	}
+	h.network.mu.Unlock()
 	var err error
 	if h.network.cfg.OffHost != nil {
 		err = h.network.cfg.OffHost(h.persona)
 	}
 	h.cancel()
-	err = errors.Join(err, h.host.Close())
+	err = errors.Join(err, h.kad.close(), h.host.Close())
 	h.wg.Wait()
 	return err
 }

@@ -214,6 +214,7 @@ func (h *Host) Restrict(admits func(peer string) bool) {
 			_ = h.host.Network().ClosePeer(id)
 		}
 	}
+	h.kad.restrict()
 }
 
 // Connected tells whether a connection stands.

@@ -60,6 +60,7 @@ type profile struct {
 	fanoutTTL     time.Duration
 	psk           pnet.PSK // of a private network: who has another, or none, gets not one byte that it can read
 	seenTTL       time.Duration
+	kad           kadProfile
 }
 
 // open is the profile of open mode: TCP, for a lab, a LAN, a private swarm. The heartbeat is a fraction of the library's second, because a peer gets into the mesh with the
@@ -75,6 +76,7 @@ func open() profile {
 		ping: true, resolve: true,
 		heartbeat: 400 * time.Millisecond, history: 12, historyGossip: 5, iwantFollowup: 3 * time.Second,
 		graftFlood: 10 * time.Second, unsubBackoff: 10 * time.Second, gossipDial: 10 * time.Second, fanoutTTL: time.Minute, seenTTL: 2 * time.Minute,
+		kad: openKad(),
 	}
 }
 
@@ -90,7 +92,7 @@ type parts struct {
 }
 
 // build puts a host together by hand. libp2p.New would link QUIC, WebRTC, WebTransport and relays, of which no mode wants any: 8 MiB of memory that every node would pay for, and
-// so many ways out that would have to be kept shut. What is not in here a host cannot do: no NAT mapping, no AutoNAT, no hole punching, no relays, no mDNS, no routing.
+// so many ways out that would have to be kept shut. What is not in here a host cannot do: no NAT mapping, no AutoNAT, no hole punching, no relays, no mDNS.
 //
 // It does not listen: that comes once all handlers are set, because a change of them is pushed to every peer, at a rate that peers bound.
 func (p profile) build(w parts) (host.Host, error) {

@@ -19,13 +19,14 @@ const (
 	kindEvent = iota
 	kindGossip
 	kindContent
+	kindRouting
 	kindPing
 	kindIdentify
 	kindOther
 	kinds
 )
 
-var kindNames = [kinds]string{"event", "gossip", "content", "ping", "identify", "other"}
+var kindNames = [kinds]string{"event", "gossip", "content", "routing", "ping", "identify", "other"}
 
 func kindOf(p protocol.ID) int {
 	switch {
@@ -35,6 +36,8 @@ func kindOf(p protocol.ID) int {
 		return kindGossip
 	case strings.Contains(string(p), "/bitswap"):
 		return kindContent
+	case p == KadProtocol:
+		return kindRouting
 	case p == ping.ID:
 		return kindPing
 	case p == identify.ID || p == identify.IDPush:

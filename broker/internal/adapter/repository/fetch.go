@@ -35,7 +35,7 @@ const (
 	window         = 16 // blocks asked for at once, of 2 MiB at most
 
 	// firstTimeout is how long content that nobody is named for is waited for: all who are connected have been asked at once, and answer within
-	// a round trip. Less than the ten seconds that callers give a call, so that they hear "not found" and not "too late".
+	// a round trip; a second later those are looked for who have advertised it. Less than the ten seconds that callers give a call, so that they hear "not found" and not "too late".
 	firstTimeout = 7 * time.Second
 )
 
@@ -187,14 +187,14 @@ func (f *fetcher) patience() time.Duration {
 	return f.s.cfg.StallTimeout
 }
 
-// unknown: nobody is named for the content, no routing finds anybody, and nobody has given any of it.
-func (f *fetcher) unknown() bool { return !f.begun && len(f.peers) == 0 && f.s.cfg.Routing == nil }
+// unknown: nobody is named for the content, and nobody has given any of it. The routing table finds who has it within the same time, or not at all.
+func (f *fetcher) unknown() bool { return !f.begun && len(f.peers) == 0 }
 
 func (f *fetcher) stalled() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.unknown() {
-		return fault.NotFound(ReasonNotFound, "the content %s is not here, and no connected peer gave it within %s: name one that has it, or try again", f.root, f.patience())
+		return fault.NotFound(ReasonNotFound, "the content %s is not here, and no peer that is connected or has advertised it gave it within %s: name one that has it, or try again", f.root, f.patience())
 	}
 	return fault.Unavailable(ReasonUnreachable, "no peer gave a block of %s within %s: name one that has it, or try again", f.root, f.patience())
 }

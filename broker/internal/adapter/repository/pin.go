@@ -102,6 +102,7 @@ func (s *Store) Pin(ctx context.Context, text string, pin PinFor, src Source) (s
 		return 0, toFault(err, c)
 	}
 	s.metrics.pins.WithLabelValues("added").Inc()
+	s.advertise(c, pin.Owner)
 	return size, nil
 }
 

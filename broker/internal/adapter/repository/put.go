@@ -84,6 +84,7 @@ func (s *Store) put(ctx context.Context, pin PinFor, make func(*sink) (ipld.Node
 		return cid.Undef, 0, toFault(err, c)
 	}
 	s.serve([]cid.Cid{c}, [][]byte{root.RawData()})
+	s.advertise(c, pin.Owner)
 	s.metrics.flow("put", w.blocks, int(size)) //nolint:gosec // it has been on a disk
 	return c, size, nil
 }

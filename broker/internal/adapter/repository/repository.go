@@ -37,8 +37,12 @@ type Config struct {
 	Quota int64
 	// Allow says whether a persona serves a block to a peer; nil serves everything to everyone, as in open mode.
 	Allow func(persona string, p peer.ID, c cid.Cid) bool
-	// Routing finds providers of content for a persona; nil asks connected peers only.
-	Routing func(persona string) routing.ContentDiscovery
+	// Routing finds providers of content for a persona; nil asks connected peers only. It is called when the persona is attached.
+	Routing func(persona string) Routing
+	// Advertise is the owner whose pinned content the node's own persona says through Routing that it has; empty: nobody's. AdvertiseFirst is how long after the start
+	// it begins; default some seconds.
+	Advertise      string
+	AdvertiseFirst time.Duration
 	// Flooded is told once a second of a peer that asks for more than anybody has to; nil: nobody wants to know.
 	Flooded func(persona, peer string)
 	// Disk overrides how the disk is used, for tests; its Dir and Log are ignored.
@@ -62,6 +66,7 @@ type Store struct {
 	puts    gate
 	gets    gate
 	wanted  wanted
+	pinned  chan cid.Cid // content that is to be advertised now; nil: none is
 
 	mu       sync.Mutex
 	personas map[string]*persona
@@ -72,6 +77,7 @@ type persona struct {
 	name    string
 	host    host.Host
 	bitswap *bitswap.Bitswap
+	routing Routing // nil: none
 }
 
 // New opens the store and begins to collect what nobody keeps.
@@ -106,6 +112,10 @@ func New(cfg Config) (*Store, error) {
 		s.done.Add(1)
 		go s.collectLoop()
 	}
+	if cfg.Advertise != "" && cfg.Routing != nil {
+		s.pinned = make(chan cid.Cid, maxFresh)
+		s.done.Go(s.advertiseLoop)
+	}
 	return s, nil
 }
 
@@ -131,12 +141,14 @@ func (s *Store) Attach(name string, h host.Host) error {
 		opts = append(opts, bitswap.WithPeerBlockRequestFilter(func(p peer.ID, c cid.Cid) bool { return s.cfg.Allow(name, p, c) }))
 	}
 	var finder routing.ContentDiscovery
+	var table Routing
 	if s.cfg.Routing != nil {
-		finder = s.cfg.Routing(name)
+		table = s.cfg.Routing(name)
+		finder = table
 	}
 	net := &watched{BitSwapNetwork: bsnet.NewFromIpfsHost(h), s: s, persona: name, refused: make(map[peer.ID]time.Time)}
 	bs := bitswap.New(s.ctx, net, finder, &blockstore{s}, opts...)
-	s.personas[name] = &persona{name: name, host: h, bitswap: bs}
+	s.personas[name] = &persona{name: name, host: h, bitswap: bs, routing: table}
 	return nil
 }
 

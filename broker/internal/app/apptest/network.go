@@ -119,6 +119,14 @@ func (h *Host) Join(string) (func(), error)                             { return
 func (h *Host) Publish(context.Context, string, []byte) error           { return nil }
 func (h *Host) Connect(_ context.Context, t app.Target) (string, error) { return t.Peer, nil }
 
+// Find finds nobody.
+func (h *Host) Find(context.Context, string, int, func(app.Target) error) error {
+	return app.ErrRoutingOff
+}
+
+// Advertise tells nobody.
+func (h *Host) Advertise(context.Context, string) error { return app.ErrRoutingOff }
+
 // Refuse is written down.
 func (h *Host) Refuse(peer string, d time.Duration) {
 	h.mu.Lock()

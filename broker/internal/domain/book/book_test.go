@@ -53,3 +53,50 @@ func TestWhatIsNoEntryIsLeftOut(t *testing.T) {
 		t.Errorf("the book is %+v", got)
 	}
 }
+
+// Who was only heard of comes last, takes nobody's place who was reached, and is reached once it was dialled.
+func TestHeard(t *testing.T) {
+	t.Parallel()
+	var b book.Book
+	for _, bad := range []struct {
+		peer      string
+		addresses []string
+	}{{"", []string{"/a"}}, {"p", nil}, {"p", []string{"a"}}, {strings.Repeat("p", book.MaxText+1), []string{"/a"}}} {
+		if b.Heard(bad.peer, bad.addresses, now) {
+			t.Errorf("%v is news", bad)
+		}
+	}
+	b.Reached("reached", "/r", now)
+	if !b.Heard("one", []string{"/1", "/2", "/3", "/4", "/5"}, now) || !b.Heard("two", []string{"/2"}, now) || b.Heard("two", []string{"/2"}, now.Add(time.Minute)) ||
+		b.Heard("reached", []string{"/lie"}, now) {
+		t.Error("what is news is not told from what is not")
+	}
+	if !b.Heard("two", []string{"/other"}, now.Add(time.Minute)) || !b.Heard("one", []string{"/1"}, now.Add(2*time.Hour)) {
+		t.Error("another address, and the same much later, are news")
+	}
+	var got []string
+	for _, e := range b.Entries() {
+		got = append(got, e.Peer)
+	}
+	if !slices.Equal(got, []string{"reached", "one", "two"}) || len(b.Entries()[1].Addresses) != 1 {
+		t.Errorf("the book has %v", b.Entries())
+	}
+	for i := range 2 * book.MaxPeers {
+		b.Heard(fmt.Sprint("flood", i), []string{"/f"}, now)
+	}
+	b.Reached("late", "/l", now)
+	e := b.Entries()
+	if len(e) != book.MaxPeers || e[0].Peer != "late" || e[1].Peer != "reached" || !e[2].Heard {
+		t.Errorf("a flood has changed the book to %v", e[:3])
+	}
+	var restored book.Book
+	restored.Restore(e, now)
+	if got := restored.Entries(); len(got) != book.MaxPeers || got[0].Heard || got[1].Heard || !got[2].Heard {
+		t.Errorf("restored, it begins with %v", got[:3])
+	}
+	last := e[len(e)-1].Peer
+	b.Reached(last, "/dialled", now)
+	if e := b.Entries()[0]; e.Peer != last || e.Heard || !slices.Equal(e.Addresses, []string{"/dialled"}) {
+		t.Errorf("once reached it is %v", e)
+	}
+}

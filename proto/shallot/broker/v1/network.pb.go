@@ -664,10 +664,12 @@ func (x *KnownPeer) GetLastConnectedAt() *timestamppb.Timestamp {
 }
 
 type FindPeersRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Persona       string                 `protobuf:"bytes,1,opt,name=persona,proto3" json:"persona,omitempty"`
-	Capability    string                 `protobuf:"bytes,2,opt,name=capability,proto3" json:"capability,omitempty"`
-	Limit         uint32                 `protobuf:"varint,3,opt,name=limit,proto3" json:"limit,omitempty"`
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Persona string                 `protobuf:"bytes,1,opt,name=persona,proto3" json:"persona,omitempty"`
+	// A name that services agree on, such as type/sum or role/provider; the broker does not know what it means. 1 to 128 printable ASCII characters, no spaces.
+	Capability string `protobuf:"bytes,2,opt,name=capability,proto3" json:"capability,omitempty"`
+	// 16 when 0, 64 at most.
+	Limit         uint32 `protobuf:"varint,3,opt,name=limit,proto3" json:"limit,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -724,9 +726,10 @@ func (x *FindPeersRequest) GetLimit() uint32 {
 }
 
 type FindPeersResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	PeerId        string                 `protobuf:"bytes,1,opt,name=peer_id,json=peerId,proto3" json:"peer_id,omitempty"`
-	Addresses     []string               `protobuf:"bytes,2,rep,name=addresses,proto3" json:"addresses,omitempty"`
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	PeerId string                 `protobuf:"bytes,1,opt,name=peer_id,json=peerId,proto3" json:"peer_id,omitempty"`
+	// Multiaddrs without /p2p, 16 at most; none where a connection stands and no other is known.
+	Addresses     []string `protobuf:"bytes,2,rep,name=addresses,proto3" json:"addresses,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -775,6 +778,113 @@ func (x *FindPeersResponse) GetAddresses() []string {
 	return nil
 }
 
+type AdvertiseRequest struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Persona string                 `protobuf:"bytes,1,opt,name=persona,proto3" json:"persona,omitempty"`
+	// As in FindPeers.
+	Capability    string `protobuf:"bytes,2,opt,name=capability,proto3" json:"capability,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AdvertiseRequest) Reset() {
+	*x = AdvertiseRequest{}
+	mi := &file_shallot_broker_v1_network_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AdvertiseRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AdvertiseRequest) ProtoMessage() {}
+
+func (x *AdvertiseRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_shallot_broker_v1_network_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AdvertiseRequest.ProtoReflect.Descriptor instead.
+func (*AdvertiseRequest) Descriptor() ([]byte, []int) {
+	return file_shallot_broker_v1_network_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *AdvertiseRequest) GetPersona() string {
+	if x != nil {
+		return x.Persona
+	}
+	return ""
+}
+
+func (x *AdvertiseRequest) GetCapability() string {
+	if x != nil {
+		return x.Capability
+	}
+	return ""
+}
+
+type AdvertiseResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How long the record is kept.
+	ValidFor *durationpb.Duration `protobuf:"bytes,1,opt,name=valid_for,json=validFor,proto3" json:"valid_for,omitempty"`
+	// When to say it again.
+	AgainAfter    *durationpb.Duration `protobuf:"bytes,2,opt,name=again_after,json=againAfter,proto3" json:"again_after,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AdvertiseResponse) Reset() {
+	*x = AdvertiseResponse{}
+	mi := &file_shallot_broker_v1_network_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AdvertiseResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AdvertiseResponse) ProtoMessage() {}
+
+func (x *AdvertiseResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_shallot_broker_v1_network_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AdvertiseResponse.ProtoReflect.Descriptor instead.
+func (*AdvertiseResponse) Descriptor() ([]byte, []int) {
+	return file_shallot_broker_v1_network_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *AdvertiseResponse) GetValidFor() *durationpb.Duration {
+	if x != nil {
+		return x.ValidFor
+	}
+	return nil
+}
+
+func (x *AdvertiseResponse) GetAgainAfter() *durationpb.Duration {
+	if x != nil {
+		return x.AgainAfter
+	}
+	return nil
+}
+
 type WatchRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Persona       string                 `protobuf:"bytes,1,opt,name=persona,proto3" json:"persona,omitempty"`
@@ -784,7 +894,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_shallot_broker_v1_network_proto_msgTypes[14]
+	mi := &file_shallot_broker_v1_network_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -796,7 +906,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_broker_v1_network_proto_msgTypes[14]
+	mi := &file_shallot_broker_v1_network_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -809,7 +919,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_broker_v1_network_proto_rawDescGZIP(), []int{14}
+	return file_shallot_broker_v1_network_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *WatchRequest) GetPersona() string {
@@ -829,7 +939,7 @@ type WatchResponse struct {
 
 func (x *WatchResponse) Reset() {
 	*x = WatchResponse{}
-	mi := &file_shallot_broker_v1_network_proto_msgTypes[15]
+	mi := &file_shallot_broker_v1_network_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -841,7 +951,7 @@ func (x *WatchResponse) String() string {
 func (*WatchResponse) ProtoMessage() {}
 
 func (x *WatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_broker_v1_network_proto_msgTypes[15]
+	mi := &file_shallot_broker_v1_network_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -854,7 +964,7 @@ func (x *WatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchResponse.ProtoReflect.Descriptor instead.
 func (*WatchResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_broker_v1_network_proto_rawDescGZIP(), []int{15}
+	return file_shallot_broker_v1_network_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *WatchResponse) GetPeerId() string {
@@ -882,7 +992,7 @@ type ProtectRequest struct {
 
 func (x *ProtectRequest) Reset() {
 	*x = ProtectRequest{}
-	mi := &file_shallot_broker_v1_network_proto_msgTypes[16]
+	mi := &file_shallot_broker_v1_network_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -894,7 +1004,7 @@ func (x *ProtectRequest) String() string {
 func (*ProtectRequest) ProtoMessage() {}
 
 func (x *ProtectRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_broker_v1_network_proto_msgTypes[16]
+	mi := &file_shallot_broker_v1_network_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -907,7 +1017,7 @@ func (x *ProtectRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProtectRequest.ProtoReflect.Descriptor instead.
 func (*ProtectRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_broker_v1_network_proto_rawDescGZIP(), []int{16}
+	return file_shallot_broker_v1_network_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ProtectRequest) GetPersona() string {
@@ -939,7 +1049,7 @@ type ProtectResponse struct {
 
 func (x *ProtectResponse) Reset() {
 	*x = ProtectResponse{}
-	mi := &file_shallot_broker_v1_network_proto_msgTypes[17]
+	mi := &file_shallot_broker_v1_network_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -951,7 +1061,7 @@ func (x *ProtectResponse) String() string {
 func (*ProtectResponse) ProtoMessage() {}
 
 func (x *ProtectResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_broker_v1_network_proto_msgTypes[17]
+	mi := &file_shallot_broker_v1_network_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -964,7 +1074,7 @@ func (x *ProtectResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProtectResponse.ProtoReflect.Descriptor instead.
 func (*ProtectResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_broker_v1_network_proto_rawDescGZIP(), []int{17}
+	return file_shallot_broker_v1_network_proto_rawDescGZIP(), []int{19}
 }
 
 type OpenPersonaRequest struct {
@@ -976,7 +1086,7 @@ type OpenPersonaRequest struct {
 
 func (x *OpenPersonaRequest) Reset() {
 	*x = OpenPersonaRequest{}
-	mi := &file_shallot_broker_v1_network_proto_msgTypes[18]
+	mi := &file_shallot_broker_v1_network_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -988,7 +1098,7 @@ func (x *OpenPersonaRequest) String() string {
 func (*OpenPersonaRequest) ProtoMessage() {}
 
 func (x *OpenPersonaRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_broker_v1_network_proto_msgTypes[18]
+	mi := &file_shallot_broker_v1_network_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1001,7 +1111,7 @@ func (x *OpenPersonaRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenPersonaRequest.ProtoReflect.Descriptor instead.
 func (*OpenPersonaRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_broker_v1_network_proto_rawDescGZIP(), []int{18}
+	return file_shallot_broker_v1_network_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *OpenPersonaRequest) GetPersona() string {
@@ -1020,7 +1130,7 @@ type OpenPersonaResponse struct {
 
 func (x *OpenPersonaResponse) Reset() {
 	*x = OpenPersonaResponse{}
-	mi := &file_shallot_broker_v1_network_proto_msgTypes[19]
+	mi := &file_shallot_broker_v1_network_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1032,7 +1142,7 @@ func (x *OpenPersonaResponse) String() string {
 func (*OpenPersonaResponse) ProtoMessage() {}
 
 func (x *OpenPersonaResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_broker_v1_network_proto_msgTypes[19]
+	mi := &file_shallot_broker_v1_network_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1045,7 +1155,7 @@ func (x *OpenPersonaResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenPersonaResponse.ProtoReflect.Descriptor instead.
 func (*OpenPersonaResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_broker_v1_network_proto_rawDescGZIP(), []int{19}
+	return file_shallot_broker_v1_network_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *OpenPersonaResponse) GetPersona() *Persona {
@@ -1064,7 +1174,7 @@ type ClosePersonaRequest struct {
 
 func (x *ClosePersonaRequest) Reset() {
 	*x = ClosePersonaRequest{}
-	mi := &file_shallot_broker_v1_network_proto_msgTypes[20]
+	mi := &file_shallot_broker_v1_network_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1076,7 +1186,7 @@ func (x *ClosePersonaRequest) String() string {
 func (*ClosePersonaRequest) ProtoMessage() {}
 
 func (x *ClosePersonaRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_broker_v1_network_proto_msgTypes[20]
+	mi := &file_shallot_broker_v1_network_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1089,7 +1199,7 @@ func (x *ClosePersonaRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClosePersonaRequest.ProtoReflect.Descriptor instead.
 func (*ClosePersonaRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_broker_v1_network_proto_rawDescGZIP(), []int{20}
+	return file_shallot_broker_v1_network_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ClosePersonaRequest) GetPersona() string {
@@ -1107,7 +1217,7 @@ type ClosePersonaResponse struct {
 
 func (x *ClosePersonaResponse) Reset() {
 	*x = ClosePersonaResponse{}
-	mi := &file_shallot_broker_v1_network_proto_msgTypes[21]
+	mi := &file_shallot_broker_v1_network_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1119,7 +1229,7 @@ func (x *ClosePersonaResponse) String() string {
 func (*ClosePersonaResponse) ProtoMessage() {}
 
 func (x *ClosePersonaResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_broker_v1_network_proto_msgTypes[21]
+	mi := &file_shallot_broker_v1_network_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1132,7 +1242,7 @@ func (x *ClosePersonaResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClosePersonaResponse.ProtoReflect.Descriptor instead.
 func (*ClosePersonaResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_broker_v1_network_proto_rawDescGZIP(), []int{21}
+	return file_shallot_broker_v1_network_proto_rawDescGZIP(), []int{23}
 }
 
 type ListPersonasRequest struct {
@@ -1143,7 +1253,7 @@ type ListPersonasRequest struct {
 
 func (x *ListPersonasRequest) Reset() {
 	*x = ListPersonasRequest{}
-	mi := &file_shallot_broker_v1_network_proto_msgTypes[22]
+	mi := &file_shallot_broker_v1_network_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1155,7 +1265,7 @@ func (x *ListPersonasRequest) String() string {
 func (*ListPersonasRequest) ProtoMessage() {}
 
 func (x *ListPersonasRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_broker_v1_network_proto_msgTypes[22]
+	mi := &file_shallot_broker_v1_network_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1168,7 +1278,7 @@ func (x *ListPersonasRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPersonasRequest.ProtoReflect.Descriptor instead.
 func (*ListPersonasRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_broker_v1_network_proto_rawDescGZIP(), []int{22}
+	return file_shallot_broker_v1_network_proto_rawDescGZIP(), []int{24}
 }
 
 type ListPersonasResponse struct {
@@ -1180,7 +1290,7 @@ type ListPersonasResponse struct {
 
 func (x *ListPersonasResponse) Reset() {
 	*x = ListPersonasResponse{}
-	mi := &file_shallot_broker_v1_network_proto_msgTypes[23]
+	mi := &file_shallot_broker_v1_network_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1192,7 +1302,7 @@ func (x *ListPersonasResponse) String() string {
 func (*ListPersonasResponse) ProtoMessage() {}
 
 func (x *ListPersonasResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_broker_v1_network_proto_msgTypes[23]
+	mi := &file_shallot_broker_v1_network_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1205,7 +1315,7 @@ func (x *ListPersonasResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPersonasResponse.ProtoReflect.Descriptor instead.
 func (*ListPersonasResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_broker_v1_network_proto_rawDescGZIP(), []int{23}
+	return file_shallot_broker_v1_network_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ListPersonasResponse) GetPersonas() []*Persona {
@@ -1226,7 +1336,7 @@ type Persona struct {
 
 func (x *Persona) Reset() {
 	*x = Persona{}
-	mi := &file_shallot_broker_v1_network_proto_msgTypes[24]
+	mi := &file_shallot_broker_v1_network_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1238,7 +1348,7 @@ func (x *Persona) String() string {
 func (*Persona) ProtoMessage() {}
 
 func (x *Persona) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_broker_v1_network_proto_msgTypes[24]
+	mi := &file_shallot_broker_v1_network_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1251,7 +1361,7 @@ func (x *Persona) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Persona.ProtoReflect.Descriptor instead.
 func (*Persona) Descriptor() ([]byte, []int) {
-	return file_shallot_broker_v1_network_proto_rawDescGZIP(), []int{24}
+	return file_shallot_broker_v1_network_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Persona) GetName() string {
@@ -1325,7 +1435,16 @@ const file_shallot_broker_v1_network_proto_rawDesc = "" +
 	"\x05limit\x18\x03 \x01(\rR\x05limit\"J\n" +
 	"\x11FindPeersResponse\x12\x17\n" +
 	"\apeer_id\x18\x01 \x01(\tR\x06peerId\x12\x1c\n" +
-	"\taddresses\x18\x02 \x03(\tR\taddresses\"(\n" +
+	"\taddresses\x18\x02 \x03(\tR\taddresses\"L\n" +
+	"\x10AdvertiseRequest\x12\x18\n" +
+	"\apersona\x18\x01 \x01(\tR\apersona\x12\x1e\n" +
+	"\n" +
+	"capability\x18\x02 \x01(\tR\n" +
+	"capability\"\x87\x01\n" +
+	"\x11AdvertiseResponse\x126\n" +
+	"\tvalid_for\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\bvalidFor\x12:\n" +
+	"\vagain_after\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\n" +
+	"againAfter\"(\n" +
 	"\fWatchRequest\x12\x18\n" +
 	"\apersona\x18\x01 \x01(\tR\apersona\"F\n" +
 	"\rWatchResponse\x12\x17\n" +
@@ -1349,7 +1468,7 @@ const file_shallot_broker_v1_network_proto_rawDesc = "" +
 	"\aPersona\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x17\n" +
 	"\apeer_id\x18\x02 \x01(\tR\x06peerId\x127\n" +
-	"\topened_at\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\bopenedAt2\xdf\a\n" +
+	"\topened_at\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\bopenedAt2\xb7\b\n" +
 	"\x0eNetworkService\x12G\n" +
 	"\x04Self\x12\x1e.shallot.broker.v1.SelfRequest\x1a\x1f.shallot.broker.v1.SelfResponse\x12P\n" +
 	"\aConnect\x12!.shallot.broker.v1.ConnectRequest\x1a\".shallot.broker.v1.ConnectResponse\x12Y\n" +
@@ -1357,7 +1476,8 @@ const file_shallot_broker_v1_network_proto_rawDesc = "" +
 	"Disconnect\x12$.shallot.broker.v1.DisconnectRequest\x1a%.shallot.broker.v1.DisconnectResponse\x12V\n" +
 	"\tListPeers\x12#.shallot.broker.v1.ListPeersRequest\x1a$.shallot.broker.v1.ListPeersResponse\x12e\n" +
 	"\x0eListKnownPeers\x12(.shallot.broker.v1.ListKnownPeersRequest\x1a).shallot.broker.v1.ListKnownPeersResponse\x12X\n" +
-	"\tFindPeers\x12#.shallot.broker.v1.FindPeersRequest\x1a$.shallot.broker.v1.FindPeersResponse0\x01\x12L\n" +
+	"\tFindPeers\x12#.shallot.broker.v1.FindPeersRequest\x1a$.shallot.broker.v1.FindPeersResponse0\x01\x12V\n" +
+	"\tAdvertise\x12#.shallot.broker.v1.AdvertiseRequest\x1a$.shallot.broker.v1.AdvertiseResponse\x12L\n" +
 	"\x05Watch\x12\x1f.shallot.broker.v1.WatchRequest\x1a .shallot.broker.v1.WatchResponse0\x01\x12P\n" +
 	"\aProtect\x12!.shallot.broker.v1.ProtectRequest\x1a\".shallot.broker.v1.ProtectResponse\x12\\\n" +
 	"\vOpenPersona\x12%.shallot.broker.v1.OpenPersonaRequest\x1a&.shallot.broker.v1.OpenPersonaResponse\x12_\n" +
@@ -1376,7 +1496,7 @@ func file_shallot_broker_v1_network_proto_rawDescGZIP() []byte {
 	return file_shallot_broker_v1_network_proto_rawDescData
 }
 
-var file_shallot_broker_v1_network_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
+var file_shallot_broker_v1_network_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
 var file_shallot_broker_v1_network_proto_goTypes = []any{
 	(*SelfRequest)(nil),            // 0: shallot.broker.v1.SelfRequest
 	(*SelfResponse)(nil),           // 1: shallot.broker.v1.SelfResponse
@@ -1392,56 +1512,62 @@ var file_shallot_broker_v1_network_proto_goTypes = []any{
 	(*KnownPeer)(nil),              // 11: shallot.broker.v1.KnownPeer
 	(*FindPeersRequest)(nil),       // 12: shallot.broker.v1.FindPeersRequest
 	(*FindPeersResponse)(nil),      // 13: shallot.broker.v1.FindPeersResponse
-	(*WatchRequest)(nil),           // 14: shallot.broker.v1.WatchRequest
-	(*WatchResponse)(nil),          // 15: shallot.broker.v1.WatchResponse
-	(*ProtectRequest)(nil),         // 16: shallot.broker.v1.ProtectRequest
-	(*ProtectResponse)(nil),        // 17: shallot.broker.v1.ProtectResponse
-	(*OpenPersonaRequest)(nil),     // 18: shallot.broker.v1.OpenPersonaRequest
-	(*OpenPersonaResponse)(nil),    // 19: shallot.broker.v1.OpenPersonaResponse
-	(*ClosePersonaRequest)(nil),    // 20: shallot.broker.v1.ClosePersonaRequest
-	(*ClosePersonaResponse)(nil),   // 21: shallot.broker.v1.ClosePersonaResponse
-	(*ListPersonasRequest)(nil),    // 22: shallot.broker.v1.ListPersonasRequest
-	(*ListPersonasResponse)(nil),   // 23: shallot.broker.v1.ListPersonasResponse
-	(*Persona)(nil),                // 24: shallot.broker.v1.Persona
-	(*durationpb.Duration)(nil),    // 25: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil),  // 26: google.protobuf.Timestamp
+	(*AdvertiseRequest)(nil),       // 14: shallot.broker.v1.AdvertiseRequest
+	(*AdvertiseResponse)(nil),      // 15: shallot.broker.v1.AdvertiseResponse
+	(*WatchRequest)(nil),           // 16: shallot.broker.v1.WatchRequest
+	(*WatchResponse)(nil),          // 17: shallot.broker.v1.WatchResponse
+	(*ProtectRequest)(nil),         // 18: shallot.broker.v1.ProtectRequest
+	(*ProtectResponse)(nil),        // 19: shallot.broker.v1.ProtectResponse
+	(*OpenPersonaRequest)(nil),     // 20: shallot.broker.v1.OpenPersonaRequest
+	(*OpenPersonaResponse)(nil),    // 21: shallot.broker.v1.OpenPersonaResponse
+	(*ClosePersonaRequest)(nil),    // 22: shallot.broker.v1.ClosePersonaRequest
+	(*ClosePersonaResponse)(nil),   // 23: shallot.broker.v1.ClosePersonaResponse
+	(*ListPersonasRequest)(nil),    // 24: shallot.broker.v1.ListPersonasRequest
+	(*ListPersonasResponse)(nil),   // 25: shallot.broker.v1.ListPersonasResponse
+	(*Persona)(nil),                // 26: shallot.broker.v1.Persona
+	(*durationpb.Duration)(nil),    // 27: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),  // 28: google.protobuf.Timestamp
 }
 var file_shallot_broker_v1_network_proto_depIdxs = []int32{
 	8,  // 0: shallot.broker.v1.ListPeersResponse.peers:type_name -> shallot.broker.v1.ConnectedPeer
-	25, // 1: shallot.broker.v1.ConnectedPeer.rtt:type_name -> google.protobuf.Duration
-	26, // 2: shallot.broker.v1.ConnectedPeer.connected_at:type_name -> google.protobuf.Timestamp
+	27, // 1: shallot.broker.v1.ConnectedPeer.rtt:type_name -> google.protobuf.Duration
+	28, // 2: shallot.broker.v1.ConnectedPeer.connected_at:type_name -> google.protobuf.Timestamp
 	11, // 3: shallot.broker.v1.ListKnownPeersResponse.peers:type_name -> shallot.broker.v1.KnownPeer
-	26, // 4: shallot.broker.v1.KnownPeer.last_connected_at:type_name -> google.protobuf.Timestamp
-	24, // 5: shallot.broker.v1.OpenPersonaResponse.persona:type_name -> shallot.broker.v1.Persona
-	24, // 6: shallot.broker.v1.ListPersonasResponse.personas:type_name -> shallot.broker.v1.Persona
-	26, // 7: shallot.broker.v1.Persona.opened_at:type_name -> google.protobuf.Timestamp
-	0,  // 8: shallot.broker.v1.NetworkService.Self:input_type -> shallot.broker.v1.SelfRequest
-	2,  // 9: shallot.broker.v1.NetworkService.Connect:input_type -> shallot.broker.v1.ConnectRequest
-	4,  // 10: shallot.broker.v1.NetworkService.Disconnect:input_type -> shallot.broker.v1.DisconnectRequest
-	6,  // 11: shallot.broker.v1.NetworkService.ListPeers:input_type -> shallot.broker.v1.ListPeersRequest
-	9,  // 12: shallot.broker.v1.NetworkService.ListKnownPeers:input_type -> shallot.broker.v1.ListKnownPeersRequest
-	12, // 13: shallot.broker.v1.NetworkService.FindPeers:input_type -> shallot.broker.v1.FindPeersRequest
-	14, // 14: shallot.broker.v1.NetworkService.Watch:input_type -> shallot.broker.v1.WatchRequest
-	16, // 15: shallot.broker.v1.NetworkService.Protect:input_type -> shallot.broker.v1.ProtectRequest
-	18, // 16: shallot.broker.v1.NetworkService.OpenPersona:input_type -> shallot.broker.v1.OpenPersonaRequest
-	20, // 17: shallot.broker.v1.NetworkService.ClosePersona:input_type -> shallot.broker.v1.ClosePersonaRequest
-	22, // 18: shallot.broker.v1.NetworkService.ListPersonas:input_type -> shallot.broker.v1.ListPersonasRequest
-	1,  // 19: shallot.broker.v1.NetworkService.Self:output_type -> shallot.broker.v1.SelfResponse
-	3,  // 20: shallot.broker.v1.NetworkService.Connect:output_type -> shallot.broker.v1.ConnectResponse
-	5,  // 21: shallot.broker.v1.NetworkService.Disconnect:output_type -> shallot.broker.v1.DisconnectResponse
-	7,  // 22: shallot.broker.v1.NetworkService.ListPeers:output_type -> shallot.broker.v1.ListPeersResponse
-	10, // 23: shallot.broker.v1.NetworkService.ListKnownPeers:output_type -> shallot.broker.v1.ListKnownPeersResponse
-	13, // 24: shallot.broker.v1.NetworkService.FindPeers:output_type -> shallot.broker.v1.FindPeersResponse
-	15, // 25: shallot.broker.v1.NetworkService.Watch:output_type -> shallot.broker.v1.WatchResponse
-	17, // 26: shallot.broker.v1.NetworkService.Protect:output_type -> shallot.broker.v1.ProtectResponse
-	19, // 27: shallot.broker.v1.NetworkService.OpenPersona:output_type -> shallot.broker.v1.OpenPersonaResponse
-	21, // 28: shallot.broker.v1.NetworkService.ClosePersona:output_type -> shallot.broker.v1.ClosePersonaResponse
-	23, // 29: shallot.broker.v1.NetworkService.ListPersonas:output_type -> shallot.broker.v1.ListPersonasResponse
-	19, // [19:30] is the sub-list for method output_type
-	8,  // [8:19] is the sub-list for method input_type
-	8,  // [8:8] is the sub-list for extension type_name
-	8,  // [8:8] is the sub-list for extension extendee
-	0,  // [0:8] is the sub-list for field type_name
+	28, // 4: shallot.broker.v1.KnownPeer.last_connected_at:type_name -> google.protobuf.Timestamp
+	27, // 5: shallot.broker.v1.AdvertiseResponse.valid_for:type_name -> google.protobuf.Duration
+	27, // 6: shallot.broker.v1.AdvertiseResponse.again_after:type_name -> google.protobuf.Duration
+	26, // 7: shallot.broker.v1.OpenPersonaResponse.persona:type_name -> shallot.broker.v1.Persona
+	26, // 8: shallot.broker.v1.ListPersonasResponse.personas:type_name -> shallot.broker.v1.Persona
+	28, // 9: shallot.broker.v1.Persona.opened_at:type_name -> google.protobuf.Timestamp
+	0,  // 10: shallot.broker.v1.NetworkService.Self:input_type -> shallot.broker.v1.SelfRequest
+	2,  // 11: shallot.broker.v1.NetworkService.Connect:input_type -> shallot.broker.v1.ConnectRequest
+	4,  // 12: shallot.broker.v1.NetworkService.Disconnect:input_type -> shallot.broker.v1.DisconnectRequest
+	6,  // 13: shallot.broker.v1.NetworkService.ListPeers:input_type -> shallot.broker.v1.ListPeersRequest
+	9,  // 14: shallot.broker.v1.NetworkService.ListKnownPeers:input_type -> shallot.broker.v1.ListKnownPeersRequest
+	12, // 15: shallot.broker.v1.NetworkService.FindPeers:input_type -> shallot.broker.v1.FindPeersRequest
+	14, // 16: shallot.broker.v1.NetworkService.Advertise:input_type -> shallot.broker.v1.AdvertiseRequest
+	16, // 17: shallot.broker.v1.NetworkService.Watch:input_type -> shallot.broker.v1.WatchRequest
+	18, // 18: shallot.broker.v1.NetworkService.Protect:input_type -> shallot.broker.v1.ProtectRequest
+	20, // 19: shallot.broker.v1.NetworkService.OpenPersona:input_type -> shallot.broker.v1.OpenPersonaRequest
+	22, // 20: shallot.broker.v1.NetworkService.ClosePersona:input_type -> shallot.broker.v1.ClosePersonaRequest
+	24, // 21: shallot.broker.v1.NetworkService.ListPersonas:input_type -> shallot.broker.v1.ListPersonasRequest
+	1,  // 22: shallot.broker.v1.NetworkService.Self:output_type -> shallot.broker.v1.SelfResponse
+	3,  // 23: shallot.broker.v1.NetworkService.Connect:output_type -> shallot.broker.v1.ConnectResponse
+	5,  // 24: shallot.broker.v1.NetworkService.Disconnect:output_type -> shallot.broker.v1.DisconnectResponse
+	7,  // 25: shallot.broker.v1.NetworkService.ListPeers:output_type -> shallot.broker.v1.ListPeersResponse
+	10, // 26: shallot.broker.v1.NetworkService.ListKnownPeers:output_type -> shallot.broker.v1.ListKnownPeersResponse
+	13, // 27: shallot.broker.v1.NetworkService.FindPeers:output_type -> shallot.broker.v1.FindPeersResponse
+	15, // 28: shallot.broker.v1.NetworkService.Advertise:output_type -> shallot.broker.v1.AdvertiseResponse
+	17, // 29: shallot.broker.v1.NetworkService.Watch:output_type -> shallot.broker.v1.WatchResponse
+	19, // 30: shallot.broker.v1.NetworkService.Protect:output_type -> shallot.broker.v1.ProtectResponse
+	21, // 31: shallot.broker.v1.NetworkService.OpenPersona:output_type -> shallot.broker.v1.OpenPersonaResponse
+	23, // 32: shallot.broker.v1.NetworkService.ClosePersona:output_type -> shallot.broker.v1.ClosePersonaResponse
+	25, // 33: shallot.broker.v1.NetworkService.ListPersonas:output_type -> shallot.broker.v1.ListPersonasResponse
+	22, // [22:34] is the sub-list for method output_type
+	10, // [10:22] is the sub-list for method input_type
+	10, // [10:10] is the sub-list for extension type_name
+	10, // [10:10] is the sub-list for extension extendee
+	0,  // [0:10] is the sub-list for field type_name
 }
 
 func init() { file_shallot_broker_v1_network_proto_init() }
@@ -1455,7 +1581,7 @@ func file_shallot_broker_v1_network_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_shallot_broker_v1_network_proto_rawDesc), len(file_shallot_broker_v1_network_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   25,
+			NumMessages:   27,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -25,6 +25,7 @@ const (
 	NetworkService_ListPeers_FullMethodName      = "/shallot.broker.v1.NetworkService/ListPeers"
 	NetworkService_ListKnownPeers_FullMethodName = "/shallot.broker.v1.NetworkService/ListKnownPeers"
 	NetworkService_FindPeers_FullMethodName      = "/shallot.broker.v1.NetworkService/FindPeers"
+	NetworkService_Advertise_FullMethodName      = "/shallot.broker.v1.NetworkService/Advertise"
 	NetworkService_Watch_FullMethodName          = "/shallot.broker.v1.NetworkService/Watch"
 	NetworkService_Protect_FullMethodName        = "/shallot.broker.v1.NetworkService/Protect"
 	NetworkService_OpenPersona_FullMethodName    = "/shallot.broker.v1.NetworkService/OpenPersona"
@@ -49,8 +50,15 @@ type NetworkServiceClient interface {
 	// ListKnownPeers returns peers that this persona has dialled with success, now or in an earlier life of the broker, the latest
 	// first: where to begin when nobody else is known. Only the node's own persona has any.
 	ListKnownPeers(ctx context.Context, in *ListKnownPeersRequest, opts ...grpc.CallOption) (*ListKnownPeersResponse, error)
-	// FindPeers asks the network for peers with a capability. FAILED_PRECONDITION where no routing is switched on.
+	// FindPeers asks the routing table (a distributed hash table, kept by all providers) for peers that have advertised a name, and streams them as they are
+	// found, this node excluded. That nobody is found is no error. It ends within some seconds. What is found is those peers' own word: connect, and ask them.
+	// FAILED_PRECONDITION, ROUTING_OFF: no routing is switched on. UNAVAILABLE, ROUTING_EMPTY: no server of the table is known yet, try again when
+	// connected to one; ROUTING_SLOW: it did not answer in time. INVALID_ARGUMENT, NAME_INVALID.
 	FindPeers(ctx context.Context, in *FindPeersRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[FindPeersResponse], error)
+	// Advertise tells the routing table that this persona offers what the name says, so that FindPeers finds it elsewhere. It returns once the peers that
+	// keep the record have been told, after some seconds at most; the record ends by itself, so a caller says it again as the answer tells it to.
+	// Errors as for FindPeers; FAILED_PRECONDITION, ROUTING_CLIENT: this persona only asks (a consumer's, and every throw-away one).
+	Advertise(ctx context.Context, in *AdvertiseRequest, opts ...grpc.CallOption) (*AdvertiseResponse, error)
 	// Watch streams connects and disconnects, after one Connected for every peer that is connected already.
 	Watch(ctx context.Context, in *WatchRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchResponse], error)
 	// Protect keeps connections to peers from being trimmed, under a tag; an empty list lifts it.
@@ -139,6 +147,16 @@ func (c *networkServiceClient) FindPeers(ctx context.Context, in *FindPeersReque
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type NetworkService_FindPeersClient = grpc.ServerStreamingClient[FindPeersResponse]
 
+func (c *networkServiceClient) Advertise(ctx context.Context, in *AdvertiseRequest, opts ...grpc.CallOption) (*AdvertiseResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(AdvertiseResponse)
+	err := c.cc.Invoke(ctx, NetworkService_Advertise_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *networkServiceClient) Watch(ctx context.Context, in *WatchRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	stream, err := c.cc.NewStream(ctx, &NetworkService_ServiceDesc.Streams[1], NetworkService_Watch_FullMethodName, cOpts...)
@@ -215,8 +233,15 @@ type NetworkServiceServer interface {
 	// ListKnownPeers returns peers that this persona has dialled with success, now or in an earlier life of the broker, the latest
 	// first: where to begin when nobody else is known. Only the node's own persona has any.
 	ListKnownPeers(context.Context, *ListKnownPeersRequest) (*ListKnownPeersResponse, error)
-	// FindPeers asks the network for peers with a capability. FAILED_PRECONDITION where no routing is switched on.
+	// FindPeers asks the routing table (a distributed hash table, kept by all providers) for peers that have advertised a name, and streams them as they are
+	// found, this node excluded. That nobody is found is no error. It ends within some seconds. What is found is those peers' own word: connect, and ask them.
+	// FAILED_PRECONDITION, ROUTING_OFF: no routing is switched on. UNAVAILABLE, ROUTING_EMPTY: no server of the table is known yet, try again when
+	// connected to one; ROUTING_SLOW: it did not answer in time. INVALID_ARGUMENT, NAME_INVALID.
 	FindPeers(*FindPeersRequest, grpc.ServerStreamingServer[FindPeersResponse]) error
+	// Advertise tells the routing table that this persona offers what the name says, so that FindPeers finds it elsewhere. It returns once the peers that
+	// keep the record have been told, after some seconds at most; the record ends by itself, so a caller says it again as the answer tells it to.
+	// Errors as for FindPeers; FAILED_PRECONDITION, ROUTING_CLIENT: this persona only asks (a consumer's, and every throw-away one).
+	Advertise(context.Context, *AdvertiseRequest) (*AdvertiseResponse, error)
 	// Watch streams connects and disconnects, after one Connected for every peer that is connected already.
 	Watch(*WatchRequest, grpc.ServerStreamingServer[WatchResponse]) error
 	// Protect keeps connections to peers from being trimmed, under a tag; an empty list lifts it.
@@ -253,6 +278,9 @@ func (UnimplementedNetworkServiceServer) ListKnownPeers(context.Context, *ListKn
 }
 func (UnimplementedNetworkServiceServer) FindPeers(*FindPeersRequest, grpc.ServerStreamingServer[FindPeersResponse]) error {
 	return status.Error(codes.Unimplemented, "method FindPeers not implemented")
+}
+func (UnimplementedNetworkServiceServer) Advertise(context.Context, *AdvertiseRequest) (*AdvertiseResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Advertise not implemented")
 }
 func (UnimplementedNetworkServiceServer) Watch(*WatchRequest, grpc.ServerStreamingServer[WatchResponse]) error {
 	return status.Error(codes.Unimplemented, "method Watch not implemented")
@@ -391,6 +419,24 @@ func _NetworkService_FindPeers_Handler(srv interface{}, stream grpc.ServerStream
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type NetworkService_FindPeersServer = grpc.ServerStreamingServer[FindPeersResponse]
 
+func _NetworkService_Advertise_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(AdvertiseRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(NetworkServiceServer).Advertise(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: NetworkService_Advertise_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(NetworkServiceServer).Advertise(ctx, req.(*AdvertiseRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _NetworkService_Watch_Handler(srv interface{}, stream grpc.ServerStream) error {
 	m := new(WatchRequest)
 	if err := stream.RecvMsg(m); err != nil {
@@ -500,6 +546,10 @@ var NetworkService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ListKnownPeers",
 			Handler:    _NetworkService_ListKnownPeers_Handler,
+		},
+		{
+			MethodName: "Advertise",
+			Handler:    _NetworkService_Advertise_Handler,
 		},
 		{
 			MethodName: "Protect",

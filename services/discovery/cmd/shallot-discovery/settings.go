@@ -67,9 +67,10 @@ func (s *settings) brokerEndpoint(node home.Home) string {
 type link interface {
 	app.Network
 	app.Events
+	app.Routing
 }
 
 func (s *settings) app(l link, store app.Store, counter app.Counter, log *slog.Logger) app.Config {
 	return app.Config{Bootstrap: s.Bootstrap, Pace: pace.Config{Min: s.Announce.Min, Max: s.Announce.Max, PerPeer: s.Announce.PerPeer},
-		MaxPeers: s.MaxPeers, Neighbours: s.Neighbours, Log: log, Counter: counter, Network: l, Events: l, Store: store}
+		MaxPeers: s.MaxPeers, Neighbours: s.Neighbours, Log: log, Counter: counter, Network: l, Events: l, Store: store, Routing: l}
 }

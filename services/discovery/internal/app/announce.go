@@ -52,6 +52,9 @@ func (v *versions) skipTo(seen uint64) {
 
 // wakeAnnounce makes an announcement go out soon. changed says that it tells something new.
 func (s *Service) wakeAnnounce(changed bool) {
+	if changed {
+		wake(s.advertise)
+	}
 	for {
 		select {
 		case s.announce <- changed:

@@ -138,6 +138,7 @@ func (s *Service) connectionChanged(id string, connected bool) {
 		delete(s.retry, id)
 		if s.online.IsZero() {
 			s.online = time.Now()
+			wake(s.advertise)
 		}
 	} else {
 		if p, ok := s.table.Get(id); ok && was && p.State == domain.Available && len(s.lost) < s.cfg.MaxPeers {

@@ -53,6 +53,7 @@ type Config struct {
 	Network Network
 	Events  Events
 	Store   Store
+	Routing Routing // nil: there is none
 }
 
 // Service is discovery. Run it; its other methods may be called at any time.
@@ -79,16 +80,17 @@ type Service struct {
 	lost     map[string]int       // peers whose connection broke, and how often they could not be dialled since
 	nudged   map[string]time.Time // neighbours that were asked because they were overdue, and when
 
-	versions versions
-	triggers *rate.Limiter // for announcements that a newcomer triggers
-	announce chan bool     // true: it changed
-	redial   chan struct{}
-	answers  chan struct{} // slots for answering and introducing
-	asks     chan struct{} // slots for asking, which may take long where nobody answers
-	identify chan struct{}
-	tasks    sync.WaitGroup
-	run      context.Context // of what is started from handlers; set by Run
-	ready    chan struct{}
+	versions  versions
+	triggers  *rate.Limiter // for announcements that a newcomer triggers
+	announce  chan bool     // true: it changed
+	redial    chan struct{}
+	advertise chan struct{}
+	answers   chan struct{} // slots for answering and introducing
+	asks      chan struct{} // slots for asking, which may take long where nobody answers
+	identify  chan struct{}
+	tasks     sync.WaitGroup
+	run       context.Context // of what is started from handlers; set by Run
+	ready     chan struct{}
 }
 
 // New makes a service and loads what its store has.
@@ -116,7 +118,7 @@ func New(ctx context.Context, cfg Config) (*Service, error) {
 		versions: versions{store: cfg.Store},
 		// While the network is small, three newcomers in a row are greeted at once.
 		triggers: rate.NewLimiter(rate.Every(cfg.Pace.Min/2), 3),
-		announce: make(chan bool, 1), redial: make(chan struct{}, 1), identify: make(chan struct{}, 1),
+		announce: make(chan bool, 1), redial: make(chan struct{}, 1), advertise: make(chan struct{}, 1), identify: make(chan struct{}, 1),
 		answers: make(chan struct{}, maxAnswers), asks: make(chan struct{}, maxAsking), ready: make(chan struct{})}
 	peers, err := cfg.Store.LoadPeers(ctx)
 	if err != nil {
@@ -144,6 +146,9 @@ func (s *Service) Run(ctx context.Context) error {
 	s.run = ctx
 	close(s.ready)
 	loops := []func(context.Context) error{s.identityLoop, s.announceLoop, s.watchLoop, s.neighbourLoop, s.sweepLoop}
+	if s.cfg.Routing != nil {
+		loops = append(loops, s.advertiseLoop, s.strangersLoop)
+	}
 	for _, addr := range s.cfg.Bootstrap {
 		loops = append(loops, func(ctx context.Context) error { return s.joinLoop(ctx, addr) })
 	}

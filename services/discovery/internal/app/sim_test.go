@@ -46,6 +46,7 @@ type node struct {
 	deaf     bool // its discovery service does not answer
 	counts   map[string]int
 	selfless bool
+	routing  app.Routing
 	taken    map[string]chan app.DiscoverResponse // answers that go to the test
 }
 
@@ -75,7 +76,7 @@ func (n *node) address() string { return "/sim/" + n.id }
 func (n *node) start(bootstrap ...*node) *node {
 	t := n.sim.t
 	t.Helper()
-	cfg := app.Config{Network: n, Events: n, Store: n.store, Counter: n}
+	cfg := app.Config{Network: n, Events: n, Store: n.store, Counter: n, Routing: n.routing}
 	for _, b := range bootstrap {
 		cfg.Bootstrap = append(cfg.Bootstrap, b.address()+"/p2p/"+b.id)
 	}

@@ -13,14 +13,17 @@ import (
 
 // What is counted.
 const (
-	CountAnnounced   = "announced"
-	CountDiscover    = "discover_answered"
-	CountUnavailable = "peer_unavailable"
-	CountForgotten   = "peer_forgotten"
-	CountEvicted     = "peer_evicted"
-	CountJoinFailed  = "join_failed"
-	CountDialFailed  = "dial_failed"
-	CountSlowWatcher = "watcher_cut_off"
+	CountAnnounced       = "announced"
+	CountDiscover        = "discover_answered"
+	CountUnavailable     = "peer_unavailable"
+	CountForgotten       = "peer_forgotten"
+	CountEvicted         = "peer_evicted"
+	CountJoinFailed      = "join_failed"
+	CountAdvertised      = "advertised"
+	CountAdvertiseFailed = "advertise_failed"
+	CountStranger        = "stranger_met"
+	CountDialFailed      = "dial_failed"
+	CountSlowWatcher     = "watcher_cut_off"
 )
 
 var outcomeCount = map[domain.Outcome]string{
@@ -31,7 +34,7 @@ var outcomeCount = map[domain.Outcome]string{
 
 // Counts are all names that a Counter is called with.
 func Counts() []string {
-	all := []string{CountAnnounced, CountDiscover, CountUnavailable, CountForgotten, CountEvicted, CountJoinFailed, CountDialFailed, CountSlowWatcher}
+	all := []string{CountAnnounced, CountDiscover, CountUnavailable, CountForgotten, CountEvicted, CountJoinFailed, CountDialFailed, CountSlowWatcher, CountAdvertised, CountAdvertiseFailed, CountStranger}
 	for _, n := range outcomeCount {
 		all = append(all, n)
 	}

@@ -23,6 +23,8 @@ type ConsumerNetwork interface {
 	Connect(ctx context.Context, peer string, addresses []string) (string, error)
 	// Known lists peers that this node has reached before, in an earlier life perhaps, the latest first.
 	Known(ctx context.Context) ([]KnownPeer, error)
+	// Find calls found for peers that say in the routing table that they have a name, as they are found, limit at most.
+	Find(ctx context.Context, name string, limit int, found func(KnownPeer)) error
 	// SendEvent returns nil once the receiving service has acknowledged.
 	SendEvent(ctx context.Context, peer string, typ eventv1.EventType, id string, payload proto.Message, timeout time.Duration) error
 }
@@ -65,6 +67,8 @@ type Consumer struct {
 	joinKick  chan struct{}
 	askKick   chan struct{}
 	loadKick  chan struct{}
+	lookKick  chan struct{}
+	missing   map[string]*missing // names that are looked for in the routing table
 	counts    ConsumerCounts
 }
 
@@ -109,7 +113,8 @@ func NewConsumer(cfg ConsumerConfig, net ConsumerNetwork, log *slog.Logger) *Con
 		cfg.Settle = 15 * time.Second
 	}
 	return &Consumer{cfg: cfg, net: net, log: log, Changed: func() {}, dir: domain.NewDirectory(cfg.Directory), conns: map[string]*conn{},
-		questions: map[string]question{}, newsAt: time.Now(), joinKick: make(chan struct{}, 1), askKick: make(chan struct{}, 1), loadKick: make(chan struct{}, 1)}
+		questions: map[string]question{}, newsAt: time.Now(), joinKick: make(chan struct{}, 1), askKick: make(chan struct{}, 1), loadKick: make(chan struct{}, 1),
+		lookKick: make(chan struct{}, 1), missing: map[string]*missing{}}
 }
 
 func kick(c chan struct{}) {
@@ -126,6 +131,9 @@ func (c *Consumer) Place(need *domain.Need) (*taskv1.Candidate, string) {
 	c.placedAt = time.Now()
 	d := domain.Place(c.dir.View(), need, nil)
 	if d.Chosen == nil {
+		if len(need.Only) == 0 {
+			c.miss(need.Type)
+		}
 		return nil, d.Detail()
 	}
 	p := d.Chosen

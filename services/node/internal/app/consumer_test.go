@@ -1,6 +1,7 @@
 package app
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"strings"
@@ -27,19 +28,22 @@ type ether struct {
 	dials     map[string]int      // by address
 	questions map[eventv1.EventType]int
 	connected map[string]bool
-	known     []KnownPeer // what the broker remembers
+	known     []KnownPeer    // what the broker remembers
+	looked    map[string]int // in the routing table, by name
 }
 
 type station struct {
 	key     fake.Key
 	up      bool
-	deaf    bool // connected, but nobody takes questions
+	named   string // its name in the routing table
+	takes   string // the type of task that it takes; "": sum
+	deaf    bool   // connected, but nobody takes questions
 	version uint64
 	knows   []*station
 }
 
 func newEther() *ether {
-	return &ether{providers: map[string]*station{}, dials: map[string]int{}, questions: map[eventv1.EventType]int{}, connected: map[string]bool{}}
+	return &ether{providers: map[string]*station{}, dials: map[string]int{}, questions: map[eventv1.EventType]int{}, connected: map[string]bool{}, looked: map[string]int{}}
 }
 
 func (e *ether) add() *station {
@@ -51,7 +55,7 @@ func (e *ether) add() *station {
 func (s *station) address() string { return "/memory/1/p2p/" + s.key.ID }
 
 func (s *station) announcement() *eventv1.Event {
-	return fake.Announce(s.key.ID, s.version, []string{"/memory/1"}, 30*time.Second, s.key.Sign, "sum")
+	return fake.Announce(s.key.ID, s.version, []string{"/memory/1"}, 30*time.Second, s.key.Sign, cmp.Or(s.takes, "sum"))
 }
 
 func (e *ether) Connect(ctx context.Context, peer string, addresses []string) (string, error) {
@@ -77,6 +81,19 @@ func (e *ether) Known(context.Context) ([]KnownPeer, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return e.known, nil
+}
+
+func (e *ether) Find(ctx context.Context, name string, _ int, found func(KnownPeer)) error {
+	sleep(ctx, time.Millisecond)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.looked[name]++
+	for id, s := range e.providers {
+		if s.named == name {
+			found(KnownPeer{PeerID: id, Addresses: []string{"/memory/1"}})
+		}
+	}
+	return nil
 }
 
 func (e *ether) cut(s *station) {

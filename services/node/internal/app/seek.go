@@ -41,7 +41,7 @@ const (
 // Run joins the network and keeps the view true, until ctx ends; it returns when nothing is under way any more.
 func (c *Consumer) Run(ctx context.Context) error {
 	var loops sync.WaitGroup
-	for _, loop := range []func(context.Context){c.joining, c.asking, c.loading, c.sweeping} {
+	for _, loop := range []func(context.Context){c.joining, c.asking, c.loading, c.sweeping, c.looking} {
 		loops.Go(func() { loop(ctx) })
 	}
 	loops.Wait()

@@ -113,7 +113,7 @@ func startReal(t *testing.T, bin, role, bootstrap string) *realNode {
 		t.Fatal(err)
 	}
 	n := &realNode{t: t, bin: bin, home: h, cmds: map[string]*exec.Cmd{}, args: map[string][]string{
-		"broker": {"--listen_addrs", "/ip4/127.0.0.1/tcp/0"}, "discovery": nil, "metric": nil, "task": {"--role", role}, "node": {"--role", role}}}
+		"broker": {"--listen_addrs", "/ip4/127.0.0.1/tcp/0", "--routing", map[string]string{RoleProvider: "server", RoleConsumer: "client"}[role]}, "discovery": nil, "metric": nil, "task": {"--role", role}, "node": {"--role", role}}}
 	processes := []string{"broker", "task", "node"}
 	if role == RoleProvider {
 		processes = []string{"broker", "discovery", "metric", "task", "node"}

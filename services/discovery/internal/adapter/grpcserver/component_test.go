@@ -63,7 +63,7 @@ func (n *node) start() {
 	}
 	client := brokerclient.New(n.conn, log)
 	link := broker.New(n.conn, client)
-	svc, err := app.New(t.Context(), app.Config{Bootstrap: n.bootstrap, Network: link, Events: link, Store: store, Log: log})
+	svc, err := app.New(t.Context(), app.Config{Bootstrap: n.bootstrap, Network: link, Events: link, Routing: link, Store: store, Log: log})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -413,5 +413,22 @@ func TestUpdateSelfRefusesNonsense(t *testing.T) {
 	_, err := n.client.UpdateSelf(t.Context(), &discoveryv1.UpdateSelfRequest{SealingKey: "not a recipient"})
 	if fault.From(err).Reason != "SELF_INVALID" {
 		t.Errorf("UpdateSelf = %v", err)
+	}
+}
+
+// A provider that was told of nobody finds those whom the routing table names, and is found there itself.
+func TestStrangers(t *testing.T) {
+	t.Parallel()
+	net := brokertest.NewNetwork()
+	third := net.Add() // with no discovery that could tell of others
+	a := newNode(t, net, third)
+	a.updateSelf("sum")
+	b := newNode(t, net, third)
+	b.updateSelf("sum")
+	for _, n := range []*node{a, b} {
+		n.until("the other is known", func(peers map[string]*discoveryv1.Peer) bool { return len(peers) == 1 })
+		if !n.broker.Offers("role/provider") || !n.broker.Offers("type/sum") {
+			t.Error("a provider is not in the routing table")
+		}
 	}
 }

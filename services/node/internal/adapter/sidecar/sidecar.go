@@ -79,6 +79,26 @@ func (c *Client) Known(ctx context.Context) ([]app.KnownPeer, error) {
 	return out, nil
 }
 
+// Find looks for peers in the routing table; see app.ConsumerNetwork.
+func (c *Client) Find(ctx context.Context, name string, limit int, found func(app.KnownPeer)) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	s, err := c.network.FindPeers(ctx, &brokerv1.FindPeersRequest{Capability: name, Limit: uint32(limit)})
+	if err != nil {
+		return err
+	}
+	for {
+		r, err := s.Recv()
+		if isEOF(err) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		found(app.KnownPeer{PeerID: r.GetPeerId(), Addresses: r.GetAddresses()})
+	}
+}
+
 // Self asks who this node is.
 func (c *Client) Self(ctx context.Context) (*brokerv1.SelfResponse, error) {
 	return c.network.Self(ctx, &brokerv1.SelfRequest{})
