@@ -181,10 +181,10 @@ func TestAVersionIsNotUsedBeforeItsReservationIsOnDisk(t *testing.T) {
 		n.selfless = true
 		n.start()
 		pass(time.Second)
+		n.store.FailAfter(1, errors.New("the disk is full")) // what it is told is written, the reservation is not
 		if err := n.svc.UpdateSelf(t.Context(), testSelf()); err != nil {
 			t.Fatal(err)
 		}
-		n.store.FailNext(errors.New("the disk is full"))
 		synctest.Wait()
 		if said := n.sayings(time.Time{}); len(said) != 0 {
 			t.Errorf("announced version %d, which no disk remembers", said[0].a.Version)

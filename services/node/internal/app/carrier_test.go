@@ -245,6 +245,7 @@ func TestCarrierWithdrawn(t *testing.T) {
 		c.Tell([]*taskv1.OutboxEvent{{OutboxId: 1, Withdrawn: true}})
 		c.Begin() // the next session does not tell 2 any more
 		c.Synced()
+		after(10 * time.Millisecond) // what is under way by chance fails still
 		w.set("p", nil)
 		after(time.Minute)
 		w.look(func() {

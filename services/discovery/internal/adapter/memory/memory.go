@@ -16,18 +16,23 @@ type Store struct {
 	reserved uint64
 	self     *app.Self
 	fail     error
+	left     int // calls before the one that fails
 }
 
 var _ app.Store = (*Store)(nil)
 
-// FailNext makes the next call that can fail do so.
-func (s *Store) FailNext(err error) {
+// FailAfter lets so many calls through that could fail, and makes the next one do so.
+func (s *Store) FailAfter(calls int, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.fail = err
+	s.fail, s.left = err, calls
 }
 
 func (s *Store) failed() error {
+	if s.left > 0 {
+		s.left--
+		return nil
+	}
 	err := s.fail
 	s.fail = nil
 	return err
