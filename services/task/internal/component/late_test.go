@@ -72,3 +72,30 @@ func TestPayloadOfOneThatMayNotRunAgain(t *testing.T) {
 		return err == nil && !slices.ContainsFunc(left, func(f os.DirEntry) bool { return strings.HasPrefix(f.Name(), "run-") })
 	})
 }
+
+// TestTheOnlyProviderComesBack: it was silent for longer than a lease, and its attempt was given up. When it is heard again, it gets another.
+func TestTheOnlyProviderComesBack(t *testing.T) {
+	t.Parallel()
+	n, s := newNetwork(t), newScript()
+	p := n.addProvider(withScript(s, 1))
+	c := n.addConsumer(func(c *consumer.Config) { c.Lease = 400 * time.Millisecond })
+	c.useProviders(p)
+	var silent atomic.Bool
+	n.setRoute(func(from, _ string, _ *eventv1.Event) action {
+		if from == p.peer && silent.Load() {
+			return lose
+		}
+		return pass
+	})
+	id := c.submit(scriptSpec(step{Name: "a", Wait: true}), p)
+	c.await(id, "RUNNING")
+	silent.Store(true)
+	c.await(id, "PENDING")
+	until(t, "the provider to hear of it", func() bool { return p.provider.Queue().Running == 0 })
+	silent.Store(false)
+	c.await(id, "RUNNING")
+	close(s.gate("a"))
+	if task := c.await(id); task.GetState() != "COMPLETED" || task.GetAttempts() != 2 {
+		t.Fatalf("the task is %v: %v", task, details(task))
+	}
+}

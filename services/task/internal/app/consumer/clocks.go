@@ -96,7 +96,7 @@ func (s *Service) loseLease(e *edit) error {
 		return errUnchanged
 	}
 	return s.endAttempt(e, a.Number, "", domain.End{What: "LEASE_LOST", Reason: "LEASE_LOST",
-		Message: "nothing was heard from the provider for " + s.cfg.Lease.String()})
+		Message: "nothing was heard from the provider for " + s.cfg.Lease.String(), RetryAfter: s.cfg.Lease}) // it may be the only one, and be back
 }
 
 func (s *Service) isOnline() bool {

@@ -217,7 +217,7 @@ func unsent(reason, message string) domain.End {
 		return domain.End{What: "UNREACHABLE", Reason: "UNREACHABLE", Message: message, RetryAfter: unreachable}
 	}
 	// It may have arrived: the provider is told to stop.
-	return domain.End{What: "LEASE_LOST", Reason: "NOT_ACKNOWLEDGED", Message: "the provider did not acknowledge the submission: " + message}
+	return domain.End{What: "LEASE_LOST", Reason: "NOT_ACKNOWLEDGED", Message: "the provider did not acknowledge the submission: " + message, RetryAfter: unreachable}
 }
 
 // SetOnline hears whether the network can be reached. Leases run only while it can; after an absence providers are asked
