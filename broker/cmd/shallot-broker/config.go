@@ -41,6 +41,7 @@ type Limits struct {
 	PeerBytes      config.Size   `koanf:"peer_bytes" help:"the same in bytes"`
 	PeerRate       int           `koanf:"peer_rate" help:"events of one peer that are taken in a second; what comes faster waits, and twice as many may come at once"`
 	PeerByteRate   config.Size   `koanf:"peer_byte_rate" help:"the same in bytes"`
+	GossipRate     int           `koanf:"gossip_rate" help:"messages of gossip of one peer that are looked at in a second; five times as many may come at once, and what is more is not heard"`
 	Patience       time.Duration `koanf:"patience" help:"how long a peer may take over a frame that it has begun, and over what is written to it, before the stream is ended"`
 	TotalBytes     config.Size   `koanf:"total_bytes" help:"events of all peers that are unanswered, in bytes"`
 	Backlog        int           `koanf:"backlog" help:"events that may wait for one peer"`
@@ -54,7 +55,7 @@ func defaults() Config {
 		Mode:        app.ModeOpen,
 		Routing:     app.RoutingClient,
 		ListenAddrs: []string{"/ip4/127.0.0.1/tcp/0"},
-		Limits: Limits{PeerEvents: 256, PeerBytes: 2 << 20, PeerRate: 2000, PeerByteRate: 32 << 20, Patience: 30 * time.Second, TotalBytes: 48 << 20, Backlog: 8192, BacklogBytes: 32 << 20,
+		Limits: Limits{PeerEvents: 256, PeerBytes: 2 << 20, PeerRate: 2000, PeerByteRate: 32 << 20, GossipRate: 100, Patience: 30 * time.Second, TotalBytes: 48 << 20, Backlog: 8192, BacklogBytes: 32 << 20,
 			SubscriberWait: 5 * time.Second, GossipBuffer: 1024},
 		Content: Content{Quota: 32 << 30, Keep: 30 * time.Minute},
 	}
@@ -77,8 +78,8 @@ func (c *Config) Validate() error {
 		return errors.New("content: quota must be 64MiB or more, or 0 for no limit; keep must be 1s or more")
 	}
 	l := c.Limits
-	if l.PeerEvents < 1 || l.PeerBytes < 1<<20 || l.PeerRate < 1 || l.Patience < time.Second || l.PeerByteRate < 1<<20 || l.TotalBytes < l.PeerBytes || l.Backlog < 1 || l.BacklogBytes < 1<<20 || l.GossipBuffer < 1 || l.SubscriberWait < 0 {
-		return errors.New("limits: counts must be 1 or more, sizes 1MiB or more, patience 1s or more, total_bytes at least peer_bytes")
+	if l.PeerEvents < 1 || l.PeerBytes < 1<<20 || l.PeerRate < 1 || l.GossipRate < 10 || l.Patience < time.Second || l.PeerByteRate < 1<<20 || l.TotalBytes < l.PeerBytes || l.Backlog < 1 || l.BacklogBytes < 1<<20 || l.GossipBuffer < 1 || l.SubscriberWait < 0 {
+		return errors.New("limits: counts must be 1 or more, gossip_rate 10 or more, sizes 1MiB or more, patience 1s or more, total_bytes at least peer_bytes")
 	}
 	return nil
 }

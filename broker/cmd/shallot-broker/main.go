@@ -80,7 +80,7 @@ func run(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	network, err = libp2p.NewNetwork(libp2p.Config{ListenAddrs: cfg.ListenAddrs, NetworkKey: networkKey, Routing: cfg.Routing, Traffic: observer.Traffic, Patience: cfg.Limits.Patience,
+	network, err = libp2p.NewNetwork(libp2p.Config{ListenAddrs: cfg.ListenAddrs, NetworkKey: networkKey, Routing: cfg.Routing, Traffic: observer.Traffic, Patience: cfg.Limits.Patience, GossipRate: cfg.Limits.GossipRate,
 		Log: log, OnHost: store.Attach, OffHost: store.Detach})
 	if err != nil {
 		return err

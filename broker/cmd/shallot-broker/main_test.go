@@ -106,6 +106,7 @@ func TestConfiguration(t *testing.T) {
 		"unknown mode": {"--mode", "anonymous"},
 		"no limit":     {"--limits.peer_events", "0"},
 		"no rate":      {"--limits.peer_rate", "0"},
+		"no gossip":    {"--limits.gossip_rate", "1"},
 		"no patience":  {"--limits.patience", "10ms"},
 		"small limit":  {"--limits.peer_bytes", "1KiB"},
 		"small quota":  {"--content.quota", "1MiB"},

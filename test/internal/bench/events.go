@@ -82,7 +82,8 @@ func (s *session) broker(ctx context.Context, name string) (b *aBroker, err erro
 	if err != nil {
 		return nil, err
 	}
-	b = &aBroker{cmd: exec.Command(filepath.Join(s.Bin, "shallot-broker"), "--home", dir, "--log.level", "error")}
+	b = &aBroker{cmd: exec.Command(filepath.Join(s.Bin, "shallot-broker"), "--home", dir, "--log.level", "error",
+		"--limits.peer_rate", "1000000", "--limits.peer_byte_rate", "1GiB", "--limits.gossip_rate", "1000000")} // the way is measured, not the rates that peers are held to
 	b.cmd.Stderr = os.Stderr
 	b.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := b.cmd.Start(); err != nil {

@@ -87,7 +87,7 @@ func newGossip(h *Host) (*gossip, error) {
 	if err != nil {
 		return nil, fmt.Errorf("start gossipsub: %w", err)
 	}
-	g := &gossip{host: h, pubsub: ps, relayed: rate.NewLimiter(relayedPerSecond, relayedBurst), topics: make(map[string]*pubsub.Topic)}
+	g := &gossip{host: h, pubsub: ps, relayed: limiter(relayedPerSecond, relayedBurst, h.network.cfg.GossipRate), topics: make(map[string]*pubsub.Topic)}
 	for _, t := range event.Topics() {
 		if err := ps.RegisterTopicValidator(wireTopic(t), g.validator(t), pubsub.WithValidatorInline(true)); err != nil {
 			return nil, fmt.Errorf("start gossipsub: %w", err)

@@ -43,9 +43,10 @@ type meters struct {
 
 // meter keeps the rates of a host's peers. Peers that have gone are remembered for as long as there is room, so that who reconnects gains nothing.
 type meter struct {
-	mu    sync.Mutex
-	peers map[peer.ID]*meters
-	tell  chan<- offence
+	mu     sync.Mutex
+	peers  map[peer.ID]*meters
+	gossip int // messages a second; 0: gossipPerSecond
+	tell   chan<- offence
 }
 
 // offence is something that a peer did, on its way to whoever holds it against it.
@@ -74,7 +75,7 @@ func (m *meter) of(p peer.ID) *meters {
 		content: rate.NewLimiter(contentOpensPerSecond, contentOpensBurst),
 		pings:   rate.NewLimiter(pingsPerSecond, pingsBurst),
 		small:   rate.NewLimiter(smallPerSecond, smallBurst),
-		gossip:  newGossipMeters(),
+		gossip:  newGossipMeters(m.gossip),
 	}
 	m.peers[p] = x
 	return x

@@ -32,6 +32,8 @@ type Config struct {
 	Traffic    Traffic // may be left out
 	// Patience is how long a peer may be silent within a frame; default 30 s.
 	Patience time.Duration
+	// GossipRate is how many messages of gossip of one peer are looked at in a second; default 100. What is handed on is in proportion.
+	GossipRate int
 	// Routing is the role of the node's own persona in the routing table, one of app's; empty: none, and none for other personas.
 	Routing string
 	Log     *slog.Logger
@@ -117,6 +119,7 @@ func (n *Network) Open(persona string, seed []byte, h app.Handlers) (app.Host, e
 		protected: make(map[string]map[peer.ID]struct{}), measured: make(map[peer.ID]time.Time), measuring: make(chan struct{}, 4),
 		offences: make(chan offence, 256)}
 	out.meter = newMeter(out.offences)
+	out.meter.gossip = n.cfg.GossipRate
 	if out.host, err = n.profile.build(parts{key, rm, out.gate, out.names, n.traffic, out.meter}); err != nil {
 		return nil, errors.Join(fmt.Errorf("make the libp2p host: %w", err), rm.Close())
 	}

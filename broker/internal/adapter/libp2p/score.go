@@ -99,11 +99,21 @@ const (
 
 type gossipMeters struct{ messages, bytes, gross, grossBytes *rate.Limiter }
 
-func newGossipMeters() gossipMeters {
+// newGossipMeters makes those of a peer that may send perSecond messages; everything else is in proportion.
+func newGossipMeters(perSecond int) gossipMeters {
 	return gossipMeters{
-		messages: rate.NewLimiter(gossipPerSecond, gossipBurst), bytes: rate.NewLimiter(gossipBytes, gossipBytesBurst),
-		gross: rate.NewLimiter(grossPerSecond, grossBurst), grossBytes: rate.NewLimiter(grossBytes, grossBytesBurst),
+		messages: limiter(gossipPerSecond, gossipBurst, perSecond), bytes: limiter(gossipBytes, gossipBytesBurst, perSecond),
+		gross: limiter(grossPerSecond, grossBurst, perSecond), grossBytes: limiter(grossBytes, grossBytesBurst, perSecond),
 	}
+}
+
+// limiter has a rate and a burst that are stated for gossipPerSecond, where that is perSecond.
+func limiter(each, burst, perSecond int) *rate.Limiter {
+	if perSecond <= 0 {
+		perSecond = gossipPerSecond
+	}
+	k := float64(perSecond) / gossipPerSecond
+	return rate.NewLimiter(rate.Limit(float64(each)*k), max(1, int(float64(burst)*k)))
 }
 
 var errTooMuch = errors.New("more gossip than a peer may send")
@@ -115,10 +125,10 @@ func (m *meter) inspect(p peer.ID, rpc *pubsub.RPC) error {
 	defer m.mu.Unlock()
 	x, now := m.of(p), time.Now()
 	// Both are asked, so that who hides small messages behind large ones pays for either.
-	if fits, few := x.gossip.grossBytes.AllowN(now, min(size, grossBytesBurst)), x.gossip.gross.AllowN(now, min(messages, grossBurst)); !fits || !few {
+	if fits, few := x.gossip.grossBytes.AllowN(now, min(size, x.gossip.grossBytes.Burst())), x.gossip.gross.AllowN(now, min(messages, x.gossip.gross.Burst())); !fits || !few {
 		m.flooded(p, x, now)
 	}
-	if fits, few := x.gossip.bytes.AllowN(now, min(size, gossipBytesBurst)), x.gossip.messages.AllowN(now, min(messages, gossipBurst)); !fits || !few {
+	if fits, few := x.gossip.bytes.AllowN(now, min(size, x.gossip.bytes.Burst())), x.gossip.messages.AllowN(now, min(messages, x.gossip.messages.Burst())); !fits || !few {
 		return errTooMuch
 	}
 	return nil
