@@ -38,7 +38,7 @@ type Limits struct {
 
 	Recent    int           // finished events of a peer that are remembered; default twice InEvents, which is more than it can send again
 	Remotes   int           // peers for which that is remembered; default 1024
-	IdleAfter time.Duration // when a stream without events is closed; default 2 min. Its receiver waits half as long again
+	IdleAfter time.Duration // when a stream without events is closed; default 2 min. Its receiver waits half as long again, 10 s at the least
 	Patience  time.Duration // how long a frame that was begun may take, and a write; default 30 s: 256 KiB at 8 KiB a second
 	Grace     time.Duration // how long a peer may be out of reach, or without a known address, before that counts; default 1 s
 	TopicKept time.Duration // how long a topic is kept after its last subscriber left; default 30 s

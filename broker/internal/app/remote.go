@@ -13,7 +13,11 @@ import (
 	"github.com/shallot-net/shallot/broker/internal/domain/recent"
 )
 
-const readBuffer = 8 << 10
+const (
+	readBuffer = 8 << 10
+	// idleGrace is by how much an idle stream outlives the time after which its sender ends it, at the least: it is the sender's to end.
+	idleGrace = 10 * time.Second
+)
 
 // remote is what is known of a peer that sends events to a persona. It outlives the peer's streams, so that what is sent again on a new
 // one is recognised.
@@ -165,7 +169,7 @@ func (in *inStream) read() error {
 	begun := false
 	idle := func() {
 		begun = false
-		_ = in.stream.SetReadDeadline(time.Now().Add(limits.IdleAfter + limits.IdleAfter/2))
+		_ = in.stream.SetReadDeadline(time.Now().Add(limits.IdleAfter + max(limits.IdleAfter/2, idleGrace)))
 	}
 	fr.Begun = func() {
 		begun = true
