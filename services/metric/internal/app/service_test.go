@@ -35,7 +35,7 @@ func TestMetricsAreAsSeldomAsTheNetworkIsLarge(t *testing.T) {
 						if i > 0 && s.m.Version <= said[i-1].m.Version {
 							t.Errorf("version %d came after %d", s.m.Version, said[i-1].m.Version)
 						}
-						if i > 0 && (s.at.Sub(said[i-1].at) > pace.Stated(mean) || s.at.Sub(said[i-1].at) < mean/2) {
+						if i > 0 && (s.at.Sub(said[i-1].at) > pace.Stated(mean)+100*time.Millisecond || s.at.Sub(said[i-1].at) < mean/2) { // a report is made in no time, and said a moment later
 							t.Errorf("%v between two", s.at.Sub(said[i-1].at))
 						}
 					}
