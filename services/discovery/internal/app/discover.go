@@ -125,7 +125,7 @@ func (s *Service) answer(from, question string, types []string, limit int) Disco
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	r := DiscoverResponse{InReplyTo: question, Known: s.networkLocked()}
+	r := DiscoverResponse{InReplyTo: question, Known: s.size.Told(time.Now(), s.table.CountAvailable()+1)}
 	size := 0
 	add := func(signed []byte) {
 		if len(signed) > 0 && size+len(signed) <= maxAnswerSize {
@@ -203,9 +203,16 @@ func (s *Service) observe(from string, h Heard, src domain.Source) domain.Outcom
 		s.mu.Unlock()
 		return domain.Repeated
 	}
+	now := time.Now()
 	network := s.networkLocked()
 	before, _ := s.table.Get(a.PeerID)
-	outcome, evicted := s.table.Observe(a, h.Signed, src, network, time.Now())
+	switch {
+	case a.Leaving:
+		s.size.Left(now, a.PeerID)
+	case src == domain.FromGossip: // what others hand on says nothing of how many speak
+		s.size.Heard(now, a.PeerID, a.Clamped().Interval)
+	}
+	outcome, evicted := s.table.Observe(a, h.Signed, src, network, now)
 	if evicted != "" {
 		s.forgottenLocked(evicted)
 		s.cfg.Counter.Count(CountEvicted)
@@ -215,8 +222,6 @@ func (s *Service) observe(from string, h Heard, src domain.Source) domain.Outcom
 	case domain.Added, domain.Newer:
 		s.book.Remove(a.PeerID)
 		s.changedLocked(a.PeerID)
-	case domain.Full:
-		s.size.Heard(time.Now(), a.Clamped().Interval)
 	case domain.Repeated:
 		if before.State != after.State {
 			s.changedLocked(a.PeerID)

@@ -87,6 +87,9 @@ func (s *Service) HandleMetric(from, inReplyTo string, m domain.Metric) Verdict 
 		s.tellLocked(Change{Expired: evicted})
 	}
 	s.cfg.Counter.Count(outcomeCount[outcome])
+	if !asked {
+		s.size.Heard(now, m.PeerID, m.Clamped().Interval)
+	}
 	known, fresh := s.table.Get(m.PeerID, now)
 	if asked {
 		delete(s.asked, inReplyTo)
@@ -104,7 +107,6 @@ func (s *Service) HandleMetric(from, inReplyTo string, m domain.Metric) Verdict 
 		s.tellLocked(Change{Metric: known})
 		return Applied
 	case domain.Full:
-		s.size.Heard(now, m.Clamped().Interval)
 		return Applied
 	}
 	return Ignored
