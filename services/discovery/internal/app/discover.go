@@ -12,6 +12,7 @@ const (
 	maxSample     = 32        // announcements of others in one answer
 	maxAnswerSize = 200 << 10 // bytes of announcements in one answer: an event has 256 KiB
 	regularSample = 8         // that are asked for again and again, to mend what gossip lost
+	enoughKnown   = 64        // who knows so many available peers asks a new neighbour for no more than regularSample either
 	maxAnswers    = 64        // answers and hand-overs under way
 	maxAsking     = 64        // questions under way
 	maxAsked      = 256       // questions that wait for an answer
@@ -51,11 +52,17 @@ func (s *Service) ask(id string) {
 	if busy {
 		return
 	}
+	limit := maxSample
+	s.mu.Lock()
+	if s.table.CountAvailable() >= enoughKnown { // 100 KB for each of a well-known node's connections would be its largest expense
+		limit = regularSample
+	}
+	s.mu.Unlock()
 	started := s.spawn(s.asks, func(ctx context.Context) {
 		defer s.doneAsking(id)
 		wait := newWait(30*time.Millisecond, 2*time.Second)
 		for began := time.Now(); time.Since(began) < askFor; {
-			if !s.isConnected(id) || s.askNow(ctx, id, maxSample) == nil {
+			if !s.isConnected(id) || s.askNow(ctx, id, limit) == nil {
 				return
 			}
 			if !sleep(ctx, wait.NextBackOff(), nil) {
