@@ -100,7 +100,7 @@ func (s *Service) HandleMetric(from, inReplyTo string, m domain.Metric) Verdict 
 	}
 	switch outcome {
 	case domain.Added, domain.Newer:
-		if outcome == domain.Added && rand.IntN(s.networkLocked()) < greeters {
+		if outcome == domain.Added && greets(s.networkLocked()) {
 			s.greeting = true
 			wake(s.marked)
 		}
@@ -111,6 +111,11 @@ func (s *Service) HandleMetric(from, inReplyTo string, m domain.Metric) Verdict 
 	}
 	return Ignored
 }
+
+// greets tells whether this node is among the few that report because somebody is new. In a larger network eight reports more
+// would tell a newcomer next to nothing. And there, who is new to a table is hardly ever new to the network: full tables let go
+// of one peer for another all the time, so that each report would call for others, and they for more.
+func greets(network int) bool { return network <= greetUpTo && rand.IntN(network) < greeters }
 
 // HandleQuery answers a peer with this node's metric as it is now.
 func (s *Service) HandleQuery(from, question string) Verdict {

@@ -29,7 +29,8 @@ const (
 	// has them: so the first reports follow each other quickly, each wait twice the one before.
 	firstWait    = 400 * time.Millisecond
 	firstReports = 4
-	greeters     = 8 // reports that one newcomer triggers in the whole network, on average
+	greeters     = 8  // reports that one newcomer triggers in a whole small network, on average
+	greetUpTo    = 64 // providers of a network in which newcomers are greeted; see greets
 
 	changesPerInterval = 5 // marked changes that are told between two regular reports, at most
 	tellEvery          = 5 * time.Second
