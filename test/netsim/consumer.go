@@ -160,8 +160,7 @@ func (w *World) placeOne(p *Placements, got map[*node]int, c *node, i int, takes
 
 // begin puts a task into a provider's queue.
 func (w *World) begin(at *node, p *Placements, takes time.Duration, ended func()) {
-	var run func()
-	run = func() { // with the lock
+	run := func() { // with the lock
 		at.queue.running++
 		w.runs.Go(func() {
 			pause(w.ctx, takes)

@@ -222,6 +222,9 @@ func (s *Service) publishLoop(ctx context.Context) error {
 		select {
 		case <-timer.C:
 		case <-s.marked:
+			if !s.worthTelling() { // before it uses up one of the few
+				continue
+			}
 			// A few changes in each interval, evenly, so that a busy node says little more than an idle one.
 			s.changes.SetLimit(rate.Every(interval / changesPerInterval))
 			if err := s.changes.Wait(ctx); err != nil {
@@ -255,7 +258,7 @@ func (s *Service) publishLoop(ctx context.Context) error {
 func (s *Service) worthTelling() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.greeting || s.told.PeerID != s.own.PeerID || domain.MarkedChange(&s.told, &s.own.Metric)
+	return s.own.PeerID != "" && (s.greeting || s.told.PeerID != s.own.PeerID || domain.MarkedChange(&s.told, &s.own.Metric))
 }
 
 // publish tells the metric as it is; false when there is nothing to say yet.
