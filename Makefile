@@ -60,6 +60,7 @@ test: build examples ## all tests
 		echo "== test $$m"; \
 		(cd $$m && GOWORK=off SHALLOT_BIN=$(BIN) go test $(RACE) -timeout 20m ./...) || failed="$$failed $$m"; \
 	done; \
+	[ -z "$(RACE)" ] || { echo "== test test/netsim without the race detector"; (cd test && GOWORK=off go test -timeout 20m ./netsim) || failed="$$failed netsim"; }; \
 	[ -z "$$failed" ] || { echo "failed:$$failed" >&2; exit 1; }
 
 FAULTFLAGS ?= -seed 0 -for 15m
@@ -68,9 +69,10 @@ faults: build ## a network under load is hurt for a quarter of an hour; FAULTFLA
 	@cd test && GOWORK=off SHALLOT_BIN=$(BIN) go test -count=1 -v -timeout 5h ./faults -args $(FAULTFLAGS)
 
 .PHONY: test-long
-test-long: build ## the long tests: 1 GiB each way between the broker and Kubo, attacks and what they cost, 10,000 seeds of the simulation of tasks
+test-long: build ## the long tests: 1 GiB each way with Kubo, attacks and what they cost, 10,000 seeds of the simulation of tasks, 10,000 simulated nodes
 	@cd services/task && GOWORK=off SHALLOT_LONG=1 go test -count=1 -timeout 60m ./internal/simulation
 	@cd test && GOWORK=off SHALLOT_BIN=$(BIN) SHALLOT_LONG=1 go test -count=1 -timeout 60m ./interop ./hostile
+	@cd test && GOWORK=off SHALLOT_LONG=1 go test -count=1 -v -timeout 120m ./netsim
 
 .PHONY: fuzz
 FUZZTIME ?= 10s

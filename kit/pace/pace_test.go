@@ -1,7 +1,6 @@
 package pace_test
 
 import (
-	"math/rand/v2"
 	"testing"
 	"time"
 
@@ -32,42 +31,5 @@ func TestJitterStaysWithinWhatIsStated(t *testing.T) {
 	}
 	if got := pace.Mean(pace.Stated(10 * time.Second)); got != 10*time.Second {
 		t.Errorf("Mean(Stated(10 s)) = %v", got)
-	}
-}
-
-func TestSizeEstimatesSpeakersThatItDoesNotRemember(t *testing.T) {
-	for _, n := range []int{20, 300, 5000} {
-		rng := rand.New(rand.NewPCG(1, uint64(n)))
-		interval := cfg.Interval(n)
-		stated := pace.Stated(interval)
-		var s pace.Size
-		begin := time.Unix(1_000_000, 0)
-		s.Estimate(begin, 0)
-		// All speakers together are a Poisson stream with n messages per interval.
-		now := begin
-		for now.Sub(begin) < 30*time.Minute {
-			now = now.Add(time.Duration(rng.ExpFloat64() * float64(interval) / float64(n)))
-			s.Heard(now, stated)
-		}
-		if got := s.Estimate(now, 0); got < n*8/10 || got > n*12/10 {
-			t.Errorf("%d speakers were estimated as %d", n, got)
-		}
-		if got := s.Estimate(now.Add(3*time.Hour), 7); got != 7 {
-			t.Errorf("long after the last of %d speakers fell silent the estimate is %d, want the 7 known", n, got)
-		}
-	}
-}
-
-func TestOneLiarMovesNoHint(t *testing.T) {
-	var s pace.Size
-	now := time.Unix(1_000_000, 0)
-	s.Hint(now, 1<<31)
-	s.Hint(now, 40)
-	s.Hint(now, 50)
-	if got := s.Estimate(now, 3); got != 50 {
-		t.Errorf("estimate = %d, want the median hint 50", got)
-	}
-	if got := s.Estimate(now.Add(time.Hour), 3); got != 3 {
-		t.Errorf("an old hint still counts: %d", got)
 	}
 }

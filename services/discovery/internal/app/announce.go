@@ -16,7 +16,8 @@ const (
 	versionBlock = 256                    // announcements between two reservations: days of them
 	leaveTimeout = 500 * time.Millisecond // the broker may be stopping as well
 	maxPush      = 16                     // neighbours that are told of a change directly
-	greeters     = 8                      // announcements that one newcomer triggers in the whole network, on average
+	greeters     = 8                      // announcements that one newcomer triggers in a whole small network, on average
+	greetUpTo    = 64                     // providers of a network in which newcomers are greeted; well below what a table holds
 )
 
 // versions hands out version numbers from blocks that are reserved on disk before their first number is used, so that no
@@ -177,10 +178,11 @@ func (s *Service) push(peers []string, signed []byte) {
 	}
 }
 
-// greet announces this node to a newcomer, if this node is among the few that should: in a large network the newcomer's
-// neighbours tell it of everybody, and a word from each would be a storm.
+// greet announces this node to a newcomer, if this node is among the few that should. In a larger network its neighbours
+// tell a newcomer of more than a few words could. And there, who is new to a table is hardly ever new to the network: full tables
+// let go of one peer for another all the time, so that each announcement would call for others, and they for more.
 func (s *Service) greet(network int) {
-	if rand.IntN(max(network, 1)) < greeters && s.triggers.Allow() {
+	if network <= greetUpTo && rand.IntN(max(network, 1)) < greeters && s.triggers.Allow() {
 		s.wakeAnnounce(false)
 	}
 }

@@ -12,6 +12,7 @@ const (
 	maxSample     = 32        // announcements of others in one answer
 	maxAnswerSize = 200 << 10 // bytes of announcements in one answer: an event has 256 KiB
 	regularSample = 8         // that are asked for again and again, to mend what gossip lost
+	enoughKnown   = 64        // who knows so many available peers asks a new neighbour for no more than regularSample either
 	maxAnswers    = 64        // answers and hand-overs under way
 	maxAsking     = 64        // questions under way
 	maxAsked      = 256       // questions that wait for an answer
@@ -51,11 +52,17 @@ func (s *Service) ask(id string) {
 	if busy {
 		return
 	}
+	limit := maxSample
+	s.mu.Lock()
+	if s.table.CountAvailable() >= enoughKnown { // 100 KB for each of a well-known node's connections would be its largest expense
+		limit = regularSample
+	}
+	s.mu.Unlock()
 	started := s.spawn(s.asks, func(ctx context.Context) {
 		defer s.doneAsking(id)
 		wait := newWait(30*time.Millisecond, 2*time.Second)
 		for began := time.Now(); time.Since(began) < askFor; {
-			if !s.isConnected(id) || s.askNow(ctx, id, maxSample) == nil {
+			if !s.isConnected(id) || s.askNow(ctx, id, limit) == nil {
 				return
 			}
 			if !sleep(ctx, wait.NextBackOff(), nil) {
@@ -125,7 +132,7 @@ func (s *Service) answer(from, question string, types []string, limit int) Disco
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	r := DiscoverResponse{InReplyTo: question, Known: s.networkLocked()}
+	r := DiscoverResponse{InReplyTo: question, Known: s.size.Told(time.Now(), s.table.CountAvailable()+1)}
 	size := 0
 	add := func(signed []byte) {
 		if len(signed) > 0 && size+len(signed) <= maxAnswerSize {
@@ -203,9 +210,16 @@ func (s *Service) observe(from string, h Heard, src domain.Source) domain.Outcom
 		s.mu.Unlock()
 		return domain.Repeated
 	}
+	now := time.Now()
 	network := s.networkLocked()
 	before, _ := s.table.Get(a.PeerID)
-	outcome, evicted := s.table.Observe(a, h.Signed, src, network, time.Now())
+	switch {
+	case a.Leaving:
+		s.size.Left(now, a.PeerID)
+	case src == domain.FromGossip: // what others hand on says nothing of how many speak
+		s.size.Heard(now, a.PeerID, a.Clamped().Interval)
+	}
+	outcome, evicted := s.table.Observe(a, h.Signed, src, network, now)
 	if evicted != "" {
 		s.forgottenLocked(evicted)
 		s.cfg.Counter.Count(CountEvicted)
@@ -215,8 +229,6 @@ func (s *Service) observe(from string, h Heard, src domain.Source) domain.Outcom
 	case domain.Added, domain.Newer:
 		s.book.Remove(a.PeerID)
 		s.changedLocked(a.PeerID)
-	case domain.Full:
-		s.size.Heard(time.Now(), a.Clamped().Interval)
 	case domain.Repeated:
 		if before.State != after.State {
 			s.changedLocked(a.PeerID)

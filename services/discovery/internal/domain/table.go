@@ -62,9 +62,11 @@ const (
 
 // Table is a bounded view of the network. It is not safe for concurrent use.
 type Table struct {
-	max     int
-	peers   map[string]*Peer
-	connect map[string]bool // who is connected, in the table or not
+	max       int
+	peers     map[string]*Peer
+	available int             // of peers; every announcement that is heard asks for it
+	judge     time.Time       // before it nobody who is available falls silent
+	connect   map[string]bool // who is connected, in the table or not
 }
 
 // NewTable makes a table of at most max peers.
@@ -76,7 +78,36 @@ func NewTable(max int) *Table {
 func (t *Table) Restore(p Peer) {
 	if len(t.peers) < t.max {
 		p.Connected, p.Vouched, p.RTT = false, false, 0
+		t.remove(p.PeerID)
+		state := p.State
+		p.State = ""
 		t.peers[p.PeerID] = &p
+		t.setState(&p, state)
+	}
+}
+
+// setState and remove keep the count of those that are available.
+func (t *Table) setState(p *Peer, to State) {
+	if p.State == Available {
+		t.available--
+	}
+	if to == Available {
+		t.available++
+		t.judgeBy(p.LastSeen.Add(p.Interval)) // patience is for one interval at least
+	}
+	p.State = to
+}
+
+func (t *Table) judgeBy(at time.Time) {
+	if at.Before(t.judge) {
+		t.judge = at
+	}
+}
+
+func (t *Table) remove(id string) {
+	if p := t.peers[id]; p != nil {
+		t.setState(p, "")
+		delete(t.peers, id)
 	}
 }
 
@@ -84,15 +115,7 @@ func (t *Table) Restore(p Peer) {
 func (t *Table) Len() int { return len(t.peers) }
 
 // CountAvailable is the number of peers that are available.
-func (t *Table) CountAvailable() int {
-	n := 0
-	for _, p := range t.peers {
-		if p.State == Available {
-			n++
-		}
-	}
-	return n
-}
+func (t *Table) CountAvailable() int { return t.available }
 
 // Get returns a row.
 func (t *Table) Get(id string) (Peer, bool) {
@@ -144,7 +167,7 @@ func (t *Table) Observe(a Announcement, signed []byte, src Source, network int, 
 	if src == FromItself {
 		p.LastSeen, p.Vouched = now, true
 		if p.State == Unavailable {
-			p.State = Available
+			t.setState(p, Available)
 		}
 	}
 	return Repeated, ""
@@ -153,9 +176,10 @@ func (t *Table) Observe(a Announcement, signed []byte, src Source, network int, 
 func (t *Table) renew(p *Peer, a Announcement, signed []byte, src Source, now time.Time) {
 	p.Announcement, p.Signed, p.LastSeen = a, signed, now
 	p.Vouched = p.Vouched || src != FromSample
-	p.State = Available
 	if a.Leaving {
-		p.State = Leaving
+		t.setState(p, Leaving)
+	} else {
+		t.setState(p, Available)
 	}
 }
 
@@ -164,7 +188,7 @@ func (t *Table) makeRoom(network int) (evicted string, ok bool) {
 		return "", true
 	}
 	if worst := t.worst(); worst != "" {
-		delete(t.peers, worst)
+		t.remove(worst)
 		return worst, true
 	}
 	if rand.IntN(max(network, t.max)) >= t.max {
@@ -172,7 +196,7 @@ func (t *Table) makeRoom(network int) (evicted string, ok bool) {
 	}
 	for id, p := range t.peers { // Go's order of a map is random enough
 		if !p.Connected {
-			delete(t.peers, id)
+			t.remove(id)
 			return id, true
 		}
 	}
@@ -181,6 +205,9 @@ func (t *Table) makeRoom(network int) (evicted string, ok bool) {
 
 // worst is the peer that is missed least; "" when all are available.
 func (t *Table) worst() string {
+	if t.available == len(t.peers) {
+		return ""
+	}
 	var worst *Peer
 	for _, p := range t.peers {
 		if p.State == Available || p.Connected {
@@ -208,12 +235,20 @@ type Patience struct {
 // this node hears anybody, zero while it does not: what it did not hear while it was cut off says nothing, so nobody is
 // forgotten for that time.
 func (t *Table) Sweep(now, onlineSince time.Time, by Patience) (changed []string, forgotten []Peer) {
+	if t.available == len(t.peers) && now.Before(t.judge) {
+		return nil, nil
+	}
+	t.judge = now.Add(MaxInterval)
 	for id, p := range t.peers {
-		if p.State == Available && now.Sub(p.LastSeen) > time.Duration(by.Unavailable)*p.Interval {
-			p.State = Unavailable
+		if p.State == Available {
+			if silent := p.LastSeen.Add(time.Duration(by.Unavailable) * p.Interval); !now.After(silent) {
+				t.judgeBy(silent)
+				continue
+			}
+			t.setState(p, Unavailable)
 			changed = append(changed, id)
 		}
-		if onlineSince.IsZero() || p.Connected || p.State == Available {
+		if onlineSince.IsZero() || p.Connected {
 			continue
 		}
 		missed := now.Sub(p.LastSeen)
@@ -221,8 +256,9 @@ func (t *Table) Sweep(now, onlineSince time.Time, by Patience) (changed []string
 			missed = now.Sub(onlineSince)
 		}
 		if missed > max(time.Duration(by.Forgotten)*p.Interval, by.MinForget) {
-			delete(t.peers, id)
-			forgotten = append(forgotten, *p)
+			gone := *p
+			t.remove(id)
+			forgotten = append(forgotten, gone)
 		}
 	}
 	return changed, forgotten
@@ -231,8 +267,9 @@ func (t *Table) Sweep(now, onlineSince time.Time, by Patience) (changed []string
 // Overdue returns up to n neighbours whose next announcement should have been heard by now: gossip may have lost it.
 func (t *Table) Overdue(now time.Time, n int, ready func(id string) bool) []string {
 	var out []string
-	for id, p := range t.peers {
-		if len(out) < n && p.Connected && p.State == Available && now.Sub(p.LastSeen) > p.Interval*5/4 && ready(id) {
+	for id := range t.connect {
+		p := t.peers[id]
+		if p != nil && len(out) < n && p.State == Available && now.Sub(p.LastSeen) > p.Interval*5/4 && ready(id) {
 			out = append(out, id)
 		}
 	}
@@ -272,8 +309,8 @@ func (t *Table) IsConnected(id string) bool { return t.connect[id] }
 // Neighbours returns the providers that are connected and available.
 func (t *Table) Neighbours() []string {
 	var out []string
-	for id, p := range t.peers {
-		if p.Connected && p.State == Available {
+	for id := range t.connect {
+		if p := t.peers[id]; p != nil && p.State == Available {
 			out = append(out, id)
 		}
 	}
@@ -300,7 +337,7 @@ func (t *Table) Unreachable(id string) bool {
 	if p == nil || p.State != Available || p.Connected {
 		return false
 	}
-	p.State = Unavailable
+	t.setState(p, Unavailable)
 	return true
 }
 

@@ -2,6 +2,7 @@ package domain_test
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"testing"
 	"time"
 
@@ -207,4 +208,45 @@ func TestWhoSaysTooMuchIsNotHeard(t *testing.T) {
 		t.Errorf("%d of 1000 announcements in 10 s were taken, want a burst of 8 and one a second", heard)
 	}
 	see(t, tab, "a", 5000, domain.FromGossip, start.Add(time.Minute), domain.Newer)
+}
+
+// What spares looking at every row must not overlook one.
+func TestTheCountAndTheSweepMissNobody(t *testing.T) {
+	tab := domain.NewTable(32)
+	now := start
+	for i := range 20_000 {
+		now = now.Add(time.Duration(rand.IntN(3000)) * time.Millisecond)
+		id := fmt.Sprint("peer", rand.IntN(64))
+		a := announcement(id, uint64(i+1))
+		a.Interval = time.Duration(1+rand.IntN(60)) * time.Second
+		a.Leaving = rand.IntN(20) == 0
+		switch rand.IntN(5) {
+		case 0:
+			tab.SetConnected(id, rand.IntN(2) == 0)
+		case 1:
+			tab.Unreachable(id)
+		default:
+			tab.Observe(a, []byte(id), domain.Source(rand.IntN(3)), 64, now)
+		}
+		if rand.IntN(3) > 0 {
+			continue
+		}
+		tab.Sweep(now, start, patience)
+		available, neighbours := 0, 0
+		for _, p := range tab.All() {
+			if p.State != domain.Available {
+				continue
+			}
+			available++
+			if p.Connected {
+				neighbours++
+			}
+			if now.Sub(p.LastSeen) > time.Duration(patience.Unavailable)*p.Interval {
+				t.Fatalf("a peer that stated %v is available after a silence of %v", p.Interval, now.Sub(p.LastSeen))
+			}
+		}
+		if tab.CountAvailable() != available || len(tab.Neighbours()) != neighbours {
+			t.Fatalf("%d of %d available peers are counted, %d of %d neighbours", tab.CountAvailable(), available, len(tab.Neighbours()), neighbours)
+		}
+	}
 }

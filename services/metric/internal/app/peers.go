@@ -87,6 +87,9 @@ func (s *Service) HandleMetric(from, inReplyTo string, m domain.Metric) Verdict 
 		s.tellLocked(Change{Expired: evicted})
 	}
 	s.cfg.Counter.Count(outcomeCount[outcome])
+	if !asked {
+		s.size.Heard(now, m.PeerID, m.Clamped().Interval)
+	}
 	known, fresh := s.table.Get(m.PeerID, now)
 	if asked {
 		delete(s.asked, inReplyTo)
@@ -97,18 +100,22 @@ func (s *Service) HandleMetric(from, inReplyTo string, m domain.Metric) Verdict 
 	}
 	switch outcome {
 	case domain.Added, domain.Newer:
-		if outcome == domain.Added && rand.IntN(s.networkLocked()) < greeters {
+		if outcome == domain.Added && greets(s.networkLocked()) {
 			s.greeting = true
 			wake(s.marked)
 		}
 		s.tellLocked(Change{Metric: known})
 		return Applied
 	case domain.Full:
-		s.size.Heard(now, m.Clamped().Interval)
 		return Applied
 	}
 	return Ignored
 }
+
+// greets tells whether this node is among the few that report because somebody is new. In a larger network eight reports more
+// would tell a newcomer next to nothing. And there, who is new to a table is hardly ever new to the network: full tables let go
+// of one peer for another all the time, so that each report would call for others, and they for more.
+func greets(network int) bool { return network <= greetUpTo && rand.IntN(network) < greeters }
 
 // HandleQuery answers a peer with this node's metric as it is now.
 func (s *Service) HandleQuery(from, question string) Verdict {

@@ -29,7 +29,8 @@ const (
 	// has them: so the first reports follow each other quickly, each wait twice the one before.
 	firstWait    = 400 * time.Millisecond
 	firstReports = 4
-	greeters     = 8 // reports that one newcomer triggers in the whole network, on average
+	greeters     = 8  // reports that one newcomer triggers in a whole small network, on average
+	greetUpTo    = 64 // providers of a network in which newcomers are greeted; see greets
 
 	changesPerInterval = 5 // marked changes that are told between two regular reports, at most
 	tellEvery          = 5 * time.Second
@@ -221,6 +222,9 @@ func (s *Service) publishLoop(ctx context.Context) error {
 		select {
 		case <-timer.C:
 		case <-s.marked:
+			if !s.worthTelling() { // before it uses up one of the few
+				continue
+			}
 			// A few changes in each interval, evenly, so that a busy node says little more than an idle one.
 			s.changes.SetLimit(rate.Every(interval / changesPerInterval))
 			if err := s.changes.Wait(ctx); err != nil {
@@ -254,7 +258,7 @@ func (s *Service) publishLoop(ctx context.Context) error {
 func (s *Service) worthTelling() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.greeting || s.told.PeerID != s.own.PeerID || domain.MarkedChange(&s.told, &s.own.Metric)
+	return s.own.PeerID != "" && (s.greeting || s.told.PeerID != s.own.PeerID || domain.MarkedChange(&s.told, &s.own.Metric))
 }
 
 // publish tells the metric as it is; false when there is nothing to say yet.

@@ -36,6 +36,8 @@ type Table struct {
 	known map[string]*Known
 	// What has expired is forgotten, but its version must not come back: the last word of each for as long as there is room.
 	past map[string]uint64
+	// Before aging nobody has used up half its time, and before dated all of it: rows are looked at one by one only after.
+	aging, dated time.Time
 }
 
 // NewTable makes a table of at most max metrics.
@@ -62,6 +64,7 @@ func (t *Table) Observe(m Metric, asked bool, network int, now time.Time) (Outco
 			return TooOften, ""
 		}
 		k.Metric, k.ReceivedAt = m, now
+		t.note(k)
 		return Newer, ""
 	}
 	if m.Version <= t.past[m.PeerID] {
@@ -72,7 +75,9 @@ func (t *Table) Observe(m Metric, asked bool, network int, now time.Time) (Outco
 		return Full, ""
 	}
 	delete(t.past, m.PeerID)
-	t.known[m.PeerID] = &Known{Metric: m, ReceivedAt: now}
+	k = &Known{Metric: m, ReceivedAt: now}
+	t.known[m.PeerID] = k
+	t.note(k)
 	return Added, evicted
 }
 
@@ -80,15 +85,11 @@ func (t *Table) makeRoom(network int, now time.Time) (string, bool) {
 	if len(t.known) < t.max {
 		return "", true
 	}
-	var oldest *Known
-	for _, k := range t.known {
-		if oldest == nil || k.expires().Before(oldest.expires()) {
-			oldest = k
+	if !now.Before(t.aging) {
+		if oldest := t.oldest(); now.After(oldest.ages()) {
+			t.drop(oldest.PeerID)
+			return oldest.PeerID, true
 		}
-	}
-	if oldest.expires().Sub(now) < patience*oldest.Interval/2 {
-		t.drop(oldest.PeerID)
-		return oldest.PeerID, true
 	}
 	if rand.IntN(max(network, t.max)) >= t.max {
 		return "", false
@@ -98,6 +99,31 @@ func (t *Table) makeRoom(network int, now time.Time) (string, bool) {
 		return id, true
 	}
 	return "", false
+}
+
+// oldest is the metric nearest to its expiry.
+func (t *Table) oldest() *Known {
+	var oldest *Known
+	t.aging = time.Time{}
+	for _, k := range t.known {
+		if oldest == nil || k.expires().Before(oldest.expires()) {
+			oldest = k
+		}
+		if a := k.ages(); t.aging.IsZero() || a.Before(t.aging) {
+			t.aging = a
+		}
+	}
+	return oldest
+}
+
+// note lowers what the times of all rows are known to be after.
+func (t *Table) note(k *Known) {
+	if a := k.ages(); a.Before(t.aging) {
+		t.aging = a
+	}
+	if e := k.expires(); e.Before(t.dated) {
+		t.dated = e
+	}
 }
 
 func (t *Table) drop(id string) {
@@ -113,13 +139,23 @@ func (t *Table) drop(id string) {
 
 func (k *Known) expires() time.Time { return k.ReceivedAt.Add(patience * k.Interval) }
 
+// ages is when half of its time is used up.
+func (k *Known) ages() time.Time { return k.ReceivedAt.Add(patience * k.Interval / 2) }
+
 // Expire drops what is no longer fresh and returns whose it was.
 func (t *Table) Expire(now time.Time) []string {
+	if !now.After(t.dated) {
+		return nil
+	}
 	var gone []string
+	t.dated = now.Add(patience * MaxInterval)
 	for id, k := range t.known {
-		if k.expires().Before(now) {
+		switch e := k.expires(); {
+		case e.Before(now):
 			t.drop(id)
 			gone = append(gone, id)
+		case e.Before(t.dated):
+			t.dated = e
 		}
 	}
 	return gone

@@ -2,6 +2,7 @@ package domain_test
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"testing"
 	"time"
 
@@ -89,5 +90,41 @@ func TestWhoSaysTooMuchIsNotHeardUnlessAsked(t *testing.T) {
 	}
 	if out, _ := tab.Observe(metric("a", 5000), true, 1, start.Add(10*time.Second)); out != domain.Newer {
 		t.Errorf("an answer was not taken: %v", out)
+	}
+}
+
+// What spares looking at every row must not overlook one.
+func TestNothingThatIsStaleIsKept(t *testing.T) {
+	tab := domain.NewTable(32)
+	now := start
+	for i := range 20_000 {
+		now = now.Add(time.Duration(rand.IntN(2000)) * time.Millisecond)
+		m := metric(fmt.Sprint("peer", rand.IntN(64)), uint64(i+1))
+		m.Interval = time.Duration(1+rand.IntN(60)) * time.Second
+		aged := map[string]bool{}
+		for _, k := range tab.All(now) {
+			if now.After(k.ReceivedAt.Add(k.Interval)) { // half of its time
+				aged[k.PeerID] = true
+			}
+		}
+		if out, evicted := tab.Observe(m, true, 1<<20, now); out == domain.Full && len(aged) > 0 {
+			// The one nearest to its expiry need not be one of these, but then it is fresh.
+			fresh := true
+			var oldest domain.Known
+			for _, k := range tab.All(now) {
+				if oldest.PeerID == "" || k.ReceivedAt.Add(2*k.Interval).Before(oldest.ReceivedAt.Add(2*oldest.Interval)) {
+					oldest, fresh = k, !aged[k.PeerID]
+				}
+			}
+			if !fresh {
+				t.Fatalf("there was no place, and %s has used up half its time; evicted %q", oldest.PeerID, evicted)
+			}
+		}
+		if rand.IntN(3) == 0 {
+			tab.Expire(now)
+			if len(tab.All(now)) != tab.Len() {
+				t.Fatalf("%d of %d rows are fresh after those that are not expired", len(tab.All(now)), tab.Len())
+			}
+		}
 	}
 }

@@ -1,0 +1,154 @@
+package pace
+
+import (
+	"hash/maphash"
+	"math/bits"
+	"slices"
+	"time"
+)
+
+const (
+	sample   = 256              // speakers that are remembered; more are estimated to about 8 %
+	scarce   = sample / 4       // fewer than these say too little: then the sample is taken from more of them
+	minLife  = 10 * time.Minute // how long a hint counts at least, and how often the sample is taken from more
+	lookOver = 10 * time.Second // between two looks for those that have fallen silent
+	maxHints = 8
+)
+
+// Size estimates how many speakers there are without remembering them all: of many it keeps those alone whose hashes begin with
+// so many zero bits, and each that is kept stands for 2 to the power of so many. It counts speakers and not what they say: after a count
+// that was wrong, or when many come at once, they say more or less than their intervals promise, and a rate would mislead everybody
+// together. The zero value is ready; it is not safe for concurrent use.
+type Size struct {
+	seed    maphash.Seed
+	heard   map[uint64]speaker // by hash
+	kept    int                // zero bits of the hashes that are kept
+	counted int                // zero bits of those that are counted: more for a while after more began to be kept
+	fuller  time.Time          // when all that are kept have been heard
+	looked  time.Time
+	life    time.Duration // the longest interval stated
+	live    int           // speakers that were counted at the last look
+	began   time.Time
+	hints   []hint
+}
+
+type speaker struct {
+	until  time.Time
+	stated time.Duration
+}
+
+type hint struct {
+	at time.Time
+	n  int
+}
+
+func (s *Size) begin(now time.Time) {
+	if s.heard == nil {
+		s.seed, s.heard, s.began = maphash.MakeSeed(), map[uint64]speaker{}, now // nobody else knows whom it will keep
+	}
+}
+
+// Heard counts a speaker, which is to be heard again within its stated interval.
+func (s *Size) Heard(now time.Time, who string, stated time.Duration) {
+	s.begin(now)
+	h := maphash.String(s.seed, who)
+	if bits.LeadingZeros64(h) < s.kept {
+		return
+	}
+	s.life = max(s.life, stated)
+	if _, known := s.heard[h]; !known && bits.LeadingZeros64(h) >= s.counted {
+		s.live++
+	}
+	s.heard[h] = speaker{now.Add(stated + stated/2), stated} // one may come late
+	if len(s.heard) > sample {
+		s.look(now)
+	}
+	for len(s.heard) > sample {
+		s.kept++
+		s.counted = max(s.counted, s.kept)
+		s.look(now)
+	}
+}
+
+// Left says that a speaker has said that it stops.
+func (s *Size) Left(now time.Time, who string) {
+	s.begin(now)
+	delete(s.heard, maphash.String(s.seed, who))
+	s.look(now)
+}
+
+// look forgets who is silent or no longer kept, and counts the others.
+func (s *Size) look(now time.Time) {
+	s.looked, s.life, s.live = now, 0, 0
+	for h, p := range s.heard {
+		if now.After(p.until) || bits.LeadingZeros64(h) < s.kept {
+			delete(s.heard, h)
+			continue
+		}
+		s.life = max(s.life, p.stated)
+		if bits.LeadingZeros64(h) >= s.counted {
+			s.live++
+		}
+	}
+	switch {
+	case s.counted > s.kept:
+		if now.After(s.fuller) {
+			s.counted = s.kept
+			s.look(now)
+		}
+	case s.kept > 0 && s.live < scarce:
+		s.kept--
+		s.fuller = now.Add(max(s.life, minLife))
+	}
+}
+
+// Hint takes another node's count, for the time before this one has heard enough itself. The median of a few counts, so
+// that one liar moves nothing.
+func (s *Size) Hint(now time.Time, n int) {
+	s.hints = append(s.hints, hint{now, n})
+	if len(s.hints) > maxHints {
+		s.hints = s.hints[1:]
+	}
+}
+
+// Estimate is the number of speakers, of which known are known by name.
+func (s *Size) Estimate(now time.Time, known int) int {
+	return max(s.count(now, known), s.hinted(now))
+}
+
+// Told is what others may be told as a Hint: what this node counted itself, once everybody had time to speak. Were it to hand on
+// what it was told, the highest count that there ever was would go round between nodes for ever, long after the network has shrunk.
+func (s *Size) Told(now time.Time, known int) int {
+	if own := s.count(now, known); now.Sub(s.began) >= max(s.life, minLife) {
+		return own
+	}
+	return s.Estimate(now, known)
+}
+
+func (s *Size) count(now time.Time, known int) int {
+	s.begin(now)
+	if now.Sub(s.looked) >= lookOver {
+		s.look(now)
+	}
+	return max(known, s.live<<s.counted)
+}
+
+// hinted: a hint counts as long as the longest interval, in which another is to be expected.
+func (s *Size) hinted(now time.Time) int {
+	var live []int
+	for _, h := range s.hints {
+		if now.Sub(h.at) < max(s.life, minLife) {
+			live = append(live, h.n)
+		}
+	}
+	return median(live)
+}
+
+// median of an even number is the lower of the middle two: of two counts the smaller is believed.
+func median(v []int) int {
+	if len(v) == 0 {
+		return 0
+	}
+	slices.Sort(v)
+	return v[(len(v)-1)/2]
+}
