@@ -56,7 +56,9 @@ func (n consumerNetwork) Connect(ctx context.Context, id string, addresses []str
 func (consumerNetwork) Known(context.Context) ([]nodetest.KnownPeer, error) { return nil, nil }
 
 // Find finds nobody: gossip and questions are what is simulated.
-func (n consumerNetwork) Find(context.Context, string, int, func(nodetest.KnownPeer)) error { return nil }
+func (n consumerNetwork) Find(context.Context, string, int, func(nodetest.KnownPeer)) error {
+	return nil
+}
 
 func (n consumerNetwork) SendEvent(ctx context.Context, id string, kind eventv1.EventType, question string, payload proto.Message, timeout time.Duration) error {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
