@@ -49,7 +49,11 @@ func TestTenNodesInAModelSayWhatTenRealOnesDo(t *testing.T) {
 }
 
 func TestAThousandNodes(t *testing.T) {
-	look(t, plan{size: 1000, idle: 30 * time.Second, newcomers: 1, placing: 20 * time.Second})
+	look(t, plan{size: 1000, idle: 30 * time.Second, newcomers: 1})
+}
+
+func TestTasksOfSomeHundredNodes(t *testing.T) {
+	look(t, plan{size: 300, idle: 30 * time.Second, newcomers: 1, placing: time.Minute})
 }
 
 func TestManyThousandNodes(t *testing.T) {
@@ -58,7 +62,7 @@ func TestManyThousandNodes(t *testing.T) {
 	}
 	for _, p := range []plan{
 		{size: 300, idle: time.Minute, newcomers: 3, placing: 3 * time.Minute, churning: 3 * time.Minute, lifetimes: time.Hour},
-		{size: 1000, idle: 3 * time.Minute, newcomers: 3, placing: 3 * time.Minute, churning: 3 * time.Minute, lifetimes: time.Hour},
+		{size: 1000, idle: 2 * time.Minute, newcomers: 2, placing: 2 * time.Minute, churning: 2 * time.Minute, lifetimes: time.Hour},
 		{size: 10_000, idle: time.Minute, newcomers: 1, churning: 20 * time.Second, lifetimes: 4 * time.Hour},
 	} {
 		t.Run(fmt.Sprint(p.size), func(t *testing.T) { look(t, p) })
