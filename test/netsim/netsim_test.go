@@ -63,6 +63,7 @@ func TestManyThousandNodes(t *testing.T) {
 	for _, p := range []plan{
 		{size: 300, idle: time.Minute, newcomers: 3, placing: 3 * time.Minute, churning: 3 * time.Minute, lifetimes: time.Hour},
 		{size: 1000, idle: 2 * time.Minute, newcomers: 2, placing: 2 * time.Minute, churning: 2 * time.Minute, lifetimes: time.Hour},
+		{size: 4000, idle: time.Minute, newcomers: 1},
 		{size: 10_000, idle: time.Minute, newcomers: 1, churning: 20 * time.Second, lifetimes: 4 * time.Hour},
 	} {
 		t.Run(fmt.Sprint(p.size), func(t *testing.T) { look(t, p) })
