@@ -14,6 +14,7 @@ import (
 
 	"github.com/shallot-net/shallot/kit/fault"
 	"github.com/shallot-net/shallot/kit/logging"
+	"github.com/shallot-net/shallot/kit/workers"
 	brokerv1 "github.com/shallot-net/shallot/proto/shallot/broker/v1"
 )
 
@@ -146,7 +147,7 @@ type subscription struct {
 	handler Handler
 	order   func(*brokerv1.Delivery) string
 	slots   chan struct{}
-	running sync.WaitGroup
+	running workers.Group
 
 	sending sync.Mutex
 	mu      sync.Mutex

@@ -28,6 +28,7 @@ const (
 	ClientTimeout = 3 * time.Second  // of a unary call made without a deadline
 	Grace         = 3 * time.Second  // how long calls in flight may take to end when the server stops
 	window        = 1 << 20          // bytes a stream may be ahead of its reader
+	streamWorkers = 16               // goroutines that stay for the next call, with the stacks that they have grown
 )
 
 // ErrDraining is the cause with which stream contexts end when the server is about to stop.
@@ -86,7 +87,7 @@ func NewServer(cfg ServerConfig) (*Server, error) {
 		grpc.UnaryInterceptor(i.unary), grpc.StreamInterceptor(i.stream),
 		grpc.MaxRecvMsgSize(cfg.MaxMessage), grpc.MaxSendMsgSize(cfg.MaxMessage),
 		grpc.InitialWindowSize(window), grpc.InitialConnWindowSize(4 * window),
-		grpc.MaxConcurrentStreams(1024),
+		grpc.MaxConcurrentStreams(1024), grpc.NumStreamWorkers(streamWorkers),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: time.Minute, Timeout: 10 * time.Second}),
 	}

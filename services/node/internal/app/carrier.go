@@ -8,6 +8,7 @@ import (
 
 	"github.com/shallot-net/shallot/kit/fault"
 	"github.com/shallot-net/shallot/kit/logging"
+	"github.com/shallot-net/shallot/kit/workers"
 	eventv1 "github.com/shallot-net/shallot/proto/shallot/event/v1"
 	taskv1 "github.com/shallot-net/shallot/proto/shallot/task/v1"
 	"github.com/shallot-net/shallot/services/node/internal/domain"
@@ -71,7 +72,7 @@ type Carrier struct {
 	stopped    bool
 	ctx        context.Context // of the sends
 	stop       context.CancelFunc
-	sends      sync.WaitGroup
+	sends      workers.Group
 	kick       chan struct{}
 	counts     CarrierCounts
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/shallot-net/shallot/kit/fault"
+	"github.com/shallot-net/shallot/kit/workers"
 	"github.com/shallot-net/shallot/services/task/internal/app"
 	"github.com/shallot-net/shallot/services/task/internal/domain"
 )
@@ -107,7 +108,7 @@ type Service struct {
 	letter    *letter
 	credits   *credits
 	bringing  app.Locks[string] // by the name of the part that is fetched
-	runs      sync.WaitGroup
+	runs      workers.Group
 
 	mu       sync.Mutex
 	stopping bool

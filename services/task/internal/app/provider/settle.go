@@ -55,10 +55,10 @@ func (r *relay) to(dst io.Writer) error {
 
 func (s *Service) newSealer(recipient string) *sealer {
 	e := &sealer{ready: make(chan struct{})}
-	go func() {
+	s.runs.Go(func() {
 		defer close(e.ready)
 		e.w, e.err = s.cfg.Cipher.EncryptResult(recipient, &e.out)
-	}()
+	})
 	return e
 }
 
@@ -289,7 +289,7 @@ func (s *Service) putSide(e *domain.Entry, small []byte) func() {
 		return func() {}
 	}
 	done := make(chan struct{})
-	go func() {
+	s.runs.Go(func() {
 		defer close(done)
 		ctx, cancel := context.WithTimeout(s.ctx, putTimeout)
 		defer cancel()
@@ -299,6 +299,6 @@ func (s *Service) putSide(e *domain.Entry, small []byte) func() {
 		} else if cid != e.Outcome.ResultCID {
 			s.cfg.Log.Error("the repository stores small content otherwise than expected: receipts name another CID")
 		}
-	}()
+	})
 	return func() { <-done }
 }
