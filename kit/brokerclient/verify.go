@@ -3,13 +3,12 @@ package brokerclient
 import (
 	"bytes"
 	"crypto/ed25519"
-	"crypto/sha256"
-	"encoding/binary"
 	"errors"
 	"fmt"
 
 	"github.com/mr-tron/base58"
 
+	"github.com/shallot-net/shallot/kit/signature"
 	eventv1 "github.com/shallot-net/shallot/proto/shallot/event/v1"
 )
 
@@ -19,8 +18,6 @@ import (
 // inlineKey is what a peer id begins with that holds its Ed25519 key: an identity multihash of 36 bytes, which are a
 // protobuf with key type 1 and the key's 32 bytes.
 var inlineKey = []byte{0x00, 0x24, 0x08, 0x01, 0x12, 0x20}
-
-const signatureDomain = "shallot-event-v1\x00"
 
 // Why Verify refuses.
 var (
@@ -38,7 +35,7 @@ func Verify(ev *eventv1.Event) error {
 	if err != nil {
 		return err
 	}
-	if len(ev.GetSignature()) != ed25519.SignatureSize || !ed25519.Verify(key, SignedBytes(ev), ev.GetSignature()) {
+	if !signature.Verify(key, SignedBytes(ev), ev.GetSignature()) {
 		return ErrSignature
 	}
 	return nil
@@ -46,11 +43,7 @@ func Verify(ev *eventv1.Event) error {
 
 // SignedBytes is what the signature of an event covers.
 func SignedBytes(ev *eventv1.Event) []byte {
-	sum := sha256.Sum256(ev.GetPayload())
-	b := make([]byte, 0, len(signatureDomain)+4+len(sum))
-	b = append(b, signatureDomain...)
-	b = binary.BigEndian.AppendUint32(b, uint32(ev.GetType()))
-	return append(b, sum[:]...)
+	return signature.Message(int32(ev.GetType()), ev.GetPayload())
 }
 
 // PeerID is the peer id of an Ed25519 public key.

@@ -10,6 +10,7 @@ import (
 	"github.com/shallot-net/shallot/broker/internal/domain/delivery"
 	"github.com/shallot-net/shallot/broker/internal/domain/event"
 	"github.com/shallot-net/shallot/kit/logging"
+	"github.com/shallot-net/shallot/kit/signature"
 )
 
 // Limits bound what the broker holds; a zero field takes its default.
@@ -124,7 +125,7 @@ func New(cfg Config) *Broker {
 	if cfg.Observer == nil {
 		cfg.Observer = noObserver{}
 	}
-	b := &Broker{cfg: cfg, limits: cfg.Limits, rules: event.Rules{Codec: cfg.Codec, Keys: cfg.Signers}, obs: cfg.Observer, log: cfg.Log,
+	b := &Broker{cfg: cfg, limits: cfg.Limits, rules: event.Rules{Codec: cfg.Codec, Keys: cfg.Signers, Shared: &signature.Verifier{}}, obs: cfg.Observer, log: cfg.Log,
 		budget: newBudget(cfg.Limits.InTotal), personas: make(map[string]*persona), topics: make(map[string]*topicUse)}
 	b.conduct.ledger = conduct.NewLedger()
 	b.known = &known{store: cfg.Book, log: cfg.Log}

@@ -45,16 +45,24 @@ func (b *Broker) Sign(name string, e *event.Event) (*event.Event, error) {
 }
 
 func (b *Broker) outgoing(p *persona, e *event.Event, sign bool) (*event.Event, error) {
-	if e == nil {
-		return nil, fault.InvalidArgument("EVENT_MISSING", "the request has no event")
-	}
-	if !sign {
-		return e, nil
-	}
-	if problem := b.rules.CheckOutgoing(e); problem != event.OK {
-		return nil, invalidEvent(e, problem, len(e.Payload)+len(e.Attachment), event.MaxSize)
+	if err := b.signable(e, sign); err != nil || !sign {
+		return e, err
 	}
 	return p.sign(e)
+}
+
+// signable fails where there is no event, or one that is to be signed and must not be.
+func (b *Broker) signable(e *event.Event, sign bool) error {
+	if e == nil {
+		return fault.InvalidArgument("EVENT_MISSING", "the request has no event")
+	}
+	if !sign {
+		return nil
+	}
+	if problem := b.rules.CheckOutgoing(e); problem != event.OK {
+		return invalidEvent(e, problem, len(e.Payload)+len(e.Attachment), event.MaxSize)
+	}
+	return nil
 }
 
 func invalidEvent(e *event.Event, problem event.Problem, size, limit int) error {

@@ -24,10 +24,11 @@ type PersonaInfo struct {
 
 // persona is one network identity: its host, and what is on its way from and to its peers.
 type persona struct {
-	broker *Broker
-	name   string
-	opened time.Time
-	host   Host
+	broker  *Broker
+	name    string
+	opened  time.Time
+	host    Host
+	signing *signing
 
 	mu       sync.Mutex
 	senders  map[string]*sender
@@ -69,6 +70,7 @@ func (b *Broker) open(name string) (*persona, error) {
 	if err != nil {
 		return nil, err
 	}
+	p.signing = newSigning(p)
 	if err := p.joinWanted(); err != nil {
 		return nil, errors.Join(err, p.close())
 	}
@@ -94,6 +96,7 @@ func (p *persona) restrict() {
 
 func (p *persona) close() error {
 	close(p.closed)
+	<-p.signing.gone
 	p.mu.Lock()
 	for w := range p.watchers {
 		w.end(fault.Unavailable("PERSONA_CLOSED", "the persona was closed"))

@@ -36,17 +36,17 @@ type Outgoing struct {
 	Timeout time.Duration // 0: 10 s
 }
 
-// Send hands an event to its peer's queue and returns. done is called once, from any goroutine and maybe before Send returns: with nil when the
-// receiving service has acknowledged the event, else with a fault. It must not block.
+// Send hands an event to its peer's queue. It blocks only while many wait to be signed. done is called once, from any goroutine and maybe
+// before Send returns: with nil when the receiving service has acknowledged the event, else with a fault. It must not block.
 func (b *Broker) Send(o Outgoing, done func(error)) {
 	start := time.Now()
-	p, id, data, err := b.prepare(&o)
+	p, id, err := b.prepare(&o)
 	if err != nil {
 		done(err)
 		return
 	}
 	t := o.Event.Type
-	p.send(o.Peer, id, data, o.Timeout, func(err error) {
+	p.signing.post(&letter{Outgoing: o, id: id, done: func(err error) {
 		if err == nil {
 			b.obs.AckSeconds(time.Since(start).Seconds())
 			b.obs.Event(t, "out", "acknowledged")
@@ -54,46 +54,48 @@ func (b *Broker) Send(o Outgoing, done func(error)) {
 			b.obs.Event(t, "out", fault.From(err).Reason)
 		}
 		done(err)
-	})
+	}})
 }
 
-func (b *Broker) prepare(o *Outgoing) (*persona, event.ID, []byte, error) {
+func (b *Broker) prepare(o *Outgoing) (*persona, event.ID, error) {
 	p, err := b.persona(o.Persona)
 	if err != nil {
-		return nil, event.ID{}, nil, err
+		return nil, event.ID{}, err
 	}
 	if o.Timeout == 0 {
 		o.Timeout = defaultSendTimeout
 	}
 	if o.Timeout < 0 || o.Timeout > maxSendTimeout {
-		return nil, event.ID{}, nil, fault.InvalidArgument("TIMEOUT_INVALID", "timeout is %v: it must be more than 0 and %v at most", o.Timeout, maxSendTimeout)
+		return nil, event.ID{}, fault.InvalidArgument("TIMEOUT_INVALID", "timeout is %v: it must be more than 0 and %v at most", o.Timeout, maxSendTimeout)
 	}
-	e, err := b.outgoing(p, o.Event, o.Sign)
-	if err != nil {
-		return nil, event.ID{}, nil, err
+	if err := b.signable(o.Event, o.Sign); err != nil {
+		return nil, event.ID{}, err
 	}
-	o.Event = e
+	if o.Peer == p.host.ID() {
+		return nil, event.ID{}, fault.InvalidArgument("PEER_IS_SELF", "the event is for this persona itself: events go to other nodes")
+	}
+	id, _ := event.ParseID(o.Event.ID) // of one that is not signed, encode checks it
+	return p, id, nil
+}
+
+// encode makes a frame. The receiver checks the same: an event that breaks a rule must not cost this node its standing there. What was
+// just signed here need not be verified.
+func (b *Broker) encode(e *event.Event, signed bool) ([]byte, event.Problem, error) {
 	data, err := b.cfg.Codec.Encode(e)
 	if err != nil {
-		return nil, event.ID{}, nil, err
+		return nil, event.OK, err
 	}
-	// The receiver checks the same: an event that breaks a rule must not cost this node its standing there. What was just signed here
-	// need not be verified.
 	problem := event.OK
 	switch {
 	case len(data) > event.MaxSize:
 		problem = event.Oversized
-	case !o.Sign:
+	case !signed:
 		problem = b.rules.CheckDirected(e, len(data))
 	}
 	if problem != event.OK {
-		return nil, event.ID{}, nil, invalidEvent(e, problem, len(data), event.MaxSize)
+		return data, problem, nil
 	}
-	if o.Peer == p.host.ID() {
-		return nil, event.ID{}, nil, fault.InvalidArgument("PEER_IS_SELF", "the event is for this persona itself: events go to other nodes")
-	}
-	id, _ := event.ParseID(e.ID)
-	return p, id, frame.AppendEvent(make([]byte, 0, len(data)+8), data), nil
+	return frame.AppendEvent(make([]byte, 0, len(data)+8), data), event.OK, nil
 }
 
 // send queues the frame at the peer's sender.
@@ -102,7 +104,7 @@ func (p *persona) send(peer string, id event.ID, data []byte, timeout time.Durat
 		p.mu.Lock()
 		if p.senders == nil {
 			p.mu.Unlock()
-			done(fault.Unavailable("PERSONA_CLOSED", "the persona was closed"))
+			done(errPersonaClosed())
 			return
 		}
 		s, ok := p.senders[peer]

@@ -33,6 +33,9 @@ type Network struct {
 	down    map[string]bool
 	unknown map[string]bool
 	dials   int
+
+	// Signing is called before something is signed, if it is set before the first host is opened.
+	Signing func()
 }
 
 // NewNetwork makes an empty one.
@@ -107,7 +110,6 @@ type Host struct {
 // The methods of app.Host that streams and gossip do not need do nothing.
 func (h *Host) ID() string                                              { return h.id }
 func (h *Host) Addresses() []string                                     { return []string{"/memory/" + h.id} }
-func (h *Host) Sign(b []byte) ([]byte, error)                           { return ed25519.Sign(h.key, b), nil }
 func (h *Host) Listen() error                                           { return nil }
 func (h *Host) Remember(t app.Target) (string, error)                   { return t.Peer, nil }
 func (h *Host) Disconnect(string) error                                 { return nil }
@@ -118,6 +120,25 @@ func (h *Host) Protect(string, []string) error                          { return
 func (h *Host) Join(string) (func(), error)                             { return func() {}, nil }
 func (h *Host) Publish(context.Context, string, []byte) error           { return nil }
 func (h *Host) Connect(_ context.Context, t app.Target) (string, error) { return t.Peer, nil }
+
+// Sign signs.
+func (h *Host) Sign(b []byte) ([]byte, error) {
+	if h.network.Signing != nil {
+		h.network.Signing()
+	}
+	return ed25519.Sign(h.key, b), nil
+}
+
+// PublicKey implements event.Keys for the hosts of this network.
+func (n *Network) PublicKey(id string) (ed25519.PublicKey, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	h, ok := n.hosts[id]
+	if !ok {
+		return nil, errors.New("nobody has this id")
+	}
+	return h.key.Public().(ed25519.PublicKey), nil
+}
 
 // Find finds nobody.
 func (h *Host) Find(context.Context, string, int, func(app.Target) error) error {

@@ -124,10 +124,16 @@ type Keys interface {
 	PublicKey(author string) (ed25519.PublicKey, error)
 }
 
+// Shared checks signatures that cover more than one event.
+type Shared interface {
+	Verify(key ed25519.PublicKey, message, signature []byte) bool
+}
+
 // Rules check envelopes.
 type Rules struct {
-	Codec Codec
-	Keys  Keys
+	Codec  Codec
+	Keys   Keys
+	Shared Shared
 }
 
 // CheckDirected checks an event whose encoding has size bytes; OK or the first problem found, the cheap ones first.
@@ -146,7 +152,13 @@ func (r Rules) CheckGossip(topic string, e *Event, size int) Problem {
 	if r.Codec.Known(e.Type) && topics[topic] != e.Type {
 		return WrongTopic
 	}
-	return r.check(e, true)
+	if p := r.check(e, true); p != OK {
+		return p
+	}
+	if len(e.Signature) != ed25519.SignatureSize {
+		return BadSignature // a shared one is longer, and could be written in more than one way: every relay pays for both
+	}
+	return OK
 }
 
 // CheckOutgoing is what must hold before an event is signed: the rules that signing cannot mend.
@@ -180,7 +192,8 @@ func (r Rules) check(e *Event, signed bool) Problem {
 }
 
 func (r Rules) verify(e *Event) Problem {
-	if len(e.Signature) != ed25519.SignatureSize {
+	shared := len(e.Signature) > ed25519.SignatureSize
+	if len(e.Signature) < ed25519.SignatureSize || shared && r.Shared == nil {
 		return BadSignature
 	}
 	if e.Author == "" || len(e.Author) > maxAuthor {
@@ -190,7 +203,7 @@ func (r Rules) verify(e *Event) Problem {
 	if err != nil || len(key) != ed25519.PublicKeySize {
 		return BadAuthor
 	}
-	if !ed25519.Verify(key, e.SigningBytes(), e.Signature) {
+	if shared && !r.Shared.Verify(key, e.SigningBytes(), e.Signature) || !shared && !ed25519.Verify(key, e.SigningBytes(), e.Signature) {
 		return BadSignature
 	}
 	return OK

@@ -31,11 +31,20 @@ func (k keys) PublicKey(author string) (ed25519.PublicKey, error) {
 	return nil, errors.New("unknown")
 }
 
+// shared stands for signatures of many events: one of a single event, and a byte.
+type shared struct{}
+
+func (shared) Verify(key ed25519.PublicKey, message, signature []byte) bool {
+	return len(signature) == ed25519.SignatureSize+1 && ed25519.Verify(key, message, signature[:ed25519.SignatureSize])
+}
+
+func share(e *event.Event) { e.Signature = append(e.Signature, 0) }
+
 const goodID = "0123456789abcdef0123456789abcdef"
 
 func signer() (event.Rules, func(*event.Event) *event.Event) {
 	key := ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize))
-	rules := event.Rules{Codec: codec{}, Keys: keys{"me": key.Public().(ed25519.PublicKey)}}
+	rules := event.Rules{Codec: codec{}, Keys: keys{"me": key.Public().(ed25519.PublicKey)}, Shared: shared{}}
 	return rules, func(e *event.Event) *event.Event {
 		e.Author, e.Signature = "me", ed25519.Sign(key, e.SigningBytes())
 		return e
@@ -69,6 +78,9 @@ func TestRules(t *testing.T) {
 		{"changed payload", with(sign(&event.Event{ID: goodID, Type: event.Ping, Payload: payload}), func(e *event.Event) { e.Payload = []byte("other") }), "", 100, event.BadSignature},
 		{"changed type", with(sign(&event.Event{ID: goodID, Type: event.Ping, Payload: payload}), func(e *event.Event) { e.Type = 13 }), "", 100, event.BadSignature},
 		{"short signature", with(sign(&event.Event{ID: goodID, Type: event.Ping}), func(e *event.Event) { e.Signature = e.Signature[:63] }), "", 100, event.BadSignature},
+		{"shared signature", with(sign(&event.Event{ID: goodID, Type: event.Ping, Payload: payload}), share), "", 100, event.OK},
+		{"shared signature of another", with(with(sign(&event.Event{ID: goodID, Type: event.Ping, Payload: payload}), share), func(e *event.Event) { e.Payload = nil }), "", 100, event.BadSignature},
+		{"gossip with a shared signature", with(sign(&event.Event{ID: goodID, Type: event.Announcement}), share), "announcements", 100, event.BadSignature},
 		{"attachment is not covered", with(sign(&event.Event{ID: goodID, Type: event.TaskSubmission}), func(e *event.Event) { e.Attachment = payload }), "", 100, event.OK},
 		{"gossip", sign(&event.Event{ID: goodID, Type: event.Announcement}), "announcements", 100, event.OK},
 		{"unsigned gossip", &event.Event{ID: goodID, Type: event.Announcement}, "announcements", 100, event.Unsigned},

@@ -140,6 +140,11 @@ func (EventType) EnumDescriptor() ([]byte, []int) {
 //
 // so that a third party can check the payload whoever hands it on. The id and the attachment are not covered: where an
 // attachment matters, the payload holds its hash.
+//
+// A directed event may instead share a signature with others that were signed at the same time, 2 to 64. It is over the root of
+// their Merkle tree (RFC 9162 section 2.1; the leaves are what each alone would have been signed over), and has this event's path:
+//
+//	Ed25519 over ("shallot-events-v1" 0x00 | root) | number of events, 1 byte | index of this one, 1 byte | inclusion path, n x 32 bytes
 type Event struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// 128 random bits, 32 lowercase hex digits. Repeats are recognised by it.
@@ -150,7 +155,8 @@ type Event struct {
 	// Bytes that go with the payload and are not signed: what is sealed to one receiver, or checked by a hash in the payload.
 	Attachment []byte `protobuf:"bytes,4,opt,name=attachment,proto3" json:"attachment,omitempty"`
 	// The peer id of the signer. Empty where nothing is signed and the connection vouches for the sender.
-	Author        string `protobuf:"bytes,5,opt,name=author,proto3" json:"author,omitempty"`
+	Author string `protobuf:"bytes,5,opt,name=author,proto3" json:"author,omitempty"`
+	// 64 bytes, or the longer form above.
 	Signature     []byte `protobuf:"bytes,6,opt,name=signature,proto3" json:"signature,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

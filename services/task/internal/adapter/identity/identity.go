@@ -4,11 +4,10 @@ package identity
 import (
 	"bytes"
 	"crypto/ed25519"
-	"crypto/sha256"
-	"encoding/binary"
 
 	"github.com/mr-tron/base58"
 
+	"github.com/shallot-net/shallot/kit/signature"
 	"github.com/shallot-net/shallot/services/task/internal/app"
 	"github.com/shallot-net/shallot/services/task/internal/domain"
 )
@@ -39,17 +38,11 @@ func key(peer string) ed25519.PublicKey {
 // Verify tells whether Author signed the event.
 func (Verifier) Verify(ev *domain.Event) bool {
 	k := key(ev.Author)
-	return k != nil && len(ev.Signature) == ed25519.SignatureSize && ed25519.Verify(k, SignedBytes(ev), ev.Signature)
+	return k != nil && signature.Verify(k, SignedBytes(ev), ev.Signature)
 }
 
 // SignedBytes are what an event's signature is over.
-func SignedBytes(ev *domain.Event) []byte {
-	b := make([]byte, 0, 64)
-	b = append(b, "shallot-event-v1\x00"...)
-	b = binary.BigEndian.AppendUint32(b, uint32(ev.Type))
-	sum := sha256.Sum256(ev.Payload)
-	return append(b, sum[:]...)
-}
+func SignedBytes(ev *domain.Event) []byte { return signature.Message(int32(ev.Type), ev.Payload) }
 
 // PeerID is the peer id that holds a public key.
 func PeerID(k ed25519.PublicKey) string {

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/shallot-net/shallot/kit/signature"
 	"github.com/shallot-net/shallot/services/task/internal/domain"
 )
 
@@ -20,6 +21,12 @@ func TestVerify(t *testing.T) {
 		t.Fatalf("the peer id is %s", good.Author)
 	}
 	other, _, _ := ed25519.GenerateKey(rand.Reader)
+	all := make([][]byte, signature.MaxEvents)
+	all[7] = SignedBytes(&good)
+	shared, err := signature.SignAll(all, func(b []byte) ([]byte, error) { return ed25519.Sign(priv, b), nil })
+	if err != nil {
+		t.Fatal(err)
+	}
 	for name, c := range map[string]struct {
 		change func(*domain.Event)
 		want   bool
@@ -33,6 +40,9 @@ func TestVerify(t *testing.T) {
 		"a word":          {func(e *domain.Event) { e.Author = "0OIl" }, false},
 		"long author":     {func(e *domain.Event) { e.Author = strings.Repeat("1", 100_000) }, false},
 		"no signature":    {func(e *domain.Event) { e.Signature = nil }, false},
+		"with others":     {func(e *domain.Event) { e.Signature = shared[7] }, true},
+		"another's path":  {func(e *domain.Event) { e.Signature = shared[8] }, false},
+		"no path":         {func(e *domain.Event) { e.Signature = shared[7][:ed25519.SignatureSize] }, false},
 		"short signature": {func(e *domain.Event) { e.Signature = e.Signature[:63] }, false},
 	} {
 		e := good

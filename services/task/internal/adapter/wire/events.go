@@ -3,6 +3,7 @@ package wire
 import (
 	"google.golang.org/protobuf/proto"
 
+	"github.com/shallot-net/shallot/kit/signature"
 	eventv1 "github.com/shallot-net/shallot/proto/shallot/event/v1"
 	"github.com/shallot-net/shallot/services/task/internal/domain"
 )
@@ -36,7 +37,7 @@ func (c *checker) event(name string, e *eventv1.Event) domain.Event {
 	if e.GetAuthor() != "" {
 		c.peer(name+".author", e.GetAuthor())
 	}
-	if len(e.GetSignature()) > 128 {
+	if len(e.GetSignature()) > signature.MaxSize {
 		c.fail("%s.signature has %d bytes", name, len(e.GetSignature()))
 	}
 	return FromEvent(e)

@@ -12,6 +12,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/shallot-net/shallot/kit/signature"
 	eventv1 "github.com/shallot-net/shallot/proto/shallot/event/v1"
 	taskv1 "github.com/shallot-net/shallot/proto/shallot/task/v1"
 	"github.com/shallot-net/shallot/services/task/internal/app"
@@ -29,7 +30,7 @@ var usage = domain.Usage{Wall: time.Second, CPU: 2 * time.Second, PeakMemory: 3,
 func bodies() []domain.Body {
 	hash := domain.Hash{1, 2, 3}
 	limits := domain.Limits{Time: time.Minute, Memory: 1 << 20, Output: 5}
-	signed := domain.Event{ID: id, Type: domain.TypeSubmission, Payload: []byte{1}, Author: peer, Signature: []byte{2}}
+	signed := domain.Event{ID: id, Type: domain.TypeSubmission, Payload: []byte{1}, Author: peer, Signature: bytes.Repeat([]byte{2}, signature.MaxSize)}
 	announced := signed
 	announced.Type = domain.TypeAnnouncement
 	return []domain.Body{
