@@ -280,7 +280,7 @@ func TestLargeResultIsStreamed(t *testing.T) {
 	c := n.addConsumer(func(c *consumer.Config) { c.Collectors = 1 })
 	big := newDiskRepository(t)
 	n.repo.disk = big
-	const size = 32 << 20
+	const size = 64 << 20
 	before := liveHeap()
 	peak := before
 	stop := make(chan struct{})
@@ -318,8 +318,8 @@ func TestLargeResultIsStreamed(t *testing.T) {
 	if got != size-100 || task.GetResult().GetFiles()[0].GetSize() != size {
 		t.Fatalf("%d bytes came back: %v", got, task)
 	}
-	if grown := peak - before; grown > 16<<20 {
-		t.Errorf("the live heap grew by %d MiB for a result of 32", grown>>20)
+	if grown := peak - before; grown > 40<<20 { // what is allocated while a collection runs counts as live: 30 MiB on a busy machine
+		t.Errorf("the live heap grew by %d MiB for a result of %d", grown>>20, size>>20)
 	}
 }
 
