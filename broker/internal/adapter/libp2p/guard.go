@@ -41,7 +41,7 @@ func (g guarded) guard(id protocol.ID, f network.StreamHandler) network.StreamHa
 			_ = s.Reset()
 			return
 		}
-		f(&watchedStream{Stream: s, meter: g.meter, patience: g.patience})
+		f(&watchedStream{Stream: deadlined{s}, meter: g.meter, patience: g.patience})
 	}
 }
 

@@ -139,7 +139,7 @@ func (h *Host) start() error {
 			_ = s.Reset()
 			return
 		}
-		h.handlers.Stream(s.Conn().RemotePeer().String(), s)
+		h.handlers.Stream(s.Conn().RemotePeer().String(), deadlined{s})
 	})
 	if err := h.watch(); err != nil {
 		return err

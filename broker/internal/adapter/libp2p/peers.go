@@ -184,7 +184,11 @@ func (h *Host) OpenStream(ctx context.Context, id string) (app.Stream, error) {
 	if err := h.dial(ctx, pid); err != nil {
 		return nil, err
 	}
-	return h.host.NewStream(ctx, pid, EventProtocol)
+	s, err := h.host.NewStream(ctx, pid, EventProtocol)
+	if err != nil {
+		return nil, err
+	}
+	return deadlined{s}, nil
 }
 
 // Disconnect closes all connections to a peer.
