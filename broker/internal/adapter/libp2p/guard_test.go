@@ -117,6 +117,40 @@ func TestGuardTellsOfGarbage(t *testing.T) {
 	}
 }
 
+// Whoever serves a stream may be busy with what it said when another stream of the same peer ends it: that is no garbage.
+func TestGuardKnowsWhoEndsAStream(t *testing.T) {
+	var c told
+	a, b := newHost(t, nil), newHost(t, func(h *app.Handlers) { h.Misbehaved = c.misbehaved })
+	busy, on, ended := make(chan network.Stream), make(chan struct{}), make(chan struct{})
+	serve := guarded{b.host, b.meter, patience}.guard("/busy", func(s network.Stream) {
+		if _, err := io.ReadFull(s, make([]byte, 2)); err != nil {
+			t.Error(err)
+		}
+		busy <- s
+		<-on
+		if _, err := s.Read(make([]byte, 1)); err == nil {
+			t.Error("it goes on")
+		}
+		_ = s.Reset()
+	})
+	b.host.SetStreamHandler("/busy", func(s network.Stream) {
+		defer close(ended)
+		serve(s)
+	})
+	connect(t, a, b)
+	if _, err := open2(t, a, b, "/busy").Write([]byte{1, 'a'}); err != nil {
+		t.Fatal(err)
+	}
+	_ = (<-busy).Reset()
+	close(on)
+	<-ended
+	b.meter.say(a.host.ID(), app.Stalled) // told of after whatever was said before
+	eventually(t, "all is told", func() bool { return c.count(app.Stalled) == 1 })
+	if n := c.count(app.SentGarbage); n != 0 {
+		t.Errorf("it is called garbage %d times", n)
+	}
+}
+
 func TestGuardEndsStalls(t *testing.T) {
 	var c told
 	a, b := newHost(t, nil), newHost(t, func(h *app.Handlers) { h.Misbehaved = c.misbehaved })
