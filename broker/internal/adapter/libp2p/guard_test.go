@@ -180,6 +180,27 @@ func TestGuardEndsStalls(t *testing.T) {
 	}
 }
 
+// What the broker holds against a peer is a part of its gossip score, and must not come back to the broker as another offence.
+func TestPointsCountOnce(t *testing.T) {
+	var c told
+	points := 85.0
+	a := newHost(t, nil)
+	b := newHost(t, func(h *app.Handlers) {
+		h.Misbehaved, h.Standing = c.misbehaved, func(string) float64 { return points }
+	})
+	connect(t, a, b)
+	id := a.host.ID()
+	b.scored(map[peer.ID]float64{id: -points + maxMerit})
+	b.scored(map[peer.ID]float64{id: -points - 1})
+	b.meter.say(id, app.Stalled)
+	eventually(t, "all is told", func() bool { return c.count(app.Stalled) == 1 })
+	if n := c.count(app.LowGossipScore); n != 0 {
+		t.Errorf("%d offences of a peer whose gossip is sound", n)
+	}
+	b.scored(map[peer.ID]float64{id: -points + graylistScore - 1})
+	eventually(t, "bad gossip is told of", func() bool { return c.count(app.LowGossipScore) == 1 })
+}
+
 func TestStreamsOpenedTooFast(t *testing.T) {
 	var c told
 	a, b := newHost(t, nil), newHost(t, func(h *app.Handlers) { h.Misbehaved = c.misbehaved })
