@@ -80,8 +80,8 @@ func (g *gater) InterceptSecured(_ network.Direction, p peer.ID, _ network.ConnM
 // maxNames bounds the names that may be looked up.
 const maxNames = 256
 
-// resolver looks up only names that this node's own services gave it. What a peer says of itself may hold any name, and looking it up would
-// tell the name's owner who asks.
+// resolver looks up only names in addresses that somebody who runs this node has typed. What a peer says of itself may hold any name, and looking it up
+// would tell the name's owner who asks, whichever way it came here.
 type resolver struct {
 	inner network.MultiaddrDNSResolver // nil: nothing is looked up
 
@@ -108,7 +108,7 @@ func nameOf(a ma.Multiaddr) string {
 	return ""
 }
 
-// allow permits the names in addresses that a service gave.
+// allow permits the names in addresses.
 func (r *resolver) allow(addrs []ma.Multiaddr) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -131,12 +131,16 @@ func (h *Host) Remember(t app.Target) (string, error) {
 		}
 		return "", err
 	}
-	h.remember(info)
+	h.remember(info, t)
 	return info.ID.String(), nil
 }
 
-func (h *Host) remember(info peer.AddrInfo) {
-	h.names.allow(info.Addrs)
+// remember keeps addresses. Who names a peer beside them has them from others, most often from that peer: what was typed by somebody who knows it
+// names its peer itself.
+func (h *Host) remember(info peer.AddrInfo, t app.Target) {
+	if t.Peer == "" {
+		h.names.allow(info.Addrs)
+	}
 	h.host.Peerstore().AddAddrs(info.ID, info.Addrs, rememberedFor)
 }
 
@@ -146,7 +150,7 @@ func (h *Host) Connect(ctx context.Context, t app.Target) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	h.remember(info)
+	h.remember(info, t)
 	if err := h.dial(ctx, info.ID); err != nil {
 		var other sec.ErrPeerIDMismatch
 		if errors.As(err, &other) {
