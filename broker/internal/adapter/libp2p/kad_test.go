@@ -377,29 +377,6 @@ func TestQueriesAreBounded(t *testing.T) {
 	}
 }
 
-// Whoever has enough is not told of more.
-func TestFindEnds(t *testing.T) {
-	t.Parallel()
-	a, b := newRouted(t, app.RoutingServer, nil), newRouted(t, app.RoutingServer, nil)
-	connect(t, a, b)
-	eventually(t, "the table is not empty", func() bool { return a.kad.dht.RoutingTable().Size() > 0 })
-	key := nameKey("type/sum")
-	for range 5 {
-		id := newHost(t, nil).host.ID()
-		a.host.Peerstore().AddAddr(id, ma.StringCast("/ip4/192.0.2.1/tcp/4001"), time.Hour)
-		a.kad.mu.Lock()
-		a.kad.records.Add(string(key.Hash()), string(id), time.Now(), time.Now())
-		a.kad.mu.Unlock()
-	}
-	for i := range 50 { // what is told after the end is so by chance
-		most, told := 1+i%5, 0
-		err := a.kad.find(t.Context(), key, 10, func(peer.AddrInfo) bool { told++; return told < most })
-		if err != nil || told != most {
-			t.Errorf("told %d times and not %d, %v", told, most, err)
-		}
-	}
-}
-
 func TestStoreNames(t *testing.T) {
 	t.Parallel()
 	h := newRouted(t, app.RoutingServer, nil)
