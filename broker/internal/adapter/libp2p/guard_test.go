@@ -283,8 +283,8 @@ func TestMeterIsBounded(t *testing.T) {
 	for n := range 3 * maxMetered {
 		m.read(peer.ID(binary.BigEndian.AppendUint32(nil, uint32(n))), kindOther, 100)
 	}
-	if len(m.peers) > maxMetered {
-		t.Errorf("%d peers are remembered", len(m.peers))
+	if m.peers.Len() > maxMetered {
+		t.Errorf("%d peers are remembered", m.peers.Len())
 	}
 }
 

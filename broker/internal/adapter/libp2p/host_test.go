@@ -240,7 +240,7 @@ func TestRefuse(t *testing.T) {
 	for range 2 * maxRefused {
 		b.gate.refuse(peer.ID(rand.Text()), time.Now().Add(time.Hour))
 	}
-	if n := len(b.gate.refused); n > maxRefused {
+	if n := b.gate.refused.Len(); n > maxRefused {
 		t.Errorf("%d peers are remembered", n)
 	}
 }
