@@ -9,7 +9,7 @@ import (
 	"github.com/shallot-net/shallot/kit/fault"
 )
 
-// Publish gossips an event and returns it as it went out. Nobody may be there to hear it: that is no error.
+// Publish gossips an event and returns it as it went out, with the id that gossip gives it. Nobody may be there to hear it: that is no error.
 func (b *Broker) Publish(ctx context.Context, name, topic string, e *event.Event, sign bool) (*event.Event, error) {
 	p, err := b.persona(name)
 	if err != nil {
@@ -21,11 +21,14 @@ func (b *Broker) Publish(ctx context.Context, name, topic string, e *event.Event
 	if e, err = b.outgoing(p, e, sign); err != nil {
 		return nil, err
 	}
+	named := *e
+	named.ID = event.GossipID(e.Signature)
+	e = &named
 	data, err := b.cfg.Codec.Encode(e)
 	if err != nil {
 		return nil, err
 	}
-	if problem := b.rules.CheckGossip(topic, e, len(data)); problem != event.OK {
+	if problem := b.rules.CheckGossip(topic, e, data); problem != event.OK {
 		return nil, invalidEvent(e, problem, len(data), event.MaxGossipSize)
 	}
 	if err := p.host.Publish(ctx, topic, data); err != nil {
@@ -86,6 +89,8 @@ func problemText(p event.Problem, size, limit int) string {
 		return "its author and signature do not verify"
 	case event.WrongTopic:
 		return "events of its type are not gossiped on this topic"
+	case event.NotCanonical:
+		return "it has an attachment, which nothing signs: gossip has none"
 	}
 	return string(p)
 }
@@ -100,7 +105,7 @@ func (p *persona) validateGossip(topic, from string, data []byte) (Verdict, *eve
 		b.charge(p, from, conduct.Malformed)
 		return VerdictReject, nil
 	}
-	switch problem := b.rules.CheckGossip(topic, e, len(data)); problem {
+	switch problem := b.rules.CheckGossip(topic, e, data); problem {
 	case event.OK:
 		return VerdictAccept, e
 	case event.UnknownType:

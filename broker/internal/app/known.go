@@ -24,6 +24,8 @@ type known struct {
 	store Book // nil: nothing is kept
 	log   *slog.Logger
 
+	saving sync.Mutex // held over a write, or an older one could come last; taken before mu
+
 	mu     sync.Mutex
 	book   book.Book
 	timer  *time.Timer // until it fires, what changed is not saved
@@ -87,23 +89,27 @@ func (k *known) seeds() []Target {
 }
 
 func (k *known) save() {
+	k.saving.Lock()
+	defer k.saving.Unlock()
 	k.mu.Lock()
-	defer k.mu.Unlock() // also over the write, or an older one could come last
 	if k.timer == nil {
+		k.mu.Unlock()
 		return
 	}
 	k.timer.Stop()
 	k.timer = nil
-	if err := k.store.Save(k.book.Entries()); err != nil {
+	entries := k.book.Entries()
+	k.mu.Unlock()
+	if err := k.store.Save(entries); err != nil {
 		k.log.Warn("the peers that this node has reached are not saved", logging.Err(err))
 	}
 }
 
 func (k *known) close() {
-	k.save()
 	k.mu.Lock()
-	defer k.mu.Unlock()
 	k.closed = true
+	k.mu.Unlock()
+	k.save()
 }
 
 // KnownPeers lists the peers that a persona has reached, the latest first. Only the node's own has any: whoever uses another

@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"net"
 	"os"
 	"time"
 
@@ -29,6 +28,7 @@ type Stream interface {
 	Close() error
 	// Reset ends it at once, both ways.
 	Reset() error
+	// After a deadline Read and Write fail with an error that TimedOut knows.
 	SetReadDeadline(t time.Time) error
 	SetWriteDeadline(t time.Time) error
 }
@@ -42,11 +42,9 @@ var (
 	ErrNotAdmitted = errors.New("this node's lists of peers do not admit the peer")
 )
 
-// TimedOut tells that a deadline of a Stream has passed. Multiplexers have errors of their own for it.
-func TimedOut(err error) bool {
-	var e net.Error
-	return errors.Is(err, os.ErrDeadlineExceeded) || errors.As(err, &e) && e.Timeout()
-}
+// TimedOut tells that a deadline of a Stream has passed: the peer is there, and slow. That a connection has died is never that, also where it was
+// found out by waiting.
+func TimedOut(err error) bool { return errors.Is(err, os.ErrDeadlineExceeded) }
 
 // Peer is a connected peer.
 type Peer struct {

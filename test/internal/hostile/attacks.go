@@ -31,6 +31,7 @@ type Attack struct {
 func Attacks() []Attack {
 	return []Attack{
 		{"gossip flood", true, func(p *Peer, ctx context.Context) { p.gossip(ctx, p.metrics()) }},
+		{"copied gossip", true, func(p *Peer, ctx context.Context) { p.gossip(ctx, p.copies()) }},
 		{"forged gossip", true, func(p *Peer, ctx context.Context) { p.gossip(ctx, p.forged()) }},
 		{"gossip control flood", true, (*Peer).control},
 		{"replayed gossip", true, (*Peer).replayGossip},
@@ -59,21 +60,24 @@ func (p *Peer) metric() *eventv1.Event {
 		Interval: durationpb.New(time.Second), Cpu: &eventv1.Cpu{Threads: 2, Mhz: 2000}, Memory: &eventv1.Memory{Total: 1 << 30, Free: 1 << 29}, Queue: &eventv1.Queue{Slots: 2, Capacity: 10}}})
 }
 
-// metrics makes sound gossip, as much as the flooder's signatures allow: the signature is over the payload, so that one makes many messages, of which the
-// first is news to the receiver's services and all are to its broker.
+// metrics makes sound gossip, which costs the flooder a signature for each message.
 func (p *Peer) metrics() func() []byte {
-	const each, news = 64, 4
+	const each = 64
 	return func() []byte {
 		var batch [][]byte
-		var e *eventv1.Event
-		for i := range each {
-			if i%(each/news) == 0 {
-				e = p.metric()
-			}
-			e.Id = newID()
-			batch = append(batch, encode(e))
+		for range each {
+			batch = append(batch, encode(gossiped(p.metric())))
 		}
 		return publish(metricsTopic, batch...)
+	}
+}
+
+// copies makes many messages of one signature, by what it is not over.
+func (p *Peer) copies() func() []byte {
+	e := p.metric()
+	return func() []byte {
+		e.Id = newID()
+		return publish(metricsTopic, encode(e))
 	}
 }
 
@@ -82,8 +86,8 @@ func (p *Peer) forged() func() []byte {
 	e := p.metric()
 	e.Author = p.victim.ID.String()
 	return func() []byte {
-		e.Id = newID()
-		return publish(metricsTopic, encode(e))
+		_, _ = rand.Read(e.Signature)
+		return publish(metricsTopic, encode(gossiped(e)))
 	}
 }
 
@@ -120,7 +124,7 @@ func (p *Peer) control(ctx context.Context) {
 // replayGossip hears what honest nodes say, and says it again and again. Until it has heard some it has some of its own.
 func (p *Peer) replayGossip(ctx context.Context) {
 	var mu sync.Mutex
-	heard := [][]byte{publish(metricsTopic, encode(p.metric()))}
+	heard := [][]byte{publish(metricsTopic, encode(gossiped(p.metric())))}
 	p.host.SetStreamHandler(gossipProtocol, func(s network.Stream) {
 		r := bufio.NewReader(s)
 		for {

@@ -46,7 +46,7 @@ func (l *Liar) Run(ctx context.Context) {
 			return err
 		}
 		for ctx.Err() == nil {
-			if _, err := s.Write(append(publish(announceTopic, encode(l.announcement())), publish(metricsTopic, encode(l.idle("")))...)); err != nil {
+			if _, err := s.Write(append(publish(announceTopic, encode(gossiped(l.announcement()))), publish(metricsTopic, encode(gossiped(l.idle(""))))...)); err != nil {
 				return err
 			}
 			l.tell(ctx, l.victim.ID, l.announcement())

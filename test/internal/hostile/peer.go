@@ -178,6 +178,13 @@ func (p *Peer) signed(t eventv1.EventType, m proto.Message) *eventv1.Event {
 	return e
 }
 
+// gossiped gives an event the id that it must have as gossip.
+func gossiped(e *eventv1.Event) *eventv1.Event {
+	sum := sha256.Sum256(e.GetSignature())
+	e.Id = hex.EncodeToString(sum[:16])
+	return e
+}
+
 func newID() string {
 	var b [16]byte
 	_, _ = rand.Read(b[:])

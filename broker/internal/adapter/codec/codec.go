@@ -4,9 +4,11 @@ package codec
 import (
 	"errors"
 	"fmt"
+	"math"
 	"strings"
 	"sync"
 
+	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/reflect/protoregistry"
@@ -73,6 +75,41 @@ func (c *Codec) CheckPayload(t event.Type, payload []byte) error {
 	err := proto.Unmarshal(payload, m) // it resets m first
 	pt.pool.Put(m)
 	return err
+}
+
+// Fields of an envelope.
+const (
+	typeField = 2
+	lastField = 6
+)
+
+// Canonical tells whether every field of an envelope is there once, in the order of their numbers, none of them empty or unknown, and every number in its shortest
+// form: so Encode makes them, and then no other bytes are the same event.
+func (c *Codec) Canonical(b []byte) bool {
+	for last := protowire.Number(0); len(b) > 0; {
+		num, kind, n := protowire.ConsumeTag(b)
+		if n < 0 || n != protowire.SizeTag(num) || num <= last || num > lastField {
+			return false
+		}
+		b, last = b[n:], num
+		switch {
+		case kind == protowire.VarintType && num == typeField:
+			v, n := protowire.ConsumeVarint(b)
+			if n < 0 || n != protowire.SizeVarint(v) || v == 0 || v > math.MaxInt32 { // the decoder drops further bits
+				return false
+			}
+			b = b[n:]
+		case kind == protowire.BytesType && num != typeField:
+			v, n := protowire.ConsumeBytes(b)
+			if n < 0 || n != protowire.SizeBytes(len(v)) || len(v) == 0 {
+				return false
+			}
+			b = b[n:]
+		default:
+			return false
+		}
+	}
+	return true
 }
 
 // Encode makes the bytes of an envelope, the same ones each time.

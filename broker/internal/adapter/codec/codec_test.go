@@ -1,8 +1,11 @@
 package codec_test
 
 import (
+	"bytes"
 	"crypto/ed25519"
 	"errors"
+	"reflect"
+	"slices"
 	"testing"
 
 	"github.com/shallot-net/shallot/broker/internal/adapter/codec"
@@ -53,6 +56,40 @@ func TestPayloads(t *testing.T) {
 	}
 }
 
+// Of the bytes that decode to one envelope, those that Encode makes are the only ones that gossip takes.
+func TestCanonical(t *testing.T) {
+	c := newCodec(t)
+	e := &event.Event{ID: "0123456789abcdef0123456789abcdef", Type: event.MetricAvailable, Payload: []byte("payload"), Author: "me", Signature: make([]byte, 64)}
+	good, err := c.Encode(e)
+	if err != nil || !c.Canonical(good) || !c.Canonical(nil) {
+		t.Fatalf("what Encode makes is not: %x, %v", good, err)
+	}
+	id := good[:2+len(e.ID)]
+	typ, rest := good[len(id):len(id)+2], good[len(id)+2:]
+	for name, b := range map[string][]byte{
+		"another order":      slices.Concat(typ, id, rest),
+		"a field twice":      slices.Concat(id, id, typ, rest),
+		"an unknown field":   slices.Concat(good, []byte{7 << 3, 1}),
+		"an empty field":     slices.Concat(id, typ, rest[:2+len(e.Payload)], []byte{4<<3 | 2, 0}, rest[2+len(e.Payload):]),
+		"a long tag":         slices.Concat([]byte{0x8a, 0}, id[1:], typ, rest),
+		"a long length":      slices.Concat(id[:1], []byte{0x80 | id[1], 0}, id[2:], typ, rest),
+		"a long number":      slices.Concat(id, []byte{2 << 3, 0x82, 0}, rest),
+		"bits that are lost": slices.Concat(id, []byte{2 << 3, 0x82, 0x80, 0x80, 0x80, 0x10}, rest),
+	} {
+		if d, err := c.Decode(b); err != nil || !reflect.DeepEqual(d, e) {
+			t.Errorf("%s: another event, %+v, %v", name, d, err)
+		}
+		if c.Canonical(b) {
+			t.Errorf("%s is canonical", name)
+		}
+	}
+	for name, b := range map[string][]byte{"half a tag": {0x8a}, "half a field": good[:5], "half a number": {2 << 3, 0x80}} {
+		if c.Canonical(b) {
+			t.Errorf("%s is canonical", name)
+		}
+	}
+}
+
 // What came from the network is decoded and checked; whatever passes must keep the rules, and encode to the same envelope again.
 func FuzzEnvelope(f *testing.F) {
 	c := newCodec(f)
@@ -70,13 +107,16 @@ func FuzzEnvelope(f *testing.F) {
 		e.Author, e.Signature = "me", ed25519.Sign(key, e.SigningBytes())
 		b, _ = c.Encode(e)
 		f.Add(b)
+		e.ID = event.GossipID(e.Signature)
+		b, _ = c.Encode(e)
+		f.Add(b)
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		e, err := c.Decode(b)
 		if err != nil {
 			return
 		}
-		gossip := rules.CheckGossip(event.TopicAnnouncements, e, len(b)) == event.OK
+		gossip := rules.CheckGossip(event.TopicAnnouncements, e, b) == event.OK
 		if rules.CheckDirected(e, len(b)) != event.OK {
 			if gossip {
 				t.Fatal("what may be gossiped may not be sent")
@@ -92,6 +132,9 @@ func FuzzEnvelope(f *testing.F) {
 		again, err := c.Encode(e)
 		if err != nil {
 			t.Fatal(err)
+		}
+		if gossip && !bytes.Equal(again, b) {
+			t.Fatalf("gossip that is not what everybody makes of it: %x, not %x", b, again)
 		}
 		if e2, err := c.Decode(again); err != nil || e2.ID != e.ID || e2.Type != e.Type || string(e2.Payload) != string(e.Payload) || string(e2.Signature) != string(e.Signature) {
 			t.Fatalf("%+v became %+v, %v", e, e2, err)

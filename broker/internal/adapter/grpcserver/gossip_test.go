@@ -1,10 +1,12 @@
 package grpcserver_test
 
 import (
+	"crypto/rand"
 	"testing"
 	"time"
 
 	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/shallot-net/shallot/broker/internal/adapter/metrics"
 	"github.com/shallot-net/shallot/broker/internal/testbroker"
@@ -19,15 +21,19 @@ func hear(group string, topics ...string) *brokerv1.Open {
 	return &brokerv1.Open{Group: group, Topics: topics}
 }
 
-// publish gossips until somebody hears it, and returns what was published last.
+// publish gossips until somebody hears it, each time something new: nobody hears the same twice.
 func publish(t *testing.T, from *testbroker.Broker, heard func() bool) {
 	t.Helper()
 	testbroker.Eventually(t, "gossip is heard", func() bool {
-		if _, err := from.Events.Publish(t.Context(), &brokerv1.PublishRequest{Topic: "metrics", Event: testbroker.EventOf(t, metricType, &eventv1.MetricAvailable{}), Sign: true}); err != nil {
+		if _, err := from.Events.Publish(t.Context(), &brokerv1.PublishRequest{Topic: "metrics", Event: news(t), Sign: true}); err != nil {
 			t.Fatal(err)
 		}
 		return heard()
 	})
+}
+
+func news(t *testing.T) *eventv1.Event {
+	return testbroker.EventOf(t, metricType, &eventv1.MetricAvailable{InReplyTo: rand.Text()})
 }
 
 // a and c know only b.
@@ -90,6 +96,15 @@ func TestPublishChecks(t *testing.T) {
 	r, err := a.Events.Publish(t.Context(), &brokerv1.PublishRequest{Topic: "metrics", Event: testbroker.EventOf(t, metricType, &eventv1.MetricAvailable{}), Sign: true})
 	if err != nil || r.GetEvent().GetAuthor() != a.ID || len(r.GetEvent().GetSignature()) != 64 {
 		t.Errorf("alone: %v %v", r, err)
+	}
+	again, err := a.Events.Publish(t.Context(), &brokerv1.PublishRequest{Topic: "metrics", Event: testbroker.EventOf(t, metricType, &eventv1.MetricAvailable{}), Sign: true})
+	if err != nil || !proto.Equal(again.GetEvent(), r.GetEvent()) {
+		t.Errorf("one payload went out as %v and as %v, %v", r, again, err)
+	}
+	attached := testbroker.EventOf(t, metricType, &eventv1.MetricAvailable{})
+	attached.Attachment = []byte("anything")
+	if _, err := a.Events.Publish(t.Context(), &brokerv1.PublishRequest{Topic: "metrics", Event: attached, Sign: true}); fault.From(err).Meta["problem"] != "NOT_CANONICAL" {
+		t.Errorf("with an attachment: %v", err)
 	}
 	signed, err := a.Events.Sign(t.Context(), &brokerv1.SignRequest{Event: r.GetEvent()})
 	if err != nil || string(signed.GetEvent().GetSignature()) != string(r.GetEvent().GetSignature()) {

@@ -324,12 +324,26 @@ func TestForeignGossip(t *testing.T) {
 	open := testbroker.Open("metric")
 	open.Topics = []string{"metrics"}
 	m := to.Subscribe(open)
+	author := testbroker.Start(t, testbroker.Options{})
+	sign := func(e *eventv1.Event) {
+		r, err := author.Events.Sign(t.Context(), &brokerv1.SignRequest{Event: e})
+		if err != nil {
+			t.Fatal(err)
+		}
+		proto.Reset(e)
+		proto.Merge(e, r.GetEvent())
+	}
 	for name, c := range map[string]struct {
 		change  func(*eventv1.Event)
 		offence string
 	}{
-		"unsigned":    {func(*eventv1.Event) {}, "forged"},
-		"forged":      {func(e *eventv1.Event) { e.Author, e.Signature = to.ID, make([]byte, 64) }, "forged"},
+		"unsigned": {func(*eventv1.Event) {}, "forged"},
+		"forged": {func(e *eventv1.Event) {
+			e.Author, e.Signature = to.ID, make([]byte, 64)
+			e.Id = event.GossipID(e.Signature)
+		}, "forged"},
+		"another id":  {sign, "malformed"},
+		"attached":    {func(e *eventv1.Event) { sign(e); e.Id, e.Attachment = event.GossipID(e.Signature), []byte{1} }, "malformed"},
 		"wrong topic": {func(e *eventv1.Event) { e.Type = log }, "malformed"},
 		"oversized":   {func(e *eventv1.Event) { e.Attachment = make([]byte, event.MaxGossipSize) }, "malformed"},
 		"of later on": {func(e *eventv1.Event) { e.Type = 4711 }, "unknown_type"},

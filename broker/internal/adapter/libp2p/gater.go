@@ -12,30 +12,26 @@ import (
 	"github.com/libp2p/go-libp2p/p2p/net/swarm"
 	ma "github.com/multiformats/go-multiaddr"
 	madns "github.com/multiformats/go-multiaddr-dns"
+
+	"github.com/shallot-net/shallot/kit/bounded"
 )
 
-// maxRefused bounds the peers that are kept out at once; identities are free, so the list must not grow with those who misbehave.
+// maxRefused bounds the peers that are kept out at once.
 const maxRefused = 4096
 
 // gater keeps peers out: some for a time, and for good those whom the lists of this node do not admit.
 type gater struct {
 	mu      sync.Mutex
-	refused map[peer.ID]time.Time
+	refused *bounded.Map[peer.ID, time.Time]
 	admits  func(peer string) bool // nil: everybody
 }
 
-func newGater() *gater { return &gater{refused: make(map[peer.ID]time.Time)} }
+func newGater() *gater { return &gater{refused: bounded.New[peer.ID, time.Time](maxRefused)} }
 
 func (g *gater) refuse(p peer.ID, until time.Time) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if len(g.refused) >= maxRefused {
-		for q := range g.refused { // any one: all of them are recent
-			delete(g.refused, q)
-			break
-		}
-	}
-	g.refused[p] = until
+	g.refused.Put(p, until)
 }
 
 func (g *gater) restrict(admits func(peer string) bool) {
@@ -57,9 +53,9 @@ func (g *gater) allowed(p peer.ID) bool {
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	until, ok := g.refused[p]
+	until, ok := g.refused.Get(p)
 	if ok && time.Now().After(until) {
-		delete(g.refused, p)
+		g.refused.Delete(p)
 		ok = false
 	}
 	return !ok
@@ -80,8 +76,8 @@ func (g *gater) InterceptSecured(_ network.Direction, p peer.ID, _ network.ConnM
 // maxNames bounds the names that may be looked up.
 const maxNames = 256
 
-// resolver looks up only names that this node's own services gave it. What a peer says of itself may hold any name, and looking it up would
-// tell the name's owner who asks.
+// resolver looks up only names in addresses that somebody who runs this node has typed. What a peer says of itself may hold any name, and looking it up
+// would tell the name's owner who asks, whichever way it came here.
 type resolver struct {
 	inner network.MultiaddrDNSResolver // nil: nothing is looked up
 
@@ -108,7 +104,7 @@ func nameOf(a ma.Multiaddr) string {
 	return ""
 }
 
-// allow permits the names in addresses that a service gave.
+// allow permits the names in addresses.
 func (r *resolver) allow(addrs []ma.Multiaddr) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

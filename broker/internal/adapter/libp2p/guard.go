@@ -2,7 +2,6 @@ package libp2p
 
 import (
 	"os"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -41,7 +40,11 @@ func (g guarded) guard(id protocol.ID, f network.StreamHandler) network.StreamHa
 			_ = s.Reset()
 			return
 		}
-		f(&watchedStream{Stream: s, meter: g.meter, patience: g.patience})
+		w := &watchedStream{Stream: deadlined{s}, meter: g.meter, patience: g.patience}
+		f(w)
+		if w.senseless() {
+			g.meter.say(s.Conn().RemotePeer(), app.SentGarbage)
+		}
 	}
 }
 
@@ -51,21 +54,20 @@ type watchedStream struct {
 	meter    *meter
 	patience time.Duration
 
-	reading atomic.Bool
-	broken  atomic.Bool // a read has failed: what ends the stream is not what it said
-	once    sync.Once
+	reset atomic.Bool // since the last read began
 
 	// Of the reader alone.
 	frame   frameClock
 	begun   time.Time // when the present frame began
 	limited bool      // a deadline is set
 	stalled bool      // whoever reads on after a deadline gets nothing more
+	heard   bool      // something was read
+	broken  bool      // a read has failed: what ended the stream is not what it said
 }
 
 // Read holds the peer to the end of a frame that it has begun.
 func (s *watchedStream) Read(b []byte) (int, error) {
-	s.reading.Store(true)
-	defer s.reading.Store(false)
+	s.reset.Store(false)
 	if s.stalled {
 		return 0, os.ErrDeadlineExceeded
 	}
@@ -85,8 +87,9 @@ func (s *watchedStream) Read(b []byte) (int, error) {
 	}
 	n, err := s.Stream.Read(b)
 	s.frame.take(b[:n])
+	s.heard = s.heard || n > 0
 	if err != nil {
-		s.broken.Store(true)
+		s.broken = true
 		if s.limited && app.TimedOut(err) {
 			s.stalled = true
 			s.meter.say(s.Conn().RemotePeer(), app.Stalled)
@@ -95,14 +98,15 @@ func (s *watchedStream) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// Reset ends the stream. Whoever serves it does so when it has read all that it could and finds no sense in it; another stream's coming, which also
-// ends it, does so while it is read.
+// Reset ends the stream.
 func (s *watchedStream) Reset() error {
-	if !s.broken.Load() && !s.reading.Load() {
-		s.once.Do(func() { s.meter.say(s.Conn().RemotePeer(), app.SentGarbage) })
-	}
+	s.reset.Store(true)
 	return s.Stream.Reset()
 }
+
+// senseless is asked when whoever serves the stream is done with it: it has ended the stream by itself, after all that it could read. Another stream's coming
+// ends this one as well, but from elsewhere, and is found out by the next read.
+func (s *watchedStream) senseless() bool { return s.heard && !s.broken && s.reset.Load() }
 
 // frameClock knows where in a sequence of frames a reader is.
 type frameClock struct {

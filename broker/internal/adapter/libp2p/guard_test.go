@@ -117,6 +117,40 @@ func TestGuardTellsOfGarbage(t *testing.T) {
 	}
 }
 
+// Whoever serves a stream may be busy with what it said when another stream of the same peer ends it: that is no garbage.
+func TestGuardKnowsWhoEndsAStream(t *testing.T) {
+	var c told
+	a, b := newHost(t, nil), newHost(t, func(h *app.Handlers) { h.Misbehaved = c.misbehaved })
+	busy, on, ended := make(chan network.Stream), make(chan struct{}), make(chan struct{})
+	serve := guarded{b.host, b.meter, patience}.guard("/busy", func(s network.Stream) {
+		if _, err := io.ReadFull(s, make([]byte, 2)); err != nil {
+			t.Error(err)
+		}
+		busy <- s
+		<-on
+		if _, err := s.Read(make([]byte, 1)); err == nil {
+			t.Error("it goes on")
+		}
+		_ = s.Reset()
+	})
+	b.host.SetStreamHandler("/busy", func(s network.Stream) {
+		defer close(ended)
+		serve(s)
+	})
+	connect(t, a, b)
+	if _, err := open2(t, a, b, "/busy").Write([]byte{1, 'a'}); err != nil {
+		t.Fatal(err)
+	}
+	_ = (<-busy).Reset()
+	close(on)
+	<-ended
+	b.meter.say(a.host.ID(), app.Stalled) // told of after whatever was said before
+	eventually(t, "all is told", func() bool { return c.count(app.Stalled) == 1 })
+	if n := c.count(app.SentGarbage); n != 0 {
+		t.Errorf("it is called garbage %d times", n)
+	}
+}
+
 func TestGuardEndsStalls(t *testing.T) {
 	var c told
 	a, b := newHost(t, nil), newHost(t, func(h *app.Handlers) { h.Misbehaved = c.misbehaved })
@@ -144,6 +178,27 @@ func TestGuardEndsStalls(t *testing.T) {
 	if c.count(app.SentGarbage) != 0 {
 		t.Error("and called garbage")
 	}
+}
+
+// What the broker holds against a peer is a part of its gossip score, and must not come back to the broker as another offence.
+func TestPointsCountOnce(t *testing.T) {
+	var c told
+	points := 85.0
+	a := newHost(t, nil)
+	b := newHost(t, func(h *app.Handlers) {
+		h.Misbehaved, h.Standing = c.misbehaved, func(string) float64 { return points }
+	})
+	connect(t, a, b)
+	id := a.host.ID()
+	b.scored(map[peer.ID]float64{id: -points + maxMerit})
+	b.scored(map[peer.ID]float64{id: -points - 1})
+	b.meter.say(id, app.Stalled)
+	eventually(t, "all is told", func() bool { return c.count(app.Stalled) == 1 })
+	if n := c.count(app.LowGossipScore); n != 0 {
+		t.Errorf("%d offences of a peer whose gossip is sound", n)
+	}
+	b.scored(map[peer.ID]float64{id: -points + graylistScore - 1})
+	eventually(t, "bad gossip is told of", func() bool { return c.count(app.LowGossipScore) == 1 })
 }
 
 func TestStreamsOpenedTooFast(t *testing.T) {
@@ -228,8 +283,8 @@ func TestMeterIsBounded(t *testing.T) {
 	for n := range 3 * maxMetered {
 		m.read(peer.ID(binary.BigEndian.AppendUint32(nil, uint32(n))), kindOther, 100)
 	}
-	if len(m.peers) > maxMetered {
-		t.Errorf("%d peers are remembered", len(m.peers))
+	if m.peers.Len() > maxMetered {
+		t.Errorf("%d peers are remembered", m.peers.Len())
 	}
 }
 

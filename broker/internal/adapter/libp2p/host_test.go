@@ -193,7 +193,7 @@ func (l *lookups) ResolveDNSComponent(context.Context, ma.Multiaddr, int) ([]ma.
 	return nil, errors.New("no such name")
 }
 
-// A name in an address that a peer made up is never looked up; one that a service of this node gave is.
+// A name in an address that a peer made up is never looked up, also when a service hands it on; one that somebody typed is.
 func TestNames(t *testing.T) {
 	t.Parallel()
 	h, other := newHost(t, nil), newHost(t, nil)
@@ -207,8 +207,13 @@ func TestNames(t *testing.T) {
 	if _, err := h.OpenStream(ctx, other.ID()); err == nil || seen.n.Load() != 0 {
 		t.Errorf("%d look-ups of what a peer made up, %v", seen.n.Load(), err)
 	}
-	if _, err := h.Connect(ctx, app.Target{Peer: other.ID(), Addresses: []string{"/dns4/bootstrap.example/tcp/4001"}}); err == nil || seen.n.Load() == 0 {
-		t.Errorf("%d look-ups of what a service gave, %v", seen.n.Load(), err)
+	for _, s := range []string{"/dns4/canary.example/tcp/1", "/dns4/canary.example/tcp/1/p2p/" + other.ID()} {
+		if _, err := h.Connect(ctx, app.Target{Peer: other.ID(), Addresses: []string{s}}); err == nil || seen.n.Load() != 0 {
+			t.Errorf("%d look-ups of what a service was told, %v", seen.n.Load(), err)
+		}
+	}
+	if _, err := h.Connect(ctx, app.Target{Addresses: []string{"/dns4/bootstrap.example/tcp/4001/p2p/" + other.ID()}}); err == nil || seen.n.Load() == 0 {
+		t.Errorf("%d look-ups of what was typed, %v", seen.n.Load(), err)
 	}
 	names := newResolver(true)
 	for i := range 2 * maxNames {
@@ -235,7 +240,7 @@ func TestRefuse(t *testing.T) {
 	for range 2 * maxRefused {
 		b.gate.refuse(peer.ID(rand.Text()), time.Now().Add(time.Hour))
 	}
-	if n := len(b.gate.refused); n > maxRefused {
+	if n := b.gate.refused.Len(); n > maxRefused {
 		t.Errorf("%d peers are remembered", n)
 	}
 }

@@ -97,8 +97,14 @@ func newKad(h *Host, role string) (*kad, error) {
 	if err != nil {
 		return nil, fmt.Errorf("start the routing table: %w", err)
 	}
-	k.running.Go(k.maintain)
 	return k, nil
+}
+
+// run begins to dial, which must not be before it is settled who may be dialled, and everybody is ready for whoever is connected.
+func (k *kad) run() {
+	if k != nil {
+		k.running.Go(k.maintain)
+	}
 }
 
 // close ends what runs, and notes who was there.
@@ -123,7 +129,8 @@ func (k *kad) restrict() {
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.records.Keep(func(p string) bool { return k.host.gate.admitted(peer.ID(p)) })
+	own := k.host.host.ID()
+	k.records.Keep(func(p string) bool { return peer.ID(p) == own || k.host.gate.admitted(peer.ID(p)) })
 }
 
 // request sees every request before the library does. One that is emptied is none that the library knows: it resets the stream.

@@ -70,8 +70,6 @@ func (k *kad) find(ctx context.Context, key cid.Cid, limit int, found func(peer.
 	if k.dht.RoutingTable().Size() == 0 {
 		return app.ErrRoutingEmpty
 	}
-	ctx, stop := context.WithCancel(ctx)
-	defer stop()
 	n := 0
 	// One more, because this node may be among them.
 	for info := range k.dht.FindProvidersAsync(ctx, key, limit+1) {
@@ -86,7 +84,7 @@ func (k *kad) find(ctx context.Context, key cid.Cid, limit int, found func(peer.
 		}
 		n++
 		if !found(info) {
-			stop()
+			return nil // the rest ends with ctx
 		}
 	}
 	return nil

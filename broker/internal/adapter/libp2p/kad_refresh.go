@@ -10,6 +10,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 	"golang.org/x/time/rate"
 
+	"github.com/shallot-net/shallot/kit/bounded"
 	"github.com/shallot-net/shallot/kit/pace"
 )
 
@@ -166,34 +167,24 @@ func (k *kad) note() {
 	}
 }
 
-// rates bound what each peer may ask. Identities are free, so the list must not grow with them.
+// rates bound what each peer may ask.
 type rates struct {
 	perSecond rate.Limit
 	burst     int
 
 	mu    sync.Mutex
-	peers map[peer.ID]*rate.Limiter
+	peers *bounded.Map[peer.ID, *rate.Limiter]
 }
 
 const maxRates = 1024
 
 func newRates(perSecond float64, burst int) *rates {
-	return &rates{perSecond: rate.Limit(perSecond), burst: burst, peers: make(map[peer.ID]*rate.Limiter)}
+	return &rates{perSecond: rate.Limit(perSecond), burst: burst, peers: bounded.New[peer.ID, *rate.Limiter](maxRates)}
 }
 
 func (r *rates) allow(id peer.ID) bool {
 	r.mu.Lock()
-	l := r.peers[id]
-	if l == nil {
-		if len(r.peers) >= maxRates {
-			for other := range r.peers { // any one
-				delete(r.peers, other)
-				break
-			}
-		}
-		l = rate.NewLimiter(r.perSecond, r.burst)
-		r.peers[id] = l
-	}
+	l := r.peers.GetOrMake(id, func() *rate.Limiter { return rate.NewLimiter(r.perSecond, r.burst) })
 	r.mu.Unlock()
 	return l.Allow()
 }

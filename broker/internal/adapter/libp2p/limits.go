@@ -41,7 +41,7 @@ const (
 	addressBurst    = 256
 	eventStreamsIn  = 4 // of one peer: one, and those that it is about to replace
 	gossipStreamsIn = 4
-	kadStreamsIn    = 4 // a peer has one and uses it again; each may hold a request of 4 MiB, the library's bound, for as long as it is being read
+	kadStreamsIn    = 4 // a peer has one and uses it again; each holds maxKadRequest at most
 )
 
 // limits is the limiter's configuration. Everything that is not stated is blocked or bounded by what is around it.

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/shallot-net/shallot/broker/internal/app"
+	"github.com/shallot-net/shallot/kit/bounded"
 )
 
 // What one peer may do in a second, and at once. Honest peers are far below; what is above is let go where it can be, and a second of it is an
@@ -44,7 +45,7 @@ type meters struct {
 // meter keeps the rates of a host's peers. Peers that have gone are remembered for as long as there is room, so that who reconnects gains nothing.
 type meter struct {
 	mu     sync.Mutex
-	peers  map[peer.ID]*meters
+	peers  *bounded.Map[peer.ID, *meters]
 	gossip int // messages a second; 0: gossipPerSecond
 	tell   chan<- offence
 }
@@ -56,29 +57,20 @@ type offence struct {
 }
 
 func newMeter(tell chan<- offence) *meter {
-	return &meter{peers: make(map[peer.ID]*meters), tell: tell}
+	return &meter{peers: bounded.New[peer.ID, *meters](maxMetered), tell: tell}
 }
 
 // of finds or makes a peer's. Under m.mu.
 func (m *meter) of(p peer.ID) *meters {
-	if x, ok := m.peers[p]; ok {
-		return x
-	}
-	if len(m.peers) >= maxMetered {
-		for q := range m.peers { // any one: a newcomer's allowance is what it gains
-			delete(m.peers, q)
-			break
+	return m.peers.GetOrMake(p, func() *meters {
+		return &meters{
+			opens:   rate.NewLimiter(opensPerSecond, opensBurst),
+			content: rate.NewLimiter(contentOpensPerSecond, contentOpensBurst),
+			pings:   rate.NewLimiter(pingsPerSecond, pingsBurst),
+			small:   rate.NewLimiter(smallPerSecond, smallBurst),
+			gossip:  newGossipMeters(m.gossip),
 		}
-	}
-	x := &meters{
-		opens:   rate.NewLimiter(opensPerSecond, opensBurst),
-		content: rate.NewLimiter(contentOpensPerSecond, contentOpensBurst),
-		pings:   rate.NewLimiter(pingsPerSecond, pingsBurst),
-		small:   rate.NewLimiter(smallPerSecond, smallBurst),
-		gossip:  newGossipMeters(m.gossip),
-	}
-	m.peers[p] = x
-	return x
+	})
 }
 
 // flooded says so, once a second for each peer and once for every maxOver. Under m.mu.

@@ -139,7 +139,7 @@ func (h *Host) start() error {
 			_ = s.Reset()
 			return
 		}
-		h.handlers.Stream(s.Conn().RemotePeer().String(), s)
+		h.handlers.Stream(s.Conn().RemotePeer().String(), deadlined{s})
 	})
 	if err := h.watch(); err != nil {
 		return err
@@ -185,7 +185,7 @@ func (n *Network) role(persona string) string {
 	return n.cfg.Routing
 }
 
-// Listen begins to accept connections. A port in use is an error that names the address.
+// Listen begins to accept connections, and to look for peers in the routing table. A port in use is an error that names the address.
 func (h *Host) Listen() error {
 	swrm, ok := h.host.Network().(*swarm.Swarm)
 	if !ok {
@@ -205,6 +205,7 @@ func (h *Host) Listen() error {
 	for deadline := time.Now().Add(2 * time.Second); len(h.network.listen) > 0 && len(h.host.Addrs()) == 0 && time.Now().Before(deadline); {
 		<-t.C
 	}
+	h.kad.run()
 	return nil
 }
 

@@ -131,12 +131,16 @@ func (h *Host) Remember(t app.Target) (string, error) {
 		}
 		return "", err
 	}
-	h.remember(info)
+	h.remember(info, t)
 	return info.ID.String(), nil
 }
 
-func (h *Host) remember(info peer.AddrInfo) {
-	h.names.allow(info.Addrs)
+// remember keeps addresses. Who names a peer beside them has them from others, most often from that peer: what was typed by somebody who knows it
+// names its peer itself.
+func (h *Host) remember(info peer.AddrInfo, t app.Target) {
+	if t.Peer == "" {
+		h.names.allow(info.Addrs)
+	}
 	h.host.Peerstore().AddAddrs(info.ID, info.Addrs, rememberedFor)
 }
 
@@ -146,7 +150,7 @@ func (h *Host) Connect(ctx context.Context, t app.Target) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	h.remember(info)
+	h.remember(info, t)
 	if err := h.dial(ctx, info.ID); err != nil {
 		var other sec.ErrPeerIDMismatch
 		if errors.As(err, &other) {
@@ -184,7 +188,11 @@ func (h *Host) OpenStream(ctx context.Context, id string) (app.Stream, error) {
 	if err := h.dial(ctx, pid); err != nil {
 		return nil, err
 	}
-	return h.host.NewStream(ctx, pid, EventProtocol)
+	s, err := h.host.NewStream(ctx, pid, EventProtocol)
+	if err != nil {
+		return nil, err
+	}
+	return deadlined{s}, nil
 }
 
 // Disconnect closes all connections to a peer.

@@ -49,7 +49,7 @@ type profile struct {
 	yamuxAlive    time.Duration
 	yamuxWindow   uint32
 	ping          bool // answer pings, and measure round trips by them
-	resolve       bool // look up the names in addresses that this node's own services gave
+	resolve       bool // look up the names in addresses that were typed
 	heartbeat     time.Duration
 	history       int // heartbeats
 	historyGossip int

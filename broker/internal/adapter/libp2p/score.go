@@ -27,11 +27,11 @@ import (
 // honest peer that reconnects breaks a few.
 //
 // Below gossipScore a peer is told of no messages and asked for none, below publishScore it gets none of this node's own, below graylistScore nothing
-// that it says is read, and it is cut off.
+// that it says is read; and it is cut off, where that is so without P5. The broker's own points have a limit of their own, and must not count twice.
 const (
 	gossipScore   = -20
 	publishScore  = -40
-	graylistScore = -80 // the broker's own limit is 90 points: who is graylisted by them alone is about to be cut off
+	graylistScore = -80
 	maxMerit      = 10
 	scoreEvery    = time.Second
 	scoreKept     = 10 * time.Minute // for a peer that has gone, so that leaving clears nothing
@@ -71,7 +71,7 @@ func (h *Host) standing(p peer.ID) float64 {
 // scored is told all scores now and then. Those of peers that have gone are among them, and are nobody's concern now.
 func (h *Host) scored(scores map[peer.ID]float64) {
 	for p, s := range scores {
-		if s < graylistScore && h.host.Network().Connectedness(p) == network.Connected {
+		if s-h.standing(p) < graylistScore && h.host.Network().Connectedness(p) == network.Connected {
 			h.meter.say(p, app.LowGossipScore)
 		}
 	}

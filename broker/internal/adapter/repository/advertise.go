@@ -28,7 +28,8 @@ const (
 	advertiseFirst = 15 * time.Second // a node that starts has nobody to tell before
 	// advertiseGap is the least time between two records: whoever has many does not say them in one breath.
 	advertiseGap     = 250 * time.Millisecond
-	advertiseAgain   = 5 * time.Second // after a failure, doubled up to the usual time
+	advertiseAgain   = 5 * time.Second // after a failure, doubled up to advertiseLongest
+	advertiseLongest = 5 * time.Minute // a node that was alone for long is found soon after it is no more; to try alone costs nothing
 	advertiseTimeout = 30 * time.Second
 )
 
@@ -53,25 +54,24 @@ func (s *Store) advertiseLoop() {
 	all := time.NewTimer(first)
 	defer all.Stop()
 	for {
-		var err error
 		select {
 		case <-s.ctx.Done():
 			return
 		case c := <-s.pinned:
-			if err = s.say(c); err != nil {
-				all.Reset(wait)
-			}
-		case <-all.C:
-			if err = s.sayAll(); err == nil {
-				wait = advertiseAgain
-				all.Reset(pace.Jitter(providers.AgainEvery))
-			} else {
+			if err := s.say(c); err != nil {
+				s.log.Debug("content was not advertised", logging.Err(err))
+				wait = advertiseAgain // each of many that fail together must not put off the rest further
 				all.Reset(pace.Jitter(wait))
 			}
-		}
-		if err != nil {
-			s.log.Debug("content was not advertised", logging.Err(err))
-			wait = min(2*wait, providers.AgainEvery)
+		case <-all.C:
+			if err := s.sayAll(); err != nil {
+				s.log.Debug("content was not advertised", logging.Err(err))
+				all.Reset(pace.Jitter(wait))
+				wait = min(2*wait, advertiseLongest)
+				continue
+			}
+			wait = advertiseAgain
+			all.Reset(pace.Jitter(providers.AgainEvery))
 		}
 	}
 }

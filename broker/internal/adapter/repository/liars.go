@@ -9,6 +9,8 @@ import (
 	"github.com/ipfs/boxo/bitswap/network"
 	"github.com/ipfs/go-cid"
 	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/shallot-net/shallot/kit/bounded"
 )
 
 // A block's name is computed from its bytes when it arrives, so one with wrong bytes is one that nobody asked for. bitswap drops it and
@@ -49,10 +51,10 @@ type watched struct {
 	network.BitSwapNetwork
 	s       *Store
 	persona string
-	wants   wants
+	wants   *wants
 
 	mu      sync.Mutex
-	refused map[peer.ID]time.Time // until then
+	refused *bounded.Map[peer.ID, time.Time] // until then
 }
 
 // Start implements network.BitSwapNetwork.
@@ -67,9 +69,9 @@ func (w *watched) Start(receivers ...network.Receiver) {
 func (w *watched) allowed(p peer.ID) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	until, ok := w.refused[p]
+	until, ok := w.refused.Get(p)
 	if ok && time.Now().After(until) {
-		delete(w.refused, p)
+		w.refused.Delete(p)
 		ok = false
 	}
 	return !ok
@@ -80,13 +82,7 @@ func (w *watched) refuse(p peer.ID) {
 	w.s.log.Warn("a peer sent a block that nobody asked for: it is not asked for content for a while", "for", refuseFor)
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if len(w.refused) >= maxRefused {
-		for q := range w.refused { // any one: identities are free, so the list must not grow with them
-			delete(w.refused, q)
-			break
-		}
-	}
-	w.refused[p] = time.Now().Add(refuseFor)
+	w.refused.Put(p, time.Now().Add(refuseFor))
 }
 
 // guard stands before one receiver.

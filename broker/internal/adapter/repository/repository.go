@@ -18,6 +18,7 @@ import (
 
 	"github.com/shallot-net/shallot/broker/internal/adapter/repository/disk"
 	app "github.com/shallot-net/shallot/broker/internal/app/content"
+	"github.com/shallot-net/shallot/kit/bounded"
 	"github.com/shallot-net/shallot/kit/fault"
 	"github.com/shallot-net/shallot/kit/logging"
 )
@@ -146,7 +147,7 @@ func (s *Store) Attach(name string, h host.Host) error {
 		table = s.cfg.Routing(name)
 		finder = table
 	}
-	net := &watched{BitSwapNetwork: bsnet.NewFromIpfsHost(h), s: s, persona: name, refused: make(map[peer.ID]time.Time)}
+	net := &watched{BitSwapNetwork: bsnet.NewFromIpfsHost(h), s: s, persona: name, wants: newWants(), refused: bounded.New[peer.ID, time.Time](maxRefused)}
 	bs := bitswap.New(s.ctx, net, finder, &blockstore{s}, opts...)
 	s.personas[name] = &persona{name: name, host: h, bitswap: bs, routing: table}
 	return nil

@@ -7,6 +7,8 @@ import (
 
 	"github.com/libp2p/go-libp2p/core/peer"
 	"golang.org/x/time/rate"
+
+	"github.com/shallot-net/shallot/kit/bounded"
 )
 
 // How fast a peer may ask for blocks. A fetch here asks for 16 at a time, Kubo for some hundreds; blocks that are really given take longer than
@@ -23,8 +25,10 @@ const (
 // wants are the rates of a persona's peers.
 type wants struct {
 	mu    sync.Mutex
-	peers map[peer.ID]*wanter
+	peers *bounded.Map[peer.ID, *wanter]
 }
+
+func newWants() *wants { return &wants{peers: bounded.New[peer.ID, *wanter](maxWanters)} }
 
 type wanter struct {
 	rate  *rate.Limiter
@@ -32,22 +36,9 @@ type wanter struct {
 	told  time.Time // when it was last said to be flooding
 }
 
+// of finds or makes a peer's. Under w.mu.
 func (w *wants) of(p peer.ID) *wanter {
-	if x, ok := w.peers[p]; ok {
-		return x
-	}
-	if w.peers == nil {
-		w.peers = make(map[peer.ID]*wanter)
-	}
-	if len(w.peers) >= maxWanters {
-		for q := range w.peers { // any one: a newcomer's allowance is what it gains
-			delete(w.peers, q)
-			break
-		}
-	}
-	x := &wanter{rate: rate.NewLimiter(wantsPerSecond, wantsBurst)}
-	w.peers[p] = x
-	return x
+	return w.peers.GetOrMake(p, func() *wanter { return &wanter{rate: rate.NewLimiter(wantsPerSecond, wantsBurst)} })
 }
 
 // take says how long a message with n entries has to wait, whether it may, and whether its sender is to be told of as flooding, which it

@@ -11,7 +11,7 @@ import (
 func TestWants(t *testing.T) {
 	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	t.Run("a fetch", func(t *testing.T) {
-		var w wants
+		w := newWants()
 		for n := range 1000 {
 			if wait, ok, flooding := w.take("p", 16, now.Add(time.Duration(n)*10*time.Millisecond)); wait > 0 || !ok || flooding {
 				t.Fatalf("message %d: waits %v, admitted %v, flooding %v", n, wait, ok, flooding)
@@ -19,7 +19,7 @@ func TestWants(t *testing.T) {
 		}
 	})
 	t.Run("one that waits its time", func(t *testing.T) {
-		var w wants
+		w := newWants()
 		at, flooded := now, 0
 		for at.Sub(now) < 10*time.Second {
 			wait, ok, flooding := w.take("p", 2000, at)
@@ -36,7 +36,7 @@ func TestWants(t *testing.T) {
 		}
 	})
 	t.Run("one with many streams", func(t *testing.T) {
-		var w wants
+		w := newWants()
 		refused, flooded := 0, 0
 		for range 100 {
 			_, ok, flooding := w.take("p", wantsBurst, now)
@@ -55,12 +55,12 @@ func TestWants(t *testing.T) {
 		}
 	})
 	t.Run("bounded", func(t *testing.T) {
-		var w wants
+		w := newWants()
 		for n := range 3 * maxWanters {
 			w.take(peer.ID(binary.BigEndian.AppendUint32(nil, uint32(n))), 1, now)
 		}
-		if len(w.peers) > maxWanters {
-			t.Errorf("%d peers are remembered", len(w.peers))
+		if w.peers.Len() > maxWanters {
+			t.Errorf("%d peers are remembered", w.peers.Len())
 		}
 	})
 }

@@ -280,6 +280,9 @@ func (Codec) Known(t event.Type) bool { return t > 0 && t < 100 }
 // CheckPayload takes any.
 func (Codec) CheckPayload(event.Type, []byte) error { return nil }
 
+// Canonical takes any.
+func (Codec) Canonical([]byte) bool { return true }
+
 // Encode makes JSON.
 func (Codec) Encode(e *event.Event) ([]byte, error) { return json.Marshal(e) }
 

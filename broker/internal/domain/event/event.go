@@ -94,6 +94,13 @@ func (e *Event) SigningBytes() []byte {
 	return append(b, sum[:]...)
 }
 
+// GossipID is the id of a gossiped event with a signature. Nothing signs the id: were it free, one signed payload would make any number of messages, and
+// every relay would carry them all.
+func GossipID(signature []byte) string {
+	sum := sha256.Sum256(signature)
+	return hex.EncodeToString(sum[:len(ID{})])
+}
+
 // Problem is why an envelope is refused: UPPER_SNAKE, for counting and for answers.
 type Problem string
 
@@ -109,6 +116,7 @@ const (
 	BadAuthor    Problem = "BAD_AUTHOR"
 	BadSignature Problem = "BAD_SIGNATURE"
 	WrongTopic   Problem = "WRONG_TOPIC"
+	NotCanonical Problem = "NOT_CANONICAL" // gossip that is another form of what was signed
 )
 
 // Codec knows the messages.
@@ -117,6 +125,8 @@ type Codec interface {
 	Known(t Type) bool
 	// CheckPayload fails when the bytes do not decode as the message that the type names.
 	CheckPayload(t Type, payload []byte) error
+	// Canonical tells whether bytes that decode as an envelope are the only ones that stand for it.
+	Canonical(envelope []byte) bool
 }
 
 // Keys finds the public key that an author's id holds.
@@ -144,21 +154,25 @@ func (r Rules) CheckDirected(e *Event, size int) Problem {
 	return r.check(e, mustSign[e.Type])
 }
 
-// CheckGossip is CheckDirected for a topic: smaller, of the topic's type, and always signed, for nobody knows who spoke first.
-func (r Rules) CheckGossip(topic string, e *Event, size int) Problem {
-	if size > MaxGossipSize {
+// CheckGossip is CheckDirected for a topic: smaller, of the topic's type, and always signed, for nobody knows who spoke first. envelope is the event as
+// encoded. What a signature is over can be gossiped as one message only, which has the GossipID, no attachment and one encoding.
+func (r Rules) CheckGossip(topic string, e *Event, envelope []byte) Problem {
+	if len(envelope) > MaxGossipSize {
 		return Oversized
 	}
 	if r.Codec.Known(e.Type) && topics[topic] != e.Type {
 		return WrongTopic
 	}
-	if p := r.check(e, true); p != OK {
+	if p := r.complete(e, true); p != OK {
 		return p
 	}
 	if len(e.Signature) != ed25519.SignatureSize {
 		return BadSignature // a shared one is longer, and could be written in more than one way: every relay pays for both
 	}
-	return OK
+	if len(e.Attachment) > 0 || e.ID != GossipID(e.Signature) || !r.Codec.Canonical(envelope) {
+		return NotCanonical
+	}
+	return r.verify(e)
 }
 
 // CheckOutgoing is what must hold before an event is signed: the rules that signing cannot mend.
@@ -176,19 +190,24 @@ func (r Rules) CheckOutgoing(e *Event) Problem {
 }
 
 func (r Rules) check(e *Event, signed bool) Problem {
-	if p := r.CheckOutgoing(e); p != OK {
+	if p := r.complete(e, signed); p != OK || len(e.Signature) == 0 {
 		return p
 	}
-	if len(e.Signature) == 0 {
-		if e.Author != "" {
-			return BadSignature // a claim without proof
-		}
-		if signed {
-			return Unsigned
-		}
-		return OK
-	}
 	return r.verify(e)
+}
+
+// complete is all of check but the signature itself.
+func (r Rules) complete(e *Event, signed bool) Problem {
+	if p := r.CheckOutgoing(e); p != OK || len(e.Signature) > 0 {
+		return p
+	}
+	if e.Author != "" {
+		return BadSignature // a claim without proof
+	}
+	if signed {
+		return Unsigned
+	}
+	return OK
 }
 
 func (r Rules) verify(e *Event) Problem {

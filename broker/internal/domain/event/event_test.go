@@ -22,6 +22,9 @@ func (codec) CheckPayload(_ event.Type, p []byte) error {
 	return nil
 }
 
+// Canonical knows one other encoding.
+func (codec) Canonical(b []byte) bool { return !bytes.HasPrefix(b, []byte("other")) }
+
 type keys map[string]ed25519.PublicKey
 
 func (k keys) PublicKey(author string) (ed25519.PublicKey, error) {
@@ -55,6 +58,7 @@ func TestRules(t *testing.T) {
 	rules, sign := signer()
 	payload := []byte("payload")
 	with := func(e *event.Event, change func(*event.Event)) *event.Event { change(e); return e }
+	gossiped := func(e *event.Event) *event.Event { e.ID = event.GossipID(sign(e).Signature); return e }
 	for _, c := range []struct {
 		name  string
 		e     *event.Event
@@ -82,7 +86,11 @@ func TestRules(t *testing.T) {
 		{"shared signature of another", with(with(sign(&event.Event{ID: goodID, Type: event.Ping, Payload: payload}), share), func(e *event.Event) { e.Payload = nil }), "", 100, event.BadSignature},
 		{"gossip with a shared signature", with(sign(&event.Event{ID: goodID, Type: event.Announcement}), share), "announcements", 100, event.BadSignature},
 		{"attachment is not covered", with(sign(&event.Event{ID: goodID, Type: event.TaskSubmission}), func(e *event.Event) { e.Attachment = payload }), "", 100, event.OK},
-		{"gossip", sign(&event.Event{ID: goodID, Type: event.Announcement}), "announcements", 100, event.OK},
+		{"gossip", gossiped(&event.Event{ID: goodID, Type: event.Announcement}), "announcements", 100, event.OK},
+		{"gossip with an id of its own", sign(&event.Event{ID: goodID, Type: event.Announcement}), "announcements", 100, event.NotCanonical},
+		{"gossip with an attachment", with(gossiped(&event.Event{ID: goodID, Type: event.Announcement}), func(e *event.Event) { e.Attachment = payload }), "announcements", 100, event.NotCanonical},
+		{"changed gossip", with(gossiped(&event.Event{ID: goodID, Type: event.Announcement}), func(e *event.Event) { e.Payload = payload }), "announcements", 100, event.BadSignature},
+		{"gossip with a claim", &event.Event{ID: goodID, Type: event.Announcement, Author: "me"}, "announcements", 100, event.BadSignature},
 		{"unsigned gossip", &event.Event{ID: goodID, Type: event.Announcement}, "announcements", 100, event.Unsigned},
 		{"gossip on the wrong topic", sign(&event.Event{ID: goodID, Type: event.Announcement}), "metrics", 100, event.WrongTopic},
 		{"gossip of a directed type", sign(&event.Event{ID: goodID, Type: event.TaskSubmission}), "metrics", 100, event.WrongTopic},
@@ -92,12 +100,28 @@ func TestRules(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			got := rules.CheckDirected(c.e, c.size)
 			if c.topic != "" {
-				got = rules.CheckGossip(c.topic, c.e, c.size)
+				got = rules.CheckGossip(c.topic, c.e, make([]byte, c.size))
 			}
 			if got != c.want {
 				t.Errorf("got %q, want %q", got, c.want)
 			}
 		})
+	}
+}
+
+// Another encoding of a sound event would be another message.
+func TestGossipHasOneEncoding(t *testing.T) {
+	rules, sign := signer()
+	e := sign(&event.Event{ID: goodID, Type: event.Announcement})
+	e.ID = event.GossipID(e.Signature)
+	if got := rules.CheckGossip(event.TopicAnnouncements, e, []byte("other")); got != event.NotCanonical {
+		t.Errorf("got %q", got)
+	}
+	if got := rules.CheckDirected(e, 100); got != event.OK {
+		t.Errorf("directed: %q", got)
+	}
+	if got := event.GossipID([]byte("x")); got != "2d711642b726b04401627ca9fbac32f5" { // a contract, too: the first half of SHA-256
+		t.Errorf("the id is %s", got)
 	}
 }
 

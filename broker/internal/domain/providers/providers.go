@@ -27,6 +27,8 @@ const (
 	MaxOwn = 96
 	// AgainEvery is how often a record is to be said again.
 	AgainEvery = time.Hour
+	// sweepEvery is the least time between two looks for ended records where there is no room: each is at all of them.
+	sweepEvery = time.Minute
 )
 
 // Record is one provider of a key.
@@ -41,6 +43,7 @@ type Store struct {
 	keys   map[string][]Record
 	peers  map[string][]string // the keys of each provider, in the order in which they came
 	len    int
+	swept  time.Time
 }
 
 // New makes an empty one.
@@ -77,7 +80,7 @@ func (s *Store) Add(key, peer string, at, now time.Time) bool {
 	if len(of) >= s.bounds.PerKey {
 		s.remove(key, of[rand.IntN(len(of))].Peer)
 	}
-	if s.len >= s.bounds.Total {
+	if since := now.Sub(s.swept); s.len >= s.bounds.Total && (since >= sweepEvery || since < 0) {
 		s.Expire(now)
 	}
 	if s.len >= s.bounds.Total {
@@ -115,6 +118,7 @@ func (s *Store) Remove(key, peer string) {
 
 // Expire forgets records that have ended.
 func (s *Store) Expire(now time.Time) {
+	s.swept = now
 	s.forget(func(r Record) bool { return now.Sub(r.At) > s.bounds.TTL })
 }
 

@@ -150,3 +150,26 @@ func TestAnyOrder(t *testing.T) {
 		}
 	}
 }
+
+// A flood of records costs little also where there is no room: every request of it would be a look at all of them.
+func TestAFullStoreIsCheap(t *testing.T) {
+	s, now := New(Default), time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	n := 0
+	add := func() {
+		n++
+		s.Add(fmt.Sprint("key ", n), fmt.Sprint("peer ", n%64), now, now)
+	}
+	for range 2 * Default.Total {
+		add()
+	}
+	if s.Len() != Default.Total {
+		t.Fatalf("%d records", s.Len())
+	}
+	if allocs := testing.AllocsPerRun(1000, add); allocs > 100 {
+		t.Errorf("%v allocations for one record", allocs)
+	}
+	now = now.Add(Default.TTL + time.Minute)
+	if add(); s.Len() != 1 {
+		t.Errorf("%d records of which all but one have ended", s.Len())
+	}
+}

@@ -36,7 +36,8 @@ const (
 //
 // Every call that touches the network names a persona; the empty string is the node's own.
 type EventServiceClient interface {
-	// Publish gossips an event on a topic. It returns the event as it went out, with author and signature.
+	// Publish gossips an event on a topic. It returns the event as it went out, with author and signature, and with an id that follows from the
+	// signature: the same payload published again is the same message, which nobody hears twice within two minutes.
 	Publish(ctx context.Context, in *PublishRequest, opts ...grpc.CallOption) (*PublishResponse, error)
 	// Sign returns the event with author and signature, and sends nothing.
 	Sign(ctx context.Context, in *SignRequest, opts ...grpc.CallOption) (*SignResponse, error)
@@ -115,7 +116,8 @@ type EventService_SubscribeClient = grpc.BidiStreamingClient[SubscribeRequest, S
 //
 // Every call that touches the network names a persona; the empty string is the node's own.
 type EventServiceServer interface {
-	// Publish gossips an event on a topic. It returns the event as it went out, with author and signature.
+	// Publish gossips an event on a topic. It returns the event as it went out, with author and signature, and with an id that follows from the
+	// signature: the same payload published again is the same message, which nobody hears twice within two minutes.
 	Publish(context.Context, *PublishRequest) (*PublishResponse, error)
 	// Sign returns the event with author and signature, and sends nothing.
 	Sign(context.Context, *SignRequest) (*SignResponse, error)

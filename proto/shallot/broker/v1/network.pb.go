@@ -149,7 +149,8 @@ func (x *SelfResponse) GetOnline() bool {
 type ConnectRequest struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	Persona string                 `protobuf:"bytes,1,opt,name=persona,proto3" json:"persona,omitempty"`
-	// Multiaddrs. With peer_id empty, each must end in /p2p/ID.
+	// Multiaddrs. With peer_id empty, each must end in /p2p/ID: so people type them. With peer_id they are taken for that peer's own word, and names in
+	// them are not looked up.
 	Addresses []string `protobuf:"bytes,2,rep,name=addresses,proto3" json:"addresses,omitempty"`
 	PeerId    string   `protobuf:"bytes,3,opt,name=peer_id,json=peerId,proto3" json:"peer_id,omitempty"`
 	// Only remember the addresses for a later Send or Get.

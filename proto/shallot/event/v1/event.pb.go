@@ -147,7 +147,8 @@ func (EventType) EnumDescriptor() ([]byte, []int) {
 //	Ed25519 over ("shallot-events-v1" 0x00 | root) | number of events, 1 byte | index of this one, 1 byte | inclusion path, n x 32 bytes
 type Event struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// 128 random bits, 32 lowercase hex digits. Repeats are recognised by it.
+	// 128 random bits, 32 lowercase hex digits. Repeats are recognised by it. Of gossip the first half of SHA-256(signature): what is signed once is one
+	// message, and so its encoding has the fields in the order of their numbers, without empty or unknown ones, and no attachment.
 	Id   string    `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
 	Type EventType `protobuf:"varint,2,opt,name=type,proto3,enum=shallot.event.v1.EventType" json:"type,omitempty"`
 	// The encoded message that the type names.

@@ -213,13 +213,14 @@ func (s *Service) observe(from string, h Heard, src domain.Source) domain.Outcom
 	now := time.Now()
 	network := s.networkLocked()
 	before, _ := s.table.Get(a.PeerID)
+	outcome, evicted := s.table.Observe(a, h.Signed, src, network, now)
 	switch {
+	case outcome == domain.Old: // said again by somebody else: that a peer left before it came back would take it out of the count
 	case a.Leaving:
 		s.size.Left(now, a.PeerID)
 	case src == domain.FromGossip: // what others hand on says nothing of how many speak
 		s.size.Heard(now, a.PeerID, a.Clamped().Interval)
 	}
-	outcome, evicted := s.table.Observe(a, h.Signed, src, network, now)
 	if evicted != "" {
 		s.forgottenLocked(evicted)
 		s.cfg.Counter.Count(CountEvicted)

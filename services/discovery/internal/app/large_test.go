@@ -38,3 +38,20 @@ func TestInALargeNetworkNobodyIsGreeted(t *testing.T) {
 		}
 	})
 }
+
+// Whoever says again that a peer left, which has come back since, changes nothing.
+func TestAnOldGoodbyeIsNoNews(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newSim(t).add().start()
+		n.hears(500, 500*time.Second, 10)
+		n.hears(500, 500*time.Second, 11)
+		before := n.svc.Figures().Network
+		for _, p := range n.svc.Peers(t.Context()) {
+			p.Version, p.Leaving = 9, true
+			n.svc.HandleAnnouncement("relay", true, app.Heard{Announcement: p.Announcement, Signed: []byte("old")})
+		}
+		if got := n.svc.Figures().Network; got != before {
+			t.Errorf("of %d providers %d are thought to be left", before, got)
+		}
+	})
+}

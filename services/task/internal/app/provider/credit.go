@@ -6,6 +6,7 @@ import (
 
 	"golang.org/x/time/rate"
 
+	"github.com/shallot-net/shallot/kit/bounded"
 	"github.com/shallot-net/shallot/services/task/internal/app"
 )
 
@@ -30,32 +31,23 @@ type credits struct {
 	perSecond int
 
 	mu sync.Mutex
-	of map[string]*credit
+	of *bounded.Map[string, *credit]
 }
 
 func newCredits(perSecond int) *credits {
-	return &credits{perSecond: perSecond, of: make(map[string]*credit)}
+	return &credits{perSecond: perSecond, of: bounded.New[string, *credit](maxCredits)}
 }
 
 func (c *credits) get(consumer string) *credit {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if x, ok := c.of[consumer]; ok {
-		return x
-	}
-	if len(c.of) >= maxCredits {
-		for q := range c.of { // any one: a newcomer's credit is what it gains
-			delete(c.of, q)
-			break
+	return c.of.GetOrMake(consumer, func() *credit {
+		return &credit{
+			submissions: rate.NewLimiter(rate.Limit(c.perSecond), 2*c.perSecond),
+			refusals:    rate.NewLimiter(refusalsPerSecond, refusalsBurst),
+			faults:      rate.NewLimiter(faultsPerSecond, faultsBurst),
 		}
-	}
-	x := &credit{
-		submissions: rate.NewLimiter(rate.Limit(c.perSecond), 2*c.perSecond),
-		refusals:    rate.NewLimiter(refusalsPerSecond, refusalsBurst),
-		faults:      rate.NewLimiter(faultsPerSecond, faultsBurst),
-	}
-	c.of[consumer] = x
-	return x
+	})
 }
 
 // fault counts a submission that no honest consumer makes.

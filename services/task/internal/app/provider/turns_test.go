@@ -59,8 +59,8 @@ func TestCreditsAreBounded(t *testing.T) {
 	for n := range 3 * maxCredits {
 		c.fault(fmt.Sprint(n))
 	}
-	if len(c.of) > maxCredits {
-		t.Errorf("%d consumers are remembered", len(c.of))
+	if c.of.Len() > maxCredits {
+		t.Errorf("%d consumers are remembered", c.of.Len())
 	}
 	x := c.get("p")
 	for range 20 {
