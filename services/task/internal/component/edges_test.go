@@ -2,7 +2,6 @@ package component_test
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -14,7 +13,6 @@ import (
 	"time"
 
 	"google.golang.org/grpc/codes"
-	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/shallot-net/shallot/kit/fault"
@@ -343,77 +341,4 @@ func TestPolicyOfPeers(t *testing.T) {
 	if task.GetProvider() != allows.peer || strings.Count(strings.Join(details(task), "\n"), "PEER_NOT_ALLOWED") != 2 {
 		t.Fatalf("the task is %v: %v", task, details(task))
 	}
-}
-
-// A peer whose payloads cannot be opened is told so for each, until it is clear that it goes on: then its submissions are rejected without another word, which
-// its broker is told and this node's broker counts. What comes too fast is refused with a time after which to try again.
-func TestSubmissionsThatCostTooMuch(t *testing.T) {
-	t.Parallel()
-	n := newNetwork(t)
-	p := n.addProvider(nil)
-	c := n.addConsumer(nil)
-	id := c.submit(sumSpec("1", "2"), p)
-	c.await(id, "COMPLETED")
-	forged := func(attempt int) *eventv1.Event {
-		ciphertext := []byte(fmt.Sprint("nonsense ", attempt))
-		hash := sha256.Sum256(ciphertext)
-		payload, err := proto.Marshal(&eventv1.TaskSubmission{TaskId: fmt.Sprintf("%032x", attempt), Attempt: 1, Type: "sum", ResultRecipient: c.get(id).GetId(),
-			PayloadHash: hash[:], PayloadSize: uint64(len(ciphertext)), Keep: durationpb.New(time.Hour)})
-		if err != nil {
-			t.Fatal(err)
-		}
-		attachment, err := proto.Marshal(&eventv1.SealedPayload{SealedKey: make([]byte, 1201), Ciphertext: ciphertext})
-		if err != nil {
-			t.Fatal(err)
-		}
-		ev := &eventv1.Event{Id: fmt.Sprintf("%032x", 1<<20+attempt), Type: eventv1.EventType_EVENT_TYPE_TASK_SUBMISSION, Payload: payload, Attachment: attachment}
-		c.sign(ev)
-		return ev
-	}
-	for attempt := range 200 {
-		out, err := p.deliver(c.peer, forged(attempt))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if out.GetReason() == "TOO_MANY_FAULTS" {
-			if attempt < 50 {
-				t.Errorf("after %d it is enough", attempt)
-			}
-			return
-		}
-	}
-	t.Error("200 payloads that cannot be opened are not too many")
-}
-
-// One consumer may have so many unfinished tasks at a provider; what is more is refused, and costs another consumer nothing.
-func TestUnfinishedTasksOfOnePeer(t *testing.T) {
-	t.Parallel()
-	n, s := newNetwork(t), newScript()
-	p := n.addProvider(func(c *provider.Config) {
-		withScript(s, 1)(c)
-		c.Policy.PerPeer = 2
-	})
-	much, little := n.addConsumer(nil), n.addConsumer(nil)
-	var ids []string
-	for range 2 {
-		ids = append(ids, much.submit(scriptSpec(step{Name: "a", Wait: true}), p))
-	}
-	much.await(ids[0], "RUNNING")
-	much.await(ids[1], "ACCEPTED")
-	third := much.submit(scriptSpec(step{Name: "a", Wait: true}), p)
-	until(t, "the third is refused for that reason", func() bool {
-		for _, h := range much.get(third).GetHistory() {
-			if strings.Contains(h.GetDetail(), "PEER_QUOTA") {
-				return true
-			}
-		}
-		return false
-	})
-	other := little.submit(scriptSpec(step{Name: "a", Wait: true}), p)
-	little.await(other, "ACCEPTED")
-	close(s.gate("a"))
-	for _, id := range ids {
-		much.await(id, "COMPLETED")
-	}
-	little.await(other, "COMPLETED")
 }

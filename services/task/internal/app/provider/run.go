@@ -78,7 +78,7 @@ func (s *Service) execute(h *held) (out *domain.Outcome, res *packedResult) {
 			return nil, nil
 		}
 		if errors.Is(err, errRecipient) {
-			s.credits.fault(h.key.Consumer)
+			s.credits.fault(e.Consumer, e.Path)
 			return &domain.Outcome{Cause: domain.CauseProgram, Reason: errRecipient.Reason, Message: errRecipient.Message, Usage: out.Usage}, nil
 		}
 		s.cfg.Log.Warn("a result could not be put away", "error", err.Error())
@@ -127,7 +127,7 @@ func (i invalid) Error() string { return string(i) }
 // interrupted is the outcome of an attempt that did not get to run.
 func (s *Service) interrupted(h *held, err error) *domain.Outcome {
 	h.mu.Lock()
-	cancelled := h.cancelled
+	cancelled, e := h.cancelled, h.entry
 	h.mu.Unlock()
 	var bad invalid
 	switch {
@@ -136,7 +136,7 @@ func (s *Service) interrupted(h *held, err error) *domain.Outcome {
 	case s.ctx.Err() != nil:
 		return nil
 	case errors.As(err, &bad):
-		s.credits.fault(h.key.Consumer)
+		s.credits.fault(e.Consumer, e.Path)
 		return &domain.Outcome{Cause: domain.CauseProgram, Reason: app.ReasonPayloadInvalid, Message: string(bad)}
 	}
 	s.cfg.Log.Warn("an attempt could not be run", "error", err.Error())
