@@ -106,10 +106,16 @@ func (s *slowReader) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// diskRepository keeps content out of this process's memory.
-type diskRepository struct{ dir string }
+// diskRepository keeps content out of this process's memory, and calls look in the middle of putting and getting it.
+type diskRepository struct {
+	dir   string
+	every int
+	look  func()
+}
 
-func newDiskRepository(t testing.TB) *diskRepository { return &diskRepository{t.TempDir()} }
+func newDiskRepository(t testing.TB, every int, look func()) *diskRepository {
+	return &diskRepository{t.TempDir(), every, look}
+}
 
 func (d *diskRepository) put(src io.Reader) (string, error) {
 	cid := "b" + app.NewID()
@@ -117,10 +123,30 @@ func (d *diskRepository) put(src io.Reader) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	_, err = io.Copy(f, src)
+	_, err = io.Copy(f, &looking{ReadCloser: io.NopCloser(src), of: d})
 	return cid, errors.Join(err, f.Close())
 }
 
 func (d *diskRepository) get(cid string) (io.ReadCloser, error) {
-	return os.Open(filepath.Join(d.dir, cid))
+	f, err := os.Open(filepath.Join(d.dir, cid))
+	if err != nil {
+		return nil, err
+	}
+	return &looking{ReadCloser: f, of: d}, nil
+}
+
+// looking is content on its way.
+type looking struct {
+	io.ReadCloser
+	of *diskRepository
+	n  int
+}
+
+func (l *looking) Read(p []byte) (int, error) {
+	n, err := l.ReadCloser.Read(p)
+	if l.n/l.of.every != (l.n+n)/l.of.every {
+		l.of.look()
+	}
+	l.n += n
+	return n, err
 }
