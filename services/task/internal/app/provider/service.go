@@ -33,7 +33,7 @@ type Config struct {
 	Policy  Policy
 
 	Express  time.Duration // how long a submission waits for its result before it is only acknowledged; 25 ms
-	Progress time.Duration // between reports to one consumer; 5 s
+	Progress time.Duration // between reports to one consumer; domain.ReportEvery
 	Keep     time.Duration // how long a result is kept at most; 48 h
 	Tomb     time.Duration // how long a repeated submission is recognised; 48 h
 	Fetches  int           // large payloads fetched side by side; 4
@@ -70,7 +70,7 @@ func (c Config) withDefaults() Config {
 		}
 	}
 	duration(&c.Express, 25*time.Millisecond)
-	duration(&c.Progress, 5*time.Second)
+	duration(&c.Progress, domain.ReportEvery)
 	duration(&c.Keep, 48*time.Hour)
 	duration(&c.Tomb, 48*time.Hour)
 	number(&c.Fetches, 4)
