@@ -109,6 +109,7 @@ type node struct {
 	provider *provider.Service
 	cconf    consumer.Config
 	pconf    provider.Config
+	journal  func(provider.Store) provider.Store // what the provider has for its store; nil: the store itself
 }
 
 func newPeer() (string, ed25519.PrivateKey) {
@@ -237,6 +238,9 @@ func (nd *node) newProvider(p app.Pusher) (grpcserver.Config, []func(context.Con
 	c.Workspace = must[*files.Workspace](t)(files.NewWorkspace(filepath.Join(nd.dir, "work")))
 	c.Parts = must[*files.Parts](t)(files.NewParts(filepath.Join(nd.dir, "parts"), 1<<30))
 	c.Log = logging.New(t.Output(), "debug", "text", "provider")
+	if nd.journal != nil {
+		c.Store = nd.journal(c.Store)
+	}
 	if c.Executors == nil {
 		c.Executors = []app.Executor{executor.Sum{}}
 	}

@@ -107,6 +107,7 @@ type Service struct {
 	letter    *letter
 	credits   *credits
 	bringing  app.Locks[string] // by the name of the part that is fetched
+	unwritten atomic.Bool       // the last attempt that was to be committed could not be
 	runs      sync.WaitGroup
 
 	mu       sync.Mutex

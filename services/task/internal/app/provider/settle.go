@@ -248,6 +248,7 @@ func (s *Service) settleFailed(h *held, err error) (done bool, push *app.Reply) 
 		}
 	case !h.journaled: // nothing has been promised
 		s.cfg.Log.Warn("a result could not be committed", "error", err.Error())
+		s.unwritten.Store(true)
 		h.reply = verdict(app.Again, "")
 		close(h.settled)
 		s.forget(h, false)
