@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 
@@ -14,31 +15,43 @@ import (
 	"github.com/shallot-net/shallot/services/task/internal/app"
 )
 
-// repository is an app.Repository in memory, shared by all nodes of a test.
+// repository is the content of all nodes of a test, in memory. of gives a node its own view, with its own pins.
 type repository struct {
 	mu      sync.Mutex
 	content map[string][]byte
-	pins    map[string]string
+	pins    map[pinned]bool
 	fail    error           // of the next Get
 	disk    *diskRepository // for what Put gets, where set
 	gets    int
 }
 
-var _ app.Repository = (*repository)(nil)
-
-func newRepository() *repository {
-	return &repository{content: make(map[string][]byte), pins: make(map[string]string)}
+type pinned struct {
+	peer string
+	app.Pinned
 }
 
-func (r *repository) PutSmall(_ context.Context, data []byte, pin app.Pin) (string, error) {
+func newRepository() *repository {
+	return &repository{content: make(map[string][]byte), pins: make(map[pinned]bool)}
+}
+
+func (r *repository) of(peer string) app.Repository { return &nodeRepository{r, peer} }
+
+// nodeRepository is the repository as one node has it.
+type nodeRepository struct {
+	*repository
+	peer string
+}
+
+func (r *nodeRepository) PutSmall(_ context.Context, data []byte, pin app.Pin) (string, error) {
 	cid := app.SmallCID(sha256.Sum256(data))
 	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.content[cid], r.pins[cid] = data, pin.Owner
+	r.content[cid] = data
+	r.mu.Unlock()
+	r.pin(r.peer, app.Pinned{CID: cid, Owner: pin.Owner})
 	return cid, nil
 }
 
-func (r *repository) Put(_ context.Context, _ string, src io.Reader, pin app.Pin) (string, error) {
+func (r *nodeRepository) Put(_ context.Context, _ string, src io.Reader, pin app.Pin) (string, error) {
 	if r.disk != nil {
 		return r.disk.put(src)
 	}
@@ -67,31 +80,61 @@ func (r *repository) Get(_ context.Context, _, cid string, _ []string, maxSize i
 	return io.NopCloser(&slowReader{b: b}), nil
 }
 
-func (r *repository) Renew(_ context.Context, _, cid string, pin app.Pin) error {
+func (r *nodeRepository) Renew(_ context.Context, _, cid string, pin app.Pin) error {
 	r.mu.Lock()
-	defer r.mu.Unlock()
-	if _, ok := r.content[cid]; !ok && r.disk == nil {
+	_, ok := r.content[cid]
+	r.mu.Unlock()
+	if !ok && r.disk == nil {
 		return app.ErrNotFound
 	}
-	r.pins[cid] = pin.Owner
+	r.pin(r.peer, app.Pinned{CID: cid, Owner: pin.Owner})
 	return nil
 }
 
-func (r *repository) Unpin(_ context.Context, pins ...app.Pinned) error {
+func (r *nodeRepository) Unpin(_ context.Context, pins ...app.Pinned) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, p := range pins {
-		if r.pins[p.CID] == p.Owner {
-			delete(r.pins, p.CID)
-		}
+		delete(r.pins, pinned{r.peer, p})
 	}
 	return nil
 }
 
+func (r *nodeRepository) Pinned(_ context.Context, kind string, most int) ([]app.Pinned, error) {
+	out := r.ofKind(r.peer, kind)
+	return out[:min(len(out), most)], nil
+}
+
+// ofKind lists a node's pins whose owners begin like that.
+func (r *repository) ofKind(peer, kind string) (out []app.Pinned) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for p := range r.pins {
+		if p.peer == peer && strings.HasPrefix(p.Owner, kind) {
+			out = append(out, p.Pinned)
+		}
+	}
+	return out
+}
+
+func (r *repository) pin(peer string, p app.Pinned) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.pins[pinned{peer, p}] = true
+}
+
+// pinned is how many pins there are.
 func (r *repository) pinned() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return len(r.pins)
+}
+
+// has tells whether a node has a pin.
+func (r *repository) has(peer string, p app.Pinned) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.pins[pinned{peer, p}]
 }
 
 // slowReader gives odd pieces.

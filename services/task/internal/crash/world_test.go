@@ -369,6 +369,8 @@ func (r *repo) Renew(_ context.Context, _, cid string, _ app.Pin) error {
 
 func (r *repo) Unpin(context.Context, ...app.Pinned) error { return nil }
 
+func (r *repo) Pinned(context.Context, string, int) ([]app.Pinned, error) { return nil, nil }
+
 type reader struct{ b []byte }
 
 func (r *reader) Read(p []byte) (int, error) {

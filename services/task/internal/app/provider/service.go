@@ -106,6 +106,7 @@ type Service struct {
 	cancel    context.CancelFunc
 	letter    *letter
 	credits   *credits
+	leftovers *app.Leftovers
 	bringing  app.Locks[string] // by the name of the part that is fetched
 	unwritten atomic.Bool       // the last attempt that was to be committed could not be
 	runs      sync.WaitGroup
@@ -142,6 +143,7 @@ func New(cfg Config) (*Service, error) {
 	s := &Service{cfg: cfg.withDefaults(), outbox: app.NewOutbox(cfg.Codec), watch: app.NewWatchers(), executors: make(map[string]app.Executor),
 		guests: make(map[string]app.Guest), visits: make(map[string]int), held: make(map[domain.EntryKey]*held), perPeer: make(map[string]int), early: make(map[domain.EntryKey]time.Time), sentTo: make(map[string]handed), turns: newTurns()}
 	s.credits = newCredits(s.cfg.Policy.PerSecond)
+	s.leftovers = &app.Leftovers{Kind: resultKind, Repository: cfg.Repository, Wanted: s.wanted, Log: s.cfg.Log}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.letter = &letter{s: s}
 	for _, e := range cfg.Executors {
