@@ -2,6 +2,7 @@ package provider
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -70,6 +71,9 @@ func (s *Service) execute(h *held) (out *domain.Outcome, res *packedResult) {
 		return nil, nil
 	}
 	out = outcome(o, err, cancelled, sink)
+	if cause := cmp.Or(sink.err, err); out.Cause == domain.CauseProvider && cause != nil {
+		s.cfg.Log.Warn("a run broke off", "type", e.Sub.Type, "error", cause.Error())
+	}
 	out.Program = program
 	out.Usage = domain.Usage{Wall: wall, CPU: o.CPU, PeakMemory: o.PeakMemory, Output: sink.total()}
 	res, err = s.packResult(e, sealer, out, sink)
@@ -151,6 +155,8 @@ func outcome(o app.Outcome, err error, cancelled bool, sink *sink) *domain.Outco
 		out.Cause, out.Reason, out.Message = domain.CauseCancelled, app.ReasonCancelled, "the program was stopped"
 	case sink.over != "":
 		out.Cause, out.Reason, out.Message = domain.CauseLimit, app.ReasonOutputLimit, sink.over
+	case sink.lost:
+		out.Cause, out.Reason, out.Message = domain.CauseProvider, "RESULT_LOST", "the provider could not keep the program's output"
 	case sink.err != nil, err != nil, o.Reason == app.ReasonCancelled: // nobody cancelled: the executor gave up by itself
 		out.Cause, out.Reason, out.Message = domain.CauseProvider, "EXECUTOR_DIED", "the executor ended before the program did"
 	case o.Reason == app.ReasonTimeLimit, o.Reason == app.ReasonMemoryLimit, o.Reason == app.ReasonOutputLimit:
