@@ -54,7 +54,7 @@ type runFlags struct {
 func (r *runFlags) addOutputDir(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&r.outputDir, "output-dir", "", "make this `DIR` of the files that the program gave; it must not be there, or be empty")
 	_ = cmd.MarkFlagDirname("output-dir")
-	cmd.MarkFlagsMutuallyExclusive("detach", "output-dir")
+	exclusive(cmd, "detach", "output-dir")
 }
 
 func (r *runFlags) add(cmd *cobra.Command) {
@@ -62,7 +62,7 @@ func (r *runFlags) add(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.BoolVar(&r.detach, "detach", false, "print the task's id and leave it running")
 	f.BoolVar(&r.follow, "follow", false, "print the program's stderr while it runs instead of after its end")
-	cmd.MarkFlagsMutuallyExclusive("detach", "follow")
+	exclusive(cmd, "detach", "follow")
 }
 
 // addSpec adds those that say what a task may do, and where.
@@ -75,7 +75,7 @@ func (r *runFlags) addSpec(cmd *cobra.Command) {
 	f.BoolVar(&r.noRedirect, "no-redirect", false, "the first provider must run the task or refuse it; no other can read the input")
 	f.StringArrayVar(&r.providers, "provider", nil, "peer `ID` of a provider that may run it, repeatable; default: any")
 	f.StringArrayVar(&r.labels, "label", nil, "`K=V` for your own use, kept at this node, repeatable")
-	cmd.MarkFlagsMutuallyExclusive("redirect", "no-redirect")
+	exclusive(cmd, "redirect", "no-redirect")
 }
 
 // spec fills in what the flags say.

@@ -377,7 +377,7 @@ func TestDirectoriesThatCannotBeSent(t *testing.T) {
 		"cannot read --input /nowhere:": {"--input", "/nowhere"},
 		"cannot be replaced":            {"--output-dir", "."},
 		full + " is not empty":          {"--output-dir", full},
-		"[detach output-dir]":           {"--output-dir", out, "--detach"},
+		"--detach and --output-dir":     {"--output-dir", out, "--detach"},
 		"not a directory":               {"--output-dir", filepath.Join(full, "f")},
 	} {
 		w.run(append([]string{"run", "wasm", app}, args...)...).want(t, exitRun, "", says)
