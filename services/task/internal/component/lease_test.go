@@ -2,6 +2,7 @@ package component_test
 
 import (
 	"slices"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -113,4 +114,65 @@ func TestNoLeaseIsLostWhileOffline(t *testing.T) {
 
 func online(c *node, yes bool) {
 	c.call(&taskv1.SessionRequest{Command: &taskv1.SessionRequest_Online{Online: &taskv1.OnlineChanged{Online: yes}}})
+}
+
+// TestTwoResultsAndTheFirstIsBad: the result of a provider that had lost its lease comes first and is being fetched when the other's comes. It proves
+// bad: the other one counts, although its word came when it was not wanted.
+func TestTwoResultsAndTheFirstIsBad(t *testing.T) {
+	t.Parallel()
+	twoResults(t, false)
+}
+
+// TestTwoResultsAndTheFirstIsGood: then the other provider lets go what it has.
+func TestTwoResultsAndTheFirstIsGood(t *testing.T) {
+	t.Parallel()
+	twoResults(t, true)
+}
+
+func twoResults(t *testing.T, good bool) {
+	n, s := newNetwork(t), newScript()
+	first, second := n.addProvider(withScript(s, 1)), n.addProvider(withScript(s, 1))
+	c := n.addConsumer(func(c *consumer.Config) { c.Lease = time.Second })
+	c.useProviders(first, second)
+	var silent atomic.Bool
+	fetching, came := make(chan struct{}), make(chan struct{})
+	var once, onceCame sync.Once
+	n.repo.instead = func(string) (b []byte) {
+		once.Do(func() { // the first one's
+			close(fetching)
+			<-came
+			if !good {
+				b = []byte("nonsense")
+			}
+		})
+		return b
+	}
+	n.setRoute(func(from, to string, ev *eventv1.Event) action {
+		switch {
+		case from == first.peer && silent.Load(), to == first.peer && ev.GetType() == eventv1.EventType_EVENT_TYPE_TASK_CANCEL:
+			return lose
+		case from == second.peer && ev.GetType() == eventv1.EventType_EVENT_TYPE_TASK_RESULT:
+			<-fetching
+			if _, err := c.deliver(from, ev); err == nil { // it has heard, and will not be told again by itself
+				onceCame.Do(func() { close(came) })
+				return lose
+			}
+		}
+		return pass
+	})
+	id := c.submit(scriptSpec(step{Name: "a", Wait: true, Files: 200_000}), first)
+	c.await(id, "RUNNING")
+	silent.Store(true)
+	until(t, "the other to be at work", func() bool { return s.ran("a") == 2 && c.get(id).GetState() == "RUNNING" })
+	silent.Store(false)
+	close(s.gate("a"))
+	task := c.await(id, "COMPLETED")
+	want := second.peer
+	if good {
+		want = first.peer
+	}
+	if task.GetProvider() != want {
+		t.Errorf("the task is done by another: %v", happened(task))
+	}
+	until(t, "nothing to be kept", func() bool { return n.repo.pinned() == 0 })
 }
