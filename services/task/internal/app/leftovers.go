@@ -2,6 +2,7 @@ package app
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"sync"
 	"time"
@@ -18,20 +19,26 @@ type Leftovers struct {
 	Log    *slog.Logger
 
 	mu   sync.Mutex
-	mine map[string]struct{} // ids of tasks for which this life has put something; nil once the leftovers are gone
-	done bool
+	mine map[string]struct{} // ids of tasks for which this life has put something
+	done bool                // the leftovers are gone, or given up: mine is nil
 }
 
 const (
 	leftoversRetry = 5 * time.Second // the broker may be away, or not there yet
-	leftoversMost  = 1 << 16         // at a time; what is beyond goes after another start, or when its time is over
+	// leftoversMost bounds the pins that are looked at, and the ids that are remembered until then. What is beyond goes after another start, or
+	// when its time is over.
+	leftoversMost = 1 << 16
 )
 
 // Owner is whose pin the content of a task is, which this life is about to put.
 func (l *Leftovers) Owner(id string) string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if !l.done {
+	switch {
+	case l.done:
+	case len(l.mine) >= leftoversMost: // so long away is no broker that comes back with its pins
+		l.mine, l.done = nil, true
+	default:
 		if l.mine == nil {
 			l.mine = make(map[string]struct{})
 		}
@@ -40,7 +47,20 @@ func (l *Leftovers) Owner(id string) string {
 	return l.Kind + id
 }
 
-// Run blocks until the leftovers are gone, or ctx ends.
+var errGivenUp = errors.New("too much has been put meanwhile")
+
+// isMine tells whether this life has put something for a task.
+func (l *Leftovers) isMine(id string) (bool, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.done {
+		return false, errGivenUp
+	}
+	_, mine := l.mine[id]
+	return mine, nil
+}
+
+// Run blocks until the leftovers are gone or given up, or ctx ends.
 func (l *Leftovers) Run(ctx context.Context) {
 	for {
 		n, err := l.letGo(ctx)
@@ -51,6 +71,8 @@ func (l *Leftovers) Run(ctx context.Context) {
 			l.mu.Lock()
 			l.mine, l.done = nil, true
 			l.mu.Unlock()
+		}
+		if err == nil || errors.Is(err, errGivenUp) {
 			return
 		}
 		t := time.NewTimer(leftoversRetry)
@@ -73,17 +95,16 @@ func (l *Leftovers) letGo(ctx context.Context) (n int, err error) {
 	var left []Pinned
 	for _, p := range pins {
 		id := p.Owner[len(l.Kind):]
-		l.mu.Lock()
-		_, mine := l.mine[id]
-		l.mu.Unlock()
-		if mine {
-			continue
-		}
-		wanted, err := l.Wanted(ctx, id, p.CID)
+		mine, err := l.isMine(id)
 		if err != nil {
 			return 0, err
 		}
-		if !wanted {
+		if mine {
+			continue
+		}
+		if wanted, err := l.Wanted(ctx, id, p.CID); err != nil {
+			return 0, err
+		} else if !wanted {
 			left = append(left, p)
 		}
 	}
