@@ -27,7 +27,7 @@ var (
 
 const (
 	providers, consumers = 3, 2
-	lease                = 8 * time.Second  // a provider reports every 5 s
+	lease                = 8 * time.Second  // the shortest
 	acknowledge          = 10 * time.Second // the broker's
 )
 

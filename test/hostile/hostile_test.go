@@ -175,7 +175,7 @@ func stall(t *testing.T, victim string) func(*testing.T) {
 
 // Providers that say that they are idle and huge, and are silent or refuse, cost a consumer some tries and no task; then it has learned.
 func TestLiars(t *testing.T) {
-	const lease = 2 * time.Second
+	const lease = 8 * time.Second // the shortest
 	t.Setenv("SHALLOT_TASK_CONSUMER_LEASE", lease.String())
 	n, consumer := start(t, 2)
 	victim := address(t, n, "provider-1")
@@ -205,9 +205,9 @@ func TestLiars(t *testing.T) {
 		}
 		return out
 	}
-	first := measure(t, n, h, 4*lease)
+	first := measure(t, n, h, 2*lease)
 	early := given()
-	second := measure(t, n, h, 2*lease)
+	second := measure(t, n, h, lease)
 	late := given()
 	cancel()
 	if err := h.stop(); err != nil {

@@ -98,12 +98,14 @@ func (a *app) withNode(fn func(cmd *cobra.Command, c *nodeclient.Client, args []
 		defer stop()
 		cmd.SetContext(ctx)
 		err = fn(cmd, c, args)
-		if err != nil && errors.Is(context.Cause(ctx), errInterrupted) {
+		if err != nil && interrupted(ctx) {
 			return errInterrupted // whatever the call made of it
 		}
 		return err
 	}
 }
+
+func interrupted(ctx context.Context) bool { return errors.Is(context.Cause(ctx), errInterrupted) }
 
 // interruptible ends the context on Ctrl-C: for commands that change nothing when they end early.
 func (a *app) interruptible(ctx context.Context) (context.Context, func()) {

@@ -65,12 +65,12 @@ func (a *app) put(ctx context.Context, c *nodeclient.Client, path string) (*node
 	if path != "-" {
 		f, err := os.Open(path)
 		if err != nil {
-			return nil, err
+			return nil, unreadable(path, err)
 		}
 		defer f.Close()
 		info, err := f.Stat()
 		if err != nil {
-			return nil, err
+			return nil, unreadable(path, err)
 		}
 		if info.IsDir() {
 			return nil, usage("%s is a directory: it must be a file", path)

@@ -70,7 +70,7 @@ With a CID it lists what is in that directory.`,
 	}
 	cmd.Flags().StringVar(&owner, "owner", "", "only what this `OWNER` keeps: user, task:ID, payload:ID, share:HASH, or a kind such as task:")
 	cmd.Flags().BoolVar(&all, "all", false, "what all owners keep")
-	cmd.MarkFlagsMutuallyExclusive("owner", "all")
+	exclusive(cmd, "owner", "all")
 	_ = cmd.RegisterFlagCompletionFunc("owner", cobra.FixedCompletions([]string{"user", "task:", "payload:", "share:"}, cobra.ShellCompDirectiveNoFileComp|cobra.ShellCompDirectiveNoSpace))
 	return cmd
 }
@@ -91,14 +91,27 @@ func (a *app) listPins(cmd *cobra.Command, c *nodeclient.Client, req *nodev1.Lis
 		return a.out().Object(render.Object{{Name: "pins", Value: render.Protos(pins)}})
 	}
 	if len(pins) == 0 {
-		a.say("nothing is pinned")
+		if owner := req.GetOwner(); owner != "" {
+			a.say("nothing is pinned for %q", owner)
+		} else {
+			a.say("nothing is pinned")
+		}
 		return nil
 	}
 	rows := make([][]render.Cell, len(pins))
 	for i, p := range pins {
-		rows[i] = []render.Cell{{Text: p.GetCid()}, {Text: p.GetOwner()}, {Text: render.Bytes(p.GetSize())}, {Text: a.expiry(p)}}
+		rows[i] = []render.Cell{{Text: p.GetCid()}, {Text: shortOwner(p.GetOwner())}, {Text: render.Bytes(p.GetSize())}, {Text: a.expiry(p)}}
 	}
 	return a.out().Table([]string{"cid", "owner", "size", "expires"}, rows)
+}
+
+// shortOwner cuts what would make the line twice as long as a terminal: the hash of a shared part. JSON has all of it.
+func shortOwner(owner string) string {
+	const most = 40
+	if len(owner) <= most {
+		return owner
+	}
+	return owner[:most-1] + "…"
 }
 
 func (a *app) listDirectory(cmd *cobra.Command, c *nodeclient.Client, given string) error {

@@ -119,6 +119,7 @@ func TestContentLsShowsWhoKeepsWhat(t *testing.T) {
 	if r := w.run("content", "ls", "--all"); !strings.Contains(r.stdout, "payload:3") || !strings.Contains(r.stdout, "2.0 KiB") || !strings.Contains(r.stdout, "in 3h") {
 		t.Error(r.stdout)
 	}
-	w.run("content", "ls", "--all", "--owner", "user").want(t, exitFailed, "", "all")
+	w.run("content", "ls", "--all", "--owner", "user").want(t, exitUsage, "", "--owner and --all exclude each other")
+	w.run("content", "ls", "--owner", "task:none").want(t, 0, "", `nothing is pinned for "task:none"`)
 	w.run("content", "ls", "--all", "bafytree").want(t, exitUsage, "", "are for pins")
 }

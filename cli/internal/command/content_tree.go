@@ -72,7 +72,7 @@ all. A directory with links in it is refused.`,
 	}
 	cmd.Flags().StringVar(&file, "file", "", "write it to this `FILE`, whole or not at all, instead of to stdout")
 	cmd.Flags().StringVar(&dir, "output-dir", "", "make this `DIR` of the directory; it must not be there, or be empty")
-	cmd.MarkFlagsMutuallyExclusive("file", "output-dir")
+	exclusive(cmd, "file", "output-dir")
 	_ = cmd.MarkFlagDirname("output-dir")
 	return cmd
 }

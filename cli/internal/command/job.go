@@ -241,7 +241,7 @@ func jobID(ctx context.Context, c *nodeclient.Client, given string) (string, err
 		return id, nil
 	}
 	if !shortID.MatchString(id) {
-		return given, nil
+		return "", usage("%q is no job id: it has 32 hex digits, of which the first 4 can be enough; 'shallot job ls' lists them", given)
 	}
 	jobs, _, err := listJobs(ctx, c, nil, maxSearched)
 	if err != nil {

@@ -2,7 +2,6 @@ package command
 
 import (
 	"context"
-	"errors"
 	"fmt"
 
 	"github.com/spf13/cobra"
@@ -115,21 +114,21 @@ func (a *app) runMap(cmd *cobra.Command, args []string, flags *mapFlags) error {
 	m.line = a.waiting()
 	defer m.line.Stop()
 	job, err := m.prepare(ctx, cmd, args)
-	interrupted := errors.Is(context.Cause(ctx), errInterrupted)
+	stopped := interrupted(ctx)
 	stop()
-	if interrupted {
+	if stopped {
 		job = m.started(cmd.Context(), job)
 	}
 	switch {
-	case interrupted && job == nil:
+	case stopped && job == nil:
 		return errInterrupted // the same command sends the rest
-	case err != nil && !interrupted:
+	case err != nil && !stopped:
 		return err
 	case flags.detach:
 		m.line.Stop()
 		return a.printDetached(job)
 	}
-	return m.follow(cmd.Context(), job, interrupted)
+	return m.follow(cmd.Context(), job, stopped)
 }
 
 // prepare makes the job with all its inputs, or finds it, and sees to it that it runs.

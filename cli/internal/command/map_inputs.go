@@ -103,25 +103,26 @@ func (m *mapRun) hash(ctx context.Context) error {
 		m.line.Count("reading inputs", uint64(i), uint64(len(m.inputs)))
 		f, err := os.Open(in.path)
 		if err != nil {
-			return unreadable(in.path, err)
+			return unreadable("the input "+in.path, err)
 		}
 		h := sha256.New()
 		in.size, err = io.Copy(h, f)
 		f.Close()
 		if err != nil {
-			return unreadable(in.path, err)
+			return unreadable("the input "+in.path, err)
 		}
 		in.sha256 = hex.EncodeToString(h.Sum(nil))
 	}
 	return nil
 }
 
-func unreadable(path string, err error) error {
+// unreadable names a file once, as the user did.
+func unreadable(what string, err error) error {
 	var pe *fs.PathError
 	if errors.As(err, &pe) {
 		err = pe.Err
 	}
-	return fmt.Errorf("cannot read the input %s: %w", path, err)
+	return fmt.Errorf("cannot read %s: %w", what, err)
 }
 
 // makeOutput makes the folder, and takes away what a killed command has left unfinished there.

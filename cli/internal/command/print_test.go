@@ -139,7 +139,7 @@ func TestTaskCommands(t *testing.T) {
 	w.run("task", "result", "3f2a9c", "--file", t.TempDir()).want(t, exitUsage, "", "is a directory")
 	w.run("task", "show", "3f2a").want(t, exitUsage, "", "2 tasks")
 	w.run("task", "show", "3f2b").want(t, exitNotFound, "", `"3f2b"`)
-	w.run("task", "show", "nonsense").want(t, exitNotFound, "", `"nonsense"`)
+	w.run("task", "show", "nonsense").want(t, exitUsage, "", "\"nonsense\" is no task id")
 	w.run("task", "show", strings.Repeat("0", 32)).want(t, exitNotFound, "", strings.Repeat("0", 32))
 	w.run("task", "show").want(t, exitUsage, "", "ID is missing")
 	w.run("task", "show", "a", "b").want(t, exitUsage, "", `unexpected argument "b"`)
@@ -221,7 +221,7 @@ func TestContentCommands(t *testing.T) {
 	if data, _ := os.ReadFile(file); string(data) != body {
 		t.Error("a failed get damaged the file that was there")
 	}
-	w.run("content", "put", "/nowhere/x").want(t, exitFailed, "", "/nowhere/x")
+	w.run("content", "put", "/nowhere/x").want(t, exitFailed, "", "cannot read /nowhere/x: no such file")
 	w.stdin = strings.NewReader("from stdin")
 	if v := w.run("content", "put", "-", "--output", "json").json(t); v["size"] != 10.0 {
 		t.Errorf("put is %v", v)

@@ -54,7 +54,7 @@ type runFlags struct {
 func (r *runFlags) addOutputDir(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&r.outputDir, "output-dir", "", "make this `DIR` of the files that the program gave; it must not be there, or be empty")
 	_ = cmd.MarkFlagDirname("output-dir")
-	cmd.MarkFlagsMutuallyExclusive("detach", "output-dir")
+	exclusive(cmd, "detach", "output-dir")
 }
 
 func (r *runFlags) add(cmd *cobra.Command) {
@@ -62,7 +62,7 @@ func (r *runFlags) add(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.BoolVar(&r.detach, "detach", false, "print the task's id and leave it running")
 	f.BoolVar(&r.follow, "follow", false, "print the program's stderr while it runs instead of after its end")
-	cmd.MarkFlagsMutuallyExclusive("detach", "follow")
+	exclusive(cmd, "detach", "follow")
 }
 
 // addSpec adds those that say what a task may do, and where.
@@ -75,7 +75,7 @@ func (r *runFlags) addSpec(cmd *cobra.Command) {
 	f.BoolVar(&r.noRedirect, "no-redirect", false, "the first provider must run the task or refuse it; no other can read the input")
 	f.StringArrayVar(&r.providers, "provider", nil, "peer `ID` of a provider that may run it, repeatable; default: any")
 	f.StringArrayVar(&r.labels, "label", nil, "`K=V` for your own use, kept at this node, repeatable")
-	cmd.MarkFlagsMutuallyExclusive("redirect", "no-redirect")
+	exclusive(cmd, "redirect", "no-redirect")
 }
 
 // spec fills in what the flags say.
@@ -164,12 +164,18 @@ func (a *app) execute(cmd *cobra.Command, flags *runFlags, build builder) error 
 	}
 	request := rand.Text()
 	if flags.detach {
+		ctx, stop := a.interruptible(ctx)
+		defer stop()
 		line.Set("waiting for the node")
 		t, err := c.Submit(ctx, request, spec)
-		if err != nil {
+		line.Stop()
+		switch {
+		case err != nil && interrupted(ctx):
+			a.say(unconfirmed)
+			return errInterrupted
+		case err != nil:
 			return err
 		}
-		line.Stop()
 		return a.printSubmitted(t)
 	}
 	e := &execution{app: a, client: c, line: line, follow: flags.follow, outputDir: flags.outputDir, cancelFollow: cancel}
@@ -234,7 +240,7 @@ func (e *execution) run(ctx context.Context, request string, spec *taskv1.TaskSp
 	for interrupts := 0; ; {
 		select {
 		case o := <-done:
-			return e.end(ctx, o)
+			return e.ended(ctx, o)
 		case <-gaveUp:
 			return errInterrupted
 		case <-e.Interrupts:
@@ -256,7 +262,7 @@ func (e *execution) cancel(ctx context.Context, gaveUp chan<- struct{}) {
 	select {
 	case <-e.task.Known():
 	case <-wait.C:
-		e.say("the node has not confirmed the task; 'shallot task ls' shows whether it was stored")
+		e.say(unconfirmed)
 		close(gaveUp)
 		return
 	}
@@ -265,11 +271,28 @@ func (e *execution) cancel(ctx context.Context, gaveUp chan<- struct{}) {
 	}
 }
 
+const unconfirmed = "the node has not confirmed the task; 'shallot task ls' shows whether it was stored"
+
 // leave says where the task can be found.
 func (e *execution) leave() {
 	if t := e.task.Task(); t != nil {
 		e.say("left task %s; 'shallot task show %s' says how it is", t.GetId(), t.GetId())
+	} else {
+		e.say(unconfirmed)
 	}
+}
+
+// ended is end until Ctrl-C: what the task gave can take long to fetch.
+func (e *execution) ended(ctx context.Context, o outcome) error {
+	ctx, stop := e.interruptible(ctx)
+	defer stop()
+	err := e.end(ctx, o)
+	if err == nil || !interrupted(ctx) || o.task == nil {
+		return err
+	}
+	e.line.Stop()
+	e.say("task %s has ended (%s); 'shallot task result %s' fetches what it gave", o.task.GetId(), o.task.GetState(), o.task.GetId())
+	return errInterrupted
 }
 
 func (e *execution) followLogs(ctx context.Context) {
@@ -292,7 +315,7 @@ func (e *execution) end(ctx context.Context, o outcome) error {
 		}
 		return o.err
 	}
-	if err := e.stderr(ctx, o.task); err != nil {
+	if err := e.stderr(ctx, o.task); err != nil && !interrupted(ctx) {
 		e.say("cannot read the program's stderr: %v", err)
 	}
 	werr := e.files(ctx, o.task)
@@ -302,7 +325,7 @@ func (e *execution) end(ctx context.Context, o outcome) error {
 			return err
 		}
 	}
-	if err := verdict(o.task); err != nil && werr != nil {
+	if err := verdict(o.task); err != nil && werr != nil && !interrupted(ctx) {
 		e.say("%v", werr)
 		return err
 	} else if err != nil {

@@ -3,6 +3,7 @@ package command
 import (
 	"context"
 	"errors"
+	"io"
 	"maps"
 	"os"
 	"path/filepath"
@@ -243,14 +244,49 @@ func TestCtrlCCancelsTheTask(t *testing.T) {
 func TestSecondCtrlCLeavesAtOnce(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	done := make(chan result, 1)
-	app := w.script("hang")
-	go func() { done <- w.run("run", "wasm", app) }()
-	task := w.node.AwaitTask(t.Context(), "RUNNING")
+	var stderr lockedBuffer
+	done := make(chan int, 1)
+	app := w.script("err here", "hang")
+	go func() {
+		sys := System{Stdin: strings.NewReader(""), Stdout: io.Discard, Stderr: &stderr, Getenv: func(string) string { return "" }, Interrupts: w.interrupts, Now: time.Now}
+		done <- Run(t.Context(), sys, []string{"--home", w.home, "run", "wasm", app, "--follow"})
+	}()
+	for !strings.Contains(stderr.String(), "here\n") { // it knows of the task
+		select {
+		case code := <-done:
+			t.Fatalf("it ended with %d: %s", code, &stderr)
+		case <-time.After(time.Millisecond):
+		}
+	}
 	w.stop() // the node cannot answer the cancel
 	w.interrupts <- os.Interrupt
 	w.interrupts <- os.Interrupt
-	(<-done).want(t, exitInterrupted, "", task.GetId())
+	if code, id := <-done, w.node.Tasks()[0].GetId(); code != exitInterrupted || !strings.Contains(stderr.String(), "left task "+id) {
+		t.Errorf("exit code %d, %q", code, &stderr)
+	}
+}
+
+// Files can be large, and the node may be away: Ctrl-C ends their fetching, and nothing is left of them.
+func TestCtrlCWhileFilesAreFetched(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.node.Break("GetResult", 1<<30)
+	parent := t.TempDir()
+	done := make(chan result, 1)
+	app := w.script("file a " + strings.Repeat("x", 1000))
+	go func() { done <- w.run("run", "wasm", app, "--output-dir", filepath.Join(parent, "out")) }()
+	for w.node.Calls("GetResult") < 2 {
+		select {
+		case r := <-done:
+			t.Fatalf("it ended with %d: %s", r.code, r.stderr)
+		case <-time.After(time.Millisecond):
+		}
+	}
+	w.interrupts <- os.Interrupt
+	(<-done).want(t, exitInterrupted, "", "fetches what it gave")
+	if left, err := os.ReadDir(parent); err != nil || len(left) > 0 {
+		t.Errorf("%v is left, %v", left, err)
+	}
 }
 
 func TestCtrlCWhileReadingStdin(t *testing.T) {
@@ -377,7 +413,7 @@ func TestDirectoriesThatCannotBeSent(t *testing.T) {
 		"cannot read --input /nowhere:": {"--input", "/nowhere"},
 		"cannot be replaced":            {"--output-dir", "."},
 		full + " is not empty":          {"--output-dir", full},
-		"[detach output-dir]":           {"--output-dir", out, "--detach"},
+		"--detach and --output-dir":     {"--output-dir", out, "--detach"},
 		"not a directory":               {"--output-dir", filepath.Join(full, "f")},
 	} {
 		w.run(append([]string{"run", "wasm", app}, args...)...).want(t, exitRun, "", says)

@@ -183,14 +183,14 @@ var (
 // maxSearched bounds how many tasks are looked through for a shortened id.
 const maxSearched = 5000
 
-// taskID completes a shortened id. What cannot be one goes to the node as it is, which knows best what to say.
+// taskID completes a shortened id.
 func taskID(ctx context.Context, c *nodeclient.Client, given string) (string, error) {
 	id := strings.ToLower(given)
 	if fullID.MatchString(id) {
 		return id, nil
 	}
 	if !shortID.MatchString(id) {
-		return given, nil
+		return "", usage("%q is no task id: it has 32 hex digits, of which the first 4 can be enough; 'shallot task ls' lists them", given)
 	}
 	tasks, _, err := listTasks(ctx, c, &nodev1.ListTasksRequest{}, maxSearched)
 	if err != nil {

@@ -101,8 +101,8 @@ directory of all files that the task gave, whole or not at all.`,
 	cmd.Flags().StringVar(&body, "body", "stdout", "`BODY` of the result: stdout, stderr or output:PATH")
 	cmd.Flags().StringVar(&file, "file", "", "write it to this `FILE`, whole or not at all, instead of to stdout")
 	cmd.Flags().StringVar(&dir, "output-dir", "", "make this `DIR` of all files that the task gave; it must not be there, or be empty")
-	cmd.MarkFlagsMutuallyExclusive("output-dir", "file")
-	cmd.MarkFlagsMutuallyExclusive("output-dir", "body")
+	exclusive(cmd, "output-dir", "file")
+	exclusive(cmd, "output-dir", "body")
 	_ = cmd.MarkFlagDirname("output-dir")
 	return cmd
 }

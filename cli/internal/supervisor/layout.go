@@ -110,11 +110,13 @@ func Running(h home.Home) bool {
 	return answers(h.Socket("node"))
 }
 
-// answers tells whether somebody listens on a Unix socket.
+// answers tells whether somebody listens on a Unix socket. A socket of nobody's is refused at once: whoever takes long, or has more callers than it can
+// take now, is there. On a busy machine a node must not look as if it were down.
 func answers(path string) bool {
-	c, err := net.DialTimeout("unix", path, 200*time.Millisecond)
+	c, err := net.DialTimeout("unix", path, 2*time.Second)
 	if err != nil {
-		return false
+		var slow net.Error
+		return errors.As(err, &slow) && slow.Timeout()
 	}
 	_ = c.Close()
 	return true

@@ -3,9 +3,11 @@ package tree
 import (
 	"errors"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -48,11 +50,29 @@ func TestWriteIsWholeOrNothing(t *testing.T) {
 		if err := Write(out, []File{{"a", 3}, {"b/c", 3}}, []string{"e/f"}, func(_ File, w io.Writer) error { _, err := io.WriteString(w, "123"); return err }); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
+		if info, err := os.Stat(out); err != nil || info.Mode().Perm() != 0o700 {
+			t.Errorf("%s: the directory that was there was private: %v, %v", name, info, err)
+		}
 		if got := names(t, filepath.Join(out, "e", "f")); len(got) != 0 {
 			t.Errorf("%s: %v", name, got)
 		}
 		if b, err := os.ReadFile(filepath.Join(out, "b", "c")); err != nil || string(b) != "123" {
 			t.Errorf("%s: %q, %v", name, b, err)
+		}
+	}
+}
+
+// A new directory is as the user's umask has it.
+func TestUmaskHolds(t *testing.T) { // not beside others: it is the process's
+	before := syscall.Umask(0o077)
+	defer syscall.Umask(before)
+	out := filepath.Join(t.TempDir(), "out")
+	if err := Write(out, []File{{"a/b", 0}}, nil, func(File, io.Writer) error { return nil }); err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string]fs.FileMode{".": 0o700, "a": 0o700, "a/b": 0o600} {
+		if info, err := os.Stat(filepath.Join(out, path)); err != nil || info.Mode().Perm() != want {
+			t.Errorf("%s is %v, %v", path, info.Mode(), err)
 		}
 	}
 }

@@ -1,6 +1,7 @@
 package tree
 
 import (
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -51,16 +52,18 @@ func Write(dir string, files []File, empty []string, fill func(f File, w io.Writ
 	if err := os.MkdirAll(filepath.Dir(dir), 0o777); err != nil {
 		return fmt.Errorf("cannot write the directory %s: %w", dir, cause(err))
 	}
-	temporary, err := os.MkdirTemp(filepath.Dir(dir), ".shallot-*")
-	if err != nil {
+	temporary := filepath.Join(filepath.Dir(dir), ".shallot-"+rand.Text())
+	if err := os.Mkdir(temporary, 0o777); err != nil { // as the user's umask has it: who may look into it is not for this command to say
 		return fmt.Errorf("cannot write the directory %s: %w", dir, cause(err))
 	}
 	defer os.RemoveAll(temporary) // not there any more when all went well
 	if err := fillAll(temporary, files, empty, fill); err != nil {
 		return err
 	}
-	if err := os.Chmod(temporary, 0o755); err != nil { //nolint:gosec // as mkdir makes them
-		return fmt.Errorf("cannot write the directory %s: %w", dir, cause(err))
+	if there, err := os.Stat(dir); err == nil { // who may look into it has been said
+		if err := os.Chmod(temporary, there.Mode().Perm()); err != nil {
+			return fmt.Errorf("cannot write the directory %s: %w", dir, cause(err))
+		}
 	}
 	if err := os.Remove(dir); err != nil && !errors.Is(err, fs.ErrNotExist) { // an empty one; what has come into it meanwhile stays
 		return fmt.Errorf("cannot replace the directory %s: %w", dir, cause(err))
@@ -86,7 +89,7 @@ func fillAll(dir string, files []File, empty []string, fill func(File, io.Writer
 	}
 	defer root.Close()
 	for _, d := range empty {
-		if err := root.MkdirAll(d, 0o755); err != nil {
+		if err := root.MkdirAll(d, 0o777); err != nil {
 			return fmt.Errorf("cannot make the directory %q: %w", treepath.Shown(d), cause(err))
 		}
 	}
@@ -100,11 +103,11 @@ func fillAll(dir string, files []File, empty []string, fill func(File, io.Writer
 
 func writeFile(root *os.Root, f File, fill func(File, io.Writer) error) error {
 	if d := path.Dir(f.Path); d != "." {
-		if err := root.MkdirAll(d, 0o755); err != nil {
+		if err := root.MkdirAll(d, 0o777); err != nil {
 			return cause(err)
 		}
 	}
-	out, err := root.OpenFile(f.Path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
+	out, err := root.OpenFile(f.Path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
 	if err != nil {
 		return cause(err)
 	}

@@ -157,7 +157,7 @@ const excludedByUser = "EXCLUDED_BY_USER"
 
 // refusals are hardly faults: a provider that says no is nearly as good as before for the next task.
 var refusals = []string{"QUEUE_FULL", "TYPE_UNKNOWN", "LIMITS_TOO_HIGH", "PEER_NOT_ALLOWED", "PAYLOAD_INVALID", excludedByUser,
-	"PEER_QUOTA", "PEER_RATE", "SHUTTING_DOWN", "BUSY", "HOPS", "REFUSED"}
+	"PEER_QUOTA", "PEER_RATE", "TYPE_UNAVAILABLE", "LIMITS_TOO_LOW", "PAYLOAD_TOO_LARGE", "SHUTTING_DOWN", "BUSY", "HOPS", "REFUSED"}
 
 // TaskLeft says that a task has left its provider. If that was the provider's fault, it is chosen less often for a while.
 func (c *Consumer) TaskLeft(task string, excluded map[string]string) {

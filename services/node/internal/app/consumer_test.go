@@ -363,7 +363,8 @@ func TestConsumerBlamesTheRightProvider(t *testing.T) {
 		t.Fatal(err)
 	}
 	var c *Consumer
-	for why, blamed := range map[string]float64{"LEASE_LOST": 4, "EXECUTOR_DIED": 4, "RESULT_INVALID": 4, "QUEUE_FULL": 1, "PEER_RATE": 1, "EXCLUDED_BY_USER": 0, "TYPE_UNKNOWN: python": 1} {
+	for why, blamed := range map[string]float64{"LEASE_LOST": 4, "EXECUTOR_DIED": 4, "RESULT_INVALID": 4, "QUEUE_FULL": 1, "PEER_RATE": 1, "EXCLUDED_BY_USER": 0, "TYPE_UNKNOWN: python": 1,
+		"TYPE_UNAVAILABLE": 1, "LIMITS_TOO_LOW": 1, "PAYLOAD_TOO_LARGE": 1} {
 		c = NewConsumer(ConsumerConfig{}, e, discard)
 		c.hear(a.key.ID, []domain.Announcement{x})
 		c.TaskChanged(&taskv1.Task{Id: why, State: "SUBMITTED", Provider: a.key.ID})

@@ -47,7 +47,7 @@ type providerSettings struct {
 }
 
 type consumerSettings struct {
-	Lease      time.Duration `koanf:"lease" help:"how long a provider may be silent before its task is given to another"`
+	Lease      time.Duration `koanf:"lease" help:"how long a provider may be silent before its task is given to another; 8s at least"`
 	Redirect   bool          `koanf:"redirect" help:"whether a provider may hand a task on to a better one when its user did not say"`
 	Keep       time.Duration `koanf:"keep" help:"how long a provider is asked to keep a result"`
 	Retention  time.Duration `koanf:"retention" help:"how long tasks are kept after their end; 0: for ever"`
@@ -100,6 +100,10 @@ func (s *settings) Validate() error {
 	p, c := &s.Provider, &s.Consumer
 	if min(p.MaxTime, p.DefaultTime, p.Keep, c.Lease, c.Keep) <= 0 || min(p.MaxMemory, p.MaxOutput, p.MaxPayload, p.DefaultMemory, p.DefaultOutput, c.MaxResult, c.MaxPayload, c.Uploads) <= 0 {
 		return fault.InvalidArgument("CONFIG_INVALID", "a limit, a size or a time of provider or consumer is not above 0")
+	}
+	if c.Lease < domain.ShortestLease {
+		return fault.InvalidArgument("CONFIG_INVALID", "consumer.lease is %v, and providers say every %v that they are at work: make it %v at least, or tasks are taken from providers that are well",
+			c.Lease, domain.ReportEvery, domain.ShortestLease)
 	}
 	if err := checkExecutors(p.Executors); err != nil {
 		return err

@@ -36,6 +36,7 @@ func TestBadSettingsAreNamed(t *testing.T) {
 		`did you mean "two-choices"`: {"--provider.evaluator", "two-choice"},
 		"not a peer id":              {"--provider.allow", "nobody!"},
 		"not above 0":                {"--consumer.lease", "0s"},
+		"make it 8s at least":        {"--consumer.lease", "7s"},
 		"too small":                  {"--provider.queue", "0"},
 		"not TYPE=ADDRESS":           {"--provider.executors", "ocr"},
 		"a letter first":             {"--provider.executors", "OCR=unix:/run/ocr.sock"},

@@ -38,4 +38,6 @@ type Repository interface {
 	Renew(ctx context.Context, persona, cid string, pin Pin) error
 	// Unpin lets content go: at most MaxUnpins pins, all or none. What is not there is no error.
 	Unpin(ctx context.Context, pins ...Pinned) error
+	// Pinned lists what is pinned for owners of a kind, such as "task:", most at most.
+	Pinned(ctx context.Context, kind string, most int) ([]Pinned, error)
 }

@@ -2,7 +2,6 @@ package component_test
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -14,7 +13,6 @@ import (
 	"time"
 
 	"google.golang.org/grpc/codes"
-	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/shallot-net/shallot/kit/fault"
@@ -278,24 +276,12 @@ func TestLargeResultIsStreamed(t *testing.T) {
 	n, s := newNetwork(t), newScript()
 	p := n.addProvider(withScript(s, 1))
 	c := n.addConsumer(func(c *consumer.Config) { c.Collectors = 1 })
-	big := newDiskRepository(t)
-	n.repo.disk = big
-	const size = 64 << 20
+	const size, every = 32 << 20, 4 << 20
 	before := liveHeap()
-	peak := before
-	stop := make(chan struct{})
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		for {
-			select {
-			case <-stop:
-				return
-			case <-time.After(20 * time.Millisecond):
-				peak = max(peak, liveHeap())
-			}
-		}
-	}()
+	var peak atomic.Uint64
+	looks := atomic.Int32{}
+	look := func() { looks.Add(1); peak.Store(max(peak.Load(), liveHeap())) }
+	n.repo.disk = newDiskRepository(t, every, look)
 	id := c.submit(scriptSpec(step{Name: "a", Files: size}), p)
 	task := c.await(id, "COMPLETED")
 	stream, err := c.client.GetResult(context.Background(), &taskv1.GetResultRequest{TaskId: id, Body: "output:out.bin", Offset: 100})
@@ -311,21 +297,24 @@ func TestLargeResultIsStreamed(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		if was := got; was/every != (was+len(m.GetData()))/every {
+			look()
+		}
 		got += len(m.GetData())
 	}
-	close(stop)
-	<-done
 	if got != size-100 || task.GetResult().GetFiles()[0].GetSize() != size {
 		t.Fatalf("%d bytes came back: %v", got, task)
 	}
-	if grown := peak - before; grown > 40<<20 { // what is allocated while a collection runs counts as live: 30 MiB on a busy machine
-		t.Errorf("the live heap grew by %d MiB for a result of %d", grown>>20, size>>20)
+	if grown := int64(peak.Load()) - int64(before); grown > 16<<20 || looks.Load() < 3*(size/every-1) {
+		t.Errorf("the live heap grew by %d MiB for a result of 32, seen %d times", grown>>20, looks.Load())
 	}
 }
 
-// liveHeap is what a collection of garbage leaves, in bytes: what is merely not collected yet says nothing of a bound.
+// liveHeap is what a collection of garbage leaves, in bytes: what is merely not collected yet says nothing of a bound. What is allocated during a
+// collection counts as live, so it is to be called where whoever gives the bytes has to wait.
 func liveHeap() uint64 {
 	runtime.GC()
+	runtime.GC() // the first ends with what was allocated while those who give noticed that they have to wait
 	sample := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
 	metrics.Read(sample)
 	return sample[0].Value.Uint64()
@@ -343,77 +332,4 @@ func TestPolicyOfPeers(t *testing.T) {
 	if task.GetProvider() != allows.peer || strings.Count(strings.Join(details(task), "\n"), "PEER_NOT_ALLOWED") != 2 {
 		t.Fatalf("the task is %v: %v", task, details(task))
 	}
-}
-
-// A peer whose payloads cannot be opened is told so for each, until it is clear that it goes on: then its submissions are rejected without another word, which
-// its broker is told and this node's broker counts. What comes too fast is refused with a time after which to try again.
-func TestSubmissionsThatCostTooMuch(t *testing.T) {
-	t.Parallel()
-	n := newNetwork(t)
-	p := n.addProvider(nil)
-	c := n.addConsumer(nil)
-	id := c.submit(sumSpec("1", "2"), p)
-	c.await(id, "COMPLETED")
-	forged := func(attempt int) *eventv1.Event {
-		ciphertext := []byte(fmt.Sprint("nonsense ", attempt))
-		hash := sha256.Sum256(ciphertext)
-		payload, err := proto.Marshal(&eventv1.TaskSubmission{TaskId: fmt.Sprintf("%032x", attempt), Attempt: 1, Type: "sum", ResultRecipient: c.get(id).GetId(),
-			PayloadHash: hash[:], PayloadSize: uint64(len(ciphertext)), Keep: durationpb.New(time.Hour)})
-		if err != nil {
-			t.Fatal(err)
-		}
-		attachment, err := proto.Marshal(&eventv1.SealedPayload{SealedKey: make([]byte, 1201), Ciphertext: ciphertext})
-		if err != nil {
-			t.Fatal(err)
-		}
-		ev := &eventv1.Event{Id: fmt.Sprintf("%032x", 1<<20+attempt), Type: eventv1.EventType_EVENT_TYPE_TASK_SUBMISSION, Payload: payload, Attachment: attachment}
-		c.sign(ev)
-		return ev
-	}
-	for attempt := range 200 {
-		out, err := p.deliver(c.peer, forged(attempt))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if out.GetReason() == "TOO_MANY_FAULTS" {
-			if attempt < 50 {
-				t.Errorf("after %d it is enough", attempt)
-			}
-			return
-		}
-	}
-	t.Error("200 payloads that cannot be opened are not too many")
-}
-
-// One consumer may have so many unfinished tasks at a provider; what is more is refused, and costs another consumer nothing.
-func TestUnfinishedTasksOfOnePeer(t *testing.T) {
-	t.Parallel()
-	n, s := newNetwork(t), newScript()
-	p := n.addProvider(func(c *provider.Config) {
-		withScript(s, 1)(c)
-		c.Policy.PerPeer = 2
-	})
-	much, little := n.addConsumer(nil), n.addConsumer(nil)
-	var ids []string
-	for range 2 {
-		ids = append(ids, much.submit(scriptSpec(step{Name: "a", Wait: true}), p))
-	}
-	much.await(ids[0], "RUNNING")
-	much.await(ids[1], "ACCEPTED")
-	third := much.submit(scriptSpec(step{Name: "a", Wait: true}), p)
-	until(t, "the third is refused for that reason", func() bool {
-		for _, h := range much.get(third).GetHistory() {
-			if strings.Contains(h.GetDetail(), "PEER_QUOTA") {
-				return true
-			}
-		}
-		return false
-	})
-	other := little.submit(scriptSpec(step{Name: "a", Wait: true}), p)
-	little.await(other, "ACCEPTED")
-	close(s.gate("a"))
-	for _, id := range ids {
-		much.await(id, "COMPLETED")
-	}
-	little.await(other, "COMPLETED")
 }

@@ -9,8 +9,6 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"io"
-	"os"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -21,7 +19,6 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
 
-	"github.com/shallot-net/shallot/kit/fault"
 	"github.com/shallot-net/shallot/kit/grpctest"
 	"github.com/shallot-net/shallot/kit/logging"
 	"github.com/shallot-net/shallot/kit/rpc"
@@ -113,6 +110,7 @@ type node struct {
 	provider *provider.Service
 	cconf    consumer.Config
 	pconf    provider.Config
+	journal  func(provider.Store) provider.Store // what the provider has for its store; nil: the store itself
 }
 
 func newPeer() (string, ed25519.PrivateKey) {
@@ -217,7 +215,7 @@ func (nd *node) newConsumer(p app.Pusher) (grpcserver.Config, []func(context.Con
 	uploads := must[*files.Uploads](t)(files.NewUploads(filepath.Join(nd.dir, "uploads"), time.Hour, 1<<30))
 	keys := crypt.NewKeys(4)
 	c := nd.cconf
-	c.Store, c.Codec, c.Cipher, c.Keys, c.Repository, c.Verifier, c.Pusher = nd.store, wire.Codec{}, crypt.NewCipher(), keys, nd.net.repo, identity.Verifier{}, p
+	c.Store, c.Codec, c.Cipher, c.Keys, c.Repository, c.Verifier, c.Pusher = nd.store, wire.Codec{}, crypt.NewCipher(), keys, nd.net.repo.of(nd.peer), identity.Verifier{}, p
 	c.Results = must[*files.Results](t)(files.NewResults(filepath.Join(nd.dir, "results")))
 	c.Logs = must[*files.Logs](t)(files.NewLogs(filepath.Join(nd.dir, "logs")))
 	c.Uploads = uploads
@@ -237,10 +235,13 @@ func (nd *node) newProvider(p app.Pusher) (grpcserver.Config, []func(context.Con
 	secret := must[[]byte](t)(nd.store.Setting(nd.ctx, "sealing_key", func() ([]byte, error) { s, err := crypt.NewSecret(); return []byte(s), err }))
 	c := nd.pconf
 	c.Key = must[*crypt.SealingKey](t)(crypt.ParseSealingKey(string(secret)))
-	c.Store, c.Codec, c.Cipher, c.Repository, c.Verifier, c.Pusher = nd.store, wire.Codec{}, crypt.NewCipher(), nd.net.repo, identity.Verifier{}, p
+	c.Store, c.Codec, c.Cipher, c.Repository, c.Verifier, c.Pusher = nd.store, wire.Codec{}, crypt.NewCipher(), nd.net.repo.of(nd.peer), identity.Verifier{}, p
 	c.Workspace = must[*files.Workspace](t)(files.NewWorkspace(filepath.Join(nd.dir, "work")))
 	c.Parts = must[*files.Parts](t)(files.NewParts(filepath.Join(nd.dir, "parts"), 1<<30))
 	c.Log = logging.New(t.Output(), "debug", "text", "provider")
+	if nd.journal != nil {
+		c.Store = nd.journal(c.Store)
+	}
 	if c.Executors == nil {
 		c.Executors = []app.Executor{executor.Sum{}}
 	}
@@ -426,256 +427,6 @@ func (nd *node) saw(typ eventv1.EventType) bool {
 	nd.mu.Lock()
 	defer nd.mu.Unlock()
 	return slices.ContainsFunc(nd.seen, func(ev *eventv1.Event) bool { return ev.GetType() == typ })
-}
-
-// candidate is this provider as consumers know it.
-func (nd *node) candidate() *taskv1.Candidate {
-	nd.mu.Lock()
-	defer nd.mu.Unlock()
-	ann := &eventv1.Event{Id: app.NewID(), Type: eventv1.EventType_EVENT_TYPE_ANNOUNCEMENT,
-		Payload: wire.Codec{}.Encode(&domain.Announcement{PeerID: nd.peer, SealingKey: nd.sealing, Addresses: []string{"/memory/1"}})}
-	nd.sign(ann)
-	return &taskv1.Candidate{PeerId: nd.peer, SealingKey: nd.sealing, Addresses: []string{"/memory/1"}, Announcement: ann}
-}
-
-// useProviders makes the consumer choose the first of these that is not excluded.
-func (nd *node) useProviders(ps ...*node) {
-	nd.mu.Lock()
-	defer nd.mu.Unlock()
-	nd.candidates = func(p *taskv1.PlacementNeeded) *taskv1.Candidate {
-		for _, c := range ps {
-			if p.GetExcluded()[c.peer] == "" {
-				return c.candidate()
-			}
-		}
-		return nil
-	}
-}
-
-func sumSpec(addends ...string) *taskv1.TaskSpec {
-	return &taskv1.TaskSpec{Type: "sum", Payload: &taskv1.TaskSpec_Sum{Sum: &taskv1.SumPayload{Addends: addends}}}
-}
-
-// create submits a task to p, or to nobody.
-func (nd *node) create(requestID string, spec *taskv1.TaskSpec, p *node) *taskv1.SessionResponse {
-	nd.t.Helper()
-	c := &taskv1.CreateTask{RequestId: requestID, Spec: spec}
-	if p != nil {
-		c.Candidate = p.candidate()
-	}
-	return nd.call(&taskv1.SessionRequest{Command: &taskv1.SessionRequest_Create{Create: c}})
-}
-
-func (nd *node) submit(spec *taskv1.TaskSpec, p *node) string {
-	nd.t.Helper()
-	r := nd.create(app.NewID(), spec, p)
-	if f := r.GetFault(); f != nil {
-		nd.t.Fatalf("create: %s: %s", f.GetReason(), f.GetMessage())
-	}
-	return r.GetTask().GetId()
-}
-
-// await waits until a task is in one of the states; without any, until it is terminal. It returns the task with its history.
-func (nd *node) await(id string, states ...string) *taskv1.Task {
-	nd.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
-	defer cancel()
-	stream, err := nd.client.WatchTask(ctx, &taskv1.WatchTaskRequest{TaskId: id})
-	if err != nil {
-		nd.t.Fatal(err)
-	}
-	for {
-		m, err := stream.Recv()
-		if errors.Is(err, io.EOF) {
-			break
-		}
-		if err != nil {
-			nd.t.Fatalf("wait for %v: %v; the task is %v", states, err, nd.get(id))
-		}
-		for _, s := range states {
-			if m.GetTask().GetState() == s {
-				return nd.get(id)
-			}
-		}
-	}
-	t := nd.get(id)
-	if len(states) > 0 {
-		for _, s := range states {
-			if s == t.GetState() {
-				return t
-			}
-		}
-		nd.t.Fatalf("the task is %s (%v), want one of %v", t.GetState(), t, states)
-	}
-	return t
-}
-
-func (nd *node) get(id string) *taskv1.Task {
-	nd.t.Helper()
-	r, err := nd.client.GetTask(context.Background(), &taskv1.GetTaskRequest{TaskId: id})
-	if err != nil {
-		nd.t.Fatal(err)
-	}
-	return r.GetTask()
-}
-
-func (nd *node) result(id, body string) string {
-	nd.t.Helper()
-	b, err := nd.tryResult(id, body)
-	if err != nil {
-		nd.t.Fatal(err)
-	}
-	return string(b)
-}
-
-func (nd *node) tryResult(id, body string) ([]byte, error) {
-	stream, err := nd.client.GetResult(context.Background(), &taskv1.GetResultRequest{TaskId: id, Body: body})
-	if err != nil {
-		return nil, err
-	}
-	var out []byte
-	for {
-		m, err := stream.Recv()
-		if errors.Is(err, io.EOF) {
-			return out, nil
-		}
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, m.GetData()...)
-	}
-}
-
-// happened lists what a task's history says.
-func happened(t *taskv1.Task) []string {
-	var out []string
-	for _, h := range t.GetHistory() {
-		out = append(out, h.GetWhat())
-	}
-	return out
-}
-
-// until waits for a condition that no stream tells.
-func until(t testing.TB, what string, ok func() bool) {
-	t.Helper()
-	deadline := time.Now().Add(15 * time.Second)
-	for !ok() {
-		if time.Now().After(deadline) {
-			t.Fatalf("waited in vain for %s", what)
-		}
-		pause(2 * time.Millisecond)
-	}
-}
-
-// repository is an app.Repository in memory, shared by all nodes of a test.
-type repository struct {
-	mu      sync.Mutex
-	content map[string][]byte
-	pins    map[string]string
-	fail    error           // of the next Get
-	disk    *diskRepository // for what Put gets, where set
-	gets    int
-}
-
-var _ app.Repository = (*repository)(nil)
-
-func newRepository() *repository {
-	return &repository{content: make(map[string][]byte), pins: make(map[string]string)}
-}
-
-func (r *repository) PutSmall(_ context.Context, data []byte, pin app.Pin) (string, error) {
-	cid := app.SmallCID(sha256.Sum256(data))
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.content[cid], r.pins[cid] = data, pin.Owner
-	return cid, nil
-}
-
-func (r *repository) Put(_ context.Context, _ string, src io.Reader, pin app.Pin) (string, error) {
-	if r.disk != nil {
-		return r.disk.put(src)
-	}
-	b, err := io.ReadAll(src)
-	if err != nil {
-		return "", err
-	}
-	return r.PutSmall(context.Background(), b, pin)
-}
-
-func (r *repository) Get(_ context.Context, _, cid string, _ []string, maxSize int64) (io.ReadCloser, error) {
-	if r.disk != nil {
-		return r.disk.get(cid)
-	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if err := r.fail; err != nil {
-		r.fail = nil
-		return nil, err
-	}
-	r.gets++
-	b, ok := r.content[cid]
-	if !ok || int64(len(b)) > maxSize {
-		return nil, fault.NotFound("CONTENT_NOT_FOUND", "no such content")
-	}
-	return io.NopCloser(&slowReader{b: b}), nil
-}
-
-func (r *repository) Renew(_ context.Context, _, cid string, pin app.Pin) error {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if _, ok := r.content[cid]; !ok && r.disk == nil {
-		return app.ErrNotFound
-	}
-	r.pins[cid] = pin.Owner
-	return nil
-}
-
-func (r *repository) Unpin(_ context.Context, pins ...app.Pinned) error {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for _, p := range pins {
-		if r.pins[p.CID] == p.Owner {
-			delete(r.pins, p.CID)
-		}
-	}
-	return nil
-}
-
-func (r *repository) pinned() int {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return len(r.pins)
-}
-
-// slowReader gives odd pieces.
-type slowReader struct{ b []byte }
-
-func (s *slowReader) Read(p []byte) (int, error) {
-	if len(s.b) == 0 {
-		return 0, io.EOF
-	}
-	n := copy(p, s.b[:min(len(s.b), 50_000)])
-	s.b = s.b[n:]
-	return n, nil
-}
-
-// diskRepository keeps content out of this process's memory.
-type diskRepository struct{ dir string }
-
-func newDiskRepository(t testing.TB) *diskRepository { return &diskRepository{t.TempDir()} }
-
-func (d *diskRepository) put(src io.Reader) (string, error) {
-	cid := "b" + app.NewID()
-	f, err := os.Create(filepath.Join(d.dir, cid))
-	if err != nil {
-		return "", err
-	}
-	_, err = io.Copy(f, src)
-	return cid, errors.Join(err, f.Close())
-}
-
-func (d *diskRepository) get(cid string) (io.ReadCloser, error) {
-	return os.Open(filepath.Join(d.dir, cid))
 }
 
 // respin makes a result of this provider's that is encrypted to nobody, and signs it.

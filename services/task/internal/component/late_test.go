@@ -99,3 +99,29 @@ func TestTheOnlyProviderComesBack(t *testing.T) {
 		t.Fatalf("the task is %v: %v", task, details(task))
 	}
 }
+
+// TestOneUnreachableProviderHoldsUpNoOther: a provider that cannot be told that its results have been collected is tried again after some time.
+// Until then the others are told as always.
+func TestOneUnreachableProviderHoldsUpNoOther(t *testing.T) {
+	t.Parallel()
+	n := newNetwork(t)
+	gone, there, c := n.addProvider(nil), n.addProvider(nil), n.addConsumer(nil)
+	var tried, told atomic.Int32
+	n.setRoute(func(_, to string, ev *eventv1.Event) action {
+		switch {
+		case ev.GetType() != eventv1.EventType_EVENT_TYPE_TASK_COLLECTED:
+		case to == gone.peer:
+			tried.Add(1)
+			return unreachable
+		default:
+			told.Add(1)
+		}
+		return pass
+	})
+	c.await(c.submit(sumSpec("1"), gone), "COMPLETED")
+	until(t, "the first try", func() bool { return tried.Load() > 0 })
+	for round := range int32(2) { // the first may come along with what is put off
+		c.await(c.submit(sumSpec("2"), there), "COMPLETED")
+		until(t, "the other to be told", func() bool { return told.Load() > round })
+	}
+}

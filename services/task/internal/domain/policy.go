@@ -2,6 +2,12 @@ package domain
 
 import "time"
 
+// ReportEvery is how often a provider says that it is at work on a task, which renews the lease.
+const ReportEvery = 5 * time.Second
+
+// ShortestLease is the shortest lease that a provider which is well does not lose: a report may be some seconds late where a machine or a way is slow.
+const ShortestLease = ReportEvery + 3*time.Second
+
 // Policy says where a task may run and how often it is tried.
 type Policy struct {
 	Redirect    bool     `json:"redirect,omitempty"` // the entry provider may hand the task on

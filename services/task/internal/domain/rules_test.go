@@ -337,19 +337,37 @@ func TestInvalidResultOfAnEarlierAttemptCounts(t *testing.T) {
 	}
 }
 
-// A task that was not done where it was handed on is not handed on again.
-func TestLetDown(t *testing.T) {
+// A task that was not done where it was handed on is not handed on again: the provider that has it next is not asked to, and is not believed when it does
+// so all the same.
+func TestATaskIsHandedOnOnce(t *testing.T) {
+	submitted := func(peer string, trail ...string) Attempt { return Attempt{Peer: peer, Trail: trail, State: Submitted} }
+	ended := func(a Attempt, why string) Attempt { a.Ended = why; return a }
 	for name, c := range map[string]struct {
-		attempts []Attempt
-		want     bool
+		before []Attempt
+		want   bool
 	}{
-		"none":                          {nil, false},
-		"under way":                     {[]Attempt{{Peer: "b", Trail: []string{"a"}}}, false},
-		"refused where it came":         {[]Attempt{{Peer: "a", Ended: "REFUSED"}}, false},
-		"silent where it was handed on": {[]Attempt{{Peer: "b", Trail: []string{"a"}, Ended: "LEASE_LOST"}, {Peer: "a"}}, true},
+		"the first":                     {nil, true},
+		"refused where it came":         {[]Attempt{ended(submitted("a"), "REFUSED")}, true},
+		"silent where it was handed on": {[]Attempt{ended(submitted("b", "a"), "LEASE_LOST")}, false},
 	} {
-		if got := (&Task{Attempts: c.attempts}).LetDown(); got != c.want {
-			t.Errorf("%s: %v", name, got)
+		task := &Task{State: Submitted, Policy: Policy{Redirect: true}}
+		for _, a := range append(c.before, submitted("c")) {
+			a.Number = uint32(len(task.Attempts)) + 1
+			task.Attempts = append(task.Attempts, a)
+		}
+		n := task.Current().Number
+		if got := task.MayHandOn(n); got != c.want {
+			t.Errorf("%s: it may be handed on: %v", name, got)
+		}
+		if got := task.MayBeAt(task.Current(), "liar"); got != c.want {
+			t.Errorf("%s: it may have been handed on: %v", name, got)
+		}
+		if err := task.Redirect(time.Now(), n, "c", "liar", nil, ""); (err == nil) != c.want {
+			t.Errorf("%s: handing it on: %v", name, err)
+		}
+		task.Policy.Redirect = false
+		if task.MayHandOn(n) {
+			t.Errorf("%s: it may be handed on against its user's will", name)
 		}
 	}
 }

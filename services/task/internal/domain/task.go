@@ -151,7 +151,7 @@ func (a *Attempt) Had(peer string) bool {
 // MayBeAt tells whether an attempt may have been handed on to a peer without this node having heard of that: events of two senders are
 // not ordered. An attempt that nobody was known to have taken when it ended stays SUBMITTED.
 func (t *Task) MayBeAt(a *Attempt, peer string) bool {
-	return a != nil && !a.Had(peer) && a.State == Submitted && t.Policy.Redirect && len(a.Trail) < MaxHops
+	return a != nil && !a.Had(peer) && a.State == Submitted && t.MayHandOn(a.Number) && len(a.Trail) < MaxHops
 }
 
 // Collecting tells whether the outcome is known and its body is being fetched.
@@ -241,7 +241,7 @@ func (t *Task) Redirect(now time.Time, n uint32, from, to string, addresses []st
 	if t.State != Submitted {
 		return &MoveError{From: t.State, Move: Accept, Late: true}
 	}
-	if !t.Policy.Redirect || to == from || len(a.Trail) >= MaxHops || slices.Contains(a.Trail, to) {
+	if !t.MayHandOn(n) || to == from || len(a.Trail) >= MaxHops || slices.Contains(a.Trail, to) {
 		return fmt.Errorf("a redirect that was not allowed: %w", ErrNotHolder)
 	}
 	a.Trail, a.Peer, a.Addresses = append(slices.Clip(a.Trail), from), to, addresses
@@ -249,15 +249,16 @@ func (t *Task) Redirect(now time.Time, n uint32, from, to string, addresses []st
 	return nil
 }
 
-// LetDown tells that a provider to which the task was handed on has not done it. Whoever hands a task on goes by what others say of themselves, so it is not
-// handed on again: the liar that was chosen once for its figures would be chosen by the next provider as well.
-func (t *Task) LetDown() bool {
+// MayHandOn tells whether the provider that has attempt n, which may be the next one, may hand it on: where the user lets it, and once a task. Whoever hands a
+// task on goes by what others say of themselves, and a liar that was chosen once for its figures, and has not done it, would be chosen by the next
+// provider as well.
+func (t *Task) MayHandOn(n uint32) bool {
 	for i := range t.Attempts {
-		if a := &t.Attempts[i]; a.Ended != "" && len(a.Trail) > 0 {
-			return true
+		if a := &t.Attempts[i]; a.Number < n && len(a.Trail) > 0 {
+			return false
 		}
 	}
-	return false
+	return t.Policy.Redirect
 }
 
 // finish is every way to a terminal state.

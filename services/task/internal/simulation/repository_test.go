@@ -2,11 +2,13 @@ package simulation_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -179,6 +181,23 @@ func (r repository) Unpin(_ context.Context, pins ...app.Pinned) error {
 		delete(c.pins, p)
 	}
 	return nil
+}
+
+func (r repository) Pinned(_ context.Context, kind string, most int) ([]app.Pinned, error) {
+	if r.fails("lists pins") {
+		return nil, errRepository
+	}
+	c := r.l.side.content
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var out []app.Pinned
+	for p := range c.pins {
+		if strings.HasPrefix(p.Owner, kind) {
+			out = append(out, p)
+		}
+	}
+	slices.SortFunc(out, func(a, b app.Pinned) int { return cmp.Or(cmp.Compare(a.Owner, b.Owner), cmp.Compare(a.CID, b.CID)) })
+	return out[:min(len(out), most)], nil
 }
 
 // labelOf names the task that content is kept for.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"strings"
 	"time"
 
 	"google.golang.org/grpc"
@@ -188,4 +189,27 @@ func (r *Repository) Unpin(ctx context.Context, pins ...app.Pinned) error {
 	}
 	_, err := r.client.Unpin(ctx, req)
 	return err
+}
+
+// pinsPage is how many pins are asked for at once.
+const pinsPage = 1000
+
+// Pinned implements app.Repository.
+func (r *Repository) Pinned(ctx context.Context, kind string, most int) ([]app.Pinned, error) {
+	var out []app.Pinned
+	req := &brokerv1.ListPinsRequest{Owner: kind, PageSize: pinsPage}
+	for {
+		m, err := r.client.ListPins(ctx, req)
+		if err != nil {
+			return nil, err
+		}
+		for _, p := range m.GetPins() {
+			if strings.HasPrefix(p.GetOwner(), kind) {
+				out = append(out, app.Pinned{CID: p.GetCid(), Owner: p.GetOwner()})
+			}
+		}
+		if req.PageToken = m.GetNextPageToken(); req.PageToken == "" || len(out) >= most {
+			return out[:min(len(out), most)], nil
+		}
+	}
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"errors"
+	"fmt"
 	"io"
 	"sync"
 	"testing"
@@ -189,6 +190,29 @@ func TestRenewKeepsWhatIsHere(t *testing.T) {
 	for _, cid := range []string{"elsewhere", "nowhere"} {
 		if err := r.Renew(t.Context(), "", cid, app.Pin{Owner: "o"}); !errors.Is(err, app.ErrNotFound) {
 			t.Fatalf("%s: %v", cid, err)
+		}
+	}
+}
+
+func (f *fake) ListPins(_ context.Context, r *brokerv1.ListPinsRequest) (*brokerv1.ListPinsResponse, error) {
+	out := &brokerv1.ListPinsResponse{}
+	switch r.GetPageToken() {
+	case "": // a page may have none of the kind
+		out.NextPageToken = "2"
+	case "2":
+		out.Pins, out.NextPageToken = []*brokerv1.Pin{{Cid: "a", Owner: r.GetOwner() + "1"}, {Cid: "b", Owner: r.GetOwner() + "2"}}, "3"
+	case "3":
+		out.Pins = []*brokerv1.Pin{{Cid: "c", Owner: r.GetOwner() + "3"}}
+	}
+	return out, nil
+}
+
+func TestPinnedListsAllPages(t *testing.T) {
+	_, r := start(t)
+	for most, want := range map[int]string{10: "[{a task:1} {b task:2} {c task:3}]", 1: "[{a task:1}]"} {
+		got, err := r.Pinned(t.Context(), "task:", most)
+		if err != nil || fmt.Sprint(got) != want {
+			t.Errorf("at most %d: %v, %v", most, got, err)
 		}
 	}
 }

@@ -108,7 +108,18 @@ func (s *Service) drop(t *domain.Task) {
 	}
 }
 
-func payloadOwner(taskID string) string { return "payload:" + taskID }
+const payloadKind = "payload:"
+
+func payloadOwner(taskID string) string { return payloadKind + taskID }
+
+// wanted tells whether a payload is kept for a task that goes on.
+func (s *Service) wanted(ctx context.Context, taskID, cid string) (bool, error) {
+	t, err := s.cfg.Store.Task(ctx, taskID)
+	if errors.Is(err, app.ErrNotFound) {
+		return false, nil
+	}
+	return err == nil && !t.State.Terminal() && t.PayloadCID == cid, err
+}
 
 func (s *Service) unpin(taskID, cid string) {
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)

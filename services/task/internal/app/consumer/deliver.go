@@ -149,8 +149,7 @@ func (s *Service) onRedirected(ctx context.Context, d *app.Delivery, b *domain.R
 			s.sendCancel(e, &c)
 		}
 		// A question makes node connect to the new provider, which may be unable to dial this node.
-		e.once(s.outbox.Once(address(a), domain.Ref{TaskID: e.t.ID, Attempt: a.Number},
-			&domain.QueryEvent{Tasks: []domain.Ref{{TaskID: e.t.ID, Attempt: a.Number}}}, nil, false, s.cfg.Lease))
+		s.ask(e, a)
 		s.cfg.Metrics.Attempt("REDIRECTED")
 		return nil
 	})
@@ -205,6 +204,12 @@ func (s *Service) progress(e *edit, d *app.Delivery, p domain.ProgressEntry) err
 		e.progress, e.progressAttempt = &now, p.Attempt
 	}
 	return s.follow(e, p.Attempt, d.From, p.State)
+}
+
+// ask asks a provider what has become of an attempt.
+func (s *Service) ask(e *edit, a *domain.Attempt) {
+	ref := domain.Ref{TaskID: e.t.ID, Attempt: a.Number}
+	e.once(s.outbox.Once(address(a), ref, &domain.QueryEvent{Tasks: []domain.Ref{ref}}, nil, false, s.cfg.Lease))
 }
 
 // stop tells a provider to stop that works for nothing: it has not heard of the end, or nobody knew that it has the attempt.

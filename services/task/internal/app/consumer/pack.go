@@ -56,7 +56,7 @@ func (s *Service) pack(ctx context.Context, t *domain.Task, options []byte, part
 		p.key, err = s.encrypt(&out, header, follow)
 		p.ciphertext, p.hash, p.size = out.Bytes(), sha256.Sum256(out.Bytes()), int64(out.Len())
 	} else {
-		p, err = s.encryptInto(ctx, persona, app.Pin{Owner: payloadOwner(t.ID), Keep: t.Clocks.Total}, func(dst io.Writer) ([]byte, error) {
+		p, err = s.encryptInto(ctx, persona, app.Pin{Owner: s.leftovers.Owner(t.ID), Keep: t.Clocks.Total}, func(dst io.Writer) ([]byte, error) {
 			return s.encrypt(dst, header, follow)
 		})
 	}

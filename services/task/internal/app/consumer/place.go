@@ -56,7 +56,7 @@ func (s *Service) place(e *edit, c app.Candidate, detail string, ciphertext []by
 	a := e.t.Current()
 	row := s.outbox.Row(address(a), domain.Ref{TaskID: e.t.ID, Attempt: a.Number}, &domain.Submission{TaskID: e.t.ID, Attempt: a.Number, Type: e.t.Type,
 		Limits: e.t.Limits, Recipient: e.key.Recipient(), PayloadHash: e.t.PayloadHash, PayloadSize: e.t.PayloadSize, PayloadCID: e.t.PayloadCID, RefSize: e.t.RefSize,
-		Redirect: e.t.Policy.Redirect && !e.t.LetDown(), Keep: e.t.Keep})
+		Redirect: e.t.MayHandOn(a.Number), Keep: e.t.Keep})
 	row.Sign, row.Timeout, row.Attach, row.Sealed = true, s.cfg.SubmitTimeout, app.AttachPayload, sealed
 	e.send(row, s.cfg.Codec.EncodeSealed(sealed, ciphertext))
 	e.live.lease = time.Time{} // it begins when the submission has arrived

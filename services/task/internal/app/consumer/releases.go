@@ -25,6 +25,7 @@ type releaser struct {
 	byTo  map[releaseTo]*releaseQueue
 	fails map[releaseTo]int // in a row
 	timer *time.Timer
+	at    time.Time // when the timer goes off
 }
 
 type releaseTo struct{ persona, peer string }
@@ -64,13 +65,25 @@ func (r *releaser) add(delay time.Duration, refs ...app.ReleaseRow) {
 			full = append(full, r.take(to, q))
 		}
 	}
-	if r.timer == nil && len(r.byTo) > 0 {
-		r.timer = time.AfterFunc(releaseDelay, r.flush)
+	if len(r.byTo) > 0 {
+		r.wake(max(delay, releaseDelay))
 	}
 	r.mu.Unlock()
 	if len(full) > 0 {
 		r.s.cfg.Pusher.Push(context.Background(), app.Reply{Outbox: full})
 	}
+}
+
+// wake has what waits looked at in a while, or before: what one provider is given does not wait for another that cannot be reached. r.mu is held.
+func (r *releaser) wake(in time.Duration) {
+	at := time.Now().Add(in)
+	if r.timer != nil {
+		if !at.Before(r.at) {
+			return
+		}
+		r.timer.Stop() // one that is at work already finds less to do
+	}
+	r.at, r.timer = at, time.AfterFunc(in, r.flush)
 }
 
 // take empties a queue into an event. r.mu is held.
@@ -97,9 +110,12 @@ func (r *releaser) flush() {
 			out = append(out, r.take(to, q))
 		}
 	}
-	r.timer = nil
+	if r.timer != nil {
+		r.timer.Stop()
+		r.timer = nil
+	}
 	if len(r.byTo) > 0 {
-		r.timer = time.AfterFunc(next, r.flush)
+		r.wake(next)
 	}
 	r.mu.Unlock()
 	if len(out) > 0 {

@@ -188,6 +188,7 @@ func (s *Service) settle(e *edit, result *domain.Result) error {
 		a := &e.t.Attempts[i]
 		if a.Number != winner && slices.Contains([]string{"COMPLETED", "FAILED", "CANCELLED"}, a.Ended) {
 			s.sendCancel(e, a) // it was still at work on the same
+			s.addRelease(e, a) // or had ended while this one's result was fetched
 		}
 	}
 	s.letGo(e)
@@ -207,6 +208,10 @@ func (s *Service) spoil(e *edit, why string) error {
 		return err
 	}
 	s.cfg.Metrics.Attempt("RESULT_INVALID")
+	if a := e.t.Live(); a != nil { // a newer one; its end may have come when it was not wanted
+		s.renew(e)
+		s.ask(e, a)
+	}
 	s.next(e)
 	return nil
 }

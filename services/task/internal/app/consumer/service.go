@@ -78,6 +78,7 @@ type Service struct {
 	watch     *app.Watchers
 	let       *releaser
 	shares    shares
+	leftovers *app.Leftovers
 	jobs      *jobs
 	collector *app.Work       // fetches large results
 	ctx       context.Context // ends when Run does
@@ -98,6 +99,7 @@ func New(cfg Config) *Service {
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.collector = app.NewWork(s.cfg.Collectors, s.collect)
 	s.let = newReleaser(s)
+	s.leftovers = &app.Leftovers{Kind: payloadKind, Repository: cfg.Repository, Wanted: s.wanted, Log: s.cfg.Log}
 	s.jobs = newJobs(s)
 	return s
 }

@@ -83,9 +83,10 @@ func (s *Service) Run(ctx context.Context) error {
 	defer s.collector.Stop()
 	defer s.cancel()
 	defer s.let.stop()
-	var jobs sync.WaitGroup
-	defer jobs.Wait()
-	jobs.Go(func() { _ = s.jobs.run(ctx) })
+	var beside sync.WaitGroup
+	defer beside.Wait()
+	beside.Go(func() { _ = s.jobs.run(ctx) })
+	beside.Go(func() { s.leftovers.Run(ctx) })
 	return s.alarms.Run(ctx, 32, s.ring)
 }
 

@@ -50,8 +50,13 @@ func (c *credits) get(consumer string) *credit {
 	})
 }
 
-// fault counts a submission that no honest consumer makes.
-func (c *credits) fault(consumer string) { c.get(consumer).faults.Allow() }
+// fault counts a submission that no honest consumer makes. What another provider has handed on counts for nothing: that one chose this provider and sealed
+// the payload's key to it, so it could use up the credit of a consumer that has done nothing wrong.
+func (c *credits) fault(consumer string, path []string) {
+	if len(path) == 0 {
+		c.get(consumer).faults.Allow()
+	}
+}
 
 // faulty are the refusals that say that the submission should not have been made: who a provider runs tasks for and what it grants is announced, or said with
 // the first refusal.
@@ -73,9 +78,8 @@ func (s *Service) tooMuch(o *offer) (app.Reply, bool) {
 
 // spent takes what a refusal costs; false: the consumer has had too many.
 func (s *Service) spent(o *offer, no *refusal) bool {
-	c := s.credits.get(o.consumer)
 	if faulty[no.Reason] {
-		c.faults.Allow()
+		s.credits.fault(o.consumer, o.path)
 	}
-	return len(o.path) > 0 || c.refusals.Allow()
+	return len(o.path) > 0 || s.credits.get(o.consumer).refusals.Allow()
 }

@@ -105,6 +105,17 @@ func (s *Service) settledEntry(k domain.EntryKey) (*domain.Entry, error) {
 	return s.cfg.Store.Entry(s.ctx, k)
 }
 
+// wanted tells whether a result is kept for its consumer.
+func (s *Service) wanted(ctx context.Context, taskID, cid string) (bool, error) {
+	entries, err := s.cfg.Store.Entries(ctx, taskID)
+	for _, e := range entries {
+		if o := e.Outcome; o != nil && o.ResultCID == cid && !e.Collected {
+			return true, nil
+		}
+	}
+	return false, err
+}
+
 // unpin lets the results' content go.
 func (s *Service) unpin(entries []*domain.Entry) {
 	pins := make([]app.Pinned, 0, len(entries))

@@ -2,6 +2,7 @@ package provider
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -70,6 +71,9 @@ func (s *Service) execute(h *held) (out *domain.Outcome, res *packedResult) {
 		return nil, nil
 	}
 	out = outcome(o, err, cancelled, sink)
+	if cause := cmp.Or(sink.err, err); out.Cause == domain.CauseProvider && cause != nil {
+		s.cfg.Log.Warn("a run broke off", "type", e.Sub.Type, "error", cause.Error())
+	}
 	out.Program = program
 	out.Usage = domain.Usage{Wall: wall, CPU: o.CPU, PeakMemory: o.PeakMemory, Output: sink.total()}
 	res, err = s.packResult(e, sealer, out, sink)
@@ -78,7 +82,7 @@ func (s *Service) execute(h *held) (out *domain.Outcome, res *packedResult) {
 			return nil, nil
 		}
 		if errors.Is(err, errRecipient) {
-			s.credits.fault(h.key.Consumer)
+			s.credits.fault(e.Consumer, e.Path)
 			return &domain.Outcome{Cause: domain.CauseProgram, Reason: errRecipient.Reason, Message: errRecipient.Message, Usage: out.Usage}, nil
 		}
 		s.cfg.Log.Warn("a result could not be put away", "error", err.Error())
@@ -127,7 +131,7 @@ func (i invalid) Error() string { return string(i) }
 // interrupted is the outcome of an attempt that did not get to run.
 func (s *Service) interrupted(h *held, err error) *domain.Outcome {
 	h.mu.Lock()
-	cancelled := h.cancelled
+	cancelled, e := h.cancelled, h.entry
 	h.mu.Unlock()
 	var bad invalid
 	switch {
@@ -136,7 +140,7 @@ func (s *Service) interrupted(h *held, err error) *domain.Outcome {
 	case s.ctx.Err() != nil:
 		return nil
 	case errors.As(err, &bad):
-		s.credits.fault(h.key.Consumer)
+		s.credits.fault(e.Consumer, e.Path)
 		return &domain.Outcome{Cause: domain.CauseProgram, Reason: app.ReasonPayloadInvalid, Message: string(bad)}
 	}
 	s.cfg.Log.Warn("an attempt could not be run", "error", err.Error())
@@ -151,6 +155,8 @@ func outcome(o app.Outcome, err error, cancelled bool, sink *sink) *domain.Outco
 		out.Cause, out.Reason, out.Message = domain.CauseCancelled, app.ReasonCancelled, "the program was stopped"
 	case sink.over != "":
 		out.Cause, out.Reason, out.Message = domain.CauseLimit, app.ReasonOutputLimit, sink.over
+	case sink.lost:
+		out.Cause, out.Reason, out.Message = domain.CauseProvider, "RESULT_LOST", "the provider could not keep the program's output"
 	case sink.err != nil, err != nil, o.Reason == app.ReasonCancelled: // nobody cancelled: the executor gave up by itself
 		out.Cause, out.Reason, out.Message = domain.CauseProvider, "EXECUTOR_DIED", "the executor ended before the program did"
 	case o.Reason == app.ReasonTimeLimit, o.Reason == app.ReasonMemoryLimit, o.Reason == app.ReasonOutputLimit:

@@ -34,7 +34,7 @@ type Config struct {
 	Policy  Policy
 
 	Express  time.Duration // how long a submission waits for its result before it is only acknowledged; 25 ms
-	Progress time.Duration // between reports to one consumer; 5 s
+	Progress time.Duration // between reports to one consumer; domain.ReportEvery
 	Keep     time.Duration // how long a result is kept at most; 48 h
 	Tomb     time.Duration // how long a repeated submission is recognised; 48 h
 	Fetches  int           // large payloads fetched side by side; 4
@@ -71,7 +71,7 @@ func (c Config) withDefaults() Config {
 		}
 	}
 	duration(&c.Express, 25*time.Millisecond)
-	duration(&c.Progress, 5*time.Second)
+	duration(&c.Progress, domain.ReportEvery)
 	duration(&c.Keep, 48*time.Hour)
 	duration(&c.Tomb, 48*time.Hour)
 	number(&c.Fetches, 4)
@@ -107,7 +107,9 @@ type Service struct {
 	cancel    context.CancelFunc
 	letter    *letter
 	credits   *credits
+	leftovers *app.Leftovers
 	bringing  app.Locks[string] // by the name of the part that is fetched
+	unwritten atomic.Bool       // the last attempt that was to be committed could not be
 	runs      workers.Group
 
 	mu       sync.Mutex
@@ -142,6 +144,7 @@ func New(cfg Config) (*Service, error) {
 	s := &Service{cfg: cfg.withDefaults(), outbox: app.NewOutbox(cfg.Codec), watch: app.NewWatchers(), executors: make(map[string]app.Executor),
 		guests: make(map[string]app.Guest), visits: make(map[string]int), held: make(map[domain.EntryKey]*held), perPeer: make(map[string]int), early: make(map[domain.EntryKey]time.Time), sentTo: make(map[string]handed), turns: newTurns()}
 	s.credits = newCredits(s.cfg.Policy.PerSecond)
+	s.leftovers = &app.Leftovers{Kind: resultKind, Repository: cfg.Repository, Wanted: s.wanted, Log: s.cfg.Log}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.letter = &letter{s: s}
 	for _, e := range cfg.Executors {

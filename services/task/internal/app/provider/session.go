@@ -60,7 +60,10 @@ func (s *Service) Load(ctx context.Context) error {
 // Run does what nobody asks for, until ctx ends; then it stops the programs and waits for them. What they were doing
 // stays in the journal.
 func (s *Service) Run(ctx context.Context) error {
-	s.putAgain(ctx)
+	s.runs.Go(func() { // beside what follows: leases are renewed meanwhile
+		s.putAgain(s.ctx)
+		s.leftovers.Run(s.ctx)
+	})
 	report, sweep := time.NewTicker(s.cfg.Progress), time.NewTicker(time.Minute)
 	defer report.Stop()
 	defer sweep.Stop()

@@ -23,7 +23,9 @@ type packedResult struct {
 // overhead is more than encryption to a hybrid recipient adds to a result of at most 64 KiB.
 const overhead = 3 << 10
 
-func resultOwner(taskID string) string { return "task:" + taskID }
+const resultKind = "task:"
+
+func resultOwner(taskID string) string { return resultKind + taskID }
 
 // sealer encrypts one result to its task's key. The key agreement takes as long as a small run, and needs nothing of
 // it: it is made beside the run.
@@ -116,7 +118,7 @@ func (s *Service) packLarge(entry *domain.Entry, e *sealer, header []byte, bodie
 		w.CloseWithError(err)
 		done <- err
 	}()
-	cid, err := s.cfg.Repository.Put(s.ctx, entry.Persona, r, app.Pin{Owner: resultOwner(entry.TaskID), Keep: entry.Sub.Keep})
+	cid, err := s.cfg.Repository.Put(s.ctx, entry.Persona, r, app.Pin{Owner: s.leftovers.Owner(entry.TaskID), Keep: entry.Sub.Keep})
 	r.CloseWithError(io.ErrClosedPipe) // ends the goroutine when Put did not read to the end
 	if encErr := <-done; encErr != nil && !errors.Is(encErr, io.ErrClosedPipe) {
 		return nil, encErr
@@ -248,6 +250,7 @@ func (s *Service) settleFailed(h *held, err error) (done bool, push *app.Reply) 
 		}
 	case !h.journaled: // nothing has been promised
 		s.cfg.Log.Warn("a result could not be committed", "error", err.Error())
+		s.unwritten.Store(true)
 		h.reply = verdict(app.Again, "")
 		close(h.settled)
 		s.forget(h, false)
@@ -293,7 +296,7 @@ func (s *Service) putSide(e *domain.Entry, small []byte) func() {
 		defer close(done)
 		ctx, cancel := context.WithTimeout(s.ctx, putTimeout)
 		defer cancel()
-		cid, err := s.cfg.Repository.PutSmall(ctx, small, app.Pin{Owner: resultOwner(e.TaskID), Keep: e.Sub.Keep})
+		cid, err := s.cfg.Repository.PutSmall(ctx, small, app.Pin{Owner: s.leftovers.Owner(e.TaskID), Keep: e.Sub.Keep})
 		if err != nil {
 			s.cfg.Log.Warn("a small result is not in the repository; its event carries it", "error", err.Error())
 		} else if cid != e.Outcome.ResultCID {

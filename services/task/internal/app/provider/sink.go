@@ -40,6 +40,7 @@ type sink struct {
 	started time.Time
 	over    string // why the output limit was hit
 	err     error  // this provider's own fault
+	lost    bool   // err is that there was no room for the output
 }
 
 // spool is one body.
@@ -94,7 +95,7 @@ func (s *sink) Output(name string, data []byte) error {
 		data = data[:max(room, 0)]
 	}
 	if err := s.write(b, data); err != nil {
-		s.err = fmt.Errorf("keep the output: %w", err)
+		s.err, s.lost = fmt.Errorf("keep the output: %w", err), true
 		return s.err
 	}
 	if name == "stderr" {

@@ -18,7 +18,8 @@ const queuedExpress = 40
 const keepInMemory = 8 << 10
 
 // take puts a task into the queue. When its result is there before the express time is over, both are one commit
-// and the result is the answer; else the journal gets it now, and the answer is that it was accepted.
+// and the result is the answer; else the journal gets it now, and the answer is that it was accepted. While the journal cannot be written, because the
+// disk is full perhaps, it is written first: the submission comes again and again, and would be run each time.
 func (s *Service) take(ctx context.Context, o *offer, limits domain.Limits) app.Reply {
 	sub := o.sub
 	if sub.Keep <= 0 || sub.Keep > s.cfg.Keep {
@@ -27,7 +28,7 @@ func (s *Service) take(ctx context.Context, o *offer, limits domain.Limits) app.
 	h := s.newHeld(&domain.Entry{TaskID: sub.TaskID, Consumer: o.consumer, Persona: o.d.Persona, Sub: sub, Limits: limits, Path: o.path,
 		State: domain.Accepted, CreatedAt: time.Now()})
 	h.material = &o.sealed
-	here := len(o.sealed.Ciphertext) > 0 && (sub.RefSize == 0 || s.ready(h, &o.sealed))
+	here := !s.unwritten.Load() && len(o.sealed.Ciphertext) > 0 && (sub.RefSize == 0 || s.ready(h, &o.sealed))
 	wait, no := s.admit(h, here)
 	if no != nil {
 		h.discard()
@@ -50,6 +51,7 @@ func (s *Service) take(ctx context.Context, o *offer, limits domain.Limits) app.
 	r, err := s.journal(h, o, here)
 	if err != nil {
 		s.cfg.Log.Warn("a submission could not be journaled", "error", err.Error())
+		s.unwritten.Store(true)
 		s.drop(h)
 		return verdict(app.Again, "")
 	}
@@ -135,6 +137,7 @@ func (s *Service) journal(h *held, o *offer, here bool) (app.Reply, error) {
 		}
 		return app.Reply{}, err
 	}
+	s.unwritten.Store(false)
 	h.entry, h.journaled, h.accepted = e, true, row.ID
 	if len(o.sealed.Ciphertext) > keepInMemory {
 		h.material = nil

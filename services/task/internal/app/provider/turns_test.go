@@ -57,7 +57,7 @@ func TestConsumersShareSlots(t *testing.T) {
 func TestCreditsAreBounded(t *testing.T) {
 	c := newCredits(10)
 	for n := range 3 * maxCredits {
-		c.fault(fmt.Sprint(n))
+		c.fault(fmt.Sprint(n), nil)
 	}
 	if c.of.Len() > maxCredits {
 		t.Errorf("%d consumers are remembered", c.of.Len())
