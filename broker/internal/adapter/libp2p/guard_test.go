@@ -2,6 +2,7 @@ package libp2p
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/binary"
 	"errors"
 	"io"
@@ -16,6 +17,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/protocol"
 
 	"github.com/shallot-net/shallot/broker/internal/app"
+	"github.com/shallot-net/shallot/broker/internal/domain/event"
 )
 
 // told collects what is said of peers.
@@ -288,15 +290,25 @@ func TestMeterIsBounded(t *testing.T) {
 	}
 }
 
-// A peer against which much is held anywhere falls below the score at which nothing of it is heard, and that is told.
+// A peer whose gossip breaks the rules again and again falls below the score at which nothing of it is heard, and that is told.
 func TestGraylisted(t *testing.T) {
 	var c told
 	a, b := newHost(t, nil), newHost(t, func(h *app.Handlers) {
 		h.Misbehaved = c.misbehaved
-		h.Standing = func(string) float64 { return -graylistScore + maxMerit + 1 }
+		h.Validate = func(string, string, []byte) (app.Verdict, *event.Event) { return app.VerdictReject, nil }
 	})
+	leave, err := b.Join(event.TopicMetrics)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer leave()
 	connect(t, a, b)
-	eventually(t, "it is told of", func() bool { return c.count(app.LowGossipScore) > 0 })
+	eventually(t, "it is told of", func() bool {
+		if err := a.Publish(t.Context(), event.TopicMetrics, []byte(rand.Text())); err != nil {
+			t.Fatal(err)
+		}
+		return c.count(app.LowGossipScore) > 0
+	})
 }
 
 // The scores that the comment on scoreParams promises.
