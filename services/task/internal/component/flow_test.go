@@ -3,12 +3,15 @@ package component_test
 import (
 	"slices"
 	"testing"
+	"time"
+
+	"github.com/shallot-net/shallot/services/task/internal/app/provider"
 )
 
 func TestSumComesBack(t *testing.T) {
 	t.Parallel()
 	n := newNetwork(t)
-	p, c := n.addProvider(nil), n.addConsumer(nil)
+	p, c := n.addProvider(func(c *provider.Config) { c.Express = time.Minute }), n.addConsumer(nil) // however busy the machine is
 	id := c.submit(sumSpec("1", "2", "3.5"), p)
 	task := c.await(id)
 	if task.GetState() != "COMPLETED" || task.GetExitCode() != 0 || task.GetProvider() != p.peer || task.GetAttempts() != 1 {

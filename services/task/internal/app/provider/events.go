@@ -30,7 +30,9 @@ func (s *Service) onCancel(ctx context.Context, d *app.Delivery, ref domain.Ref)
 		return verdict(app.Ignored, "NOT_HERE")
 	}
 	for _, h := range hs {
-		s.cancelHeld(h)
+		if !s.cancelHeld(h) {
+			return verdict(app.Again, "") // the next life of this process will hear it
+		}
 	}
 	return app.Reply{}
 }
@@ -59,24 +61,29 @@ func (s *Service) cancelEarly(ctx context.Context, d *app.Delivery, ref domain.R
 	}
 }
 
-func (s *Service) cancelHeld(h *held) {
+// cancelHeld is false when this process ends.
+func (s *Service) cancelHeld(h *held) bool {
 	h.mu.Lock()
 	h.cancelled = true
 	h.mu.Unlock()
 	s.mu.Lock()
-	waits := s.unqueue(h)
-	s.mu.Unlock()
-	h.stop()
-	if waits { // nobody else will settle it
-		if h.discard() {
-			s.mu.Lock()
-			s.staging--
-			s.mu.Unlock()
-		}
+	if s.stopping { // nothing begins any more
+		s.mu.Unlock()
+		return false
+	}
+	if s.unqueue(h) { // nobody else will settle it
 		s.runs.Go(func() {
+			if h.discard() {
+				s.mu.Lock()
+				s.staging--
+				s.mu.Unlock()
+			}
 			s.settle(h, &domain.Outcome{Cause: domain.CauseCancelled, Reason: app.ReasonCancelled, Message: "cancelled before it ran"}, nil)
 		})
 	}
+	s.mu.Unlock()
+	h.stop()
+	return true
 }
 
 // onQuery answers for each attempt: how it stands, or its result again.

@@ -16,6 +16,7 @@ type letter struct {
 	mu      sync.Mutex
 	waiting []domain.EntryKey
 	busy    bool
+	closed  bool
 	wg      sync.WaitGroup
 }
 
@@ -30,7 +31,7 @@ const (
 func (l *letter) add(keys []domain.EntryKey) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if len(l.waiting)+len(keys) > maxLetting {
+	if l.closed || len(l.waiting)+len(keys) > maxLetting {
 		return
 	}
 	l.waiting = append(l.waiting, keys...)
@@ -38,6 +39,14 @@ func (l *letter) add(keys []domain.EntryKey) {
 		l.busy = true
 		l.wg.Go(l.run)
 	}
+}
+
+// close waits for what is under way; nothing begins after it.
+func (l *letter) close() {
+	l.mu.Lock()
+	l.closed = true
+	l.mu.Unlock()
+	l.wg.Wait()
 }
 
 func (l *letter) run() {

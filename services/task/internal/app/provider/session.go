@@ -81,7 +81,7 @@ func (s *Service) Run(ctx context.Context) error {
 			s.mu.Unlock()
 			s.cancel()
 			s.runs.Wait()
-			s.letter.wg.Wait()
+			s.letter.close()
 			return nil
 		}
 	}
