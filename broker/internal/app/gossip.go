@@ -28,7 +28,11 @@ func (b *Broker) Publish(ctx context.Context, name, topic string, e *event.Event
 	if err != nil {
 		return nil, err
 	}
-	if problem := b.rules.CheckGossip(topic, e, data); problem != event.OK {
+	check := b.rules.CheckGossip
+	if sign {
+		check = b.rules.CheckOwnGossip
+	}
+	if problem := check(topic, e, data); problem != event.OK {
 		return nil, invalidEvent(e, problem, len(data), event.MaxGossipSize)
 	}
 	if err := p.host.Publish(ctx, topic, data); err != nil {
