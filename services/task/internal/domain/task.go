@@ -59,6 +59,7 @@ type Attempt struct {
 	SubmittedAt time.Time `json:"submitted_at"`
 	Ended       string    `json:"ended,omitempty"` // UPPER_SNAKE; empty while it may still bring a result
 	EndedAt     time.Time `json:"ended_at,omitzero"`
+	Replicas    []Replica `json:"replicas,omitempty"` // who was named to keep its result; replaced, never changed
 }
 
 // Exclusion keeps a peer from being chosen again.

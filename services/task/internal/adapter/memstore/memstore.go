@@ -26,7 +26,7 @@ type Store struct {
 	entries  map[domain.EntryKey]*entryRow
 	outbox   map[uint64]app.OutboxRow
 	inbox    map[app.InboxID]bool
-	releases map[domain.Ref]app.ReleaseRow
+	releases map[releaseKey]app.ReleaseRow
 	settings map[string][]byte
 	shares   map[shareKey]app.ShareRow
 	jobs     map[string]*jobRow
@@ -43,6 +43,15 @@ var (
 type shareKey struct {
 	persona string
 	sum     domain.Hash
+}
+
+type releaseKey struct {
+	domain.Ref
+	peer string
+}
+
+func keyOf(r app.ReleaseRow) releaseKey {
+	return releaseKey{domain.Ref{TaskID: r.TaskID, Attempt: r.Attempt}, r.Peer}
 }
 
 // Records are kept encoded, as a real store does: what the caller changes afterwards stays the caller's.
@@ -62,7 +71,7 @@ type entryRow struct {
 // New makes an empty store.
 func New() *Store {
 	return &Store{tasks: make(map[string]*taskRow), requests: make(map[string]string), entries: make(map[domain.EntryKey]*entryRow),
-		outbox: make(map[uint64]app.OutboxRow), inbox: make(map[app.InboxID]bool), releases: make(map[domain.Ref]app.ReleaseRow), settings: make(map[string][]byte), shares: make(map[shareKey]app.ShareRow),
+		outbox: make(map[uint64]app.OutboxRow), inbox: make(map[app.InboxID]bool), releases: make(map[releaseKey]app.ReleaseRow), settings: make(map[string][]byte), shares: make(map[shareKey]app.ShareRow),
 		jobs: make(map[string]*jobRow)}
 }
 
@@ -146,13 +155,13 @@ func (s *Store) apply(w *app.Writes) error {
 		delete(s.outbox, id)
 	}
 	for _, r := range w.Releases {
-		k := domain.Ref{TaskID: r.TaskID, Attempt: r.Attempt}
+		k := keyOf(r)
 		if _, ok := s.releases[k]; !ok {
 			s.releases[k] = r
 		}
 	}
 	for _, r := range w.Released {
-		delete(s.releases, domain.Ref{TaskID: r.TaskID, Attempt: r.Attempt})
+		delete(s.releases, keyOf(r))
 	}
 	if !w.ShareEnd.IsZero() {
 		maps.DeleteFunc(s.shares, func(_ shareKey, r app.ShareRow) bool { return !r.Until.After(w.ShareEnd) })
@@ -453,12 +462,22 @@ func (s *Store) OpenEntries(context.Context) ([]*domain.Entry, error) {
 
 // KeptEntries implements provider.Store.
 func (s *Store) KeptEntries(_ context.Context, after domain.EntryKey, limit int) ([]*domain.Entry, error) {
+	return s.page(after, limit, func(_ *domain.Entry, r *entryRow) bool { return r.result != nil }), nil
+}
+
+// Replicated implements provider.Store.
+func (s *Store) Replicated(_ context.Context, after domain.EntryKey, limit int) ([]*domain.Entry, error) {
+	return s.page(after, limit, func(e *domain.Entry, _ *entryRow) bool { return e.IsReplica() && !e.Collected || e.Replicates() }), nil
+}
+
+// page gives entries by their keys.
+func (s *Store) page(after domain.EntryKey, limit int, keep func(*domain.Entry, *entryRow) bool) []*domain.Entry {
 	compare := func(a, b domain.EntryKey) int {
 		return cmp.Or(cmp.Compare(a.TaskID, b.TaskID), cmp.Compare(a.Attempt, b.Attempt), cmp.Compare(a.Consumer, b.Consumer))
 	}
-	out := s.selectEntries(func(e *domain.Entry, r *entryRow) bool { return r.result != nil && compare(e.Key(), after) > 0 })
+	out := s.selectEntries(func(e *domain.Entry, r *entryRow) bool { return keep(e, r) && compare(e.Key(), after) > 0 })
 	slices.SortFunc(out, func(a, b *domain.Entry) int { return compare(a.Key(), b.Key()) })
-	return first(out, limit), nil
+	return first(out, limit)
 }
 
 // Overdue implements provider.Store.
