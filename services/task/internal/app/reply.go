@@ -96,6 +96,8 @@ type TaskView struct {
 	History                                 []domain.HistoryEntry
 	QueuePosition                           uint32
 	Revision                                uint64
+	Replicas                                uint32           // providers that are to keep the result; 0: the one that made it
+	ReplicaPeers                            []domain.Replica // those that were named for that, beside it
 	Progress                                *domain.Progress // of one that runs, where it is known
 }
 

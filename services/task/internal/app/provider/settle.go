@@ -207,6 +207,7 @@ func (s *Service) trySettle(h *held, out *domain.Outcome, res *packedResult) (do
 	s.recent.add(h.key, e)
 	s.mu.Unlock()
 	s.outbox.Track(row)
+	s.replicateLater(e)
 	for _, id := range w.Sent {
 		s.outbox.Take(id)
 	}
@@ -293,7 +294,7 @@ func (s *Service) putSide(e *domain.Entry, small []byte) func() {
 		defer close(done)
 		ctx, cancel := context.WithTimeout(s.ctx, putTimeout)
 		defer cancel()
-		cid, err := s.cfg.Repository.PutSmall(ctx, small, app.Pin{Owner: resultOwner(e.TaskID), Keep: e.Sub.Keep})
+		cid, err := s.cfg.Repository.PutSmall(ctx, small, app.Pin{Owner: pinOwner(e), Keep: e.Sub.Keep})
 		if err != nil {
 			s.cfg.Log.Warn("a small result is not in the repository; its event carries it", "error", err.Error())
 		} else if cid != e.Outcome.ResultCID {
