@@ -133,9 +133,6 @@ func (e *Entry) AskReplicas(now time.Time, patience time.Duration) (ask []string
 	return ask, next, done
 }
 
-// Holders are those that may have the result: who said so, or, where nobody has, all that have not refused.
-func (e *Entry) Holders() []Replica { return holders(e.Replicas) }
-
 // Replica finds a provider that was named to keep the attempt's result; nil where it was not.
 func (a *Attempt) Replica(peer string) *Replica {
 	if a == nil {
@@ -144,24 +141,24 @@ func (a *Attempt) Replica(peer string) *Replica {
 	return replicaOf(a.Replicas, peer)
 }
 
-// Holders are those that may have the attempt's result beside its provider: who said so, or, where nobody has, all that have not refused.
-func (a *Attempt) Holders() []Replica { return holders(a.Replicas) }
-
-func holders(rs []Replica) []Replica {
+// Holders are those that may have the attempt's result beside its provider, those first that are known to. Once the provider has said who keeps
+// it, that is nobody whom it did not ask.
+func (a *Attempt) Holders() []Replica {
 	var kept, maybe []Replica
-	for _, r := range rs {
-		switch r.State {
-		case ReplicaKept:
+	for _, r := range a.Replicas {
+		switch {
+		case r.State == ReplicaKept:
 			kept = append(kept, r)
-		case ReplicaRefused:
-		default:
+		case r.State == ReplicaSilent, r.State != ReplicaRefused && !a.Reported:
 			maybe = append(maybe, r)
 		}
 	}
-	if len(kept) > 0 {
-		return kept
-	}
-	return maybe
+	return append(kept, maybe...)
+}
+
+// HandedOver tells whether another than the provider has brought the result: the provider may be gone.
+func (a *Attempt) HandedOver() bool {
+	return !a.Reported && slices.ContainsFunc(a.Replicas, func(r Replica) bool { return r.State == ReplicaKept })
 }
 
 // Replicas takes its provider's word on who keeps an attempt's result. Who was not named is left out.
@@ -173,7 +170,7 @@ func (t *Task) Replicas(now time.Time, n uint32, from string, said []Replica) er
 	if t.State.Terminal() {
 		return &MoveError{From: t.State, Move: Complete, Late: true}
 	}
-	a.Replicas = slices.Clone(a.Replicas)
+	a.Replicas, a.Reported = slices.Clone(a.Replicas), true
 	detail, kept := "", 0
 	for _, r := range said {
 		known := a.Replica(r.Peer)

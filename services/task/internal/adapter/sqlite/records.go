@@ -112,6 +112,7 @@ var attemptFields = message[domain.Attempt]{
 	moment(7, func(v *domain.Attempt) *time.Time { return &v.SubmittedAt }),
 	text(8, func(v *domain.Attempt) *string { return &v.Ended }),
 	moment(9, func(v *domain.Attempt) *time.Time { return &v.EndedAt }),
+	flagged(11, func(v *domain.Attempt) *bool { return &v.Reported }),
 	list(10, replicaFields, func(v *domain.Attempt) *[]domain.Replica { return &v.Replicas }),
 }
 

@@ -27,8 +27,9 @@ func (s *Service) deliver(ctx context.Context, d *app.Delivery) app.Reply {
 		return verdict(app.Rejected, "EVENT_INVALID")
 	}
 	switch d.Event.Type {
-	case domain.TypeAccepted, domain.TypeRedirected, domain.TypeRefused, domain.TypeProgress, domain.TypeLog, domain.TypeResult, domain.TypeFailure, domain.TypeStatus:
-	case domain.TypeSubmission, domain.TypeForceSubmission, domain.TypeCancel, domain.TypeQuery, domain.TypeCollected:
+	case domain.TypeAccepted, domain.TypeRedirected, domain.TypeRefused, domain.TypeProgress, domain.TypeLog, domain.TypeResult, domain.TypeFailure, domain.TypeStatus,
+		domain.TypeReplicas, domain.TypeReplicaResult:
+	case domain.TypeSubmission, domain.TypeForceSubmission, domain.TypeCancel, domain.TypeQuery, domain.TypeCollected, domain.TypeReplicaRequest, domain.TypeReplicaAnswer:
 		return verdict(app.Rejected, "NOT_A_PROVIDER")
 	default:
 		return verdict(app.Ignored, "TYPE_UNKNOWN")
@@ -54,6 +55,10 @@ func (s *Service) deliver(ctx context.Context, d *app.Delivery) app.Reply {
 		return s.onFailure(ctx, d, b)
 	case *domain.StatusEvent:
 		return s.onStatus(ctx, d, b)
+	case *domain.ReplicasEvent:
+		return s.onReplicas(ctx, d, b)
+	case *domain.ReplicaResultEvent:
+		return s.onReplicaResult(ctx, d, b)
 	}
 	return verdict(app.Ignored, "TYPE_UNKNOWN")
 }
@@ -236,6 +241,9 @@ func (s *Service) follow(e *edit, n uint32, from string, state domain.State) err
 func (s *Service) onStatus(ctx context.Context, d *app.Delivery, b *domain.StatusEvent) app.Reply {
 	return s.apply(ctx, d, b.TaskID, func(e *edit) error {
 		a := e.t.Attempt(b.Attempt)
+		if !a.Had(d.From) && a.Replica(d.From) != nil {
+			return errUnchanged // it was asked for the result, and has none
+		}
 		if !a.Had(d.From) {
 			return s.mayCome(e, b.Attempt, d.From, domain.ErrNotHolder)
 		}

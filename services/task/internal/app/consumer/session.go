@@ -235,7 +235,7 @@ func (s *Service) SetOnline(ctx context.Context, online bool) {
 // maxQuery is how many tasks one TaskQuery names.
 const maxQuery = 512
 
-// askAll renews every lease and asks each provider what has become of its tasks.
+// askAll renews every lease and asks each provider, and those that may keep their results, what has become of its tasks.
 func (s *Service) askAll(_ context.Context, tell func(app.Reply) error) {
 	s.mu.Lock()
 	ids := make([]string, 0, len(s.live))
@@ -253,8 +253,14 @@ func (s *Service) askAll(_ context.Context, tell func(app.Reply) error) {
 			}
 			l.lease = time.Now().Add(s.cfg.Lease)
 			s.arm(l, id)
-			to := releaseTo{a.Persona, a.Peer}
-			byTo[to], addrs[to] = append(byTo[to], domain.Ref{TaskID: id, Attempt: a.Number}), a.Addresses
+			ask := func(peer string, addresses []string) {
+				to := releaseTo{a.Persona, peer}
+				byTo[to], addrs[to] = append(byTo[to], domain.Ref{TaskID: id, Attempt: a.Number}), addresses
+			}
+			ask(a.Peer, a.Addresses)
+			for _, r := range a.Holders() { // the provider may be gone
+				ask(r.Peer, r.Addresses)
+			}
 		})
 	}
 	for to, refs := range byTo {
