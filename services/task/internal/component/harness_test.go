@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -563,8 +564,10 @@ func until(t testing.TB, what string, ok func() bool) {
 type repository struct {
 	mu      sync.Mutex
 	content map[string][]byte
-	pins    map[string]string
+	pins    map[app.Pinned]bool
 	fail    error           // of the next Get
+	hold    chan struct{}   // where set, every Get waits until it is closed
+	from    []string        // whom the last Get named
 	disk    *diskRepository // for what Put gets, where set
 	gets    int
 }
@@ -572,14 +575,14 @@ type repository struct {
 var _ app.Repository = (*repository)(nil)
 
 func newRepository() *repository {
-	return &repository{content: make(map[string][]byte), pins: make(map[string]string)}
+	return &repository{content: make(map[string][]byte), pins: make(map[app.Pinned]bool)}
 }
 
 func (r *repository) PutSmall(_ context.Context, data []byte, pin app.Pin) (string, error) {
 	cid := app.SmallCID(sha256.Sum256(data))
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.content[cid], r.pins[cid] = data, pin.Owner
+	r.content[cid], r.pins[app.Pinned{CID: cid, Owner: pin.Owner}] = data, true
 	return cid, nil
 }
 
@@ -594,7 +597,18 @@ func (r *repository) Put(_ context.Context, _ string, src io.Reader, pin app.Pin
 	return r.PutSmall(context.Background(), b, pin)
 }
 
-func (r *repository) Get(_ context.Context, _, cid string, _ []string, maxSize int64) (io.ReadCloser, error) {
+func (r *repository) Get(ctx context.Context, _, cid string, from []string, maxSize int64) (io.ReadCloser, error) {
+	r.mu.Lock()
+	hold := r.hold
+	r.from = from
+	r.mu.Unlock()
+	if hold != nil {
+		select {
+		case <-hold:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
 	if r.disk != nil {
 		return r.disk.get(cid)
 	}
@@ -618,7 +632,7 @@ func (r *repository) Renew(_ context.Context, _, cid string, pin app.Pin) error 
 	if _, ok := r.content[cid]; !ok && r.disk == nil {
 		return app.ErrNotFound
 	}
-	r.pins[cid] = pin.Owner
+	r.pins[app.Pinned{CID: cid, Owner: pin.Owner}] = true
 	return nil
 }
 
@@ -626,9 +640,7 @@ func (r *repository) Unpin(_ context.Context, pins ...app.Pinned) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, p := range pins {
-		if r.pins[p.CID] == p.Owner {
-			delete(r.pins, p.CID)
-		}
+		delete(r.pins, p)
 	}
 	return nil
 }
@@ -637,6 +649,19 @@ func (r *repository) pinned() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return len(r.pins)
+}
+
+// pinnedFor counts the pins of one kind: task, replica, payload.
+func (r *repository) pinnedFor(kind string) int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	n := 0
+	for p := range r.pins {
+		if strings.HasPrefix(p.Owner, kind+":") {
+			n++
+		}
+	}
+	return n
 }
 
 // slowReader gives odd pieces.

@@ -121,9 +121,9 @@ func TestHashIsNotEnough(t *testing.T) {
 
 	n.repo.mu.Lock()
 	var cid string // of the ciphertext: bitswap shows that to peers
-	for k, o := range n.repo.pins {
-		if len(n.repo.content[k]) > 100_000 {
-			cid, _ = k, o
+	for k := range n.repo.pins {
+		if len(n.repo.content[k.CID]) > 100_000 {
+			cid = k.CID
 		}
 	}
 	size := int64(len(n.repo.content[cid]))
