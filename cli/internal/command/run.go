@@ -33,6 +33,7 @@ Types other than sum and wasm are those of providers' own executors: 'shallot pe
 --option, --stdin and --input is theirs to say.`,
 		Example: `  shallot run sum 1 2 3
   shallot run wasm app.wasm --stdin data.csv -- --verbose
+  shallot run wasm app.wasm --detach --replicas 2    # come back tomorrow, even if its provider is gone by then
   shallot run grep --option beta --stdin words.txt`,
 	}
 	a.runExternal(c)
@@ -46,6 +47,7 @@ type runFlags struct {
 	memory, outputLimit  size
 	redirect, noRedirect bool
 	providers, labels    []string
+	replicas             uint32
 	detach, follow       bool
 	outputDir            string
 }
@@ -65,6 +67,9 @@ func (r *runFlags) add(cmd *cobra.Command) {
 	cmd.MarkFlagsMutuallyExclusive("detach", "follow")
 }
 
+// maxReplicas is the task service's bound.
+const maxReplicas = 8
+
 // addSpec adds those that say what a task may do, and where.
 func (r *runFlags) addSpec(cmd *cobra.Command) {
 	f := cmd.Flags()
@@ -74,6 +79,7 @@ func (r *runFlags) addSpec(cmd *cobra.Command) {
 	f.BoolVar(&r.redirect, "redirect", false, "let the first provider hand the task to a better one (the default in open mode)")
 	f.BoolVar(&r.noRedirect, "no-redirect", false, "the first provider must run the task or refuse it; no other can read the input")
 	f.StringArrayVar(&r.providers, "provider", nil, "peer `ID` of a provider that may run it, repeatable; default: any")
+	f.Uint32Var(&r.replicas, "replicas", 1, "`N` providers keep the result until it is collected, 8 at most: it outlives the one that ran the task; the others see it encrypted")
 	f.StringArrayVar(&r.labels, "label", nil, "`K=V` for your own use, kept at this node, repeatable")
 	cmd.MarkFlagsMutuallyExclusive("redirect", "no-redirect")
 }
@@ -92,7 +98,13 @@ func (r *runFlags) spec(cmd *cobra.Command, spec *taskv1.TaskSpec) error {
 		}
 		spec.Limits.Time = durationpb.New(r.timeout)
 	}
+	if r.replicas < 1 || r.replicas > maxReplicas {
+		return usage("--replicas is %d: from 1 (only the provider that runs the task) to %d providers may keep the result", r.replicas, maxReplicas)
+	}
 	spec.Placement = &taskv1.PlacementPolicy{Providers: r.providers}
+	if r.replicas > 1 {
+		spec.Placement.Replicas = r.replicas
+	}
 	if r.redirect || r.noRedirect {
 		spec.Placement.Redirect = &r.redirect
 	}
