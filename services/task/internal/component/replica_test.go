@@ -470,3 +470,43 @@ func TestReplicasHaveABound(t *testing.T) {
 	spec.Clocks = &taskv1.Clocks{Total: durationpb.New(time.Minute)}
 	c.await(c.submit(spec, p), "COMPLETED")
 }
+
+// A job's shards are tasks like any other: their results are kept as well, and none is computed twice for want of the provider that made it.
+func TestShardsOutliveTheirProvider(t *testing.T) {
+	t.Parallel()
+	n, prog := newNetwork(t), newProgram()
+	prog.hold = func(string, string) bool { return true }
+	soon := func(name string) func(*provider.Config) {
+		return func(c *provider.Config) {
+			prog.at(name, 8)(c)
+			c.ReplicaDelay = 20 * time.Millisecond
+		}
+	}
+	p, a, c := n.addProvider(soon("p")), n.addProvider(soon("a")), n.addConsumer(nil)
+	c.useProviders(p)
+	c.mu.Lock()
+	c.keepers = []*node{a, p} // who runs it is not named, whatever node says
+	c.mu.Unlock()
+	spec, texts := jobSpec(0), numbered(5)
+	spec.Task.Placement = &taskv1.PlacementPolicy{Replicas: 2}
+	id := c.startJob(spec, texts...)
+	until(t, "all shards to run", func() bool {
+		_, began := prog.runs()
+		return began == len(texts) && p.provider.Queue().Running == len(texts)
+	})
+	until(t, "the consumer to know", func() bool {
+		r, err := c.client.ListTasks(t.Context(), &taskv1.ListTasksRequest{States: []string{"RUNNING"}})
+		return err == nil && len(r.GetTasks()) == len(texts)
+	})
+	c.stop()
+	close(prog.gate)
+	until(t, "the copies", func() bool { return n.repo.pinnedFor("replica") == len(texts) })
+	p.stop()
+	c.start()
+	job, ended := c.watchJob(id, 0)
+	checkAll(t, ended, texts)
+	if done, began := prog.runs(); job.GetState() != "COMPLETED" || done != len(texts) || began != len(texts) {
+		t.Fatalf("the job is %v after %d of %d runs", job, done, began)
+	}
+	until(t, "the replicas to be let go", func() bool { return n.repo.pinnedFor("replica") == 0 })
+}

@@ -216,7 +216,7 @@ func (s *Service) replicaOffered(d *app.Delivery, b *domain.ReplicaRequestEvent)
 		return nil, "SUBMISSION_INVALID"
 	}
 	o := &replicaOffer{d: d, sub: sub, key: domain.EntryKey{Consumer: b.Submission.Author, TaskID: b.TaskID, Attempt: b.Attempt}, keep: min(b.Keep, s.cfg.Keep)}
-	payload := domain.Hash{}
+	var payload domain.Hash
 	o.out, payload = outcomeOf(b)
 	small := d.Event.Attachment
 	switch {
