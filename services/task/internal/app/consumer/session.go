@@ -248,16 +248,18 @@ func (s *Service) askAll(_ context.Context, tell func(app.Reply) error) {
 	for _, id := range ids {
 		s.peek(id, func(l *live) {
 			a := l.task.Live()
-			if a == nil || l.task.Receipt != nil || l.lease.IsZero() {
+			if a == nil || l.task.Receipt != nil {
 				return
 			}
-			l.lease = time.Now().Add(s.cfg.Lease)
-			s.arm(l, id)
 			ask := func(peer string, addresses []string) {
 				to := releaseTo{a.Persona, peer}
 				byTo[to], addrs[to] = append(byTo[to], domain.Ref{TaskID: id, Attempt: a.Number}), addresses
 			}
-			ask(a.Peer, a.Addresses)
+			if !l.lease.IsZero() { // else its submission is told again, which may have arrived before
+				l.lease = time.Now().Add(s.cfg.Lease)
+				s.arm(l, id)
+				ask(a.Peer, a.Addresses)
+			}
 			for _, r := range a.Holders() { // the provider may be gone
 				ask(r.Peer, r.Addresses)
 			}
