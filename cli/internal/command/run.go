@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"fmt"
 	"io"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -47,7 +48,7 @@ type runFlags struct {
 	memory, outputLimit  size
 	redirect, noRedirect bool
 	providers, labels    []string
-	replicas             uint32
+	replicas             replicaCount
 	detach, follow       bool
 	outputDir            string
 }
@@ -67,9 +68,6 @@ func (r *runFlags) add(cmd *cobra.Command) {
 	cmd.MarkFlagsMutuallyExclusive("detach", "follow")
 }
 
-// maxReplicas is the task service's bound.
-const maxReplicas = 8
-
 // addSpec adds those that say what a task may do, and where.
 func (r *runFlags) addSpec(cmd *cobra.Command) {
 	f := cmd.Flags()
@@ -79,7 +77,8 @@ func (r *runFlags) addSpec(cmd *cobra.Command) {
 	f.BoolVar(&r.redirect, "redirect", false, "let the first provider hand the task to a better one (the default in open mode)")
 	f.BoolVar(&r.noRedirect, "no-redirect", false, "the first provider must run the task or refuse it; no other can read the input")
 	f.StringArrayVar(&r.providers, "provider", nil, "peer `ID` of a provider that may run it, repeatable; default: any")
-	f.Uint32Var(&r.replicas, "replicas", 1, "`N` providers keep the result until it is collected, 8 at most: it outlives the one that ran the task; the others see it encrypted")
+	r.replicas = 1
+	f.Var(&r.replicas, "replicas", "`N` providers keep the result until it is collected, 8 at most: it outlives the one that ran the task; the others see it encrypted")
 	f.StringArrayVar(&r.labels, "label", nil, "`K=V` for your own use, kept at this node, repeatable")
 	cmd.MarkFlagsMutuallyExclusive("redirect", "no-redirect")
 }
@@ -98,12 +97,9 @@ func (r *runFlags) spec(cmd *cobra.Command, spec *taskv1.TaskSpec) error {
 		}
 		spec.Limits.Time = durationpb.New(r.timeout)
 	}
-	if r.replicas < 1 || r.replicas > maxReplicas {
-		return usage("--replicas is %d: from 1 (only the provider that runs the task) to %d providers may keep the result", r.replicas, maxReplicas)
-	}
 	spec.Placement = &taskv1.PlacementPolicy{Providers: r.providers}
 	if r.replicas > 1 {
-		spec.Placement.Replicas = r.replicas
+		spec.Placement.Replicas = uint32(r.replicas)
 	}
 	if r.redirect || r.noRedirect {
 		spec.Placement.Redirect = &r.redirect
@@ -123,6 +119,27 @@ func pairs(flag string, list []string) (map[string]string, error) {
 	}
 	return out, nil
 }
+
+// replicaCount is a flag for how many providers keep a result.
+type replicaCount uint32
+
+// maxReplicas is the task service's bound.
+const maxReplicas = 8
+
+// Set implements pflag.Value.
+func (n *replicaCount) Set(text string) error {
+	v, err := strconv.ParseUint(text, 10, 32)
+	if err != nil || v < 1 || v > maxReplicas {
+		return fmt.Errorf("from 1 (only the provider that runs the task) to %d providers may keep the result", maxReplicas)
+	}
+	*n = replicaCount(v)
+	return nil
+}
+
+func (n *replicaCount) String() string { return strconv.FormatUint(uint64(*n), 10) }
+
+// Type implements pflag.Value.
+func (n *replicaCount) Type() string { return "number" }
 
 // size is a flag for a number of bytes.
 type size config.Size
