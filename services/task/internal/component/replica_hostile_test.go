@@ -226,6 +226,10 @@ func TestHostileReplicaResults(t *testing.T) {
 	if report(a) != 2 || report(p) != 0 || replicaState(c.get(id), stranger.peer) != "" {
 		t.Errorf("who was not named is said to keep it: %v", c.get(id))
 	}
+	wish := newRequest(n, c.peer, 100) // a stranger had a provider ask a consumer: not the provider's fault
+	if d, err := c.deliver(wish.runner.peer, wish.event()); err != nil || d.GetVerdict() != 1 {
+		t.Errorf("a request to a consumer: %v, %v", d, err)
+	}
 	close(s.gate("a"))
 	if task := c.await(id, "COMPLETED"); c.result(id, "stdout") != "01234" {
 		t.Fatalf("the task is %v: %v", task, details(task))

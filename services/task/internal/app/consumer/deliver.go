@@ -29,8 +29,10 @@ func (s *Service) deliver(ctx context.Context, d *app.Delivery) app.Reply {
 	switch d.Event.Type {
 	case domain.TypeAccepted, domain.TypeRedirected, domain.TypeRefused, domain.TypeProgress, domain.TypeLog, domain.TypeResult, domain.TypeFailure, domain.TypeStatus,
 		domain.TypeReplicas, domain.TypeReplicaResult:
-	case domain.TypeSubmission, domain.TypeForceSubmission, domain.TypeCancel, domain.TypeQuery, domain.TypeCollected, domain.TypeReplicaRequest, domain.TypeReplicaAnswer:
+	case domain.TypeSubmission, domain.TypeForceSubmission, domain.TypeCancel, domain.TypeQuery, domain.TypeCollected:
 		return verdict(app.Rejected, "NOT_A_PROVIDER")
+	case domain.TypeReplicaRequest, domain.TypeReplicaAnswer: // whoever asks does so for another consumer, which has named this node
+		return verdict(app.Ignored, "NOT_A_PROVIDER")
 	default:
 		return verdict(app.Ignored, "TYPE_UNKNOWN")
 	}
