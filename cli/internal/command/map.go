@@ -51,7 +51,7 @@ command collects its results later. A job is its output folder, program, argumen
 other ones it is another job. 'shallot job' looks at jobs and ends them.`,
 		Example: `  shallot map wasm app.wasm --inputs 'pages/*.html' --output words -- --count
   shallot map wasm app.wasm --inputs 'a/*.csv' --inputs 'b/*.csv' --output out --as-file=data.csv -- /in/data.csv
-  shallot map wasm app.wasm --inputs '*.txt' --output out --detach`,
+  shallot map wasm app.wasm --inputs '*.txt' --output out --detach --replicas 2`,
 		Args: mapArgs,
 		RunE: func(cmd *cobra.Command, args []string) error { return a.runMap(cmd, args, &flags) },
 		ValidArgsFunction: func(_ *cobra.Command, args []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {

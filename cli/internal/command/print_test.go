@@ -30,9 +30,10 @@ func (w *world) furnish() {
 	w.node.Now = func() time.Time { return noon }
 	w.node.Add(&taskv1.Task{Id: "3f2a9c00000000000000000000000001", Type: "wasm", State: "COMPLETED", Provider: peerA, Attempts: 2, ExitCode: proto.Int32(3),
 		CreatedAt: ago(90 * time.Second), StartedAt: ago(89 * time.Second), FinishedAt: ago(85 * time.Second), Revision: 9,
-		Limits: &eventv1.Limits{Time: durationpb.New(2 * time.Second), Memory: 64 << 20, Output: 1 << 20},
-		Usage:  &eventv1.Usage{Wall: durationpb.New(4 * time.Second), Cpu: durationpb.New(1500 * time.Millisecond), PeakMemory: 3 << 20, Output: 12},
-		Result: &taskv1.ResultInfo{Cid: "bafkreiresult", StdoutSize: 6, StderrSize: 5, Available: true, Files: []*taskv1.OutputFile{{Path: "a/b.csv", Size: 2048}}},
+		Limits:   &eventv1.Limits{Time: durationpb.New(2 * time.Second), Memory: 64 << 20, Output: 1 << 20},
+		Usage:    &eventv1.Usage{Wall: durationpb.New(4 * time.Second), Cpu: durationpb.New(1500 * time.Millisecond), PeakMemory: 3 << 20, Output: 12},
+		Result:   &taskv1.ResultInfo{Cid: "bafkreiresult", StdoutSize: 6, StderrSize: 5, Available: true, Files: []*taskv1.OutputFile{{Path: "a/b.csv", Size: 2048}}},
+		Replicas: 2, ReplicaPeers: []*taskv1.Replica{{PeerId: peerB, State: "KEPT"}},
 		Labels: map[string]string{"run": "7", "by": "me"},
 		History: []*taskv1.HistoryEntry{
 			{At: ago(90 * time.Second), State: "PENDING", What: "CREATED"},

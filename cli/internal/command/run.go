@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"fmt"
 	"io"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -33,6 +34,7 @@ Types other than sum and wasm are those of providers' own executors: 'shallot pe
 --option, --stdin and --input is theirs to say.`,
 		Example: `  shallot run sum 1 2 3
   shallot run wasm app.wasm --stdin data.csv -- --verbose
+  shallot run wasm app.wasm --detach --replicas 2    # come back tomorrow, even if its provider is gone by then
   shallot run grep --option beta --stdin words.txt`,
 	}
 	a.runExternal(c)
@@ -46,6 +48,7 @@ type runFlags struct {
 	memory, outputLimit  size
 	redirect, noRedirect bool
 	providers, labels    []string
+	replicas             replicaCount
 	detach, follow       bool
 	outputDir            string
 }
@@ -74,6 +77,8 @@ func (r *runFlags) addSpec(cmd *cobra.Command) {
 	f.BoolVar(&r.redirect, "redirect", false, "let the first provider hand the task to a better one (the default in open mode)")
 	f.BoolVar(&r.noRedirect, "no-redirect", false, "the first provider must run the task or refuse it; no other can read the input")
 	f.StringArrayVar(&r.providers, "provider", nil, "peer `ID` of a provider that may run it, repeatable; default: any")
+	r.replicas = 1
+	f.Var(&r.replicas, "replicas", "`N` providers keep the result until it is collected, 8 at most: it outlives the one that ran the task; the others see it encrypted")
 	f.StringArrayVar(&r.labels, "label", nil, "`K=V` for your own use, kept at this node, repeatable")
 	exclusive(cmd, "redirect", "no-redirect")
 }
@@ -93,6 +98,9 @@ func (r *runFlags) spec(cmd *cobra.Command, spec *taskv1.TaskSpec) error {
 		spec.Limits.Time = durationpb.New(r.timeout)
 	}
 	spec.Placement = &taskv1.PlacementPolicy{Providers: r.providers}
+	if r.replicas > 1 {
+		spec.Placement.Replicas = uint32(r.replicas)
+	}
 	if r.redirect || r.noRedirect {
 		spec.Placement.Redirect = &r.redirect
 	}
@@ -111,6 +119,27 @@ func pairs(flag string, list []string) (map[string]string, error) {
 	}
 	return out, nil
 }
+
+// replicaCount is a flag for how many providers keep a result.
+type replicaCount uint32
+
+// maxReplicas is the task service's bound.
+const maxReplicas = 8
+
+// Set implements pflag.Value.
+func (n *replicaCount) Set(text string) error {
+	v, err := strconv.ParseUint(text, 10, 32)
+	if err != nil || v < 1 || v > maxReplicas {
+		return fmt.Errorf("from 1 (only the provider that runs the task) to %d providers may keep the result", maxReplicas)
+	}
+	*n = replicaCount(v)
+	return nil
+}
+
+func (n *replicaCount) String() string { return strconv.FormatUint(uint64(*n), 10) }
+
+// Type implements pflag.Value.
+func (n *replicaCount) Type() string { return "number" }
 
 // size is a flag for a number of bytes.
 type size config.Size

@@ -43,7 +43,7 @@ func TestRunWasmPassesEverythingOn(t *testing.T) {
 	w.stdin = strings.NewReader(big)
 	app := w.script("err talk", "stdin", "exit 3")
 	r := w.run("run", "wasm", app, "--stdin", "-", "--env", "A=1=2", "--env", "B=", "--input", w.file("words.txt", "some words"), "--input", w.file("empty", ""),
-		"--timeout", "1500ms", "--memory", "64MiB", "--output-limit", "1MiB", "--no-redirect", "--provider", "P1", "--provider", "P2", "--label", "k=v", "--", "-v", "--", "x y")
+		"--timeout", "1500ms", "--memory", "64MiB", "--output-limit", "1MiB", "--no-redirect", "--replicas", "3", "--provider", "P1", "--provider", "P2", "--label", "k=v", "--", "-v", "--", "x y")
 	if r.code != 3 || r.stdout != big || r.stderr != "talk\n" {
 		t.Errorf("exit code %d, %d bytes of stdout, stderr %q", r.code, len(r.stdout), r.stderr)
 	}
@@ -65,7 +65,7 @@ func TestRunWasmPassesEverythingOn(t *testing.T) {
 	if l.GetTime().AsDuration() != 1500*time.Millisecond || l.GetMemory() != 64<<20 || l.GetOutput() != 1<<20 {
 		t.Errorf("limits are %v", l)
 	}
-	if pl := s.GetPlacement(); pl.Redirect == nil || pl.GetRedirect() || strings.Join(pl.GetProviders(), " ") != "P1 P2" || s.GetLabels()["k"] != "v" {
+	if pl := s.GetPlacement(); pl.Redirect == nil || pl.GetRedirect() || pl.GetReplicas() != 3 || strings.Join(pl.GetProviders(), " ") != "P1 P2" || s.GetLabels()["k"] != "v" {
 		t.Errorf("placement is %v, labels %v", pl, s.GetLabels())
 	}
 }

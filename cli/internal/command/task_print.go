@@ -40,6 +40,28 @@ func took(t *taskv1.Task) string {
 	return render.Duration(to.Sub(from))
 }
 
+// replicas says who keeps the result beside the provider, as far as is known.
+func replicas(t *taskv1.Task) string {
+	if t.GetReplicas() < 2 && len(t.GetReplicaPeers()) == 0 {
+		return ""
+	}
+	out := []string{fmt.Sprintf("%d wanted", max(t.GetReplicas(), 1))}
+	for _, r := range t.GetReplicaPeers() {
+		who := render.ShortPeer(r.GetPeerId())
+		switch r.GetState() {
+		case "KEPT":
+			out = append(out, "kept by "+who)
+		case "REFUSED":
+			out = append(out, "refused by "+who+": "+render.Clean(r.GetReason()))
+		case "SILENT":
+			out = append(out, who+" did not answer")
+		case "ASKED":
+			out = append(out, who+" was asked")
+		}
+	}
+	return strings.Join(out, "; ")
+}
+
 type pairRows [][2]render.Cell
 
 func (p *pairRows) add(name, value string, colour ...render.Colour) {
@@ -70,6 +92,7 @@ func (a *app) printTask(t *taskv1.Task) error {
 	p.add("exit code", exitText(t))
 	p.add("provider", t.GetProvider())
 	p.add("consumer", t.GetConsumer())
+	p.add("replicas", replicas(t))
 	p.add("attempts", attempts(t))
 	p.add("created", a.moment(at(t.GetCreatedAt())))
 	p.add("started", a.moment(at(t.GetStartedAt())))

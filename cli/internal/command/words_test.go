@@ -84,6 +84,7 @@ func TestNearMisses(t *testing.T) {
 		{"task shwo x", `shallot task has no command "shwo"; did you mean "show"?`, exitUsage},
 		{"run wsam x", `did you mean "wasm"?`, exitRun},
 		{"run sum --tmieout 1s 1", `unknown flag --tmieout; did you mean "--timeout"?`, exitRun},
+		{"run sum --replicas 9 1", "from 1 (only the provider that runs the task) to 8", exitRun},
 		{"task ls --outptu json", `did you mean "--output"?`, exitUsage},
 		{"task ls --output jso", `did you mean "json"?`, exitUsage},
 		{"completion bahs", `did you mean "bash"?`, exitUsage},

@@ -46,15 +46,19 @@ const (
 	EventType_EVENT_TYPE_TASK_COLLECTED  EventType = 33
 	// Directed, provider to provider.
 	EventType_EVENT_TYPE_TASK_FORCE_SUBMISSION EventType = 40
+	EventType_EVENT_TYPE_TASK_REPLICA_REQUEST  EventType = 41
+	EventType_EVENT_TYPE_TASK_REPLICA_ANSWER   EventType = 42
 	// Directed, provider to consumer.
-	EventType_EVENT_TYPE_TASK_ACCEPTED   EventType = 50
-	EventType_EVENT_TYPE_TASK_REDIRECTED EventType = 51
-	EventType_EVENT_TYPE_TASK_REFUSED    EventType = 52
-	EventType_EVENT_TYPE_TASK_PROGRESS   EventType = 53
-	EventType_EVENT_TYPE_TASK_LOG        EventType = 54
-	EventType_EVENT_TYPE_TASK_RESULT     EventType = 55
-	EventType_EVENT_TYPE_TASK_FAILURE    EventType = 56
-	EventType_EVENT_TYPE_TASK_STATUS     EventType = 57
+	EventType_EVENT_TYPE_TASK_ACCEPTED       EventType = 50
+	EventType_EVENT_TYPE_TASK_REDIRECTED     EventType = 51
+	EventType_EVENT_TYPE_TASK_REFUSED        EventType = 52
+	EventType_EVENT_TYPE_TASK_PROGRESS       EventType = 53
+	EventType_EVENT_TYPE_TASK_LOG            EventType = 54
+	EventType_EVENT_TYPE_TASK_RESULT         EventType = 55
+	EventType_EVENT_TYPE_TASK_FAILURE        EventType = 56
+	EventType_EVENT_TYPE_TASK_STATUS         EventType = 57
+	EventType_EVENT_TYPE_TASK_REPLICAS       EventType = 58
+	EventType_EVENT_TYPE_TASK_REPLICA_RESULT EventType = 59
 )
 
 // Enum value maps for EventType.
@@ -72,6 +76,8 @@ var (
 		32: "EVENT_TYPE_TASK_QUERY",
 		33: "EVENT_TYPE_TASK_COLLECTED",
 		40: "EVENT_TYPE_TASK_FORCE_SUBMISSION",
+		41: "EVENT_TYPE_TASK_REPLICA_REQUEST",
+		42: "EVENT_TYPE_TASK_REPLICA_ANSWER",
 		50: "EVENT_TYPE_TASK_ACCEPTED",
 		51: "EVENT_TYPE_TASK_REDIRECTED",
 		52: "EVENT_TYPE_TASK_REFUSED",
@@ -80,6 +86,8 @@ var (
 		55: "EVENT_TYPE_TASK_RESULT",
 		56: "EVENT_TYPE_TASK_FAILURE",
 		57: "EVENT_TYPE_TASK_STATUS",
+		58: "EVENT_TYPE_TASK_REPLICAS",
+		59: "EVENT_TYPE_TASK_REPLICA_RESULT",
 	}
 	EventType_value = map[string]int32{
 		"EVENT_TYPE_UNSPECIFIED":           0,
@@ -94,6 +102,8 @@ var (
 		"EVENT_TYPE_TASK_QUERY":            32,
 		"EVENT_TYPE_TASK_COLLECTED":        33,
 		"EVENT_TYPE_TASK_FORCE_SUBMISSION": 40,
+		"EVENT_TYPE_TASK_REPLICA_REQUEST":  41,
+		"EVENT_TYPE_TASK_REPLICA_ANSWER":   42,
 		"EVENT_TYPE_TASK_ACCEPTED":         50,
 		"EVENT_TYPE_TASK_REDIRECTED":       51,
 		"EVENT_TYPE_TASK_REFUSED":          52,
@@ -102,6 +112,8 @@ var (
 		"EVENT_TYPE_TASK_RESULT":           55,
 		"EVENT_TYPE_TASK_FAILURE":          56,
 		"EVENT_TYPE_TASK_STATUS":           57,
+		"EVENT_TYPE_TASK_REPLICAS":         58,
+		"EVENT_TYPE_TASK_REPLICA_RESULT":   59,
 	}
 )
 
@@ -853,7 +865,7 @@ const file_shallot_event_v1_event_proto_rawDesc = "" +
 	"\vMetricQuery\"c\n" +
 	"\x0fMetricAvailable\x120\n" +
 	"\x06metric\x18\x01 \x01(\v2\x18.shallot.event.v1.MetricR\x06metric\x12\x1e\n" +
-	"\vin_reply_to\x18\x02 \x01(\tR\tinReplyTo*\xd5\x04\n" +
+	"\vin_reply_to\x18\x02 \x01(\tR\tinReplyTo*\xe0\x05\n" +
 	"\tEventType\x12\x1a\n" +
 	"\x16EVENT_TYPE_UNSPECIFIED\x10\x00\x12\x1b\n" +
 	"\x17EVENT_TYPE_ANNOUNCEMENT\x10\x01\x12\x1f\n" +
@@ -867,7 +879,9 @@ const file_shallot_event_v1_event_proto_rawDesc = "" +
 	"\x16EVENT_TYPE_TASK_CANCEL\x10\x1f\x12\x19\n" +
 	"\x15EVENT_TYPE_TASK_QUERY\x10 \x12\x1d\n" +
 	"\x19EVENT_TYPE_TASK_COLLECTED\x10!\x12$\n" +
-	" EVENT_TYPE_TASK_FORCE_SUBMISSION\x10(\x12\x1c\n" +
+	" EVENT_TYPE_TASK_FORCE_SUBMISSION\x10(\x12#\n" +
+	"\x1fEVENT_TYPE_TASK_REPLICA_REQUEST\x10)\x12\"\n" +
+	"\x1eEVENT_TYPE_TASK_REPLICA_ANSWER\x10*\x12\x1c\n" +
 	"\x18EVENT_TYPE_TASK_ACCEPTED\x102\x12\x1e\n" +
 	"\x1aEVENT_TYPE_TASK_REDIRECTED\x103\x12\x1b\n" +
 	"\x17EVENT_TYPE_TASK_REFUSED\x104\x12\x1c\n" +
@@ -875,7 +889,9 @@ const file_shallot_event_v1_event_proto_rawDesc = "" +
 	"\x13EVENT_TYPE_TASK_LOG\x106\x12\x1a\n" +
 	"\x16EVENT_TYPE_TASK_RESULT\x107\x12\x1b\n" +
 	"\x17EVENT_TYPE_TASK_FAILURE\x108\x12\x1a\n" +
-	"\x16EVENT_TYPE_TASK_STATUS\x109B?Z=github.com/shallot-net/shallot/proto/shallot/event/v1;eventv1b\x06proto3"
+	"\x16EVENT_TYPE_TASK_STATUS\x109\x12\x1c\n" +
+	"\x18EVENT_TYPE_TASK_REPLICAS\x10:\x12\"\n" +
+	"\x1eEVENT_TYPE_TASK_REPLICA_RESULT\x10;B?Z=github.com/shallot-net/shallot/proto/shallot/event/v1;eventv1b\x06proto3"
 
 var (
 	file_shallot_event_v1_event_proto_rawDescOnce sync.Once

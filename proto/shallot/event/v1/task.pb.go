@@ -104,6 +104,10 @@ type TaskSubmission struct {
 	Keep *durationpb.Duration `protobuf:"bytes,10,opt,name=keep,proto3" json:"keep,omitempty"`
 	// Of the content that the payload refers to, in bytes of ciphertext, all together: what the provider may have to fetch.
 	ReferenceSize uint64 `protobuf:"varint,11,opt,name=reference_size,json=referenceSize,proto3" json:"reference_size,omitempty"`
+	// Providers that are to keep the result beside the one that runs the task: 7 at most.
+	Copies uint32 `protobuf:"varint,12,opt,name=copies,proto3" json:"copies,omitempty"`
+	// Whom to ask to keep it, in this order: more than copies, so that one that refuses is replaced. 16 at most.
+	ReplicaPeers  []string `protobuf:"bytes,13,rep,name=replica_peers,json=replicaPeers,proto3" json:"replica_peers,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -213,6 +217,20 @@ func (x *TaskSubmission) GetReferenceSize() uint64 {
 		return x.ReferenceSize
 	}
 	return 0
+}
+
+func (x *TaskSubmission) GetCopies() uint32 {
+	if x != nil {
+		return x.Copies
+	}
+	return 0
+}
+
+func (x *TaskSubmission) GetReplicaPeers() []string {
+	if x != nil {
+		return x.ReplicaPeers
+	}
+	return nil
 }
 
 // SealedPayload is the attachment of a submission.
@@ -1232,7 +1250,390 @@ func (x *TaskStatus) GetState() string {
 	return ""
 }
 
-// TaskCollected lets results go.
+// TaskReplicaRequest asks a provider to keep a result for its consumer. Signed by the provider that ran the task: with what is in it, whoever
+// has the result's bytes can hand them over as a TaskReplicaResult. The event's attachment is the result's ciphertext, up to 64 KiB; a larger
+// one is fetched from the sender. Answered by a TaskReplicaAnswer.
+type TaskReplicaRequest struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	TaskId  string                 `protobuf:"bytes,1,opt,name=task_id,json=taskId,proto3" json:"task_id,omitempty"`
+	Attempt uint32                 `protobuf:"varint,2,opt,name=attempt,proto3" json:"attempt,omitempty"`
+	// The consumer's signed TaskSubmission event, without attachment: it names the receiver in replica_peers.
+	Submission *Event `protobuf:"bytes,3,opt,name=submission,proto3" json:"submission,omitempty"`
+	// Types that are valid to be assigned to Outcome:
+	//
+	//	*TaskReplicaRequest_Result
+	//	*TaskReplicaRequest_Failure
+	Outcome isTaskReplicaRequest_Outcome `protobuf_oneof:"outcome"`
+	// How long it is to be kept; the receiver may have a bound of its own.
+	Keep          *durationpb.Duration `protobuf:"bytes,6,opt,name=keep,proto3" json:"keep,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TaskReplicaRequest) Reset() {
+	*x = TaskReplicaRequest{}
+	mi := &file_shallot_event_v1_task_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TaskReplicaRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TaskReplicaRequest) ProtoMessage() {}
+
+func (x *TaskReplicaRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_shallot_event_v1_task_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TaskReplicaRequest.ProtoReflect.Descriptor instead.
+func (*TaskReplicaRequest) Descriptor() ([]byte, []int) {
+	return file_shallot_event_v1_task_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *TaskReplicaRequest) GetTaskId() string {
+	if x != nil {
+		return x.TaskId
+	}
+	return ""
+}
+
+func (x *TaskReplicaRequest) GetAttempt() uint32 {
+	if x != nil {
+		return x.Attempt
+	}
+	return 0
+}
+
+func (x *TaskReplicaRequest) GetSubmission() *Event {
+	if x != nil {
+		return x.Submission
+	}
+	return nil
+}
+
+func (x *TaskReplicaRequest) GetOutcome() isTaskReplicaRequest_Outcome {
+	if x != nil {
+		return x.Outcome
+	}
+	return nil
+}
+
+func (x *TaskReplicaRequest) GetResult() *TaskResult {
+	if x != nil {
+		if x, ok := x.Outcome.(*TaskReplicaRequest_Result); ok {
+			return x.Result
+		}
+	}
+	return nil
+}
+
+func (x *TaskReplicaRequest) GetFailure() *TaskFailure {
+	if x != nil {
+		if x, ok := x.Outcome.(*TaskReplicaRequest_Failure); ok {
+			return x.Failure
+		}
+	}
+	return nil
+}
+
+func (x *TaskReplicaRequest) GetKeep() *durationpb.Duration {
+	if x != nil {
+		return x.Keep
+	}
+	return nil
+}
+
+type isTaskReplicaRequest_Outcome interface {
+	isTaskReplicaRequest_Outcome()
+}
+
+type TaskReplicaRequest_Result struct {
+	Result *TaskResult `protobuf:"bytes,4,opt,name=result,proto3,oneof"`
+}
+
+type TaskReplicaRequest_Failure struct {
+	Failure *TaskFailure `protobuf:"bytes,5,opt,name=failure,proto3,oneof"`
+}
+
+func (*TaskReplicaRequest_Result) isTaskReplicaRequest_Outcome() {}
+
+func (*TaskReplicaRequest_Failure) isTaskReplicaRequest_Outcome() {}
+
+type TaskReplicaAnswer struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	TaskId  string                 `protobuf:"bytes,1,opt,name=task_id,json=taskId,proto3" json:"task_id,omitempty"`
+	Attempt uint32                 `protobuf:"varint,2,opt,name=attempt,proto3" json:"attempt,omitempty"`
+	// The author of the submission.
+	Consumer string `protobuf:"bytes,3,opt,name=consumer,proto3" json:"consumer,omitempty"`
+	Kept     bool   `protobuf:"varint,4,opt,name=kept,proto3" json:"kept,omitempty"`
+	// Where it is not: UPPER_SNAKE, such as REPLICA_QUOTA, PEER_QUOTA, REPLICAS_OFF, PEER_NOT_ALLOWED or CONTENT_UNAVAILABLE.
+	Reason        string `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TaskReplicaAnswer) Reset() {
+	*x = TaskReplicaAnswer{}
+	mi := &file_shallot_event_v1_task_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TaskReplicaAnswer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TaskReplicaAnswer) ProtoMessage() {}
+
+func (x *TaskReplicaAnswer) ProtoReflect() protoreflect.Message {
+	mi := &file_shallot_event_v1_task_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TaskReplicaAnswer.ProtoReflect.Descriptor instead.
+func (*TaskReplicaAnswer) Descriptor() ([]byte, []int) {
+	return file_shallot_event_v1_task_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *TaskReplicaAnswer) GetTaskId() string {
+	if x != nil {
+		return x.TaskId
+	}
+	return ""
+}
+
+func (x *TaskReplicaAnswer) GetAttempt() uint32 {
+	if x != nil {
+		return x.Attempt
+	}
+	return 0
+}
+
+func (x *TaskReplicaAnswer) GetConsumer() string {
+	if x != nil {
+		return x.Consumer
+	}
+	return ""
+}
+
+func (x *TaskReplicaAnswer) GetKept() bool {
+	if x != nil {
+		return x.Kept
+	}
+	return false
+}
+
+func (x *TaskReplicaAnswer) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+// TaskReplicas tells the consumer who keeps the result, when all who were asked have answered or were given up.
+type TaskReplicas struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	TaskId  string                 `protobuf:"bytes,1,opt,name=task_id,json=taskId,proto3" json:"task_id,omitempty"`
+	Attempt uint32                 `protobuf:"varint,2,opt,name=attempt,proto3" json:"attempt,omitempty"`
+	// Those that were asked: 16 at most.
+	Replicas      []*TaskReplica `protobuf:"bytes,3,rep,name=replicas,proto3" json:"replicas,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TaskReplicas) Reset() {
+	*x = TaskReplicas{}
+	mi := &file_shallot_event_v1_task_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TaskReplicas) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TaskReplicas) ProtoMessage() {}
+
+func (x *TaskReplicas) ProtoReflect() protoreflect.Message {
+	mi := &file_shallot_event_v1_task_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TaskReplicas.ProtoReflect.Descriptor instead.
+func (*TaskReplicas) Descriptor() ([]byte, []int) {
+	return file_shallot_event_v1_task_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *TaskReplicas) GetTaskId() string {
+	if x != nil {
+		return x.TaskId
+	}
+	return ""
+}
+
+func (x *TaskReplicas) GetAttempt() uint32 {
+	if x != nil {
+		return x.Attempt
+	}
+	return 0
+}
+
+func (x *TaskReplicas) GetReplicas() []*TaskReplica {
+	if x != nil {
+		return x.Replicas
+	}
+	return nil
+}
+
+type TaskReplica struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	PeerId string                 `protobuf:"bytes,1,opt,name=peer_id,json=peerId,proto3" json:"peer_id,omitempty"`
+	// KEPT, REFUSED or SILENT.
+	State         string `protobuf:"bytes,2,opt,name=state,proto3" json:"state,omitempty"`
+	Reason        string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TaskReplica) Reset() {
+	*x = TaskReplica{}
+	mi := &file_shallot_event_v1_task_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TaskReplica) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TaskReplica) ProtoMessage() {}
+
+func (x *TaskReplica) ProtoReflect() protoreflect.Message {
+	mi := &file_shallot_event_v1_task_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TaskReplica.ProtoReflect.Descriptor instead.
+func (*TaskReplica) Descriptor() ([]byte, []int) {
+	return file_shallot_event_v1_task_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *TaskReplica) GetPeerId() string {
+	if x != nil {
+		return x.PeerId
+	}
+	return ""
+}
+
+func (x *TaskReplica) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *TaskReplica) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+// TaskReplicaResult hands over a result that another provider made: the answer to a TaskQuery. The event's attachment is the result's
+// ciphertext, up to 64 KiB; a larger one is fetched by CID.
+type TaskReplicaResult struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	TaskId  string                 `protobuf:"bytes,1,opt,name=task_id,json=taskId,proto3" json:"task_id,omitempty"`
+	Attempt uint32                 `protobuf:"varint,2,opt,name=attempt,proto3" json:"attempt,omitempty"`
+	// The signed TaskReplicaRequest event with which it was taken.
+	Request       *Event `protobuf:"bytes,3,opt,name=request,proto3" json:"request,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TaskReplicaResult) Reset() {
+	*x = TaskReplicaResult{}
+	mi := &file_shallot_event_v1_task_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TaskReplicaResult) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TaskReplicaResult) ProtoMessage() {}
+
+func (x *TaskReplicaResult) ProtoReflect() protoreflect.Message {
+	mi := &file_shallot_event_v1_task_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TaskReplicaResult.ProtoReflect.Descriptor instead.
+func (*TaskReplicaResult) Descriptor() ([]byte, []int) {
+	return file_shallot_event_v1_task_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *TaskReplicaResult) GetTaskId() string {
+	if x != nil {
+		return x.TaskId
+	}
+	return ""
+}
+
+func (x *TaskReplicaResult) GetAttempt() uint32 {
+	if x != nil {
+		return x.Attempt
+	}
+	return 0
+}
+
+func (x *TaskReplicaResult) GetRequest() *Event {
+	if x != nil {
+		return x.Request
+	}
+	return nil
+}
+
+// TaskCollected lets results go: from their consumer, or to a replica from the provider that had asked it.
 type TaskCollected struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Tasks         []*TaskRef             `protobuf:"bytes,1,rep,name=tasks,proto3" json:"tasks,omitempty"`
@@ -1242,7 +1643,7 @@ type TaskCollected struct {
 
 func (x *TaskCollected) Reset() {
 	*x = TaskCollected{}
-	mi := &file_shallot_event_v1_task_proto_msgTypes[15]
+	mi := &file_shallot_event_v1_task_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1254,7 +1655,7 @@ func (x *TaskCollected) String() string {
 func (*TaskCollected) ProtoMessage() {}
 
 func (x *TaskCollected) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_event_v1_task_proto_msgTypes[15]
+	mi := &file_shallot_event_v1_task_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1267,7 +1668,7 @@ func (x *TaskCollected) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaskCollected.ProtoReflect.Descriptor instead.
 func (*TaskCollected) Descriptor() ([]byte, []int) {
-	return file_shallot_event_v1_task_proto_rawDescGZIP(), []int{15}
+	return file_shallot_event_v1_task_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *TaskCollected) GetTasks() []*TaskRef {
@@ -1287,7 +1688,7 @@ type TaskRef struct {
 
 func (x *TaskRef) Reset() {
 	*x = TaskRef{}
-	mi := &file_shallot_event_v1_task_proto_msgTypes[16]
+	mi := &file_shallot_event_v1_task_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1299,7 +1700,7 @@ func (x *TaskRef) String() string {
 func (*TaskRef) ProtoMessage() {}
 
 func (x *TaskRef) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_event_v1_task_proto_msgTypes[16]
+	mi := &file_shallot_event_v1_task_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1312,7 +1713,7 @@ func (x *TaskRef) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaskRef.ProtoReflect.Descriptor instead.
 func (*TaskRef) Descriptor() ([]byte, []int) {
-	return file_shallot_event_v1_task_proto_rawDescGZIP(), []int{16}
+	return file_shallot_event_v1_task_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *TaskRef) GetTaskId() string {
@@ -1333,7 +1734,7 @@ var File_shallot_event_v1_task_proto protoreflect.FileDescriptor
 
 const file_shallot_event_v1_task_proto_rawDesc = "" +
 	"\n" +
-	"\x1bshallot/event/v1/task.proto\x12\x10shallot.event.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cshallot/event/v1/event.proto\"\x8d\x03\n" +
+	"\x1bshallot/event/v1/task.proto\x12\x10shallot.event.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cshallot/event/v1/event.proto\"\xca\x03\n" +
 	"\x0eTaskSubmission\x12\x17\n" +
 	"\atask_id\x18\x01 \x01(\tR\x06taskId\x12\x18\n" +
 	"\aattempt\x18\x02 \x01(\rR\aattempt\x12\x12\n" +
@@ -1347,7 +1748,9 @@ const file_shallot_event_v1_task_proto_rawDesc = "" +
 	"\bredirect\x18\t \x01(\bR\bredirect\x12-\n" +
 	"\x04keep\x18\n" +
 	" \x01(\v2\x19.google.protobuf.DurationR\x04keep\x12%\n" +
-	"\x0ereference_size\x18\v \x01(\x04R\rreferenceSize\"N\n" +
+	"\x0ereference_size\x18\v \x01(\x04R\rreferenceSize\x12\x16\n" +
+	"\x06copies\x18\f \x01(\rR\x06copies\x12#\n" +
+	"\rreplica_peers\x18\r \x03(\tR\freplicaPeers\"N\n" +
 	"\rSealedPayload\x12\x1d\n" +
 	"\n" +
 	"sealed_key\x18\x01 \x01(\fR\tsealedKey\x12\x1e\n" +
@@ -1440,7 +1843,35 @@ const file_shallot_event_v1_task_proto_rawDesc = "" +
 	"TaskStatus\x12\x17\n" +
 	"\atask_id\x18\x01 \x01(\tR\x06taskId\x12\x18\n" +
 	"\aattempt\x18\x02 \x01(\rR\aattempt\x12\x14\n" +
-	"\x05state\x18\x03 \x01(\tR\x05state\"@\n" +
+	"\x05state\x18\x03 \x01(\tR\x05state\"\xad\x02\n" +
+	"\x12TaskReplicaRequest\x12\x17\n" +
+	"\atask_id\x18\x01 \x01(\tR\x06taskId\x12\x18\n" +
+	"\aattempt\x18\x02 \x01(\rR\aattempt\x127\n" +
+	"\n" +
+	"submission\x18\x03 \x01(\v2\x17.shallot.event.v1.EventR\n" +
+	"submission\x126\n" +
+	"\x06result\x18\x04 \x01(\v2\x1c.shallot.event.v1.TaskResultH\x00R\x06result\x129\n" +
+	"\afailure\x18\x05 \x01(\v2\x1d.shallot.event.v1.TaskFailureH\x00R\afailure\x12-\n" +
+	"\x04keep\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\x04keepB\t\n" +
+	"\aoutcome\"\x8e\x01\n" +
+	"\x11TaskReplicaAnswer\x12\x17\n" +
+	"\atask_id\x18\x01 \x01(\tR\x06taskId\x12\x18\n" +
+	"\aattempt\x18\x02 \x01(\rR\aattempt\x12\x1a\n" +
+	"\bconsumer\x18\x03 \x01(\tR\bconsumer\x12\x12\n" +
+	"\x04kept\x18\x04 \x01(\bR\x04kept\x12\x16\n" +
+	"\x06reason\x18\x05 \x01(\tR\x06reason\"|\n" +
+	"\fTaskReplicas\x12\x17\n" +
+	"\atask_id\x18\x01 \x01(\tR\x06taskId\x12\x18\n" +
+	"\aattempt\x18\x02 \x01(\rR\aattempt\x129\n" +
+	"\breplicas\x18\x03 \x03(\v2\x1d.shallot.event.v1.TaskReplicaR\breplicas\"T\n" +
+	"\vTaskReplica\x12\x17\n" +
+	"\apeer_id\x18\x01 \x01(\tR\x06peerId\x12\x14\n" +
+	"\x05state\x18\x02 \x01(\tR\x05state\x12\x16\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\"y\n" +
+	"\x11TaskReplicaResult\x12\x17\n" +
+	"\atask_id\x18\x01 \x01(\tR\x06taskId\x12\x18\n" +
+	"\aattempt\x18\x02 \x01(\rR\aattempt\x121\n" +
+	"\arequest\x18\x03 \x01(\v2\x17.shallot.event.v1.EventR\arequest\"@\n" +
 	"\rTaskCollected\x12/\n" +
 	"\x05tasks\x18\x01 \x03(\v2\x19.shallot.event.v1.TaskRefR\x05tasks\"<\n" +
 	"\aTaskRef\x12\x17\n" +
@@ -1466,7 +1897,7 @@ func file_shallot_event_v1_task_proto_rawDescGZIP() []byte {
 }
 
 var file_shallot_event_v1_task_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_shallot_event_v1_task_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
+var file_shallot_event_v1_task_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
 var file_shallot_event_v1_task_proto_goTypes = []any{
 	(TaskFailureCause)(0),       // 0: shallot.event.v1.TaskFailureCause
 	(*TaskSubmission)(nil),      // 1: shallot.event.v1.TaskSubmission
@@ -1484,32 +1915,43 @@ var file_shallot_event_v1_task_proto_goTypes = []any{
 	(*TaskCancel)(nil),          // 13: shallot.event.v1.TaskCancel
 	(*TaskQuery)(nil),           // 14: shallot.event.v1.TaskQuery
 	(*TaskStatus)(nil),          // 15: shallot.event.v1.TaskStatus
-	(*TaskCollected)(nil),       // 16: shallot.event.v1.TaskCollected
-	(*TaskRef)(nil),             // 17: shallot.event.v1.TaskRef
-	(*Limits)(nil),              // 18: shallot.event.v1.Limits
-	(*durationpb.Duration)(nil), // 19: google.protobuf.Duration
-	(*Event)(nil),               // 20: shallot.event.v1.Event
+	(*TaskReplicaRequest)(nil),  // 16: shallot.event.v1.TaskReplicaRequest
+	(*TaskReplicaAnswer)(nil),   // 17: shallot.event.v1.TaskReplicaAnswer
+	(*TaskReplicas)(nil),        // 18: shallot.event.v1.TaskReplicas
+	(*TaskReplica)(nil),         // 19: shallot.event.v1.TaskReplica
+	(*TaskReplicaResult)(nil),   // 20: shallot.event.v1.TaskReplicaResult
+	(*TaskCollected)(nil),       // 21: shallot.event.v1.TaskCollected
+	(*TaskRef)(nil),             // 22: shallot.event.v1.TaskRef
+	(*Limits)(nil),              // 23: shallot.event.v1.Limits
+	(*durationpb.Duration)(nil), // 24: google.protobuf.Duration
+	(*Event)(nil),               // 25: shallot.event.v1.Event
 }
 var file_shallot_event_v1_task_proto_depIdxs = []int32{
-	18, // 0: shallot.event.v1.TaskSubmission.limits:type_name -> shallot.event.v1.Limits
-	19, // 1: shallot.event.v1.TaskSubmission.keep:type_name -> google.protobuf.Duration
-	20, // 2: shallot.event.v1.TaskForceSubmission.submission:type_name -> shallot.event.v1.Event
-	20, // 3: shallot.event.v1.TaskRedirected.announcement:type_name -> shallot.event.v1.Event
-	19, // 4: shallot.event.v1.TaskRefused.retry_after:type_name -> google.protobuf.Duration
+	23, // 0: shallot.event.v1.TaskSubmission.limits:type_name -> shallot.event.v1.Limits
+	24, // 1: shallot.event.v1.TaskSubmission.keep:type_name -> google.protobuf.Duration
+	25, // 2: shallot.event.v1.TaskForceSubmission.submission:type_name -> shallot.event.v1.Event
+	25, // 3: shallot.event.v1.TaskRedirected.announcement:type_name -> shallot.event.v1.Event
+	24, // 4: shallot.event.v1.TaskRefused.retry_after:type_name -> google.protobuf.Duration
 	8,  // 5: shallot.event.v1.TaskProgress.tasks:type_name -> shallot.event.v1.TaskProgressEntry
-	18, // 6: shallot.event.v1.TaskResult.limits:type_name -> shallot.event.v1.Limits
+	23, // 6: shallot.event.v1.TaskResult.limits:type_name -> shallot.event.v1.Limits
 	11, // 7: shallot.event.v1.TaskResult.usage:type_name -> shallot.event.v1.Usage
-	19, // 8: shallot.event.v1.Usage.wall:type_name -> google.protobuf.Duration
-	19, // 9: shallot.event.v1.Usage.cpu:type_name -> google.protobuf.Duration
+	24, // 8: shallot.event.v1.Usage.wall:type_name -> google.protobuf.Duration
+	24, // 9: shallot.event.v1.Usage.cpu:type_name -> google.protobuf.Duration
 	0,  // 10: shallot.event.v1.TaskFailure.cause:type_name -> shallot.event.v1.TaskFailureCause
 	11, // 11: shallot.event.v1.TaskFailure.usage:type_name -> shallot.event.v1.Usage
-	17, // 12: shallot.event.v1.TaskQuery.tasks:type_name -> shallot.event.v1.TaskRef
-	17, // 13: shallot.event.v1.TaskCollected.tasks:type_name -> shallot.event.v1.TaskRef
-	14, // [14:14] is the sub-list for method output_type
-	14, // [14:14] is the sub-list for method input_type
-	14, // [14:14] is the sub-list for extension type_name
-	14, // [14:14] is the sub-list for extension extendee
-	0,  // [0:14] is the sub-list for field type_name
+	22, // 12: shallot.event.v1.TaskQuery.tasks:type_name -> shallot.event.v1.TaskRef
+	25, // 13: shallot.event.v1.TaskReplicaRequest.submission:type_name -> shallot.event.v1.Event
+	10, // 14: shallot.event.v1.TaskReplicaRequest.result:type_name -> shallot.event.v1.TaskResult
+	12, // 15: shallot.event.v1.TaskReplicaRequest.failure:type_name -> shallot.event.v1.TaskFailure
+	24, // 16: shallot.event.v1.TaskReplicaRequest.keep:type_name -> google.protobuf.Duration
+	19, // 17: shallot.event.v1.TaskReplicas.replicas:type_name -> shallot.event.v1.TaskReplica
+	25, // 18: shallot.event.v1.TaskReplicaResult.request:type_name -> shallot.event.v1.Event
+	22, // 19: shallot.event.v1.TaskCollected.tasks:type_name -> shallot.event.v1.TaskRef
+	20, // [20:20] is the sub-list for method output_type
+	20, // [20:20] is the sub-list for method input_type
+	20, // [20:20] is the sub-list for extension type_name
+	20, // [20:20] is the sub-list for extension extendee
+	0,  // [0:20] is the sub-list for field type_name
 }
 
 func init() { file_shallot_event_v1_task_proto_init() }
@@ -1519,13 +1961,17 @@ func file_shallot_event_v1_task_proto_init() {
 	}
 	file_shallot_event_v1_event_proto_init()
 	file_shallot_event_v1_task_proto_msgTypes[7].OneofWrappers = []any{}
+	file_shallot_event_v1_task_proto_msgTypes[15].OneofWrappers = []any{
+		(*TaskReplicaRequest_Result)(nil),
+		(*TaskReplicaRequest_Failure)(nil),
+	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_shallot_event_v1_task_proto_rawDesc), len(file_shallot_event_v1_task_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   17,
+			NumMessages:   22,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

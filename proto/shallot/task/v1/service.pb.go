@@ -381,7 +381,9 @@ type CreateTask struct {
 	Spec      *TaskSpec  `protobuf:"bytes,2,opt,name=spec,proto3" json:"spec,omitempty"`
 	Candidate *Candidate `protobuf:"bytes,3,opt,name=candidate,proto3" json:"candidate,omitempty"`
 	// Why this one, and why not the others; for the history.
-	Detail        string `protobuf:"bytes,4,opt,name=detail,proto3" json:"detail,omitempty"`
+	Detail string `protobuf:"bytes,4,opt,name=detail,proto3" json:"detail,omitempty"`
+	// Providers that may keep its result, too: peer ids and addresses. Only with a candidate.
+	Replicas      []*Candidate `protobuf:"bytes,5,rep,name=replicas,proto3" json:"replicas,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -444,13 +446,22 @@ func (x *CreateTask) GetDetail() string {
 	return ""
 }
 
+func (x *CreateTask) GetReplicas() []*Candidate {
+	if x != nil {
+		return x.Replicas
+	}
+	return nil
+}
+
 // PlaceTask answers PlacementNeeded.
 type PlaceTask struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
 	TaskId    string                 `protobuf:"bytes,1,opt,name=task_id,json=taskId,proto3" json:"task_id,omitempty"`
 	Candidate *Candidate             `protobuf:"bytes,2,opt,name=candidate,proto3" json:"candidate,omitempty"`
 	// Why this one, and why not the others; for the history.
-	Detail        string `protobuf:"bytes,3,opt,name=detail,proto3" json:"detail,omitempty"`
+	Detail string `protobuf:"bytes,3,opt,name=detail,proto3" json:"detail,omitempty"`
+	// As in CreateTask.
+	Replicas      []*Candidate `protobuf:"bytes,4,rep,name=replicas,proto3" json:"replicas,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -504,6 +515,13 @@ func (x *PlaceTask) GetDetail() string {
 		return x.Detail
 	}
 	return ""
+}
+
+func (x *PlaceTask) GetReplicas() []*Candidate {
+	if x != nil {
+		return x.Replicas
+	}
+	return nil
 }
 
 // PlacementFailed answers PlacementNeeded when there is no candidate: the task stays PENDING, node keeps looking.
@@ -665,7 +683,7 @@ type DeliverEvent struct {
 	// For submissions: this node's own metric, and other capable providers, as many as Describe asked for.
 	OwnMetric  *v1.Metric   `protobuf:"bytes,4,opt,name=own_metric,json=ownMetric,proto3" json:"own_metric,omitempty"`
 	Candidates []*Candidate `protobuf:"bytes,5,rep,name=candidates,proto3" json:"candidates,omitempty"`
-	// This node's peer id, for submissions.
+	// This node's peer id, for submissions and replica requests.
 	OwnPeerId     string `protobuf:"bytes,6,opt,name=own_peer_id,json=ownPeerId,proto3" json:"own_peer_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1067,9 +1085,11 @@ type PlacementNeeded struct {
 	Type    string                 `protobuf:"bytes,2,opt,name=type,proto3" json:"type,omitempty"`
 	Attempt uint32                 `protobuf:"varint,3,opt,name=attempt,proto3" json:"attempt,omitempty"`
 	// Peers that must not be chosen, with the reason.
-	Excluded      map[string]string `protobuf:"bytes,4,rep,name=excluded,proto3" json:"excluded,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	Only          []string          `protobuf:"bytes,5,rep,name=only,proto3" json:"only,omitempty"`
-	Limits        *v1.Limits        `protobuf:"bytes,6,opt,name=limits,proto3" json:"limits,omitempty"`
+	Excluded map[string]string `protobuf:"bytes,4,rep,name=excluded,proto3" json:"excluded,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Only     []string          `protobuf:"bytes,5,rep,name=only,proto3" json:"only,omitempty"`
+	Limits   *v1.Limits        `protobuf:"bytes,6,opt,name=limits,proto3" json:"limits,omitempty"`
+	// Providers wanted that keep the result beside the one that runs the task.
+	Copies        uint32 `protobuf:"varint,7,opt,name=copies,proto3" json:"copies,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1144,6 +1164,13 @@ func (x *PlacementNeeded) GetLimits() *v1.Limits {
 		return x.Limits
 	}
 	return nil
+}
+
+func (x *PlacementNeeded) GetCopies() uint32 {
+	if x != nil {
+		return x.Copies
+	}
+	return 0
 }
 
 type DescribeRequest struct {
@@ -2153,18 +2180,20 @@ const file_shallot_task_v1_service_proto_rawDesc = "" +
 	"\aexisted\x18\t \x01(\bR\aexistedB\t\n" +
 	"\a_stdout\" \n" +
 	"\x05Hello\x12\x17\n" +
-	"\anode_id\x18\x01 \x01(\tR\x06nodeId\"\xac\x01\n" +
+	"\anode_id\x18\x01 \x01(\tR\x06nodeId\"\xe4\x01\n" +
 	"\n" +
 	"CreateTask\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tR\trequestId\x12-\n" +
 	"\x04spec\x18\x02 \x01(\v2\x19.shallot.task.v1.TaskSpecR\x04spec\x128\n" +
 	"\tcandidate\x18\x03 \x01(\v2\x1a.shallot.task.v1.CandidateR\tcandidate\x12\x16\n" +
-	"\x06detail\x18\x04 \x01(\tR\x06detail\"v\n" +
+	"\x06detail\x18\x04 \x01(\tR\x06detail\x126\n" +
+	"\breplicas\x18\x05 \x03(\v2\x1a.shallot.task.v1.CandidateR\breplicas\"\xae\x01\n" +
 	"\tPlaceTask\x12\x17\n" +
 	"\atask_id\x18\x01 \x01(\tR\x06taskId\x128\n" +
 	"\tcandidate\x18\x02 \x01(\v2\x1a.shallot.task.v1.CandidateR\tcandidate\x12\x16\n" +
-	"\x06detail\x18\x03 \x01(\tR\x06detail\"B\n" +
+	"\x06detail\x18\x03 \x01(\tR\x06detail\x126\n" +
+	"\breplicas\x18\x04 \x03(\v2\x1a.shallot.task.v1.CandidateR\breplicas\"B\n" +
 	"\x0fPlacementFailed\x12\x17\n" +
 	"\atask_id\x18\x01 \x01(\tR\x06taskId\x12\x16\n" +
 	"\x06detail\x18\x02 \x01(\tR\x06detail\"\xa6\x02\n" +
@@ -2210,14 +2239,15 @@ const file_shallot_task_v1_service_proto_rawDesc = "" +
 	"\x05event\x18\x06 \x01(\v2\x17.shallot.event.v1.EventR\x05event\x12\x12\n" +
 	"\x04sign\x18\a \x01(\bR\x04sign\x123\n" +
 	"\atimeout\x18\b \x01(\v2\x19.google.protobuf.DurationR\atimeout\x12\x1c\n" +
-	"\twithdrawn\x18\t \x01(\bR\twithdrawn\"\xa7\x02\n" +
+	"\twithdrawn\x18\t \x01(\bR\twithdrawn\"\xbf\x02\n" +
 	"\x0fPlacementNeeded\x12\x17\n" +
 	"\atask_id\x18\x01 \x01(\tR\x06taskId\x12\x12\n" +
 	"\x04type\x18\x02 \x01(\tR\x04type\x12\x18\n" +
 	"\aattempt\x18\x03 \x01(\rR\aattempt\x12J\n" +
 	"\bexcluded\x18\x04 \x03(\v2..shallot.task.v1.PlacementNeeded.ExcludedEntryR\bexcluded\x12\x12\n" +
 	"\x04only\x18\x05 \x03(\tR\x04only\x120\n" +
-	"\x06limits\x18\x06 \x01(\v2\x18.shallot.event.v1.LimitsR\x06limits\x1a;\n" +
+	"\x06limits\x18\x06 \x01(\v2\x18.shallot.event.v1.LimitsR\x06limits\x12\x16\n" +
+	"\x06copies\x18\a \x01(\rR\x06copies\x1a;\n" +
 	"\rExcludedEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x11\n" +
@@ -2367,51 +2397,53 @@ var file_shallot_task_v1_service_proto_depIdxs = []int32{
 	8,  // 12: shallot.task.v1.SessionResponse.delivered:type_name -> shallot.task.v1.Delivered
 	35, // 13: shallot.task.v1.CreateTask.spec:type_name -> shallot.task.v1.TaskSpec
 	6,  // 14: shallot.task.v1.CreateTask.candidate:type_name -> shallot.task.v1.Candidate
-	6,  // 15: shallot.task.v1.PlaceTask.candidate:type_name -> shallot.task.v1.Candidate
-	36, // 16: shallot.task.v1.Candidate.metric:type_name -> shallot.event.v1.Metric
-	37, // 17: shallot.task.v1.Candidate.metric_age:type_name -> google.protobuf.Duration
-	38, // 18: shallot.task.v1.Candidate.announcement:type_name -> shallot.event.v1.Event
-	38, // 19: shallot.task.v1.DeliverEvent.event:type_name -> shallot.event.v1.Event
-	36, // 20: shallot.task.v1.DeliverEvent.own_metric:type_name -> shallot.event.v1.Metric
-	6,  // 21: shallot.task.v1.DeliverEvent.candidates:type_name -> shallot.task.v1.Candidate
-	38, // 22: shallot.task.v1.OutboxEvent.event:type_name -> shallot.event.v1.Event
-	37, // 23: shallot.task.v1.OutboxEvent.timeout:type_name -> google.protobuf.Duration
-	32, // 24: shallot.task.v1.PlacementNeeded.excluded:type_name -> shallot.task.v1.PlacementNeeded.ExcludedEntry
-	39, // 25: shallot.task.v1.PlacementNeeded.limits:type_name -> shallot.event.v1.Limits
-	40, // 26: shallot.task.v1.DescribeResponse.capabilities:type_name -> shallot.event.v1.Capability
-	41, // 27: shallot.task.v1.DescribeResponse.queue:type_name -> shallot.event.v1.Queue
-	41, // 28: shallot.task.v1.WatchQueueResponse.queue:type_name -> shallot.event.v1.Queue
-	34, // 29: shallot.task.v1.GetTaskResponse.task:type_name -> shallot.task.v1.Task
-	42, // 30: shallot.task.v1.ListTasksRequest.created_after:type_name -> google.protobuf.Timestamp
-	42, // 31: shallot.task.v1.ListTasksRequest.created_before:type_name -> google.protobuf.Timestamp
-	34, // 32: shallot.task.v1.ListTasksResponse.tasks:type_name -> shallot.task.v1.Task
-	34, // 33: shallot.task.v1.WatchTaskResponse.task:type_name -> shallot.task.v1.Task
-	34, // 34: shallot.task.v1.CancelTaskResponse.task:type_name -> shallot.task.v1.Task
-	0,  // 35: shallot.task.v1.TaskService.Session:input_type -> shallot.task.v1.SessionRequest
-	14, // 36: shallot.task.v1.TaskService.Describe:input_type -> shallot.task.v1.DescribeRequest
-	16, // 37: shallot.task.v1.TaskService.WatchQueue:input_type -> shallot.task.v1.WatchQueueRequest
-	18, // 38: shallot.task.v1.TaskService.Upload:input_type -> shallot.task.v1.UploadRequest
-	20, // 39: shallot.task.v1.TaskService.GetTask:input_type -> shallot.task.v1.GetTaskRequest
-	22, // 40: shallot.task.v1.TaskService.ListTasks:input_type -> shallot.task.v1.ListTasksRequest
-	24, // 41: shallot.task.v1.TaskService.WatchTask:input_type -> shallot.task.v1.WatchTaskRequest
-	26, // 42: shallot.task.v1.TaskService.CancelTask:input_type -> shallot.task.v1.CancelTaskRequest
-	28, // 43: shallot.task.v1.TaskService.GetResult:input_type -> shallot.task.v1.GetResultRequest
-	30, // 44: shallot.task.v1.TaskService.GetLogs:input_type -> shallot.task.v1.GetLogsRequest
-	1,  // 45: shallot.task.v1.TaskService.Session:output_type -> shallot.task.v1.SessionResponse
-	15, // 46: shallot.task.v1.TaskService.Describe:output_type -> shallot.task.v1.DescribeResponse
-	17, // 47: shallot.task.v1.TaskService.WatchQueue:output_type -> shallot.task.v1.WatchQueueResponse
-	19, // 48: shallot.task.v1.TaskService.Upload:output_type -> shallot.task.v1.UploadResponse
-	21, // 49: shallot.task.v1.TaskService.GetTask:output_type -> shallot.task.v1.GetTaskResponse
-	23, // 50: shallot.task.v1.TaskService.ListTasks:output_type -> shallot.task.v1.ListTasksResponse
-	25, // 51: shallot.task.v1.TaskService.WatchTask:output_type -> shallot.task.v1.WatchTaskResponse
-	27, // 52: shallot.task.v1.TaskService.CancelTask:output_type -> shallot.task.v1.CancelTaskResponse
-	29, // 53: shallot.task.v1.TaskService.GetResult:output_type -> shallot.task.v1.GetResultResponse
-	31, // 54: shallot.task.v1.TaskService.GetLogs:output_type -> shallot.task.v1.GetLogsResponse
-	45, // [45:55] is the sub-list for method output_type
-	35, // [35:45] is the sub-list for method input_type
-	35, // [35:35] is the sub-list for extension type_name
-	35, // [35:35] is the sub-list for extension extendee
-	0,  // [0:35] is the sub-list for field type_name
+	6,  // 15: shallot.task.v1.CreateTask.replicas:type_name -> shallot.task.v1.Candidate
+	6,  // 16: shallot.task.v1.PlaceTask.candidate:type_name -> shallot.task.v1.Candidate
+	6,  // 17: shallot.task.v1.PlaceTask.replicas:type_name -> shallot.task.v1.Candidate
+	36, // 18: shallot.task.v1.Candidate.metric:type_name -> shallot.event.v1.Metric
+	37, // 19: shallot.task.v1.Candidate.metric_age:type_name -> google.protobuf.Duration
+	38, // 20: shallot.task.v1.Candidate.announcement:type_name -> shallot.event.v1.Event
+	38, // 21: shallot.task.v1.DeliverEvent.event:type_name -> shallot.event.v1.Event
+	36, // 22: shallot.task.v1.DeliverEvent.own_metric:type_name -> shallot.event.v1.Metric
+	6,  // 23: shallot.task.v1.DeliverEvent.candidates:type_name -> shallot.task.v1.Candidate
+	38, // 24: shallot.task.v1.OutboxEvent.event:type_name -> shallot.event.v1.Event
+	37, // 25: shallot.task.v1.OutboxEvent.timeout:type_name -> google.protobuf.Duration
+	32, // 26: shallot.task.v1.PlacementNeeded.excluded:type_name -> shallot.task.v1.PlacementNeeded.ExcludedEntry
+	39, // 27: shallot.task.v1.PlacementNeeded.limits:type_name -> shallot.event.v1.Limits
+	40, // 28: shallot.task.v1.DescribeResponse.capabilities:type_name -> shallot.event.v1.Capability
+	41, // 29: shallot.task.v1.DescribeResponse.queue:type_name -> shallot.event.v1.Queue
+	41, // 30: shallot.task.v1.WatchQueueResponse.queue:type_name -> shallot.event.v1.Queue
+	34, // 31: shallot.task.v1.GetTaskResponse.task:type_name -> shallot.task.v1.Task
+	42, // 32: shallot.task.v1.ListTasksRequest.created_after:type_name -> google.protobuf.Timestamp
+	42, // 33: shallot.task.v1.ListTasksRequest.created_before:type_name -> google.protobuf.Timestamp
+	34, // 34: shallot.task.v1.ListTasksResponse.tasks:type_name -> shallot.task.v1.Task
+	34, // 35: shallot.task.v1.WatchTaskResponse.task:type_name -> shallot.task.v1.Task
+	34, // 36: shallot.task.v1.CancelTaskResponse.task:type_name -> shallot.task.v1.Task
+	0,  // 37: shallot.task.v1.TaskService.Session:input_type -> shallot.task.v1.SessionRequest
+	14, // 38: shallot.task.v1.TaskService.Describe:input_type -> shallot.task.v1.DescribeRequest
+	16, // 39: shallot.task.v1.TaskService.WatchQueue:input_type -> shallot.task.v1.WatchQueueRequest
+	18, // 40: shallot.task.v1.TaskService.Upload:input_type -> shallot.task.v1.UploadRequest
+	20, // 41: shallot.task.v1.TaskService.GetTask:input_type -> shallot.task.v1.GetTaskRequest
+	22, // 42: shallot.task.v1.TaskService.ListTasks:input_type -> shallot.task.v1.ListTasksRequest
+	24, // 43: shallot.task.v1.TaskService.WatchTask:input_type -> shallot.task.v1.WatchTaskRequest
+	26, // 44: shallot.task.v1.TaskService.CancelTask:input_type -> shallot.task.v1.CancelTaskRequest
+	28, // 45: shallot.task.v1.TaskService.GetResult:input_type -> shallot.task.v1.GetResultRequest
+	30, // 46: shallot.task.v1.TaskService.GetLogs:input_type -> shallot.task.v1.GetLogsRequest
+	1,  // 47: shallot.task.v1.TaskService.Session:output_type -> shallot.task.v1.SessionResponse
+	15, // 48: shallot.task.v1.TaskService.Describe:output_type -> shallot.task.v1.DescribeResponse
+	17, // 49: shallot.task.v1.TaskService.WatchQueue:output_type -> shallot.task.v1.WatchQueueResponse
+	19, // 50: shallot.task.v1.TaskService.Upload:output_type -> shallot.task.v1.UploadResponse
+	21, // 51: shallot.task.v1.TaskService.GetTask:output_type -> shallot.task.v1.GetTaskResponse
+	23, // 52: shallot.task.v1.TaskService.ListTasks:output_type -> shallot.task.v1.ListTasksResponse
+	25, // 53: shallot.task.v1.TaskService.WatchTask:output_type -> shallot.task.v1.WatchTaskResponse
+	27, // 54: shallot.task.v1.TaskService.CancelTask:output_type -> shallot.task.v1.CancelTaskResponse
+	29, // 55: shallot.task.v1.TaskService.GetResult:output_type -> shallot.task.v1.GetResultResponse
+	31, // 56: shallot.task.v1.TaskService.GetLogs:output_type -> shallot.task.v1.GetLogsResponse
+	47, // [47:57] is the sub-list for method output_type
+	37, // [37:47] is the sub-list for method input_type
+	37, // [37:37] is the sub-list for extension type_name
+	37, // [37:37] is the sub-list for extension extendee
+	0,  // [0:37] is the sub-list for field type_name
 }
 
 func init() { file_shallot_task_v1_service_proto_init() }

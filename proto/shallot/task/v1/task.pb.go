@@ -493,7 +493,10 @@ type PlacementPolicy struct {
 	// None of these.
 	Exclude []string `protobuf:"bytes,3,rep,name=exclude,proto3" json:"exclude,omitempty"`
 	// Attempts at most; 3 when 0.
-	MaxAttempts   uint32 `protobuf:"varint,4,opt,name=max_attempts,json=maxAttempts,proto3" json:"max_attempts,omitempty"`
+	MaxAttempts uint32 `protobuf:"varint,4,opt,name=max_attempts,json=maxAttempts,proto3" json:"max_attempts,omitempty"`
+	// Providers that keep the result until it is collected, the one that ran the task among them: 1 when 0, 8 at most. The others see its
+	// ciphertext only; providers above says who runs the task, and not who keeps its result.
+	Replicas      uint32 `protobuf:"varint,5,opt,name=replicas,proto3" json:"replicas,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -552,6 +555,13 @@ func (x *PlacementPolicy) GetExclude() []string {
 func (x *PlacementPolicy) GetMaxAttempts() uint32 {
 	if x != nil {
 		return x.MaxAttempts
+	}
+	return 0
+}
+
+func (x *PlacementPolicy) GetReplicas() uint32 {
+	if x != nil {
+		return x.Replicas
 	}
 	return 0
 }
@@ -667,7 +677,11 @@ type Task struct {
 	// Counts up with every change of the task.
 	Revision uint64 `protobuf:"varint,19,opt,name=revision,proto3" json:"revision,omitempty"`
 	// Only from GetTask, while it is RUNNING and where its executor says so: the last word. It changes without the revision.
-	Progress      *Progress `protobuf:"bytes,20,opt,name=progress,proto3" json:"progress,omitempty"`
+	Progress *Progress `protobuf:"bytes,20,opt,name=progress,proto3" json:"progress,omitempty"`
+	// Providers that are to keep the result until it is collected, the one that ran the task among them. 0: that one alone.
+	Replicas uint32 `protobuf:"varint,21,opt,name=replicas,proto3" json:"replicas,omitempty"`
+	// Only from GetTask: the others that were named to keep it.
+	ReplicaPeers  []*Replica `protobuf:"bytes,22,rep,name=replica_peers,json=replicaPeers,proto3" json:"replica_peers,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -842,6 +856,83 @@ func (x *Task) GetProgress() *Progress {
 	return nil
 }
 
+func (x *Task) GetReplicas() uint32 {
+	if x != nil {
+		return x.Replicas
+	}
+	return 0
+}
+
+func (x *Task) GetReplicaPeers() []*Replica {
+	if x != nil {
+		return x.ReplicaPeers
+	}
+	return nil
+}
+
+// Replica is a provider that was named to keep a result beside the one that made it.
+type Replica struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	PeerId string                 `protobuf:"bytes,1,opt,name=peer_id,json=peerId,proto3" json:"peer_id,omitempty"`
+	// NAMED (nothing is known of it), ASKED, KEPT, REFUSED or SILENT.
+	State string `protobuf:"bytes,2,opt,name=state,proto3" json:"state,omitempty"`
+	// UPPER_SNAKE, where it refused.
+	Reason        string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Replica) Reset() {
+	*x = Replica{}
+	mi := &file_shallot_task_v1_task_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Replica) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Replica) ProtoMessage() {}
+
+func (x *Replica) ProtoReflect() protoreflect.Message {
+	mi := &file_shallot_task_v1_task_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Replica.ProtoReflect.Descriptor instead.
+func (*Replica) Descriptor() ([]byte, []int) {
+	return file_shallot_task_v1_task_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *Replica) GetPeerId() string {
+	if x != nil {
+		return x.PeerId
+	}
+	return ""
+}
+
+func (x *Replica) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *Replica) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
 // Progress is how far a running task is, as its executor says.
 type Progress struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -855,7 +946,7 @@ type Progress struct {
 
 func (x *Progress) Reset() {
 	*x = Progress{}
-	mi := &file_shallot_task_v1_task_proto_msgTypes[9]
+	mi := &file_shallot_task_v1_task_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -867,7 +958,7 @@ func (x *Progress) String() string {
 func (*Progress) ProtoMessage() {}
 
 func (x *Progress) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_task_v1_task_proto_msgTypes[9]
+	mi := &file_shallot_task_v1_task_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -880,7 +971,7 @@ func (x *Progress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Progress.ProtoReflect.Descriptor instead.
 func (*Progress) Descriptor() ([]byte, []int) {
-	return file_shallot_task_v1_task_proto_rawDescGZIP(), []int{9}
+	return file_shallot_task_v1_task_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Progress) GetFraction() float64 {
@@ -915,7 +1006,7 @@ type TaskError struct {
 
 func (x *TaskError) Reset() {
 	*x = TaskError{}
-	mi := &file_shallot_task_v1_task_proto_msgTypes[10]
+	mi := &file_shallot_task_v1_task_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -927,7 +1018,7 @@ func (x *TaskError) String() string {
 func (*TaskError) ProtoMessage() {}
 
 func (x *TaskError) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_task_v1_task_proto_msgTypes[10]
+	mi := &file_shallot_task_v1_task_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -940,7 +1031,7 @@ func (x *TaskError) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaskError.ProtoReflect.Descriptor instead.
 func (*TaskError) Descriptor() ([]byte, []int) {
-	return file_shallot_task_v1_task_proto_rawDescGZIP(), []int{10}
+	return file_shallot_task_v1_task_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *TaskError) GetReason() string {
@@ -974,7 +1065,7 @@ type ResultInfo struct {
 
 func (x *ResultInfo) Reset() {
 	*x = ResultInfo{}
-	mi := &file_shallot_task_v1_task_proto_msgTypes[11]
+	mi := &file_shallot_task_v1_task_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -986,7 +1077,7 @@ func (x *ResultInfo) String() string {
 func (*ResultInfo) ProtoMessage() {}
 
 func (x *ResultInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_task_v1_task_proto_msgTypes[11]
+	mi := &file_shallot_task_v1_task_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -999,7 +1090,7 @@ func (x *ResultInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResultInfo.ProtoReflect.Descriptor instead.
 func (*ResultInfo) Descriptor() ([]byte, []int) {
-	return file_shallot_task_v1_task_proto_rawDescGZIP(), []int{11}
+	return file_shallot_task_v1_task_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ResultInfo) GetCid() string {
@@ -1056,7 +1147,7 @@ type OutputFile struct {
 
 func (x *OutputFile) Reset() {
 	*x = OutputFile{}
-	mi := &file_shallot_task_v1_task_proto_msgTypes[12]
+	mi := &file_shallot_task_v1_task_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1068,7 +1159,7 @@ func (x *OutputFile) String() string {
 func (*OutputFile) ProtoMessage() {}
 
 func (x *OutputFile) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_task_v1_task_proto_msgTypes[12]
+	mi := &file_shallot_task_v1_task_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1081,7 +1172,7 @@ func (x *OutputFile) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OutputFile.ProtoReflect.Descriptor instead.
 func (*OutputFile) Descriptor() ([]byte, []int) {
-	return file_shallot_task_v1_task_proto_rawDescGZIP(), []int{12}
+	return file_shallot_task_v1_task_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *OutputFile) GetPath() string {
@@ -1116,7 +1207,7 @@ type HistoryEntry struct {
 
 func (x *HistoryEntry) Reset() {
 	*x = HistoryEntry{}
-	mi := &file_shallot_task_v1_task_proto_msgTypes[13]
+	mi := &file_shallot_task_v1_task_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1128,7 +1219,7 @@ func (x *HistoryEntry) String() string {
 func (*HistoryEntry) ProtoMessage() {}
 
 func (x *HistoryEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_task_v1_task_proto_msgTypes[13]
+	mi := &file_shallot_task_v1_task_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1141,7 +1232,7 @@ func (x *HistoryEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HistoryEntry.ProtoReflect.Descriptor instead.
 func (*HistoryEntry) Descriptor() ([]byte, []int) {
-	return file_shallot_task_v1_task_proto_rawDescGZIP(), []int{13}
+	return file_shallot_task_v1_task_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *HistoryEntry) GetAt() *timestamppb.Timestamp {
@@ -1225,12 +1316,13 @@ const file_shallot_task_v1_task_proto_rawDesc = "" +
 	"\x04Blob\x12\x18\n" +
 	"\x06inline\x18\x01 \x01(\fH\x00R\x06inline\x12\x1d\n" +
 	"\tupload_id\x18\x02 \x01(\tH\x00R\buploadIdB\b\n" +
-	"\x06source\"\x9a\x01\n" +
+	"\x06source\"\xb6\x01\n" +
 	"\x0fPlacementPolicy\x12\x1f\n" +
 	"\bredirect\x18\x01 \x01(\bH\x00R\bredirect\x88\x01\x01\x12\x1c\n" +
 	"\tproviders\x18\x02 \x03(\tR\tproviders\x12\x18\n" +
 	"\aexclude\x18\x03 \x03(\tR\aexclude\x12!\n" +
-	"\fmax_attempts\x18\x04 \x01(\rR\vmaxAttemptsB\v\n" +
+	"\fmax_attempts\x18\x04 \x01(\rR\vmaxAttempts\x12\x1a\n" +
+	"\breplicas\x18\x05 \x01(\rR\breplicasB\v\n" +
 	"\t_redirect\"\x8b\x02\n" +
 	"\x06Clocks\x127\n" +
 	"\tplacement\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\tplacement\x12/\n" +
@@ -1239,7 +1331,7 @@ const file_shallot_task_v1_task_proto_rawDesc = "" +
 	"\n" +
 	"collection\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\n" +
 	"collection\x12/\n" +
-	"\x05total\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\x05total\"\x87\a\n" +
+	"\x05total\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\x05total\"\xe2\a\n" +
 	"\x04Task\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04type\x18\x02 \x01(\tR\x04type\x12\x14\n" +
@@ -1265,12 +1357,18 @@ const file_shallot_task_v1_task_proto_rawDesc = "" +
 	"request_id\x18\x11 \x01(\tR\trequestId\x12%\n" +
 	"\x0equeue_position\x18\x12 \x01(\rR\rqueuePosition\x12\x1a\n" +
 	"\brevision\x18\x13 \x01(\x04R\brevision\x125\n" +
-	"\bprogress\x18\x14 \x01(\v2\x19.shallot.task.v1.ProgressR\bprogress\x1a9\n" +
+	"\bprogress\x18\x14 \x01(\v2\x19.shallot.task.v1.ProgressR\bprogress\x12\x1a\n" +
+	"\breplicas\x18\x15 \x01(\rR\breplicas\x12=\n" +
+	"\rreplica_peers\x18\x16 \x03(\v2\x18.shallot.task.v1.ReplicaR\freplicaPeers\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\f\n" +
 	"\n" +
-	"_exit_code\"f\n" +
+	"_exit_code\"P\n" +
+	"\aReplica\x12\x17\n" +
+	"\apeer_id\x18\x01 \x01(\tR\x06peerId\x12\x14\n" +
+	"\x05state\x18\x02 \x01(\tR\x05state\x12\x16\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\"f\n" +
 	"\bProgress\x12\x1a\n" +
 	"\bfraction\x18\x01 \x01(\x01R\bfraction\x12\x12\n" +
 	"\x04text\x18\x02 \x01(\tR\x04text\x12*\n" +
@@ -1312,7 +1410,7 @@ func file_shallot_task_v1_task_proto_rawDescGZIP() []byte {
 	return file_shallot_task_v1_task_proto_rawDescData
 }
 
-var file_shallot_task_v1_task_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
+var file_shallot_task_v1_task_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
 var file_shallot_task_v1_task_proto_goTypes = []any{
 	(*TaskSpec)(nil),              // 0: shallot.task.v1.TaskSpec
 	(*SumPayload)(nil),            // 1: shallot.task.v1.SumPayload
@@ -1323,56 +1421,58 @@ var file_shallot_task_v1_task_proto_goTypes = []any{
 	(*PlacementPolicy)(nil),       // 6: shallot.task.v1.PlacementPolicy
 	(*Clocks)(nil),                // 7: shallot.task.v1.Clocks
 	(*Task)(nil),                  // 8: shallot.task.v1.Task
-	(*Progress)(nil),              // 9: shallot.task.v1.Progress
-	(*TaskError)(nil),             // 10: shallot.task.v1.TaskError
-	(*ResultInfo)(nil),            // 11: shallot.task.v1.ResultInfo
-	(*OutputFile)(nil),            // 12: shallot.task.v1.OutputFile
-	(*HistoryEntry)(nil),          // 13: shallot.task.v1.HistoryEntry
-	nil,                           // 14: shallot.task.v1.TaskSpec.LabelsEntry
-	nil,                           // 15: shallot.task.v1.WasmPayload.EnvEntry
-	nil,                           // 16: shallot.task.v1.Task.LabelsEntry
-	(*v1.Limits)(nil),             // 17: shallot.event.v1.Limits
-	(*durationpb.Duration)(nil),   // 18: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 19: google.protobuf.Timestamp
-	(*v1.Usage)(nil),              // 20: shallot.event.v1.Usage
+	(*Replica)(nil),               // 9: shallot.task.v1.Replica
+	(*Progress)(nil),              // 10: shallot.task.v1.Progress
+	(*TaskError)(nil),             // 11: shallot.task.v1.TaskError
+	(*ResultInfo)(nil),            // 12: shallot.task.v1.ResultInfo
+	(*OutputFile)(nil),            // 13: shallot.task.v1.OutputFile
+	(*HistoryEntry)(nil),          // 14: shallot.task.v1.HistoryEntry
+	nil,                           // 15: shallot.task.v1.TaskSpec.LabelsEntry
+	nil,                           // 16: shallot.task.v1.WasmPayload.EnvEntry
+	nil,                           // 17: shallot.task.v1.Task.LabelsEntry
+	(*v1.Limits)(nil),             // 18: shallot.event.v1.Limits
+	(*durationpb.Duration)(nil),   // 19: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 20: google.protobuf.Timestamp
+	(*v1.Usage)(nil),              // 21: shallot.event.v1.Usage
 }
 var file_shallot_task_v1_task_proto_depIdxs = []int32{
 	1,  // 0: shallot.task.v1.TaskSpec.sum:type_name -> shallot.task.v1.SumPayload
 	2,  // 1: shallot.task.v1.TaskSpec.wasm:type_name -> shallot.task.v1.WasmPayload
 	3,  // 2: shallot.task.v1.TaskSpec.external:type_name -> shallot.task.v1.ExternalPayload
-	17, // 3: shallot.task.v1.TaskSpec.limits:type_name -> shallot.event.v1.Limits
+	18, // 3: shallot.task.v1.TaskSpec.limits:type_name -> shallot.event.v1.Limits
 	6,  // 4: shallot.task.v1.TaskSpec.placement:type_name -> shallot.task.v1.PlacementPolicy
 	7,  // 5: shallot.task.v1.TaskSpec.clocks:type_name -> shallot.task.v1.Clocks
-	14, // 6: shallot.task.v1.TaskSpec.labels:type_name -> shallot.task.v1.TaskSpec.LabelsEntry
+	15, // 6: shallot.task.v1.TaskSpec.labels:type_name -> shallot.task.v1.TaskSpec.LabelsEntry
 	5,  // 7: shallot.task.v1.WasmPayload.module:type_name -> shallot.task.v1.Blob
-	15, // 8: shallot.task.v1.WasmPayload.env:type_name -> shallot.task.v1.WasmPayload.EnvEntry
+	16, // 8: shallot.task.v1.WasmPayload.env:type_name -> shallot.task.v1.WasmPayload.EnvEntry
 	5,  // 9: shallot.task.v1.WasmPayload.stdin:type_name -> shallot.task.v1.Blob
 	4,  // 10: shallot.task.v1.WasmPayload.inputs:type_name -> shallot.task.v1.InputFile
 	4,  // 11: shallot.task.v1.ExternalPayload.parts:type_name -> shallot.task.v1.InputFile
 	5,  // 12: shallot.task.v1.InputFile.content:type_name -> shallot.task.v1.Blob
-	18, // 13: shallot.task.v1.Clocks.placement:type_name -> google.protobuf.Duration
-	18, // 14: shallot.task.v1.Clocks.queue:type_name -> google.protobuf.Duration
-	18, // 15: shallot.task.v1.Clocks.run:type_name -> google.protobuf.Duration
-	18, // 16: shallot.task.v1.Clocks.collection:type_name -> google.protobuf.Duration
-	18, // 17: shallot.task.v1.Clocks.total:type_name -> google.protobuf.Duration
-	10, // 18: shallot.task.v1.Task.error:type_name -> shallot.task.v1.TaskError
-	19, // 19: shallot.task.v1.Task.created_at:type_name -> google.protobuf.Timestamp
-	19, // 20: shallot.task.v1.Task.started_at:type_name -> google.protobuf.Timestamp
-	19, // 21: shallot.task.v1.Task.finished_at:type_name -> google.protobuf.Timestamp
-	17, // 22: shallot.task.v1.Task.limits:type_name -> shallot.event.v1.Limits
-	20, // 23: shallot.task.v1.Task.usage:type_name -> shallot.event.v1.Usage
-	11, // 24: shallot.task.v1.Task.result:type_name -> shallot.task.v1.ResultInfo
-	13, // 25: shallot.task.v1.Task.history:type_name -> shallot.task.v1.HistoryEntry
-	16, // 26: shallot.task.v1.Task.labels:type_name -> shallot.task.v1.Task.LabelsEntry
-	9,  // 27: shallot.task.v1.Task.progress:type_name -> shallot.task.v1.Progress
-	19, // 28: shallot.task.v1.Progress.at:type_name -> google.protobuf.Timestamp
-	12, // 29: shallot.task.v1.ResultInfo.files:type_name -> shallot.task.v1.OutputFile
-	19, // 30: shallot.task.v1.HistoryEntry.at:type_name -> google.protobuf.Timestamp
-	31, // [31:31] is the sub-list for method output_type
-	31, // [31:31] is the sub-list for method input_type
-	31, // [31:31] is the sub-list for extension type_name
-	31, // [31:31] is the sub-list for extension extendee
-	0,  // [0:31] is the sub-list for field type_name
+	19, // 13: shallot.task.v1.Clocks.placement:type_name -> google.protobuf.Duration
+	19, // 14: shallot.task.v1.Clocks.queue:type_name -> google.protobuf.Duration
+	19, // 15: shallot.task.v1.Clocks.run:type_name -> google.protobuf.Duration
+	19, // 16: shallot.task.v1.Clocks.collection:type_name -> google.protobuf.Duration
+	19, // 17: shallot.task.v1.Clocks.total:type_name -> google.protobuf.Duration
+	11, // 18: shallot.task.v1.Task.error:type_name -> shallot.task.v1.TaskError
+	20, // 19: shallot.task.v1.Task.created_at:type_name -> google.protobuf.Timestamp
+	20, // 20: shallot.task.v1.Task.started_at:type_name -> google.protobuf.Timestamp
+	20, // 21: shallot.task.v1.Task.finished_at:type_name -> google.protobuf.Timestamp
+	18, // 22: shallot.task.v1.Task.limits:type_name -> shallot.event.v1.Limits
+	21, // 23: shallot.task.v1.Task.usage:type_name -> shallot.event.v1.Usage
+	12, // 24: shallot.task.v1.Task.result:type_name -> shallot.task.v1.ResultInfo
+	14, // 25: shallot.task.v1.Task.history:type_name -> shallot.task.v1.HistoryEntry
+	17, // 26: shallot.task.v1.Task.labels:type_name -> shallot.task.v1.Task.LabelsEntry
+	10, // 27: shallot.task.v1.Task.progress:type_name -> shallot.task.v1.Progress
+	9,  // 28: shallot.task.v1.Task.replica_peers:type_name -> shallot.task.v1.Replica
+	20, // 29: shallot.task.v1.Progress.at:type_name -> google.protobuf.Timestamp
+	13, // 30: shallot.task.v1.ResultInfo.files:type_name -> shallot.task.v1.OutputFile
+	20, // 31: shallot.task.v1.HistoryEntry.at:type_name -> google.protobuf.Timestamp
+	32, // [32:32] is the sub-list for method output_type
+	32, // [32:32] is the sub-list for method input_type
+	32, // [32:32] is the sub-list for extension type_name
+	32, // [32:32] is the sub-list for extension extendee
+	0,  // [0:32] is the sub-list for field type_name
 }
 
 func init() { file_shallot_task_v1_task_proto_init() }
@@ -1397,7 +1497,7 @@ func file_shallot_task_v1_task_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_shallot_task_v1_task_proto_rawDesc), len(file_shallot_task_v1_task_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   17,
+			NumMessages:   18,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -61,6 +61,8 @@ type Carrier struct {
 	// Unreachable is told of peers that could not be reached, Resync is asked for a new session (both must not block).
 	Unreachable func(peer string)
 	Resync      func()
+	// Where says where a peer is whose events come without addresses, as far as is known; it must not block long.
+	Where func(peer string) []string
 
 	mu         sync.Mutex
 	box        *domain.Outbox
@@ -94,7 +96,7 @@ func NewCarrier(cfg CarrierConfig, sender EventSender, marker OutboxMarker, log 
 		cfg.MarkBatch = 256
 	}
 	ctx, stop := context.WithCancel(context.Background())
-	return &Carrier{cfg: cfg, sender: sender, marker: marker, log: log, Unreachable: func(string) {}, Resync: func() {},
+	return &Carrier{cfg: cfg, sender: sender, marker: marker, log: log, Unreachable: func(string) {}, Resync: func() {}, Where: func(string) []string { return nil },
 		box: domain.NewOutbox(cfg.Outbox), unmarked: map[uint64]string{}, remembered: map[domain.Lane]string{},
 		ctx: ctx, stop: stop, kick: make(chan struct{}, 1)}
 }
@@ -193,7 +195,11 @@ func (c *Carrier) send(m domain.Message) {
 	if !ok {
 		return
 	}
-	if a := ev.GetAddresses(); len(a) > 0 {
+	a := ev.GetAddresses()
+	if len(a) == 0 {
+		a = c.Where(m.Lane.Peer)
+	}
+	if len(a) > 0 {
 		c.remember(m.Lane, a)
 	}
 	c.landed(m, c.sender.Send(c.ctx, m.Lane.Persona, m.Lane.Peer, ev.GetEvent(), ev.GetSign(), c.cfg.SendTimeout))

@@ -140,6 +140,17 @@ func (c *Consumer) Place(need *domain.Need) (*taskv1.Candidate, string) {
 	return &taskv1.Candidate{PeerId: p.PeerID, SealingKey: p.SealingKey, Addresses: p.Addresses}, d.Detail()
 }
 
+// Keepers are others that may keep a task's result, from the view.
+func (c *Consumer) Keepers(need *domain.Need, runner string) []*taskv1.Candidate {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var out []*taskv1.Candidate
+	for _, p := range domain.Keepers(c.dir.View(), need, runner, nil) {
+		out = append(out, &taskv1.Candidate{PeerId: p.PeerID, Addresses: p.Addresses})
+	}
+	return out
+}
+
 // TaskChanged follows this node's own tasks, so that placement knows what metrics cannot say yet.
 func (c *Consumer) TaskChanged(t *taskv1.Task) {
 	c.mu.Lock()

@@ -75,7 +75,8 @@ var taskTypes = []eventv1.EventType{
 	eventv1.EventType_EVENT_TYPE_TASK_COLLECTED, eventv1.EventType_EVENT_TYPE_TASK_FORCE_SUBMISSION, eventv1.EventType_EVENT_TYPE_TASK_ACCEPTED,
 	eventv1.EventType_EVENT_TYPE_TASK_REDIRECTED, eventv1.EventType_EVENT_TYPE_TASK_REFUSED, eventv1.EventType_EVENT_TYPE_TASK_PROGRESS,
 	eventv1.EventType_EVENT_TYPE_TASK_LOG, eventv1.EventType_EVENT_TYPE_TASK_RESULT, eventv1.EventType_EVENT_TYPE_TASK_FAILURE,
-	eventv1.EventType_EVENT_TYPE_TASK_STATUS,
+	eventv1.EventType_EVENT_TYPE_TASK_STATUS, eventv1.EventType_EVENT_TYPE_TASK_REPLICA_REQUEST, eventv1.EventType_EVENT_TYPE_TASK_REPLICA_ANSWER,
+	eventv1.EventType_EVENT_TYPE_TASK_REPLICAS, eventv1.EventType_EVENT_TYPE_TASK_REPLICA_RESULT,
 }
 
 // Types are the directed events that a node of this kind receives.
@@ -102,6 +103,8 @@ func (d *Deliverer) Handle(ctx context.Context, del *brokerv1.Delivery) Verdict 
 		if need := submissionNeed(ev, from); need != nil {
 			cmd.OwnMetric, cmd.OwnPeerId = d.own.OwnMetric(), d.own.OwnPeerID()
 			cmd.Candidates = d.own.Candidates(need)
+		} else if ev.GetType() == eventv1.EventType_EVENT_TYPE_TASK_REPLICA_REQUEST {
+			cmd.OwnPeerId = d.own.OwnPeerID()
 		}
 	}
 	call, cancel := context.WithTimeout(ctx, DeliverTimeout)

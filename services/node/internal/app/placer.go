@@ -64,7 +64,7 @@ func NewPlacer(tasks TaskPlacer, placement Placement, log *slog.Logger) *Placer 
 
 // Needed says that a task wants a provider. It does not block.
 func (p *Placer) Needed(n *taskv1.PlacementNeeded) {
-	need := domain.Need{TaskID: n.GetTaskId(), Type: n.GetType(), Limits: limitsOf(n.GetLimits()), Only: n.GetOnly(), Excluded: n.GetExcluded()}
+	need := domain.Need{TaskID: n.GetTaskId(), Type: n.GetType(), Limits: limitsOf(n.GetLimits()), Only: n.GetOnly(), Excluded: n.GetExcluded(), Copies: n.GetCopies()}
 	p.Left(need.TaskID, need.Excluded)
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -164,7 +164,8 @@ func (p *Placer) place(ctx context.Context, t *pendingTask) {
 		p.sayWhy(ctx, t, detail)
 		return
 	}
-	err := p.tasks.PlaceTask(ctx, &taskv1.PlaceTask{TaskId: t.need.TaskID, Candidate: candidate, Detail: detail})
+	keepers := p.placement.Keepers(&t.need, candidate.GetPeerId())
+	err := p.tasks.PlaceTask(ctx, &taskv1.PlaceTask{TaskId: t.need.TaskID, Candidate: candidate, Detail: detail + keepersDetail(&t.need, keepers), Replicas: keepers})
 	again := err != nil && transient(err)
 	if err != nil {
 		p.log.Debug("a placement was not taken", slog.Bool("again", again), logging.Err(err))

@@ -83,6 +83,16 @@ func (p *Provider) OwnPeerID() string {
 	return p.ownID
 }
 
+// Addresses are where another provider says that it is; none where it is not known.
+func (p *Provider) Addresses(peer string) []string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if r := p.rows[peer]; r != nil {
+		return r.Addresses
+	}
+	return nil
+}
+
 // OwnMetric is this node's own metric; nil until there is one.
 func (p *Provider) OwnMetric() *eventv1.Metric {
 	p.mu.Lock()

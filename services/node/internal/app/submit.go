@@ -3,6 +3,8 @@ package app
 import (
 	"context"
 	"crypto/rand"
+	"fmt"
+	"strings"
 
 	"github.com/shallot-net/shallot/kit/fault"
 	eventv1 "github.com/shallot-net/shallot/proto/shallot/event/v1"
@@ -26,6 +28,8 @@ type BodyReader interface {
 // Placement finds a provider for a task. It does not block. With no candidate, detail says why.
 type Placement interface {
 	Place(need *domain.Need) (candidate *taskv1.Candidate, detail string)
+	// Keepers are others that may keep its result beside runner: none where none are wanted.
+	Keepers(need *domain.Need, runner string) []*taskv1.Candidate
 }
 
 // Submitter takes users' tasks.
@@ -61,9 +65,33 @@ func (s *Submitter) create(ctx context.Context, requestID string, spec *taskv1.T
 	if requestID == "" {
 		requestID = rand.Text()
 	}
-	candidate, detail := s.placement.Place(needOf(spec))
-	return s.tasks.Create(ctx, &taskv1.CreateTask{RequestId: requestID, Spec: spec, Candidate: candidate, Detail: detail}, seen)
+	need := needOf(spec)
+	create := &taskv1.CreateTask{RequestId: requestID, Spec: spec}
+	if create.Candidate, create.Detail = s.placement.Place(need); create.Candidate != nil {
+		create.Replicas = s.placement.Keepers(need, create.GetCandidate().GetPeerId())
+		create.Detail += keepersDetail(need, create.Replicas)
+	}
+	return s.tasks.Create(ctx, create, seen)
 }
+
+// keepersDetail says in words who is named to keep the result, where that was asked for.
+func keepersDetail(need *domain.Need, keepers []*taskv1.Candidate) string {
+	switch {
+	case need.Copies == 0:
+		return ""
+	case len(keepers) == 0:
+		return "; no other provider is known that could keep the result"
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "; %d of these are to keep the result as well:", min(int(need.Copies), len(keepers)))
+	for _, k := range keepers {
+		b.WriteString(" " + domain.ShortPeer(k.GetPeerId()))
+	}
+	return b.String()
+}
+
+// maxReplicas is the task service's bound; it says what is wrong with more.
+const maxReplicas = 8
 
 // checkSubmission looks at what node itself uses; the task service checks the payload.
 func checkSubmission(requestID string, spec *taskv1.TaskSpec) error {
@@ -99,6 +127,9 @@ func clip(s string) string {
 
 func needOf(spec *taskv1.TaskSpec) *domain.Need {
 	n := &domain.Need{Type: spec.GetType(), Limits: limitsOf(spec.GetLimits()), Only: spec.GetPlacement().GetProviders()}
+	if r := spec.GetPlacement().GetReplicas(); r > 1 && r <= maxReplicas {
+		n.Copies = r - 1
+	}
 	if ids := spec.GetPlacement().GetExclude(); len(ids) > 0 {
 		n.Excluded = make(map[string]string, len(ids))
 		for _, id := range ids {

@@ -14,6 +14,7 @@ type Need struct {
 	Limits   Limits
 	Only     []string          // these providers only; empty for all
 	Excluded map[string]string // these not, with the reason
+	Copies   uint32            // other providers wanted that keep the result, too
 }
 
 // Decision says who gets a task. Chosen is nil when nobody qualifies.

@@ -44,6 +44,8 @@ type providerSettings struct {
 	DefaultMemory config.Size        `koanf:"default_memory" help:"memory limit of a task that asks for none"`
 	DefaultOutput config.Size        `koanf:"default_output" help:"output limit of a task that asks for none"`
 	Keep          time.Duration      `koanf:"keep" help:"how long a result waits for its consumer at most"`
+	Replicas      config.Size        `koanf:"replicas" help:"size of all results of other providers that are kept here for their consumers at most; 0: none"`
+	ReplicasPeer  config.Size        `koanf:"replicas_per_peer" help:"of these, those that one peer made or ordered at most"`
 }
 
 type consumerSettings struct {
@@ -69,7 +71,8 @@ func newSettings() *settings {
 		Role: "consumer",
 		Provider: providerSettings{Evaluator: domain.TwoChoices{}.Name(), Queue: 1024, PerSecond: 1000, MaxPayload: 1 << 30, Parts: 2 << 30,
 			MaxTime: p.Max.Time, MaxMemory: config.Size(p.Max.Memory), MaxOutput: config.Size(p.Max.Output),
-			DefaultTime: p.Default.Time, DefaultMemory: config.Size(p.Default.Memory), DefaultOutput: config.Size(p.Default.Output), Keep: 48 * time.Hour},
+			DefaultTime: p.Default.Time, DefaultMemory: config.Size(p.Default.Memory), DefaultOutput: config.Size(p.Default.Output), Keep: 48 * time.Hour,
+			Replicas: 4 << 30, ReplicasPeer: 1 << 30},
 		Consumer: consumerSettings{Lease: 15 * time.Second, Redirect: true, Keep: 24 * time.Hour, MaxResult: 4 << 30, MaxPayload: 4 << 30, Uploads: 16 << 30, KeyPool: 16},
 		Wasm:     wasmSettings{Warm: 1, Cache: 1 << 30},
 	}
@@ -98,7 +101,7 @@ func (s *settings) Validate() error {
 		}
 	}
 	p, c := &s.Provider, &s.Consumer
-	if min(p.MaxTime, p.DefaultTime, p.Keep, c.Lease, c.Keep) <= 0 || min(p.MaxMemory, p.MaxOutput, p.MaxPayload, p.DefaultMemory, p.DefaultOutput, c.MaxResult, c.MaxPayload, c.Uploads) <= 0 {
+	if min(p.MaxTime, p.DefaultTime, p.Keep, c.Lease, c.Keep) <= 0 || min(p.MaxMemory, p.MaxOutput, p.MaxPayload, p.DefaultMemory, p.DefaultOutput, c.MaxResult, c.MaxPayload, c.Uploads, p.ReplicasPeer) <= 0 {
 		return fault.InvalidArgument("CONFIG_INVALID", "a limit, a size or a time of provider or consumer is not above 0")
 	}
 	if c.Lease < domain.ShortestLease {
@@ -143,7 +146,12 @@ func invalid(key, value, known string, words []string) error {
 
 func (s *settings) policy() provider.Policy {
 	p := &s.Provider
-	return provider.Policy{Types: p.Types, Allow: p.Allow, Deny: p.Deny, Slots: p.Slots, Capacity: p.Queue, PerPeer: p.PerPeer, PerSecond: p.PerSecond, MaxPayload: int64(p.MaxPayload),
+	replicas := int64(p.Replicas)
+	if replicas == 0 {
+		replicas = -1 // the policy's 0 is its default
+	}
+	return provider.Policy{Replicas: replicas, ReplicasPerPeer: int64(p.ReplicasPeer),
+		Types: p.Types, Allow: p.Allow, Deny: p.Deny, Slots: p.Slots, Capacity: p.Queue, PerPeer: p.PerPeer, PerSecond: p.PerSecond, MaxPayload: int64(p.MaxPayload),
 		Limits: domain.LimitsPolicy{
 			Default: domain.Limits{Time: p.DefaultTime, Memory: int64(p.DefaultMemory), Output: int64(p.DefaultOutput)},
 			Max:     domain.Limits{Time: p.MaxTime, Memory: int64(p.MaxMemory), Output: int64(p.MaxOutput)}}}

@@ -21,6 +21,12 @@ func TestDefaultsAreValid(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		if p := s.policy(); p.Replicas != 4<<30 || p.ReplicasPerPeer != 1<<30 {
+			t.Errorf("replicas may have %d and %d bytes", p.Replicas, p.ReplicasPerPeer)
+		}
+		if s.Provider.Replicas = 0; s.policy().Replicas >= 0 { // none, and not the default
+			t.Errorf("no room for replicas is %d", s.policy().Replicas)
+		}
 		if got := s.policy().Limits.Max.Memory; got != 64<<20 {
 			t.Errorf("max_memory is %d", got)
 		}

@@ -56,6 +56,7 @@ type Placement struct {
 	Excluded map[string]string
 	Only     []string
 	Limits   domain.Limits
+	Copies   uint32 // wanted of the result, beside the provider's own
 }
 
 // Candidate is a provider, as node knows it.
@@ -64,6 +65,7 @@ type Candidate struct {
 	SealingKey string
 	Persona    string
 	Addresses  []string
+	Replicas   []domain.Replica // consumer side: whom its submission may name to keep the result
 	// Provider side, for the evaluator.
 	Resources    domain.Resources
 	Version      uint64 // of the metric
@@ -96,6 +98,8 @@ type TaskView struct {
 	History                                 []domain.HistoryEntry
 	QueuePosition                           uint32
 	Revision                                uint64
+	Replicas                                uint32           // providers that are to keep the result; 0: the one that made it
+	ReplicaPeers                            []domain.Replica // those that were named for that, beside it
 	Progress                                *domain.Progress // of one that runs, where it is known
 }
 

@@ -99,6 +99,7 @@ type node struct {
 	mu         sync.Mutex
 	candidates func(p *taskv1.PlacementNeeded) *taskv1.Candidate // consumer
 	offered    []*taskv1.Candidate                               // provider: for the evaluator
+	keepers    []*node                                           // consumer: who may keep results
 	sealing    string
 	seen       []*eventv1.Event // delivered to this node
 	tasks      map[string]*taskv1.Task
@@ -328,7 +329,11 @@ func (nd *node) place(p *taskv1.PlacementNeeded) {
 		return
 	}
 	if c := choose(p); c != nil {
-		_, _ = nd.try(&taskv1.SessionRequest{Command: &taskv1.SessionRequest_Place{Place: &taskv1.PlaceTask{TaskId: p.GetTaskId(), Candidate: c}}})
+		place := &taskv1.PlaceTask{TaskId: p.GetTaskId(), Candidate: c}
+		if p.GetCopies() > 0 {
+			place.Replicas = nd.replicaCandidates()
+		}
+		_, _ = nd.try(&taskv1.SessionRequest{Command: &taskv1.SessionRequest_Place{Place: place}})
 	} else {
 		_, _ = nd.try(&taskv1.SessionRequest{Command: &taskv1.SessionRequest_PlacementFailed{PlacementFailed: &taskv1.PlacementFailed{TaskId: p.GetTaskId(), Detail: "nobody is left"}}})
 	}

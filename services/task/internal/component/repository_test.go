@@ -21,6 +21,8 @@ type repository struct {
 	content map[string][]byte
 	pins    map[pinned]bool
 	fail    error           // of the next Get
+	hold    chan struct{}   // where set, every Get waits until it is closed
+	from    []string        // whom the last Get named
 	disk    *diskRepository // for what Put gets, where set
 	gets    int
 	instead func(cid string) []byte // what Get gives in place of content; nil, or it gives nil: the content
@@ -63,7 +65,18 @@ func (r *nodeRepository) Put(_ context.Context, _ string, src io.Reader, pin app
 	return r.PutSmall(context.Background(), b, pin)
 }
 
-func (r *repository) Get(_ context.Context, _, cid string, _ []string, maxSize int64) (io.ReadCloser, error) {
+func (r *repository) Get(ctx context.Context, _, cid string, from []string, maxSize int64) (io.ReadCloser, error) {
+	r.mu.Lock()
+	hold := r.hold
+	r.from = from
+	r.mu.Unlock()
+	if hold != nil {
+		select {
+		case <-hold:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
 	if r.disk != nil {
 		return r.disk.get(cid)
 	}
@@ -198,4 +211,17 @@ func (l *looking) Read(p []byte) (int, error) {
 	}
 	l.n += n
 	return n, err
+}
+
+// pinnedFor counts all nodes' pins of one kind: task, replica, payload.
+func (r *repository) pinnedFor(kind string) int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	n := 0
+	for p := range r.pins {
+		if strings.HasPrefix(p.Owner, kind+":") {
+			n++
+		}
+	}
+	return n
 }

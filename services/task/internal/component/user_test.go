@@ -38,6 +38,16 @@ func (nd *node) useProviders(ps ...*node) {
 	}
 }
 
+func (nd *node) replicaCandidates() []*taskv1.Candidate {
+	nd.mu.Lock()
+	defer nd.mu.Unlock()
+	var out []*taskv1.Candidate
+	for _, k := range nd.keepers {
+		out = append(out, &taskv1.Candidate{PeerId: k.peer, Addresses: []string{"/memory/1"}})
+	}
+	return out
+}
+
 func sumSpec(addends ...string) *taskv1.TaskSpec {
 	return &taskv1.TaskSpec{Type: "sum", Payload: &taskv1.TaskSpec_Sum{Sum: &taskv1.SumPayload{Addends: addends}}}
 }

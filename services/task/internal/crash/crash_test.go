@@ -28,6 +28,9 @@ func create() app.Create {
 func (w *world) submit(t *testing.T) string {
 	t.Helper()
 	c := create()
+	if w.keeper != nil {
+		c.Spec.Policy.Replicas = 2
+	}
 	candidate := w.candidate()
 	c.Candidate = &candidate
 	deadline := time.Now().Add(10 * time.Second)

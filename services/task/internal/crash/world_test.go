@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -25,6 +26,7 @@ import (
 const (
 	consumerPeer = "12D3KooWconsumer"
 	providerPeer = "12D3KooWprovider"
+	keeperPeer   = "12D3KooWkeeper"
 )
 
 // world is a consumer and a provider whose nodes and network are a few lines of this file.
@@ -33,6 +35,7 @@ type world struct {
 	repo     *repo
 	consumer *side
 	provider *side
+	keeper   *side // another provider, which keeps results: where a test wants one
 	key      *crypt.SealingKey
 	execute  app.Executor
 	dir      string
@@ -75,7 +78,7 @@ func newWorld(t testing.TB, ex app.Executor) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &world{t: t, repo: &repo{content: make(map[string][]byte)}, key: key, execute: ex, dir: t.TempDir()}
+	w := &world{t: t, repo: &repo{content: make(map[string][]byte), pins: make(map[app.Pinned]bool)}, key: key, execute: ex, dir: t.TempDir()}
 	w.consumer = &side{w: w, peer: consumerPeer, store: memstore.New(), start: newConsumer, ended: make(map[string]domain.State), changes: make(map[string]int)}
 	w.provider = &side{w: w, peer: providerPeer, store: memstore.New(), start: newProvider, ended: make(map[string]domain.State), changes: make(map[string]int)}
 	for _, s := range []*side{w.provider, w.consumer} {
@@ -84,12 +87,20 @@ func newWorld(t testing.TB, ex app.Executor) *world {
 	t.Cleanup(func() {
 		w.consumer.end()
 		w.provider.end()
+		if w.keeper != nil {
+			w.keeper.end()
+		}
 		w.mu.Lock()
 		w.over = true
 		w.mu.Unlock()
 		w.wg.Wait()
 	})
 	return w
+}
+
+func (w *world) addKeeper() {
+	w.keeper = &side{w: w, peer: keeperPeer, store: memstore.New(), start: newProvider, ended: make(map[string]domain.State), changes: make(map[string]int)}
+	w.keeper.run()
 }
 
 func newConsumer(s *side) (app.Role, func(context.Context) error) {
@@ -120,16 +131,16 @@ func newConsumer(s *side) (app.Role, func(context.Context) error) {
 
 func newProvider(s *side) (app.Role, func(context.Context) error) {
 	w := s.w
-	work, err := files.NewWorkspace(w.dir + "/work")
+	work, err := files.NewWorkspace(w.dir + "/work " + s.peer)
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	parts, err := files.NewParts(w.dir+"/parts", 1<<20)
+	parts, err := files.NewParts(w.dir+"/parts "+s.peer, 1<<20)
 	if err != nil {
 		w.t.Fatal(err)
 	}
 	p, err := provider.New(provider.Config{Parts: parts, Store: s.fence, Codec: wire.Codec{}, Cipher: crypt.NewCipher(), Key: w.key, Repository: w.repo, Verifier: trusting{},
-		Executors: []app.Executor{w.execute}, Evaluator: domain.Local{}, Workspace: work, Pusher: s, Progress: 50 * time.Millisecond, Express: 5 * time.Millisecond,
+		Executors: []app.Executor{w.execute}, Evaluator: domain.Local{}, Workspace: work, Pusher: s, Progress: 50 * time.Millisecond, Express: 5 * time.Millisecond, ReplicaDelay: 5 * time.Millisecond,
 		Policy: provider.Policy{Slots: 2}})
 	if err != nil {
 		w.t.Fatal(err)
@@ -304,18 +315,28 @@ func (s *side) handle(r app.Reply) {
 }
 
 func (w *world) candidate() app.Candidate {
-	return app.Candidate{Peer: providerPeer, SealingKey: w.key.Recipient()}
+	c := app.Candidate{Peer: providerPeer, SealingKey: w.key.Recipient()}
+	if w.keeper != nil {
+		c.Replicas = []domain.Replica{{Peer: keeperPeer}}
+	}
+	return c
 }
 
 func (s *side) send(o app.Outgoing) {
 	to := s.w.consumer
-	if o.Peer == providerPeer {
+	switch o.Peer {
+	case providerPeer:
 		to = s.w.provider
+	case keeperPeer:
+		to = s.w.keeper
 	}
 	if o.Sign {
 		o.Event.Author = s.peer
 	}
 	for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline); {
+		if s.get() == nil { // nobody is left who could say it
+			return
+		}
 		if role := to.get(); role != nil {
 			r := role.Deliver(context.Background(), app.Delivery{From: s.peer, OwnPeer: to.peer, Event: o.Event})
 			if to.get() == role { // else its words are lost with it
@@ -328,10 +349,12 @@ func (s *side) send(o app.Outgoing) {
 				}
 			}
 		}
-		if s.get() == nil {
-			return
-		}
 		<-time.After(2 * time.Millisecond)
+	}
+	if mine := s.get(); mine != nil && o.Timeout > 0 {
+		if r, err := mine.SendFailed(context.Background(), o.ID, "UNREACHABLE", "nobody is there"); err == nil {
+			s.handle(r)
+		}
 	}
 }
 
@@ -339,13 +362,15 @@ func (s *side) send(o app.Outgoing) {
 type repo struct {
 	mu      sync.Mutex
 	content map[string][]byte
+	pins    map[app.Pinned]bool
 }
 
-func (r *repo) PutSmall(_ context.Context, data []byte, _ app.Pin) (string, error) {
+func (r *repo) PutSmall(_ context.Context, data []byte, pin app.Pin) (string, error) {
 	cid := app.SmallCID(sha256.Sum256(data))
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.content[cid] = data
+	r.pins[app.Pinned{CID: cid, Owner: pin.Owner}] = true
 	return cid, nil
 }
 
@@ -372,7 +397,26 @@ func (r *repo) Renew(_ context.Context, _, cid string, _ app.Pin) error {
 	return nil
 }
 
-func (r *repo) Unpin(context.Context, ...app.Pinned) error { return nil }
+func (r *repo) Unpin(_ context.Context, pins ...app.Pinned) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, p := range pins {
+		delete(r.pins, p)
+	}
+	return nil
+}
+
+// kept tells whether anybody has a replica pinned.
+func (r *repo) kept() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for p := range r.pins {
+		if strings.HasPrefix(p.Owner, "replica:") {
+			return true
+		}
+	}
+	return false
+}
 
 func (r *repo) Pinned(context.Context, string, int) ([]app.Pinned, error) { return nil, nil }
 

@@ -1,6 +1,7 @@
 package domain
 
 import (
+	"slices"
 	"time"
 )
 
@@ -22,16 +23,22 @@ type Entry struct {
 	Limits    Limits     `json:"limits"` // granted: none is zero
 	Path      []string   `json:"path,omitempty"`
 	State     State      `json:"state"`
-	What      string     `json:"what,omitempty"` // REDIRECTED or REFUSED; else empty
+	What      string     `json:"what,omitempty"` // REDIRECTED, REFUSED or REPLICA; else empty
 	Runs      uint32     `json:"runs,omitempty"` // how often it was started: more than once after a crash
 	CreatedAt time.Time  `json:"created_at"`
 	StartedAt time.Time  `json:"started_at,omitzero"`
 	EndedAt   time.Time  `json:"ended_at,omitzero"`
 	Outcome   *Outcome   `json:"outcome,omitempty"`
 	// Collected: the consumer has the result, or its time is over; what is left is a tombstone until ForgetAt.
-	Collected bool      `json:"collected,omitempty"`
-	ForgetAt  time.Time `json:"forget_at,omitzero"`
-	Revision  uint64    `json:"revision"`
+	Collected bool `json:"collected,omitempty"`
+	// Replicas are those that were named to keep the result; Reported says that its consumer was told who does. Replaced, never changed.
+	Replicas []Replica `json:"replicas,omitempty"`
+	Reported bool      `json:"reported,omitempty"`
+	// Signed is the consumer's submission while others may be asked to keep the result, and of a replica the request that it came with.
+	Signed   *Signed   `json:"signed,omitempty"`
+	Runner   string    `json:"runner,omitempty"` // of a replica: who made the result
+	ForgetAt time.Time `json:"forget_at,omitzero"`
+	Revision uint64    `json:"revision"`
 }
 
 // Outcome is how a provider's attempt ended.
@@ -55,6 +62,7 @@ func (e *Entry) Key() EntryKey {
 // Clone is a copy whose methods do not touch e.
 func (e *Entry) Clone() *Entry {
 	c := *e
+	c.Replicas = slices.Clone(e.Replicas)
 	return &c
 }
 
@@ -102,6 +110,7 @@ func (e *Entry) Collect(now time.Time, tombstone time.Duration) bool {
 		return false
 	}
 	e.Collected, e.ForgetAt = true, now.Add(tombstone)
+	e.Signed = nil
 	return true
 }
 

@@ -14,6 +14,8 @@ const (
 	TypeQuery           EventType = 32
 	TypeCollected       EventType = 33
 	TypeForceSubmission EventType = 40
+	TypeReplicaRequest  EventType = 41
+	TypeReplicaAnswer   EventType = 42
 	TypeAccepted        EventType = 50
 	TypeRedirected      EventType = 51
 	TypeRefused         EventType = 52
@@ -22,6 +24,8 @@ const (
 	TypeResult          EventType = 55
 	TypeFailure         EventType = 56
 	TypeStatus          EventType = 57
+	TypeReplicas        EventType = 58
+	TypeReplicaResult   EventType = 59
 )
 
 // Event is the envelope of what nodes say to each other. Payload is the encoded Body.
@@ -50,6 +54,8 @@ type Submission struct {
 	Redirect    bool          `json:"redirect,omitempty"`
 	Keep        time.Duration `json:"keep"`
 	RefSize     int64         `json:"ref_size,omitempty"` // of what the payload refers to, in bytes of ciphertext
+	Copies      uint32        `json:"copies,omitempty"`   // providers that are to keep the result beside the one that runs it
+	Named       []string      `json:"named,omitempty"`    // whom to ask for that, in this order
 }
 
 // ForceSubmission hands a task on: Submission is the consumer's signed event.
@@ -173,27 +179,65 @@ type StatusEvent struct {
 // CollectedEvent lets results go.
 type CollectedEvent struct{ Tasks []Ref }
 
+// ReplicaRequestEvent asks a provider to keep a result. Result or Failure is set, and is of the same attempt.
+type ReplicaRequestEvent struct {
+	TaskID     string
+	Attempt    uint32
+	Submission Event // the consumer's, signed
+	Result     *ResultEvent
+	Failure    *FailureEvent
+	Keep       time.Duration
+}
+
+// ReplicaAnswerEvent answers it.
+type ReplicaAnswerEvent struct {
+	TaskID   string
+	Attempt  uint32
+	Consumer string
+	Kept     bool
+	Reason   string // where it is not
+}
+
+// ReplicasEvent tells a consumer who keeps a result.
+type ReplicasEvent struct {
+	TaskID   string
+	Attempt  uint32
+	Replicas []Replica // peer, state and reason
+}
+
+// ReplicaResultEvent hands over what another provider made: Request is its signed ReplicaRequestEvent.
+type ReplicaResultEvent struct {
+	TaskID  string
+	Attempt uint32
+	Request Event
+}
+
 // EventType says which event this is the body of.
-func (*Submission) EventType() EventType      { return TypeSubmission }
-func (*ForceSubmission) EventType() EventType { return TypeForceSubmission }
-func (*AcceptedEvent) EventType() EventType   { return TypeAccepted }
-func (*RedirectedEvent) EventType() EventType { return TypeRedirected }
-func (*Announcement) EventType() EventType    { return TypeAnnouncement }
-func (*RefusedEvent) EventType() EventType    { return TypeRefused }
-func (*ProgressEvent) EventType() EventType   { return TypeProgress }
-func (*LogEvent) EventType() EventType        { return TypeLog }
-func (*ResultEvent) EventType() EventType     { return TypeResult }
-func (*FailureEvent) EventType() EventType    { return TypeFailure }
-func (*CancelEvent) EventType() EventType     { return TypeCancel }
-func (*QueryEvent) EventType() EventType      { return TypeQuery }
-func (*StatusEvent) EventType() EventType     { return TypeStatus }
-func (*CollectedEvent) EventType() EventType  { return TypeCollected }
+func (*Submission) EventType() EventType          { return TypeSubmission }
+func (*ForceSubmission) EventType() EventType     { return TypeForceSubmission }
+func (*AcceptedEvent) EventType() EventType       { return TypeAccepted }
+func (*RedirectedEvent) EventType() EventType     { return TypeRedirected }
+func (*Announcement) EventType() EventType        { return TypeAnnouncement }
+func (*RefusedEvent) EventType() EventType        { return TypeRefused }
+func (*ProgressEvent) EventType() EventType       { return TypeProgress }
+func (*LogEvent) EventType() EventType            { return TypeLog }
+func (*ResultEvent) EventType() EventType         { return TypeResult }
+func (*FailureEvent) EventType() EventType        { return TypeFailure }
+func (*CancelEvent) EventType() EventType         { return TypeCancel }
+func (*QueryEvent) EventType() EventType          { return TypeQuery }
+func (*StatusEvent) EventType() EventType         { return TypeStatus }
+func (*CollectedEvent) EventType() EventType      { return TypeCollected }
+func (*ReplicaRequestEvent) EventType() EventType { return TypeReplicaRequest }
+func (*ReplicaAnswerEvent) EventType() EventType  { return TypeReplicaAnswer }
+func (*ReplicasEvent) EventType() EventType       { return TypeReplicas }
+func (*ReplicaResultEvent) EventType() EventType  { return TypeReplicaResult }
 
 var typeNames = map[EventType]string{
 	TypeAnnouncement: "ANNOUNCEMENT", TypeSubmission: "TASK_SUBMISSION", TypeCancel: "TASK_CANCEL", TypeQuery: "TASK_QUERY",
 	TypeCollected: "TASK_COLLECTED", TypeForceSubmission: "TASK_FORCE_SUBMISSION", TypeAccepted: "TASK_ACCEPTED",
 	TypeRedirected: "TASK_REDIRECTED", TypeRefused: "TASK_REFUSED", TypeProgress: "TASK_PROGRESS", TypeLog: "TASK_LOG",
 	TypeResult: "TASK_RESULT", TypeFailure: "TASK_FAILURE", TypeStatus: "TASK_STATUS",
+	TypeReplicaRequest: "TASK_REPLICA_REQUEST", TypeReplicaAnswer: "TASK_REPLICA_ANSWER", TypeReplicas: "TASK_REPLICAS", TypeReplicaResult: "TASK_REPLICA_RESULT",
 }
 
 // String is the type's name, or UNKNOWN for one that is not about tasks: never a number that a peer chose.

@@ -14,7 +14,11 @@ type Policy struct {
 	Only        []string `json:"only,omitempty"`     // only these providers; empty: any
 	Exclude     []string `json:"exclude,omitempty"`
 	MaxAttempts uint32   `json:"max_attempts"`
+	Replicas    uint32   `json:"replicas,omitempty"` // providers that keep the result, the one that made it among them; 0 is 1
 }
+
+// Copies is how many providers are to keep the result beside the one that made it.
+func (p Policy) Copies() uint32 { return max(p.Replicas, 1) - 1 }
 
 // Bounds of a policy.
 const (

@@ -59,6 +59,8 @@ type Attempt struct {
 	SubmittedAt time.Time `json:"submitted_at"`
 	Ended       string    `json:"ended,omitempty"` // UPPER_SNAKE; empty while it may still bring a result
 	EndedAt     time.Time `json:"ended_at,omitzero"`
+	Replicas    []Replica `json:"replicas,omitempty"` // who was named to keep its result; replaced, never changed
+	Reported    bool      `json:"reported,omitempty"` // its provider has said which of them do
 }
 
 // Exclusion keeps a peer from being chosen again.

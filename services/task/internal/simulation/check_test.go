@@ -167,6 +167,10 @@ func (w *world) judgeHistory(t *task, task *domain.Task) {
 			submitted++
 		case "REDIRECTED":
 			w.tally.add("redirects", 1)
+		case "REPLICA":
+			w.tally.add("from a replica", 1)
+		case "REPLICAS":
+			w.tally.add("reports of replicas", 1)
 		case "REFUSED":
 			w.tally.add("refusals", 1)
 		case "LEASE_LOST":

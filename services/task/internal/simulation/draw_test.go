@@ -87,7 +87,7 @@ func (t *tally) String() string {
 	defer t.mu.Unlock()
 	var b strings.Builder
 	for i, what := range []string{"seeds", "tasks", "COMPLETED", "FAILED", "CANCELLED", "EXPIRED", "for want of a provider", "crashes", "at a commit", "sessions lost", "absences", "events", "lost", "unacknowledged",
-		"repeated", "late", "overtaking", "redirects", "refusals", "leases lost", "cancels", "submitted again", "runs", "extra runs", "rejected", "pins left"} {
+		"repeated", "late", "overtaking", "redirects", "refusals", "leases lost", "cancels", "submitted again", "runs", "extra runs", "rejected", "pins left", "copies", "reports of replicas", "from a replica"} {
 		if i > 0 {
 			b.WriteString(", ")
 		}

@@ -142,6 +142,9 @@ func (w *world) describe(x *app.Writes) string {
 		if e.Delete {
 			k += " deleted"
 		}
+		if e.Entry.IsReplica() {
+			k += " replica"
+		}
 		b = append(b, k)
 	}
 	for _, o := range x.Outbox {

@@ -354,5 +354,18 @@ func (w *world) choose(key string, p *app.Placement) *app.Candidate {
 		return nil
 	}
 	c := able[w.dice.below(len(able), key)].candidate()
+	c.Replicas = w.keepers(key, c.Peer)
 	return &c
+}
+
+// keepers are the other providers, in some order: who keeps a result, too, if that is wanted.
+func (w *world) keepers(key, runner string) []domain.Replica {
+	var out []domain.Replica
+	first := w.dice.below(len(w.providers), key+" keepers")
+	for i := range w.providers {
+		if s := w.providers[(first+i)%len(w.providers)]; s.peer != runner {
+			out = append(out, domain.Replica{Peer: s.peer, Addresses: []string{"/memory/" + s.name}})
+		}
+	}
+	return out
 }

@@ -29,6 +29,9 @@ func newContent() *content {
 
 func (c *content) put(w *world, data []byte, pin app.Pin) string {
 	cid := app.SmallCID(sha256.Sum256(data))
+	if strings.HasPrefix(pin.Owner, "replica:") {
+		w.tally.add("copies", 1)
+	}
 	w.know(cid, w.labelOf(pin.Owner))
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -58,6 +58,7 @@ func (w *world) deal() {
 			t.cancel = d.span(time.Millisecond, pick(d, name+" cancel when", 40*time.Millisecond, 500*time.Millisecond, 15*time.Second), name+" cancel exactly")
 		}
 		t.spec.Policy.MaxAttempts = pick[uint32](d, name+" attempts", 0, 0, 0, 1, 5)
+		t.spec.Policy.Replicas = pick[uint32](d, name+" replicas", 0, 0, 2, 3)
 		if d.chance(0.1, name+" not handed on") {
 			no := false
 			t.spec.Redirect = &no
@@ -255,6 +256,7 @@ func (w *world) submit(t *task, which string) {
 	w.ask(t.Name+" "+which, func(l *life, s *session) error {
 		if t.placed && t.spec.Policy.Only == nil {
 			to := w.providers[w.dice.below(len(w.providers), fmt.Sprintf("%s %s to %d", t.Name, which, n))].candidate()
+			to.Replicas = w.keepers(t.Name, to.Peer)
 			c.Candidate = &to
 		}
 		n++

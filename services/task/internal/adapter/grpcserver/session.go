@@ -98,7 +98,9 @@ func (one *session) command(ctx context.Context, req *taskv1.SessionRequest) (ap
 		if c.Place.GetCandidate() == nil {
 			return app.Reply{}, fault.InvalidArgument("CANDIDATE_MISSING", "candidate is not set: say PlacementFailed when there is none")
 		}
-		return role.Place(ctx, c.Place.GetTaskId(), fromCandidate(c.Place.GetCandidate()), c.Place.GetDetail())
+		candidate := fromCandidate(c.Place.GetCandidate())
+		candidate.Replicas = fromReplicas(c.Place.GetReplicas())
+		return role.Place(ctx, c.Place.GetTaskId(), candidate, c.Place.GetDetail())
 	case *taskv1.SessionRequest_PlacementFailed:
 		return role.PlacementFailed(ctx, c.PlacementFailed.GetTaskId(), c.PlacementFailed.GetDetail())
 	case *taskv1.SessionRequest_Deliver:
@@ -149,7 +151,7 @@ func response(r *app.Reply) *taskv1.SessionResponse {
 		}
 	}
 	if p := r.Placement; p != nil {
-		m.Placement = &taskv1.PlacementNeeded{TaskId: p.TaskID, Type: p.Type, Attempt: p.Attempt, Excluded: p.Excluded, Only: p.Only, Limits: wire.Limits(p.Limits)}
+		m.Placement = &taskv1.PlacementNeeded{TaskId: p.TaskID, Type: p.Type, Attempt: p.Attempt, Excluded: p.Excluded, Only: p.Only, Limits: wire.Limits(p.Limits), Copies: p.Copies}
 	}
 	if d := r.Delivered; d != nil {
 		m.Delivered = &taskv1.Delivered{Verdict: uint32(d.Verdict), Reason: d.Reason}

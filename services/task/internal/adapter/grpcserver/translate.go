@@ -21,7 +21,7 @@ import (
 func toTask(v *app.TaskView, history bool) *taskv1.Task {
 	m := &taskv1.Task{Id: v.ID, Type: v.Type, State: v.State.String(), Provider: v.Provider, Consumer: v.Consumer, Attempts: v.Attempts, ExitCode: v.ExitCode,
 		CreatedAt: timestamp(v.CreatedAt), StartedAt: timestamp(v.StartedAt), FinishedAt: timestamp(v.FinishedAt), Limits: wire.Limits(v.Limits),
-		Labels: v.Labels, RequestId: v.RequestID, QueuePosition: v.QueuePosition, Revision: v.Revision}
+		Labels: v.Labels, RequestId: v.RequestID, QueuePosition: v.QueuePosition, Revision: v.Revision, Replicas: v.Replicas}
 	if v.Error != nil {
 		m.Error = &taskv1.TaskError{Reason: v.Error.Reason, Message: v.Error.Message}
 	}
@@ -34,6 +34,9 @@ func toTask(v *app.TaskView, history bool) *taskv1.Task {
 	if history {
 		if p := v.Progress; p != nil {
 			m.Progress = &taskv1.Progress{Fraction: p.Fraction, Text: p.Text, At: timestamp(p.At)}
+		}
+		for _, r := range v.ReplicaPeers {
+			m.ReplicaPeers = append(m.ReplicaPeers, &taskv1.Replica{PeerId: r.Peer, State: r.State.String(), Reason: r.Reason})
 		}
 		for _, h := range v.History {
 			m.History = append(m.History, &taskv1.HistoryEntry{At: timestamp(h.At), Attempt: h.Attempt, State: h.State.String(), What: h.What, PeerId: h.Peer, Detail: h.Detail})
@@ -83,6 +86,16 @@ func fromCandidate(c *taskv1.Candidate) app.Candidate {
 	return out
 }
 
+// fromReplicas takes as many as a submission may name.
+func fromReplicas(cs []*taskv1.Candidate) []domain.Replica {
+	var out []domain.Replica
+	for _, c := range cs[:min(len(cs), domain.MaxNamed)] {
+		x := fromCandidate(c)
+		out = append(out, domain.Replica{Peer: x.Peer, Addresses: x.Addresses})
+	}
+	return out
+}
+
 func fromMetric(m *eventv1.Metric) domain.Resources {
 	if m == nil {
 		return domain.Resources{}
@@ -115,6 +128,7 @@ func fromCreate(c *taskv1.CreateTask) (app.Create, error) {
 	out := app.Create{RequestID: c.GetRequestId(), Spec: spec, Detail: c.GetDetail()}
 	if c.GetCandidate() != nil {
 		candidate := fromCandidate(c.GetCandidate())
+		candidate.Replicas = fromReplicas(c.GetReplicas())
 		out.Candidate = &candidate
 	}
 	return out, err
@@ -190,7 +204,7 @@ func duration(d *durationpb.Duration) time.Duration {
 func fromPlacement(s *taskv1.TaskSpec, out *app.Spec) error {
 	if p := s.GetPlacement(); p != nil {
 		out.Redirect = p.Redirect
-		out.Policy = domain.Policy{Only: p.GetProviders(), Exclude: p.GetExclude(), MaxAttempts: p.GetMaxAttempts()}
+		out.Policy = domain.Policy{Only: p.GetProviders(), Exclude: p.GetExclude(), MaxAttempts: p.GetMaxAttempts(), Replicas: p.GetReplicas()}
 	}
 	if c := s.GetClocks(); c != nil {
 		out.Clocks = domain.Clocks{Placement: duration(c.GetPlacement()), Queue: duration(c.GetQueue()), Run: duration(c.GetRun()),

@@ -23,7 +23,7 @@ type Store struct {
 	entries  map[domain.EntryKey]*entryRow
 	outbox   map[uint64]app.OutboxRow
 	inbox    map[app.InboxID]bool
-	releases map[domain.Ref]app.ReleaseRow
+	releases map[releaseKey]app.ReleaseRow
 	settings map[string][]byte
 	shares   map[shareKey]app.ShareRow
 	jobs     map[string]*jobRow
@@ -40,6 +40,15 @@ var (
 type shareKey struct {
 	persona string
 	sum     domain.Hash
+}
+
+type releaseKey struct {
+	domain.Ref
+	peer string
+}
+
+func keyOf(r app.ReleaseRow) releaseKey {
+	return releaseKey{domain.Ref{TaskID: r.TaskID, Attempt: r.Attempt}, r.Peer}
 }
 
 // Records are kept encoded, as a real store does: what the caller changes afterwards stays the caller's.
@@ -59,7 +68,7 @@ type entryRow struct {
 // New makes an empty store.
 func New() *Store {
 	return &Store{tasks: make(map[string]*taskRow), requests: make(map[string]string), entries: make(map[domain.EntryKey]*entryRow),
-		outbox: make(map[uint64]app.OutboxRow), inbox: make(map[app.InboxID]bool), releases: make(map[domain.Ref]app.ReleaseRow), settings: make(map[string][]byte), shares: make(map[shareKey]app.ShareRow),
+		outbox: make(map[uint64]app.OutboxRow), inbox: make(map[app.InboxID]bool), releases: make(map[releaseKey]app.ReleaseRow), settings: make(map[string][]byte), shares: make(map[shareKey]app.ShareRow),
 		jobs: make(map[string]*jobRow)}
 }
 
@@ -143,13 +152,13 @@ func (s *Store) apply(w *app.Writes) error {
 		delete(s.outbox, id)
 	}
 	for _, r := range w.Releases {
-		k := domain.Ref{TaskID: r.TaskID, Attempt: r.Attempt}
+		k := keyOf(r)
 		if _, ok := s.releases[k]; !ok {
 			s.releases[k] = r
 		}
 	}
 	for _, r := range w.Released {
-		delete(s.releases, domain.Ref{TaskID: r.TaskID, Attempt: r.Attempt})
+		delete(s.releases, keyOf(r))
 	}
 	if !w.ShareEnd.IsZero() {
 		maps.DeleteFunc(s.shares, func(_ shareKey, r app.ShareRow) bool { return !r.Until.After(w.ShareEnd) })

@@ -203,12 +203,22 @@ func (s *Store) OpenEntries(context.Context) ([]*domain.Entry, error) {
 
 // KeptEntries implements provider.Store.
 func (s *Store) KeptEntries(_ context.Context, after domain.EntryKey, limit int) ([]*domain.Entry, error) {
+	return s.page(after, limit, func(_ *domain.Entry, r *entryRow) bool { return r.result != nil }), nil
+}
+
+// Replicated implements provider.Store.
+func (s *Store) Replicated(_ context.Context, after domain.EntryKey, limit int) ([]*domain.Entry, error) {
+	return s.page(after, limit, func(e *domain.Entry, _ *entryRow) bool { return e.IsReplica() && !e.Collected || e.Replicates() }), nil
+}
+
+// page gives entries by their keys.
+func (s *Store) page(after domain.EntryKey, limit int, keep func(*domain.Entry, *entryRow) bool) []*domain.Entry {
 	compare := func(a, b domain.EntryKey) int {
 		return cmp.Or(cmp.Compare(a.TaskID, b.TaskID), cmp.Compare(a.Attempt, b.Attempt), cmp.Compare(a.Consumer, b.Consumer))
 	}
-	out := s.selectEntries(func(e *domain.Entry, r *entryRow) bool { return r.result != nil && compare(e.Key(), after) > 0 })
+	out := s.selectEntries(func(e *domain.Entry, r *entryRow) bool { return keep(e, r) && compare(e.Key(), after) > 0 })
 	slices.SortFunc(out, func(a, b *domain.Entry) int { return compare(a.Key(), b.Key()) })
-	return first(out, limit), nil
+	return first(out, limit)
 }
 
 // Overdue implements provider.Store.

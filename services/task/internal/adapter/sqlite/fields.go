@@ -155,6 +155,21 @@ func text[T any](n protowire.Number, at func(*T) *string) field[T] {
 	}}
 }
 
+func blob[T any](n protowire.Number, at func(*T) *[]byte) field[T] {
+	return field[T]{n, func(b []byte, v *T) []byte {
+		if len(*at(v)) == 0 {
+			return b
+		}
+		return protowire.AppendBytes(protowire.AppendTag(b, n, protowire.BytesType), *at(v))
+	}, func(v *T, w value) error {
+		if w.varint {
+			return errKind
+		}
+		*at(v) = append([]byte(nil), w.bytes...) // what it was read from is used again
+		return nil
+	}}
+}
+
 func texts[T any](n protowire.Number, at func(*T) *[]string) field[T] {
 	return field[T]{n, func(b []byte, v *T) []byte {
 		for _, s := range *at(v) {

@@ -37,7 +37,8 @@ func TestQueriesUseKeys(t *testing.T) {
 		`SELECT id FROM outbox WHERE id > ? ORDER BY id LIMIT ?`:                                               {1, 1},
 		`UPDATE entries SET result = NULL WHERE task_id = ? AND attempt = ? AND consumer = ? AND revision = 1`: entry,
 		`UPDATE tasks SET secret = NULL WHERE id = ? AND revision = 1`:                                         {"id"},
-		`DELETE FROM releases WHERE task_id = ? AND attempt = ?`:                                               {"id", 1},
+		`DELETE FROM releases WHERE task_id = ? AND attempt = ? AND peer = ?`:                                  entry,
+		selectReplicated: {"id", 1, "peer", 1},
 	} {
 		plan := explain(t, s, query, args)
 		for _, step := range plan {

@@ -225,6 +225,13 @@ func (s *Store) KeptEntries(ctx context.Context, after domain.EntryKey, limit in
 		after.TaskID, after.Attempt, after.Consumer, limit)
 }
 
+const selectReplicated = `SELECT record FROM entries WHERE replica > 0 AND (task_id, attempt, consumer) > (?, ?, ?) ORDER BY task_id, attempt, consumer LIMIT ?`
+
+// Replicated implements provider.Store.
+func (s *Store) Replicated(ctx context.Context, after domain.EntryKey, limit int) ([]*domain.Entry, error) {
+	return s.entries(ctx, selectReplicated, after.TaskID, after.Attempt, after.Consumer, limit)
+}
+
 // Overdue implements provider.Store.
 func (s *Store) Overdue(ctx context.Context, now time.Time, limit int) ([]*domain.Entry, error) {
 	return s.entries(ctx, `SELECT record FROM entries WHERE forget_at > 0 AND forget_at <= ? ORDER BY forget_at LIMIT ?`, micros(now), limit)

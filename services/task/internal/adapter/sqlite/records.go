@@ -62,6 +62,7 @@ var policyFields = message[domain.Policy]{
 	texts(2, func(v *domain.Policy) *[]string { return &v.Only }),
 	texts(3, func(v *domain.Policy) *[]string { return &v.Exclude }),
 	number(4, func(v *domain.Policy) *uint32 { return &v.MaxAttempts }),
+	number(5, func(v *domain.Policy) *uint32 { return &v.Replicas }),
 }
 
 var clocksFields = message[domain.Clocks]{
@@ -86,6 +87,21 @@ var historyEntryFields = message[domain.HistoryEntry]{
 	text(6, func(v *domain.HistoryEntry) *string { return &v.Detail }),
 }
 
+var replicaFields = message[domain.Replica]{
+	text(1, func(v *domain.Replica) *string { return &v.Peer }),
+	texts(2, func(v *domain.Replica) *[]string { return &v.Addresses }),
+	number(3, func(v *domain.Replica) *domain.ReplicaState { return &v.State }),
+	text(4, func(v *domain.Replica) *string { return &v.Reason }),
+	moment(5, func(v *domain.Replica) *time.Time { return &v.AskedAt }),
+}
+
+var signedFields = message[domain.Signed]{
+	text(1, func(v *domain.Signed) *string { return &v.ID }),
+	blob(2, func(v *domain.Signed) *[]byte { return &v.Payload }),
+	text(3, func(v *domain.Signed) *string { return &v.Author }),
+	blob(4, func(v *domain.Signed) *[]byte { return &v.Signature }),
+}
+
 var attemptFields = message[domain.Attempt]{
 	number(1, func(v *domain.Attempt) *uint32 { return &v.Number }),
 	text(2, func(v *domain.Attempt) *string { return &v.Peer }),
@@ -96,6 +112,8 @@ var attemptFields = message[domain.Attempt]{
 	moment(7, func(v *domain.Attempt) *time.Time { return &v.SubmittedAt }),
 	text(8, func(v *domain.Attempt) *string { return &v.Ended }),
 	moment(9, func(v *domain.Attempt) *time.Time { return &v.EndedAt }),
+	flagged(11, func(v *domain.Attempt) *bool { return &v.Reported }),
+	list(10, replicaFields, func(v *domain.Attempt) *[]domain.Replica { return &v.Replicas }),
 }
 
 var receiptFields = message[domain.Receipt]{
@@ -173,6 +191,8 @@ var submissionFields = message[domain.Submission]{
 	flagged(9, func(v *domain.Submission) *bool { return &v.Redirect }),
 	number(10, func(v *domain.Submission) *time.Duration { return &v.Keep }),
 	number(11, func(v *domain.Submission) *int64 { return &v.RefSize }),
+	number(12, func(v *domain.Submission) *uint32 { return &v.Copies }),
+	texts(13, func(v *domain.Submission) *[]string { return &v.Named }),
 }
 
 var outcomeFields = message[domain.Outcome]{
@@ -204,4 +224,8 @@ var entryFields = message[domain.Entry]{
 	flagged(14, func(v *domain.Entry) *bool { return &v.Collected }),
 	moment(16, func(v *domain.Entry) *time.Time { return &v.ForgetAt }),
 	number(17, func(v *domain.Entry) *uint64 { return &v.Revision }),
+	list(18, replicaFields, func(v *domain.Entry) *[]domain.Replica { return &v.Replicas }),
+	flagged(19, func(v *domain.Entry) *bool { return &v.Reported }),
+	optional(20, signedFields, func(v *domain.Entry) **domain.Signed { return &v.Signed }),
+	text(21, func(v *domain.Entry) *string { return &v.Runner }),
 }

@@ -117,12 +117,12 @@ func writeEntry(tx *sqlstore.Tx, w *app.EntryWrite, record []byte) error {
 		if w.Material != nil {
 			m = *w.Material
 		}
-		err := one(tx.Exec(`INSERT INTO entries (task_id, attempt, consumer, type, state, created_at, ended_at, forget_at, search, revision, record, sealed_key, ciphertext, result)
-			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING`, e.TaskID, int64(e.Sub.Attempt), e.Consumer, e.Sub.Type, int64(e.State),
-			micros(e.CreatedAt), micros(e.EndedAt), forget, searchEntry(e), int64(e.Revision), record, m.SealedKey, m.Ciphertext, w.Result))
+		err := one(tx.Exec(`INSERT INTO entries (task_id, attempt, consumer, type, state, created_at, ended_at, forget_at, search, revision, replica, record, sealed_key, ciphertext, result)
+			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING`, e.TaskID, int64(e.Sub.Attempt), e.Consumer, e.Sub.Type, int64(e.State),
+			micros(e.CreatedAt), micros(e.EndedAt), forget, searchEntry(e), int64(e.Revision), replica(e), record, m.SealedKey, m.Ciphertext, w.Result))
 		return orElse(err, app.ErrExists)
 	}
-	set := `UPDATE entries SET state = ?, ended_at = ?, forget_at = ?, search = ?, revision = ?, record = ?`
+	set := `UPDATE entries SET state = ?, ended_at = ?, forget_at = ?, search = ?, revision = ?, replica = ?, record = ?`
 	switch {
 	case w.Forget && w.DropResult:
 		set += `, sealed_key = NULL, ciphertext = NULL, result = NULL`
@@ -135,12 +135,23 @@ func writeEntry(tx *sqlstore.Tx, w *app.EntryWrite, record []byte) error {
 	case w.Result != nil:
 		set += `, result = ?`
 	}
-	args := []any{int64(e.State), micros(e.EndedAt), forget, searchEntry(e), int64(e.Revision), record}
+	args := []any{int64(e.State), micros(e.EndedAt), forget, searchEntry(e), int64(e.Revision), replica(e), record}
 	if w.Result != nil && !w.DropResult {
 		args = append(args, w.Result)
 	}
 	args = append(args, e.TaskID, int64(e.Sub.Attempt), e.Consumer, int64(e.Revision)-1)
 	return orElse(one(tx.Exec(set+` WHERE task_id = ? AND attempt = ? AND consumer = ? AND revision = ?`, args...)), app.ErrConflict)
+}
+
+// replica is the column by which replicas are found after a start.
+func replica(e *domain.Entry) int64 {
+	switch {
+	case e.IsReplica() && !e.Collected:
+		return 1
+	case e.Replicates():
+		return 2
+	}
+	return 0
 }
 
 func writeEvents(tx *sqlstore.Tx, w *app.Writes) error {
@@ -165,7 +176,7 @@ func writeEvents(tx *sqlstore.Tx, w *app.Writes) error {
 		}
 	}
 	for _, r := range w.Released {
-		if _, err := tx.Exec(`DELETE FROM releases WHERE task_id = ? AND attempt = ?`, r.TaskID, int64(r.Attempt)); err != nil {
+		if _, err := tx.Exec(`DELETE FROM releases WHERE task_id = ? AND attempt = ? AND peer = ?`, r.TaskID, int64(r.Attempt), r.Peer); err != nil {
 			return err
 		}
 	}

@@ -45,6 +45,7 @@ func Run(t *testing.T, open func(t *testing.T) Store) {
 		"revision guards an entry":        entryRevision,
 		"open entries are in order":       openEntries,
 		"kept and overdue entries":        keptEntries,
+		"replicated entries":              replicatedEntries,
 		"setting is made once":            setting,
 		"shares":                          shares,
 		"many writers":                    manyWriters,

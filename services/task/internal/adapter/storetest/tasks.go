@@ -264,13 +264,20 @@ func openTasks(t *testing.T, s Store) {
 
 func releases(t *testing.T, s Store) {
 	r := app.ReleaseRow{TaskID: app.NewID(), Attempt: 3, Persona: "p", Peer: "peer", Addresses: []string{"/a"}}
+	replica := r
+	replica.Peer = "another"
 	commit(t, s, &app.Writes{Releases: []app.ReleaseRow{r}})
 	commit(t, s, &app.Writes{Releases: []app.ReleaseRow{r}})
 	got, err := s.Releases(ctx, 10)
 	if err != nil || len(got) != 1 || fmt.Sprint(got[0]) != fmt.Sprint(r) {
 		t.Fatalf("got %v, %v", got, err)
 	}
+	commit(t, s, &app.Writes{Releases: []app.ReleaseRow{replica}}) // the same result is at two providers
 	commit(t, s, &app.Writes{Released: []app.ReleaseRow{r, r}})
+	if got, err := s.Releases(ctx, 10); err != nil || len(got) != 1 || got[0].Peer != "another" {
+		t.Fatalf("got %v, %v", got, err)
+	}
+	commit(t, s, &app.Writes{Released: []app.ReleaseRow{replica}})
 	if got, _ := s.Releases(ctx, 10); len(got) != 0 {
 		t.Fatalf("left: %v", got)
 	}

@@ -59,6 +59,10 @@ var decoders = map[domain.EventType]decoder{
 	domain.TypeCollected:       collected,
 	domain.TypeStatus:          status,
 	domain.TypeAnnouncement:    announcement,
+	domain.TypeReplicaRequest:  replicaRequest,
+	domain.TypeReplicaAnswer:   replicaAnswer,
+	domain.TypeReplicas:        replicas,
+	domain.TypeReplicaResult:   replicaResult,
 }
 
 // checker keeps the first thing that is wrong.

@@ -36,7 +36,7 @@ func toProto(b domain.Body) proto.Message {
 	case *domain.Submission:
 		return &eventv1.TaskSubmission{TaskId: b.TaskID, Attempt: b.Attempt, Type: b.Type, Limits: Limits(b.Limits),
 			ResultRecipient: b.Recipient, PayloadHash: b.PayloadHash[:], PayloadSize: uint64(b.PayloadSize),
-			PayloadCid: b.PayloadCID, Redirect: b.Redirect, Keep: Duration(b.Keep), ReferenceSize: uint64(b.RefSize)}
+			PayloadCid: b.PayloadCID, Redirect: b.Redirect, Keep: Duration(b.Keep), ReferenceSize: uint64(b.RefSize), Copies: b.Copies, ReplicaPeers: b.Named}
 	case *domain.ForceSubmission:
 		return &eventv1.TaskForceSubmission{Submission: Event(&b.Submission), Path: b.Path}
 	case *domain.AcceptedEvent:
@@ -57,19 +57,27 @@ func toProto(b domain.Body) proto.Message {
 	case *domain.LogEvent:
 		return &eventv1.TaskLog{TaskId: b.TaskID, Attempt: b.Attempt, Offset: uint64(b.Offset), Data: b.Data}
 	case *domain.ResultEvent:
-		return &eventv1.TaskResult{TaskId: b.TaskID, Attempt: b.Attempt, Type: b.Type, ProgramHash: b.ProgramHash[:], PayloadHash: b.PayloadHash[:],
-			ResultHash: b.ResultHash[:], ResultSize: uint64(b.ResultSize), ResultCid: b.ResultCID, ExitCode: b.ExitCode,
-			Limits: Limits(b.Limits), Usage: Usage(b.Usage)}
+		return toResult(b)
 	case *domain.FailureEvent:
-		m := &eventv1.TaskFailure{TaskId: b.TaskID, Attempt: b.Attempt, Type: b.Type, Cause: eventv1.TaskFailureCause(b.Cause),
-			Reason: b.Reason, Message: b.Message, Usage: Usage(b.Usage), ResultSize: uint64(b.ResultSize), ResultCid: b.ResultCID, PayloadHash: b.PayloadHash[:]}
-		if !b.ResultHash.IsZero() {
-			m.ResultHash = b.ResultHash[:]
-		}
-		return m
+		return toFailure(b)
 	default:
 		return toProtoSmall(b)
 	}
+}
+
+func toResult(b *domain.ResultEvent) *eventv1.TaskResult {
+	return &eventv1.TaskResult{TaskId: b.TaskID, Attempt: b.Attempt, Type: b.Type, ProgramHash: b.ProgramHash[:], PayloadHash: b.PayloadHash[:],
+		ResultHash: b.ResultHash[:], ResultSize: uint64(b.ResultSize), ResultCid: b.ResultCID, ExitCode: b.ExitCode,
+		Limits: Limits(b.Limits), Usage: Usage(b.Usage)}
+}
+
+func toFailure(b *domain.FailureEvent) *eventv1.TaskFailure {
+	m := &eventv1.TaskFailure{TaskId: b.TaskID, Attempt: b.Attempt, Type: b.Type, Cause: eventv1.TaskFailureCause(b.Cause),
+		Reason: b.Reason, Message: b.Message, Usage: Usage(b.Usage), ResultSize: uint64(b.ResultSize), ResultCid: b.ResultCID, PayloadHash: b.PayloadHash[:]}
+	if !b.ResultHash.IsZero() {
+		m.ResultHash = b.ResultHash[:]
+	}
+	return m
 }
 
 func toProtoSmall(b domain.Body) proto.Message {
@@ -86,6 +94,8 @@ func toProtoSmall(b domain.Body) proto.Message {
 			state = b.State.String()
 		}
 		return &eventv1.TaskStatus{TaskId: b.TaskID, Attempt: b.Attempt, State: state}
+	case *domain.ReplicaRequestEvent, *domain.ReplicaAnswerEvent, *domain.ReplicasEvent, *domain.ReplicaResultEvent:
+		return toReplica(b)
 	case *domain.Announcement:
 		return &eventv1.Announcement{PeerId: b.PeerID, SealingKey: b.SealingKey, Addresses: b.Addresses}
 	}

@@ -14,7 +14,11 @@ func submission(c *checker, payload []byte) domain.Body {
 	s := &domain.Submission{TaskID: c.id("task_id", m.TaskId), Attempt: c.attempt(m.Attempt), Type: c.text("type", m.Type, maxType),
 		Limits: c.limits(m.Limits), Recipient: c.text("result_recipient", m.ResultRecipient, maxKey), PayloadHash: c.hash("payload_hash", m.PayloadHash),
 		PayloadSize: c.size("payload_size", m.PayloadSize), PayloadCID: c.text("payload_cid", m.PayloadCid, maxCID),
-		Redirect: m.Redirect, Keep: c.duration("keep", m.Keep), RefSize: c.size("reference_size", m.ReferenceSize)}
+		Redirect: m.Redirect, Keep: c.duration("keep", m.Keep), RefSize: c.size("reference_size", m.ReferenceSize),
+		Copies: m.Copies, Named: c.peers("replica_peers", m.ReplicaPeers, domain.MaxNamed)}
+	if s.Copies >= domain.MaxReplicas {
+		c.fail("copies is %d: it may be %d", s.Copies, domain.MaxReplicas-1)
+	}
 	if s.Type == "" || s.Recipient == "" {
 		c.fail("type and result_recipient must be set")
 	}
@@ -113,6 +117,10 @@ func logEvent(c *checker, payload []byte) domain.Body {
 func result(c *checker, payload []byte) domain.Body {
 	var m eventv1.TaskResult
 	c.unmarshal(payload, &m)
+	return c.result(&m)
+}
+
+func (c *checker) result(m *eventv1.TaskResult) *domain.ResultEvent {
 	return &domain.ResultEvent{TaskID: c.id("task_id", m.TaskId), Attempt: c.attempt(m.Attempt), Type: c.text("type", m.Type, maxType),
 		ProgramHash: c.hash("program_hash", m.ProgramHash), PayloadHash: c.hash("payload_hash", m.PayloadHash), ResultHash: c.hash("result_hash", m.ResultHash),
 		ResultSize: c.size("result_size", m.ResultSize), ResultCID: c.text("result_cid", m.ResultCid, maxCID), ExitCode: m.ExitCode,
@@ -122,6 +130,10 @@ func result(c *checker, payload []byte) domain.Body {
 func failure(c *checker, payload []byte) domain.Body {
 	var m eventv1.TaskFailure
 	c.unmarshal(payload, &m)
+	return c.failure(&m)
+}
+
+func (c *checker) failure(m *eventv1.TaskFailure) *domain.FailureEvent {
 	if m.Cause < eventv1.TaskFailureCause_TASK_FAILURE_CAUSE_PROGRAM || m.Cause > eventv1.TaskFailureCause_TASK_FAILURE_CAUSE_CANCELLED {
 		m.Cause = eventv1.TaskFailureCause_TASK_FAILURE_CAUSE_PROVIDER // one that is not known yet: worth trying elsewhere
 	}

@@ -93,6 +93,9 @@ func checkPolicy(p domain.Policy) error {
 	if p.MaxAttempts > domain.MaxAttempts {
 		return invalid("placement.max_attempts", "max_attempts is %d: at most %d are made", p.MaxAttempts, domain.MaxAttempts)
 	}
+	if p.Replicas > domain.MaxReplicas {
+		return invalid("placement.replicas", "replicas is %d: from 1 (the provider that runs the task alone) to %d providers may keep a result", p.Replicas, domain.MaxReplicas)
+	}
 	for field, peers := range map[string][]string{"placement.providers": p.Only, "placement.exclude": p.Exclude} {
 		if len(peers) > maxPeers {
 			return invalid(field, "%s has %d peers: it may have %d", field, len(peers), maxPeers)

@@ -95,6 +95,9 @@ func (s *Service) loseLease(e *edit) error {
 		e.live.lease = time.Time{}
 		return errUnchanged
 	}
+	for _, out := range s.askReplicas(e.t.ID, a) { // what they have would still count
+		e.once(out)
+	}
 	return s.endAttempt(e, a.Number, "", domain.End{What: "LEASE_LOST", Reason: "LEASE_LOST",
 		Message: "nothing was heard from the provider for " + s.cfg.Lease.String(), RetryAfter: s.cfg.Lease}) // it may be the only one, and be back
 }

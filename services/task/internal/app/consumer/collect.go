@@ -44,6 +44,9 @@ func (s *Service) collect(taskID string) {
 	case errors.As(err, &bad):
 	default:
 		s.cfg.Log.Warn("a result could not be fetched and will be tried again", "error", err.Error())
+		if a := t.Attempt(t.Receipt.Attempt); a != nil { // node dials those that may have it
+			s.cfg.Pusher.Push(ctx, app.Reply{Outbox: s.askReplicas(taskID, a)})
+		}
 		s.again(taskID)
 		return
 	}
@@ -82,7 +85,11 @@ func (s *Service) again(taskID string) {
 // fetchResult streams: fetch, hash, decrypt, check, write. Nothing is whole in memory.
 func (s *Service) fetchResult(ctx context.Context, t *domain.Task, key app.TaskKey) (ResultFile, []domain.Part, error) {
 	rc := t.Receipt
-	src, err := s.cfg.Repository.Get(ctx, rc.Persona, rc.CID, []string{rc.Peer}, rc.Size)
+	from := []string{rc.Peer}
+	if a := t.Attempt(rc.Attempt); a != nil {
+		from = append(from, peersOf(a.Holders())...)
+	}
+	src, err := s.cfg.Repository.Get(ctx, rc.Persona, rc.CID, from, rc.Size)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -27,9 +27,12 @@ func (s *Service) deliver(ctx context.Context, d *app.Delivery) app.Reply {
 		return verdict(app.Rejected, "EVENT_INVALID")
 	}
 	switch d.Event.Type {
-	case domain.TypeAccepted, domain.TypeRedirected, domain.TypeRefused, domain.TypeProgress, domain.TypeLog, domain.TypeResult, domain.TypeFailure, domain.TypeStatus:
+	case domain.TypeAccepted, domain.TypeRedirected, domain.TypeRefused, domain.TypeProgress, domain.TypeLog, domain.TypeResult, domain.TypeFailure, domain.TypeStatus,
+		domain.TypeReplicas, domain.TypeReplicaResult:
 	case domain.TypeSubmission, domain.TypeForceSubmission, domain.TypeCancel, domain.TypeQuery, domain.TypeCollected:
 		return verdict(app.Rejected, "NOT_A_PROVIDER")
+	case domain.TypeReplicaRequest, domain.TypeReplicaAnswer: // whoever asks does so for another consumer, which has named this node
+		return verdict(app.Ignored, "NOT_A_PROVIDER")
 	default:
 		return verdict(app.Ignored, "TYPE_UNKNOWN")
 	}
@@ -54,6 +57,10 @@ func (s *Service) deliver(ctx context.Context, d *app.Delivery) app.Reply {
 		return s.onFailure(ctx, d, b)
 	case *domain.StatusEvent:
 		return s.onStatus(ctx, d, b)
+	case *domain.ReplicasEvent:
+		return s.onReplicas(ctx, d, b)
+	case *domain.ReplicaResultEvent:
+		return s.onReplicaResult(ctx, d, b)
 	}
 	return verdict(app.Ignored, "TYPE_UNKNOWN")
 }
@@ -241,6 +248,9 @@ func (s *Service) follow(e *edit, n uint32, from string, state domain.State) err
 func (s *Service) onStatus(ctx context.Context, d *app.Delivery, b *domain.StatusEvent) app.Reply {
 	return s.apply(ctx, d, b.TaskID, func(e *edit) error {
 		a := e.t.Attempt(b.Attempt)
+		if !a.Had(d.From) && a.Replica(d.From) != nil {
+			return errUnchanged // it was asked for the result, and has none
+		}
 		if !a.Had(d.From) {
 			return s.mayCome(e, b.Attempt, d.From, domain.ErrNotHolder)
 		}

@@ -50,13 +50,17 @@ func (s *Service) place(e *edit, c app.Candidate, detail string, ciphertext []by
 	if err != nil {
 		return err
 	}
-	if err := e.t.Place(e.now, domain.Attempt{Peer: c.Peer, Persona: c.Persona, Addresses: c.Addresses}, detail); err != nil {
+	if err := e.t.Place(e.now, domain.Attempt{Peer: c.Peer, Persona: c.Persona, Addresses: c.Addresses, Replicas: namedReplicas(e.t, &c)}, detail); err != nil {
 		return err
 	}
 	a := e.t.Current()
+	copies := e.t.Policy.Copies()
+	if len(a.Replicas) == 0 {
+		copies = 0
+	}
 	row := s.outbox.Row(address(a), domain.Ref{TaskID: e.t.ID, Attempt: a.Number}, &domain.Submission{TaskID: e.t.ID, Attempt: a.Number, Type: e.t.Type,
 		Limits: e.t.Limits, Recipient: e.key.Recipient(), PayloadHash: e.t.PayloadHash, PayloadSize: e.t.PayloadSize, PayloadCID: e.t.PayloadCID, RefSize: e.t.RefSize,
-		Redirect: e.t.MayHandOn(a.Number), Keep: e.t.Keep})
+		Redirect: e.t.MayHandOn(a.Number), Keep: e.t.Keep, Copies: copies, Named: peersOf(a.Replicas)})
 	row.Sign, row.Timeout, row.Attach, row.Sealed = true, s.cfg.SubmitTimeout, app.AttachPayload, sealed
 	e.send(row, s.cfg.Codec.EncodeSealed(sealed, ciphertext))
 	e.live.lease = time.Time{} // it begins when the submission has arrived
@@ -87,7 +91,7 @@ func (s *Service) loadKeys(l *live, id string) error {
 // needed asks for a provider.
 func (s *Service) needed(t *domain.Task, now time.Time) *app.Placement {
 	excluded, _ := t.ExcludedNow(now)
-	return &app.Placement{TaskID: t.ID, Type: t.Type, Attempt: uint32(len(t.Attempts)) + 1, Excluded: excluded, Only: t.Policy.Only, Limits: t.Limits}
+	return &app.Placement{TaskID: t.ID, Type: t.Type, Attempt: uint32(len(t.Attempts)) + 1, Excluded: excluded, Only: t.Policy.Only, Limits: t.Limits, Copies: t.Policy.Copies()}
 }
 
 // PlacementFailed notes why there is no provider; the task stays PENDING.
@@ -186,6 +190,9 @@ func (s *Service) letGo(e *edit) {
 		a := &e.t.Attempts[i]
 		if r := e.t.Receipt; r != nil && r.Attempt == a.Number || a.Ended == "LEASE_LOST" { // it may have come to an end that was heard too late
 			s.addRelease(e, a)
+			if a.HandedOver() {
+				s.releaseReplicas(e, a)
+			}
 		}
 	}
 	if cid := e.t.PayloadCID; cid != "" {

@@ -23,7 +23,8 @@ type releaser struct {
 	s     *Service
 	mu    sync.Mutex
 	byTo  map[releaseTo]*releaseQueue
-	fails map[releaseTo]int // in a row
+	fails map[releaseTo]int   // in a row
+	gone  map[domain.Ref]bool // attempts whose replicas are told, because their provider could not be
 	timer *time.Timer
 	at    time.Time // when the timer goes off
 }
@@ -36,7 +37,7 @@ type releaseQueue struct {
 }
 
 func newReleaser(s *Service) *releaser {
-	return &releaser{s: s, byTo: make(map[releaseTo]*releaseQueue), fails: make(map[releaseTo]int)}
+	return &releaser{s: s, byTo: make(map[releaseTo]*releaseQueue), fails: make(map[releaseTo]int), gone: make(map[domain.Ref]bool)}
 }
 
 // addRelease puts it into the edit's transaction, and into a batch afterwards.
@@ -136,7 +137,11 @@ func (r *releaser) failed(refs []app.ReleaseRow) {
 		delete(r.fails, to)
 	}
 	r.mu.Unlock()
+	r.providerGone(refs)
 	if tries > releaseTries {
+		r.mu.Lock()
+		r.forgetGone(refs)
+		r.mu.Unlock()
 		r.s.cfg.Store.Later(&app.Writes{Released: refs})
 		return
 	}
@@ -150,6 +155,7 @@ func (r *releaser) arrived(refs []app.ReleaseRow) {
 	}
 	r.mu.Lock()
 	delete(r.fails, releaseTo{refs[0].Persona, refs[0].Peer})
+	r.forgetGone(refs)
 	r.mu.Unlock()
 	r.s.cfg.Store.Later(&app.Writes{Released: refs})
 }

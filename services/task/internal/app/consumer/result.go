@@ -77,7 +77,13 @@ func (s *Service) onReceipt(ctx context.Context, d *app.Delivery, taskID string,
 		if rc.Cause == domain.CauseCancelled && !e.t.CancelRequested && !e.t.State.Terminal() {
 			return s.stopped(e, &rc)
 		}
+		if err := s.fromReplica(e, d, &rc); err != nil {
+			return err
+		}
 		if err := e.t.Receive(e.now, rc); err != nil {
+			if d.From != rc.Peer && isLate(err) && e.t.State.Terminal() {
+				return s.lateReplica(e, rc.Attempt, d.From)
+			}
 			return s.tooLate(e, rc.Attempt, rc.Peer, err, e.t.State.Terminal())
 		}
 		e.live.lease = time.Time{}
@@ -203,6 +209,7 @@ func (s *Service) spoil(e *edit, why string) error {
 	n := e.t.Receipt.Attempt
 	if a := e.t.Attempt(n); a != nil {
 		s.addRelease(e, a)
+		s.releaseReplicas(e, a) // they have the same
 	}
 	if err := e.t.Spoil(e.now, why); err != nil {
 		return err

@@ -289,11 +289,15 @@ func View(t *domain.Task) app.TaskView {
 	v := app.TaskView{ID: t.ID, Type: t.Type, RequestID: t.RequestID, State: t.State, Attempts: uint32(len(t.Attempts)), ExitCode: t.ExitCode,
 		Error: t.Error, CreatedAt: t.CreatedAt, StartedAt: t.StartedAt, FinishedAt: t.FinishedAt, Limits: t.Limits, Usage: t.Usage,
 		Result: t.Result, Available: t.Result != nil && t.State.Terminal(), Labels: t.Labels, History: t.History, Revision: t.Revision}
+	v.Replicas = t.Policy.Replicas
 	if a := t.Current(); a != nil {
-		v.Provider = a.Peer
+		v.Provider, v.ReplicaPeers = a.Peer, a.Replicas
 	}
 	if t.Receipt != nil {
 		v.Provider = t.Receipt.Peer
+		if a := t.Attempt(t.Receipt.Attempt); a != nil {
+			v.ReplicaPeers = a.Replicas
+		}
 		if t.Receipt.Limits != (domain.Limits{}) {
 			v.Limits = t.Receipt.Limits
 		}

@@ -236,7 +236,7 @@ func (s *Service) SetOnline(ctx context.Context, online bool) {
 // maxQuery is how many tasks one TaskQuery names.
 const maxQuery = 512
 
-// askAll renews every lease and asks each provider what has become of its tasks.
+// askAll renews every lease and asks each provider, and those that may keep their results, what has become of its tasks.
 func (s *Service) askAll(_ context.Context, tell func(app.Reply) error) {
 	s.mu.Lock()
 	ids := make([]string, 0, len(s.live))
@@ -249,13 +249,21 @@ func (s *Service) askAll(_ context.Context, tell func(app.Reply) error) {
 	for _, id := range ids {
 		s.peek(id, func(l *live) {
 			a := l.task.Live()
-			if a == nil || l.task.Receipt != nil || l.lease.IsZero() {
+			if a == nil || l.task.Receipt != nil {
 				return
 			}
-			l.lease = time.Now().Add(s.cfg.Lease)
-			s.arm(l, id)
-			to := releaseTo{a.Persona, a.Peer}
-			byTo[to], addrs[to] = append(byTo[to], domain.Ref{TaskID: id, Attempt: a.Number}), a.Addresses
+			ask := func(peer string, addresses []string) {
+				to := releaseTo{a.Persona, peer}
+				byTo[to], addrs[to] = append(byTo[to], domain.Ref{TaskID: id, Attempt: a.Number}), addresses
+			}
+			if !l.lease.IsZero() { // else its submission is told again, which may have arrived before
+				l.lease = time.Now().Add(s.cfg.Lease)
+				s.arm(l, id)
+				ask(a.Peer, a.Addresses)
+			}
+			for _, r := range a.Holders() { // the provider may be gone
+				ask(r.Peer, r.Addresses)
+			}
 		})
 	}
 	for to, refs := range byTo {

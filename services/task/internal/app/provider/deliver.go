@@ -31,8 +31,10 @@ func (s *Service) deliver(ctx context.Context, d *app.Delivery) app.Reply {
 		return verdict(app.Rejected, "EVENT_INVALID")
 	}
 	switch d.Event.Type {
-	case domain.TypeSubmission, domain.TypeForceSubmission, domain.TypeCancel, domain.TypeQuery, domain.TypeCollected:
-	case domain.TypeAccepted, domain.TypeRedirected, domain.TypeRefused, domain.TypeProgress, domain.TypeLog, domain.TypeResult, domain.TypeFailure, domain.TypeStatus:
+	case domain.TypeSubmission, domain.TypeForceSubmission, domain.TypeCancel, domain.TypeQuery, domain.TypeCollected,
+		domain.TypeReplicaRequest, domain.TypeReplicaAnswer:
+	case domain.TypeAccepted, domain.TypeRedirected, domain.TypeRefused, domain.TypeProgress, domain.TypeLog, domain.TypeResult, domain.TypeFailure, domain.TypeStatus,
+		domain.TypeReplicas, domain.TypeReplicaResult:
 		return verdict(app.Rejected, "NOT_A_CONSUMER")
 	default:
 		return verdict(app.Ignored, "TYPE_UNKNOWN")
@@ -54,7 +56,11 @@ func (s *Service) deliver(ctx context.Context, d *app.Delivery) app.Reply {
 	case *domain.QueryEvent:
 		return s.onQuery(ctx, d, b)
 	case *domain.CollectedEvent:
-		return s.onCollected(d, b)
+		return s.onCollected(ctx, d, b)
+	case *domain.ReplicaRequestEvent:
+		return s.onReplicaRequest(ctx, d, b)
+	case *domain.ReplicaAnswerEvent:
+		return s.onReplicaAnswer(ctx, d, b)
 	}
 	return verdict(app.Ignored, "TYPE_UNKNOWN")
 }

@@ -121,6 +121,9 @@ func (s *Service) answer(ctx context.Context, d *app.Delivery, k domain.EntryKey
 		case errors.Is(err, app.ErrNotFound):
 		case err != nil:
 			return app.Outgoing{}, err
+		case e.IsReplica() && e.State.Terminal() && !e.Collected:
+			return s.replicaAgain(ctx, d, e)
+		case e.IsReplica():
 		case e.What == "" && !e.Collected && e.Outcome != nil:
 			return s.resultAgain(ctx, e)
 		default:
@@ -146,12 +149,24 @@ func (s *Service) resultAgain(ctx context.Context, e *domain.Entry) (app.Outgoin
 	return s.outbox.Once(to, domain.Ref{TaskID: e.TaskID, Attempt: e.Sub.Attempt}, receiptBody(e), attachment, true, answerTimeout), nil
 }
 
-// onCollected lets results go. Nobody waits for the write: one that is lost costs only space, until its time is over.
-func (s *Service) onCollected(d *app.Delivery, b *domain.CollectedEvent) app.Reply {
-	refs := make([]domain.EntryKey, len(b.Tasks))
-	for i, r := range b.Tasks {
-		refs[i] = domain.EntryKey{Consumer: d.From, TaskID: r.TaskID, Attempt: r.Attempt}
+// onCollected lets results go. Nobody waits for the write: one that is lost costs only space, until its time is over. What others keep as well is
+// another matter: they hear of it from here, and this is committed.
+func (s *Service) onCollected(ctx context.Context, d *app.Delivery, b *domain.CollectedEvent) app.Reply {
+	var out app.Reply
+	refs := make([]domain.EntryKey, 0, len(b.Tasks))
+	for _, r := range b.Tasks {
+		k := domain.EntryKey{Consumer: d.From, TaskID: r.TaskID, Attempt: r.Attempt}
+		said, was, err := s.releaseReplicas(ctx, k)
+		if err != nil && was {
+			s.cfg.Log.Warn("a collected result could not be let go", "error", err.Error())
+			out.Delivered = &app.Delivered{Verdict: app.Again}
+			return out
+		}
+		out.Outbox = append(out.Outbox, said.Outbox...)
+		if !was {
+			refs = append(refs, k)
+		}
 	}
 	s.letter.add(refs)
-	return app.Reply{}
+	return out
 }

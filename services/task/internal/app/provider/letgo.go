@@ -83,8 +83,12 @@ func (s *Service) letGo(keys []domain.EntryKey) {
 	var gone []*domain.Entry
 	for _, k := range keys {
 		e, err := s.settledEntry(k)
-		if err != nil {
-			if !errors.Is(err, app.ErrNotFound) && s.ctx.Err() == nil {
+		if err == nil && e.IsReplica() || errors.Is(err, app.ErrNotFound) {
+			err = s.letReplicaOf(k)
+			e = nil
+		}
+		if e == nil || err != nil {
+			if err != nil && !errors.Is(err, app.ErrNotFound) && s.ctx.Err() == nil {
 				s.cfg.Log.Warn("a collected result could not be let go", "error", err.Error())
 			}
 			continue
@@ -103,6 +107,14 @@ func (s *Service) letGo(keys []domain.EntryKey) {
 	s.unpin(gone)
 }
 
+// letReplicaOf lets the replica go that a peer has a word on, where there is one.
+func (s *Service) letReplicaOf(k domain.EntryKey) error {
+	if k, ok := s.replicaOf(k); ok {
+		return s.letReplica(k)
+	}
+	return nil
+}
+
 // settledEntry finds an entry that is likely to have been settled by this process a moment ago. The caller may change it.
 func (s *Service) settledEntry(k domain.EntryKey) (*domain.Entry, error) {
 	s.mu.Lock()
@@ -118,6 +130,9 @@ func (s *Service) settledEntry(k domain.EntryKey) (*domain.Entry, error) {
 func (s *Service) wanted(ctx context.Context, taskID, cid string) (bool, error) {
 	entries, err := s.cfg.Store.Entries(ctx, taskID)
 	for _, e := range entries {
+		if e.IsReplica() && !e.State.Terminal() { // it is being fetched
+			return true, nil
+		}
 		if o := e.Outcome; o != nil && o.ResultCID == cid && !e.Collected {
 			return true, nil
 		}
@@ -130,9 +145,13 @@ func (s *Service) unpin(entries []*domain.Entry) {
 	pins := make([]app.Pinned, 0, len(entries))
 	for _, e := range entries {
 		if e.Outcome != nil && e.Outcome.ResultCID != "" {
-			pins = append(pins, app.Pinned{CID: e.Outcome.ResultCID, Owner: resultOwner(e.TaskID)})
+			pins = append(pins, app.Pinned{CID: e.Outcome.ResultCID, Owner: pinOwner(e)})
 		}
 	}
+	s.unpinNow(pins...)
+}
+
+func (s *Service) unpinNow(pins ...app.Pinned) {
 	if len(pins) == 0 {
 		return
 	}

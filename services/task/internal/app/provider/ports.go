@@ -22,6 +22,8 @@ type Store interface {
 	OpenEntries(ctx context.Context) ([]*domain.Entry, error)
 	// KeptEntries returns entries with a small result that is not collected yet, with keys above after.
 	KeptEntries(ctx context.Context, after domain.EntryKey, limit int) ([]*domain.Entry, error)
+	// Replicated returns replicas that are kept or being fetched here, and entries whose results others are to keep, with keys above after.
+	Replicated(ctx context.Context, after domain.EntryKey, limit int) ([]*domain.Entry, error)
 	// Overdue returns entries whose ForgetAt has passed.
 	Overdue(ctx context.Context, now time.Time, limit int) ([]*domain.Entry, error)
 	ListEntries(ctx context.Context, f app.TaskFilter) ([]*domain.Entry, error)

@@ -12,8 +12,11 @@ import (
 // view is an attempt as the provider's people see it.
 func view(e *domain.Entry, position uint32) app.TaskView {
 	v := app.TaskView{ID: e.TaskID, Type: e.Sub.Type, Consumer: e.Consumer, State: e.State, Attempts: e.Sub.Attempt, CreatedAt: e.CreatedAt, StartedAt: e.StartedAt,
-		FinishedAt: e.EndedAt, Limits: e.Limits, QueuePosition: position, Revision: e.Revision, History: history(e)}
-	if e.What != "" {
+		FinishedAt: e.EndedAt, Limits: e.Limits, QueuePosition: position, Revision: e.Revision, History: history(e), ReplicaPeers: e.Replicas, Replicas: e.Sub.Copies}
+	if e.Sub.Copies > 0 {
+		v.Replicas++
+	}
+	if e.What != "" && !e.IsReplica() {
 		v.Error = &domain.Failure{Reason: e.What, Message: "the task was handed on to another provider"}
 	}
 	if o := e.Outcome; o != nil {
@@ -35,7 +38,9 @@ func view(e *domain.Entry, position uint32) app.TaskView {
 func history(e *domain.Entry) []domain.HistoryEntry {
 	n := e.Sub.Attempt
 	out := []domain.HistoryEntry{{At: e.CreatedAt, Attempt: n, State: domain.Accepted, What: "ACCEPTED", Peer: e.Consumer}}
-	if e.What != "" {
+	if e.IsReplica() {
+		out[0].What, out[0].Detail = domain.WhatReplica, "another provider's result, kept for its consumer"
+	} else if e.What != "" {
 		out[0].State, out[0].What = e.State, e.What
 		return out
 	}

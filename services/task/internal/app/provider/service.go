@@ -37,7 +37,10 @@ type Config struct {
 	Progress time.Duration // between reports to one consumer; domain.ReportEvery
 	Keep     time.Duration // how long a result is kept at most; 48 h
 	Tomb     time.Duration // how long a repeated submission is recognised; 48 h
-	Fetches  int           // large payloads fetched side by side; 4
+	Fetches  int           // large payloads fetched side by side, and as many results of others; 4
+
+	ReplicaDelay    time.Duration // how long others are not asked to keep a result: its consumer may be there; 1 s
+	ReplicaPatience time.Duration // how long one may be silent that was asked, beside the time for fetching; 30 s
 }
 
 // Policy says what this provider does for whom.
@@ -51,6 +54,9 @@ type Policy struct {
 	PerPeer    int   // unfinished tasks of one peer; three quarters of Capacity
 	PerSecond  int   // submissions of one peer in a second, of which twice as many may come at once; 1,000
 	MaxPayload int64 // bytes; 1 GiB
+	// Replicas is how much is kept of other providers' results, and ReplicasPerPeer of those that one peer made or has ordered, in bytes; 4 GiB and
+	// 1 GiB. Replicas below 0 is none.
+	Replicas, ReplicasPerPeer int64
 }
 
 // DefaultLimits are granted and allowed where configuration does not say otherwise.
@@ -74,6 +80,8 @@ func (c Config) withDefaults() Config {
 	duration(&c.Progress, domain.ReportEvery)
 	duration(&c.Keep, 48*time.Hour)
 	duration(&c.Tomb, 48*time.Hour)
+	duration(&c.ReplicaDelay, time.Second)
+	duration(&c.ReplicaPatience, 30*time.Second)
 	number(&c.Fetches, 4)
 	number(&c.Policy.Slots, runtime.NumCPU())
 	number(&c.Policy.Capacity, 1024)
@@ -81,6 +89,12 @@ func (c Config) withDefaults() Config {
 	number(&c.Policy.PerSecond, 1000)
 	if c.Policy.MaxPayload <= 0 {
 		c.Policy.MaxPayload = 1 << 30
+	}
+	if c.Policy.Replicas == 0 {
+		c.Policy.Replicas = 4 << 30
+	}
+	if c.Policy.ReplicasPerPeer <= 0 {
+		c.Policy.ReplicasPerPeer = 1 << 30
 	}
 	if c.Policy.Limits == (domain.LimitsPolicy{}) {
 		c.Policy.Limits = DefaultLimits
@@ -96,21 +110,24 @@ func (c Config) withDefaults() Config {
 
 // Service is a provider's use cases. It implements app.Role.
 type Service struct {
-	cfg       Config
-	outbox    *app.Outbox
-	watch     *app.Watchers
-	executors map[string]app.Executor
-	guests    map[string]app.Guest // those that come and go, by type
-	types     []string
-	described atomic.Uint64   // counts up when Describe says something else
-	ctx       context.Context // ends when Run does: running programs end with it, and are run again after the next start
-	cancel    context.CancelFunc
-	letter    *letter
-	credits   *credits
-	leftovers *app.Leftovers
-	bringing  app.Locks[string] // by the name of the part that is fetched
-	unwritten atomic.Bool       // the last attempt that was to be committed could not be
-	runs      workers.Group
+	cfg          Config
+	outbox       *app.Outbox
+	watch        *app.Watchers
+	executors    map[string]app.Executor
+	guests       map[string]app.Guest // those that come and go, by type
+	types        []string
+	described    atomic.Uint64   // counts up when Describe says something else
+	ctx          context.Context // ends when Run does: running programs end with it, and are run again after the next start
+	cancel       context.CancelFunc
+	letter       *letter
+	credits      *credits
+	leftovers    *app.Leftovers
+	replicasLeft *app.Leftovers    // those of other providers' results
+	bringing     app.Locks[string] // by the name of the part that is fetched
+	unwritten    atomic.Bool       // the last attempt that was to be committed could not be
+	replicas     *replicator
+	keeps        *keeper
+	runs         workers.Group
 
 	mu       sync.Mutex
 	stopping bool
@@ -145,8 +162,10 @@ func New(cfg Config) (*Service, error) {
 		guests: make(map[string]app.Guest), visits: make(map[string]int), held: make(map[domain.EntryKey]*held), perPeer: make(map[string]int), early: make(map[domain.EntryKey]time.Time), sentTo: make(map[string]handed), turns: newTurns()}
 	s.credits = newCredits(s.cfg.Policy.PerSecond)
 	s.leftovers = &app.Leftovers{Kind: resultKind, Repository: cfg.Repository, Wanted: s.wanted, Log: s.cfg.Log}
+	s.replicasLeft = &app.Leftovers{Kind: replicaKind, Repository: cfg.Repository, Wanted: s.wanted, Log: s.cfg.Log}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.letter = &letter{s: s}
+	s.replicas, s.keeps = newReplicator(), newKeeper(s, s.cfg.Fetches)
 	for _, e := range cfg.Executors {
 		t := e.Describe().Type
 		if len(s.cfg.Policy.Types) > 0 && !slices.Contains(s.cfg.Policy.Types, t) {

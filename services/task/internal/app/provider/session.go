@@ -33,6 +33,9 @@ func (s *Service) Load(ctx context.Context) error {
 	var lost []*held
 	s.mu.Lock()
 	for _, e := range entries {
+		if e.IsReplica() {
+			continue
+		}
 		h := s.newHeld(e)
 		h.journaled, h.resumed = true, true
 		h.logs.open(s, h)
@@ -54,7 +57,7 @@ func (s *Service) Load(ctx context.Context) error {
 			s.settle(h, &domain.Outcome{Cause: domain.CauseProvider, Reason: "TYPE_UNKNOWN", Message: "this provider does not execute the task type any more"}, nil)
 		})
 	}
-	return nil
+	return s.loadReplicas(ctx)
 }
 
 // Run does what nobody asks for, until ctx ends; then it stops the programs and waits for them. What they were doing
@@ -63,10 +66,12 @@ func (s *Service) Run(ctx context.Context) error {
 	s.runs.Go(func() { // beside what follows: leases are renewed meanwhile
 		s.putAgain(s.ctx)
 		s.leftovers.Run(s.ctx)
+		s.replicasLeft.Run(s.ctx)
 	})
 	report, sweep := time.NewTicker(s.cfg.Progress), time.NewTicker(time.Minute)
 	defer report.Stop()
 	defer sweep.Stop()
+	s.runs.Go(func() { _ = s.replicas.alarms.Run(ctx, replicaSteps, s.ringReplicas) })
 	for {
 		select {
 		case <-report.C:
@@ -81,11 +86,15 @@ func (s *Service) Run(ctx context.Context) error {
 			s.mu.Unlock()
 			s.cancel()
 			s.runs.Wait()
+			s.keeps.work.Stop()
 			s.letter.close()
 			return nil
 		}
 	}
 }
+
+// replicaSteps is how many entries others are asked for side by side.
+const replicaSteps = 8
 
 // putAgain puts small results into the repository once more: it keeps them unsynced, and may have lost them in a crash.
 func (s *Service) putAgain(ctx context.Context) {
@@ -102,7 +111,7 @@ func (s *Service) putAgain(ctx context.Context) {
 				continue
 			}
 			put, cancel := context.WithTimeout(ctx, putTimeout)
-			_, err = s.cfg.Repository.PutSmall(put, b, app.Pin{Owner: resultOwner(e.TaskID), Keep: time.Until(e.ForgetAt)})
+			_, err = s.cfg.Repository.PutSmall(put, b, app.Pin{Owner: pinOwner(e), Keep: time.Until(e.ForgetAt)})
 			cancel()
 			if err != nil { // the broker is away: the events carry the results
 				return
@@ -144,6 +153,10 @@ func (s *Service) sweep(ctx context.Context) error {
 			s.outbox.Take(id)
 		}
 		s.cfg.Pusher.Push(ctx, r)
+		for _, e := range gone {
+			s.replicas.forget(e.Key())
+			s.keeps.remove(e.Key())
+		}
 		s.unpin(gone)
 	}
 }
@@ -158,6 +171,7 @@ func (s *Service) MarkSent(_ context.Context, ids []uint64) {
 		}
 		if snd.Durable {
 			w.Sent = append(w.Sent, id)
+			s.received(snd.Row)
 		} else if snd.Row.Type == domain.TypeLog {
 			s.logSent(snd.Row, id)
 		}
@@ -191,6 +205,12 @@ func (s *Service) SendFailed(ctx context.Context, id uint64, reason, _ string) (
 		return app.Reply{}, nil
 	case snd.Row.Type == domain.TypeForceSubmission:
 		return s.takeBack(ctx, snd.Row)
+	case snd.Row.Type == domain.TypeReplicaRequest:
+		if err := s.requestFailed(ctx, snd.Row, reason); err != nil {
+			s.outbox.Track(snd.Row)
+			return app.Reply{}, err
+		}
+		return app.Reply{}, nil
 	case reason == "REJECTED" || snd.Row.Timeout > 0:
 		s.cfg.Store.Later(&app.Writes{Sent: []uint64{id}})
 		return app.Reply{}, nil

@@ -118,7 +118,7 @@ func (s *Service) packLarge(entry *domain.Entry, e *sealer, header []byte, bodie
 		w.CloseWithError(err)
 		done <- err
 	}()
-	cid, err := s.cfg.Repository.Put(s.ctx, entry.Persona, r, app.Pin{Owner: s.leftovers.Owner(entry.TaskID), Keep: entry.Sub.Keep})
+	cid, err := s.cfg.Repository.Put(s.ctx, entry.Persona, r, app.Pin{Owner: s.ownerOf(entry), Keep: entry.Sub.Keep})
 	r.CloseWithError(io.ErrClosedPipe) // ends the goroutine when Put did not read to the end
 	if encErr := <-done; encErr != nil && !errors.Is(encErr, io.ErrClosedPipe) {
 		return nil, encErr
@@ -209,6 +209,7 @@ func (s *Service) trySettle(h *held, out *domain.Outcome, res *packedResult) (do
 	s.recent.add(h.key, e)
 	s.mu.Unlock()
 	s.outbox.Track(row)
+	s.replicateLater(e)
 	for _, id := range w.Sent {
 		s.outbox.Take(id)
 	}
@@ -296,7 +297,7 @@ func (s *Service) putSide(e *domain.Entry, small []byte) func() {
 		defer close(done)
 		ctx, cancel := context.WithTimeout(s.ctx, putTimeout)
 		defer cancel()
-		cid, err := s.cfg.Repository.PutSmall(ctx, small, app.Pin{Owner: s.leftovers.Owner(e.TaskID), Keep: e.Sub.Keep})
+		cid, err := s.cfg.Repository.PutSmall(ctx, small, app.Pin{Owner: s.ownerOf(e), Keep: e.Sub.Keep})
 		if err != nil {
 			s.cfg.Log.Warn("a small result is not in the repository; its event carries it", "error", err.Error())
 		} else if cid != e.Outcome.ResultCID {

@@ -25,8 +25,13 @@ func (s *Service) take(ctx context.Context, o *offer, limits domain.Limits) app.
 	if sub.Keep <= 0 || sub.Keep > s.cfg.Keep {
 		sub.Keep = s.cfg.Keep
 	}
-	h := s.newHeld(&domain.Entry{TaskID: sub.TaskID, Consumer: o.consumer, Persona: o.d.Persona, Sub: sub, Limits: limits, Path: o.path,
-		State: domain.Accepted, CreatedAt: time.Now()})
+	e := &domain.Entry{TaskID: sub.TaskID, Consumer: o.consumer, Persona: o.d.Persona, Sub: sub, Limits: limits, Path: o.path,
+		State: domain.Accepted, CreatedAt: time.Now(), Replicas: named(&sub, o.d.OwnPeer, o.consumer)}
+	e.Sub.Named = nil
+	if len(e.Replicas) > 0 {
+		e.Signed = domain.Sign(&o.signed)
+	}
+	h := s.newHeld(e)
 	h.material = &o.sealed
 	here := !s.unwritten.Load() && len(o.sealed.Ciphertext) > 0 && (sub.RefSize == 0 || s.ready(h, &o.sealed))
 	wait, no := s.admit(h, here)
