@@ -26,9 +26,10 @@ const (
 	pingsAtOnce = 4
 	// A network that was cut in two has enough neighbours in either half, so nobody misses anybody there: peers that are missing,
 	// and bootstrap addresses, are dialled now and then whatever a node has. In a large network each node does so as seldom as
-	// it announces itself.
+	// it announces itself, within reason: the halves should not have to wait for hours.
 	exploreEvery = time.Minute
 	rejoinEvery  = 5 * time.Minute
+	seekSeldom   = 40 * time.Minute
 	nudgeEvery   = 5 * time.Second
 )
 
@@ -60,7 +61,7 @@ func (s *Service) joinLoop(ctx context.Context, addr string) error {
 			continue
 		}
 		next := wait.NextBackOff()
-		rejoin = time.Now().Add(pace.Jitter(max(rejoinEvery, s.interval())))
+		rejoin = time.Now().Add(pace.Jitter(max(rejoinEvery, min(s.interval(), seekSeldom))))
 		id, err := s.join(ctx, addr)
 		switch {
 		case ctx.Err() != nil:
@@ -166,7 +167,7 @@ func (s *Service) neighbourLoop(ctx context.Context) error {
 		s.dialSome(ctx)
 		if !time.Now().Before(explore) {
 			s.explore(ctx)
-			explore = time.Now().Add(pace.Jitter(max(exploreEvery, s.interval())))
+			explore = time.Now().Add(pace.Jitter(max(exploreEvery, min(s.interval(), seekSeldom))))
 		}
 		if !time.Now().Before(look) {
 			s.lookAfter(ctx)

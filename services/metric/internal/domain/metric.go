@@ -13,7 +13,7 @@ import (
 const (
 	MaxMetric   = 8 << 10 // bytes, encoded
 	MinInterval = time.Second
-	MaxInterval = time.Hour
+	MaxInterval = 24 * time.Hour
 	MaxGPUs     = 64
 	maxPeerID   = 128
 	maxModel    = 128 // bytes

@@ -23,9 +23,9 @@ type BodyReader interface {
 	ReadResult(ctx context.Context, task, body string, offset uint64, size func(uint64) error, data func([]byte) error) error
 }
 
-// Placement finds a provider for a task. It does not block. With no candidate, detail says why.
+// Placement finds a provider for a task. It may ask candidates first, for some hundred milliseconds. With no candidate, detail says why.
 type Placement interface {
-	Place(need *domain.Need) (candidate *taskv1.Candidate, detail string)
+	Place(ctx context.Context, need *domain.Need) (candidate *taskv1.Candidate, detail string)
 }
 
 // Submitter takes users' tasks.
@@ -61,7 +61,7 @@ func (s *Submitter) create(ctx context.Context, requestID string, spec *taskv1.T
 	if requestID == "" {
 		requestID = rand.Text()
 	}
-	candidate, detail := s.placement.Place(needOf(spec))
+	candidate, detail := s.placement.Place(ctx, needOf(spec))
 	return s.tasks.Create(ctx, &taskv1.CreateTask{RequestId: requestID, Spec: spec, Candidate: candidate, Detail: detail}, seen)
 }
 
