@@ -19,7 +19,7 @@ const (
 	trusted    = 16 // times what was heard; a newcomer to a network of any size gets there in a few steps
 	trustedFew = 64 // before anything was heard
 	unheardOf  = 3  // times the median interval that is stated
-	crowdFrom  = 8  // speakers whose stated intervals have a median that means something
+	crowdFrom  = 5  // speakers whose stated intervals have a median that means something
 )
 
 // Size estimates how many speakers there are without remembering them all: of many it keeps those alone whose hashes begin with
@@ -75,7 +75,7 @@ func (s *Size) Heard(now time.Time, who string, stated time.Duration) {
 		s.live++
 	}
 	s.heard[h] = speaker{now.Add(stated + stated/2), stated} // one may come late
-	if len(s.heard) > sample {
+	if len(s.heard) > sample || s.typical == 0 && len(s.heard) == crowdFrom {
 		s.look(now)
 	}
 	for len(s.heard) > sample {

@@ -21,8 +21,11 @@ import (
 
 var errBusy = errors.New("busy")
 
-// sampled is how often hosts are measured: more seldom than nodes do, because here nothing changes unseen.
-const sampled = 10 * time.Second
+// How often hosts are measured: more seldom than nodes do, because here nothing changes unseen.
+const (
+	sampled       = 10 * time.Second
+	sampledSeldom = time.Minute // of thousands
+)
 
 // self is what a provider announces: a real one's is as long.
 func self() discoverytest.Self {
@@ -43,7 +46,7 @@ func (w *World) make(bootstrap []string) (*node, error) {
 		cancel()
 		return nil, fmt.Errorf("start discovery: %w", err)
 	}
-	n.metric = metrictest.New(ctx, metrictest.Config{Sample: sampled, Host: n, Events: metricEvents{n}, Versions: &store{}})
+	n.metric = metrictest.New(ctx, metrictest.Config{Sample: w.sample, Host: n, Events: metricEvents{n}, Versions: &store{}})
 	return n, nil
 }
 
@@ -108,6 +111,9 @@ const muted = 30 * time.Second
 // the time between, they speak as often as those do that started at different times.
 func (w *World) Settle(n int) (steady time.Duration, err error) {
 	announce, tell := discoverytest.DefaultPace.Interval(n), metrictest.DefaultPace.Interval(n)
+	if n > 2000 {
+		w.sample = sampledSeldom
+	}
 	var nodes []*node
 	var said []discoverytest.Heard
 	var told []metrictest.Metric
@@ -134,7 +140,8 @@ func (w *World) Settle(n int) (steady time.Duration, err error) {
 			w.bootstrap = append(w.bootstrap, x)
 		}
 	}
-	for _, x := range nodes {
+	sideBySide(len(nodes), 1, func(at int) {
+		x := nodes[at]
 		order := rand.Perm(n)
 		for k, i := range order {
 			if said[i].Announcement.PeerID != x.id { // it does not know yet who it is
@@ -144,7 +151,7 @@ func (w *World) Settle(n int) (steady time.Duration, err error) {
 				x.metric.HandleMetric(x.id, "", m)
 			}
 		}
-	}
+	})
 	// Announcements are the more seldom of the two: the metric services start so much later that both are even from the same time on.
 	late := (announce - tell) / 2
 	for _, x := range nodes {

@@ -30,7 +30,11 @@ const (
 	exploreEvery = time.Minute
 	rejoinEvery  = 5 * time.Minute
 	seekSeldom   = 40 * time.Minute
-	nudgeEvery   = 5 * time.Second
+	// Where many hours may pass between two announcements of a peer, it is dialled to see whether it is there: about the whole table in two hours.
+	// Each costs either side some twenty kilobytes.
+	checkEvery = 30 * time.Second
+	checkAfter = 2 * time.Hour // without a word of it
+	nudgeEvery = 5 * time.Second
 )
 
 // newWait is a back-off with jitter of half its value either way.
@@ -162,18 +166,22 @@ func (s *Service) connectionChanged(id string, connected bool) {
 // neighbourLoop sees to it that this node is connected to enough providers, and looks after those it has.
 func (s *Service) neighbourLoop(ctx context.Context) error {
 	look := time.Now().Add(time.Second) // round trips: soon at first, then seldom
-	explore := time.Now().Add(pace.Jitter(exploreEvery))
+	explore, check := time.Now().Add(pace.Jitter(exploreEvery)), time.Now().Add(pace.Jitter(checkEvery))
 	for {
 		s.dialSome(ctx)
 		if !time.Now().Before(explore) {
 			s.explore(ctx)
 			explore = time.Now().Add(pace.Jitter(max(exploreEvery, min(s.interval(), seekSeldom))))
 		}
+		if !time.Now().Before(check) {
+			s.check(ctx)
+			check = time.Now().Add(pace.Jitter(checkEvery))
+		}
 		if !time.Now().Before(look) {
 			s.lookAfter(ctx)
 			look = time.Now().Add(resyncEvery)
 		}
-		if !sleep(ctx, min(s.nextDial(), max(time.Until(look), 0), max(time.Until(explore), 0)), s.redial) {
+		if !sleep(ctx, min(s.nextDial(), max(time.Until(look), 0), max(time.Until(explore), 0), max(time.Until(check), 0)), s.redial) {
 			return nil
 		}
 	}
@@ -222,7 +230,30 @@ func (s *Service) explore(ctx context.Context) {
 	}
 }
 
-func (s *Service) dial(ctx context.Context, p domain.Peer) {
+// check dials one of those that are taken to be there though nobody has heard of them for long. Who is there says so, when it is asked as a new
+// neighbour is; who is not makes room in the table.
+func (s *Service) check(ctx context.Context) {
+	now := time.Now()
+	s.mu.Lock()
+	p, ok := s.table.Unseen(now.Add(-checkAfter), func(id string) bool {
+		w := s.retry[id]
+		return w == nil || !now.Before(w.until)
+	})
+	s.mu.Unlock()
+	if !ok || s.countNeighbours() == 0 { // without anybody it is this node that is not there
+		return
+	}
+	if !s.dial(ctx, p) && ctx.Err() == nil && s.countNeighbours() > 0 {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.table.Unreachable(p.PeerID) {
+			s.changedLocked(p.PeerID)
+			s.cfg.Counter.Count(CountUnavailable)
+		}
+	}
+}
+
+func (s *Service) dial(ctx context.Context, p domain.Peer) bool {
 	call, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
 	_, err := s.net.Connect(call, p.PeerID, p.Addresses)
@@ -236,7 +267,7 @@ func (s *Service) dial(ctx context.Context, p domain.Peer) {
 	}
 	w.until = time.Now().Add(w.NextBackOff())
 	if err == nil || ctx.Err() != nil {
-		return
+		return err == nil
 	}
 	s.cfg.Counter.Count(CountDialFailed)
 	if n, was := s.lost[p.PeerID]; was {
@@ -249,6 +280,7 @@ func (s *Service) dial(ctx context.Context, p domain.Peer) {
 			}
 		}
 	}
+	return false
 }
 
 // nextDial is when somebody may be dialled again.

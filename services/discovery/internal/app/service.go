@@ -116,7 +116,7 @@ func New(ctx context.Context, cfg Config) (*Service, error) {
 		cfg.Counter = noCounter{}
 	}
 	s := &Service{cfg: cfg, log: cfg.Log, net: cfg.Network, ev: cfg.Events, table: domain.NewTable(cfg.MaxPeers), book: domain.NewBook(bookSize),
-		size: pace.Size{PerPeer: cfg.Pace.PerPeer},
+		size:     pace.Size{PerPeer: cfg.Pace.PerPeer},
 		watchers: map[*Watcher]struct{}{}, asked: map[string]query{}, asking: map[string]bool{}, retry: map[string]*dialWait{}, lost: map[string]int{}, nudged: map[string]time.Time{},
 		versions: versions{store: cfg.Store},
 		// While the network is small, three newcomers in a row are greeted at once.

@@ -66,7 +66,6 @@ type Table struct {
 	peers     map[string]*Peer
 	available int             // of peers; every announcement that is heard asks for it
 	judge     time.Time       // before it nobody who is available falls silent
-	turn      time.Time       // before it nobody's turn is over
 	connect   map[string]bool // who is connected, in the table or not
 }
 
@@ -140,15 +139,13 @@ func (t *Table) All() []Peer {
 // providers. It returns what it made of it and whom it put out for it.
 //
 // A full table lets go of a peer that leaves, then of one that is unavailable, the one not seen for the longest first. With
-// none of these, who was just heard takes the place of the peer, no neighbour, that was not heard for the longest, when that is longer than a
-// turn ago: where intervals are of hours, that somebody was heard lately is what tells that it is there. Otherwise a newcomer takes the place
-// of a random peer that is no neighbour, with the chance that it has of being in a fair sample of the network: so a flood of newcomers cannot
-// push everybody out at once.
+// none of these, a newcomer takes the place of a random peer that is no neighbour, with the chance that it has of being in
+// a fair sample of the network: so the view stays one, and a flood of newcomers cannot push everybody out at once.
 func (t *Table) Observe(a Announcement, signed []byte, src Source, network int, now time.Time) (Outcome, string) {
 	a = a.Clamped()
 	p := t.peers[a.PeerID]
 	if p == nil {
-		evicted, ok := t.makeRoom(network, src, now)
+		evicted, ok := t.makeRoom(network)
 		if !ok {
 			return Full, ""
 		}
@@ -186,22 +183,13 @@ func (t *Table) renew(p *Peer, a Announcement, signed []byte, src Source, now ti
 	}
 }
 
-// turn is for how long a peer stays in a full table at least without being heard again.
-const turn = 10 * time.Minute
-
-func (t *Table) makeRoom(network int, src Source, now time.Time) (evicted string, ok bool) {
+func (t *Table) makeRoom(network int) (evicted string, ok bool) {
 	if len(t.peers) < t.max {
 		return "", true
 	}
 	if worst := t.worst(); worst != "" {
 		t.remove(worst)
 		return worst, true
-	}
-	if src != FromSample {
-		if id := t.silent(now); id != "" {
-			t.remove(id)
-			return id, true
-		}
 	}
 	if rand.IntN(max(network, t.max)) >= t.max {
 		return "", false
@@ -213,28 +201,6 @@ func (t *Table) makeRoom(network int, src Source, now time.Time) (evicted string
 		}
 	}
 	return "", false
-}
-
-// silent is the peer, no neighbour, that was not heard for the longest and whose turn is over; "" when there is none.
-func (t *Table) silent(now time.Time) string {
-	if now.Before(t.turn) {
-		return ""
-	}
-	var oldest *Peer
-	for _, p := range t.peers {
-		if !p.Connected && (oldest == nil || p.LastSeen.Before(oldest.LastSeen)) {
-			oldest = p
-		}
-	}
-	if oldest == nil {
-		return ""
-	}
-	// Nobody else is older, and who comes is younger; a connection that ends may make an older one eligible, one turn late at most.
-	t.turn = oldest.LastSeen.Add(turn)
-	if now.Before(t.turn) {
-		return ""
-	}
-	return oldest.PeerID
 }
 
 // worst is the peer that is missed least; "" when all are available.
@@ -400,6 +366,24 @@ func (t *Table) Missing() []Peer {
 		}
 	}
 	return out
+}
+
+// Unseen draws a peer that is no neighbour, is taken to be available, and was not heard of since a time.
+func (t *Table) Unseen(since time.Time, ready func(id string) bool) (Peer, bool) {
+	var found *Peer
+	n := 0
+	for id, p := range t.peers {
+		if p.State != Available || p.Connected || !p.LastSeen.Before(since) || !ready(id) {
+			continue
+		}
+		if n++; rand.IntN(n) == 0 {
+			found = p
+		}
+	}
+	if found == nil {
+		return Peer{}, false
+	}
+	return *found, true
 }
 
 // ToDial draws up to n peers to connect to, those that are available before the others.

@@ -27,12 +27,8 @@ const (
 	TooOften                // newer, from one who says more than anybody has to
 )
 
-const (
-	// patience is for how many of its stated intervals a metric is fresh: one report may be lost.
-	patience = 2
-	// turn is for how long a metric stays in a full table at least, where intervals are longer.
-	turn = 10 * time.Minute
-)
+// patience is for how many of its stated intervals a metric is fresh: one report may be lost.
+const patience = 2
 
 // Table holds the freshest metrics of peers, bounded. It is not safe for concurrent use.
 type Table struct {
@@ -55,7 +51,7 @@ func (t *Table) Len() int { return len(t.known) }
 // Observe takes a metric that has passed Check. asked says that this node asked for it; network is the estimated number
 // of providers.
 //
-// A full table lets go of the metric nearest to its expiry when that has used up half its time, or its turn; otherwise a newcomer takes
+// A full table lets go of the metric nearest to its expiry when that has used up half its time; otherwise a newcomer takes
 // the place of a random one with the chance that it has of being in a fair sample of the network.
 func (t *Table) Observe(m Metric, asked bool, network int, now time.Time) (Outcome, string) {
 	m = m.Clamped()
@@ -105,13 +101,16 @@ func (t *Table) makeRoom(network int, now time.Time) (string, bool) {
 	return "", false
 }
 
-// oldest is the metric that has used up half its time, or its turn, first.
+// oldest is the metric nearest to its expiry.
 func (t *Table) oldest() *Known {
 	var oldest *Known
 	t.aging = time.Time{}
 	for _, k := range t.known {
-		if a := k.ages(); oldest == nil || a.Before(t.aging) {
-			oldest, t.aging = k, a
+		if oldest == nil || k.expires().Before(oldest.expires()) {
+			oldest = k
+		}
+		if a := k.ages(); t.aging.IsZero() || a.Before(t.aging) {
+			t.aging = a
 		}
 	}
 	return oldest
@@ -140,8 +139,8 @@ func (t *Table) drop(id string) {
 
 func (k *Known) expires() time.Time { return k.ReceivedAt.Add(patience * k.Interval) }
 
-// ages is when half of its time is used up, or its turn.
-func (k *Known) ages() time.Time { return k.ReceivedAt.Add(min(patience*k.Interval/2, turn)) }
+// ages is when half of its time is used up.
+func (k *Known) ages() time.Time { return k.ReceivedAt.Add(patience * k.Interval / 2) }
 
 // Expire drops what is no longer fresh and returns whose it was.
 func (t *Table) Expire(now time.Time) []string {

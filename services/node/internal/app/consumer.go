@@ -190,7 +190,7 @@ func (c *Consumer) Connected(peer string, on bool) {
 		// One that was dialled only to ask how busy it is brings no news: a hundred kilobytes for each would be far more than the answer is worth.
 		known := c.loadAsks[peer] != nil
 		c.conns[peer] = &conn{answered: known}
-		if known {
+		if known || len(c.dir.View()) >= enoughKnown && len(c.conns) > c.cfg.Neighbours {
 			return
 		}
 		c.newsAt = now
@@ -301,9 +301,11 @@ func (c *Consumer) hear(from string, heard []domain.Announcement) {
 		changed = changed || change != domain.Nothing
 	}
 	if learned > 0 {
-		c.newsAt = now
 		c.log.Debug("providers learned", slog.Int("providers", learned))
-		kick(c.askKick)
+		if len(c.dir.View()) < enoughKnown { // in a large network there is always news
+			c.newsAt = now
+			kick(c.askKick)
+		}
 		kick(c.joinKick)
 		kick(c.loadKick)
 	}

@@ -36,6 +36,7 @@ const (
 	recallAgain   = 500 * time.Millisecond
 	recallTimeout = time.Second
 	sampleWanted  = 64
+	enoughKnown   = 64 // who knows so many providers need not hurry to know more
 )
 
 // Run joins the network and keeps the view true, until ctx ends; it returns when nothing is under way any more.
