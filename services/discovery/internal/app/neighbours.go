@@ -240,20 +240,12 @@ func (s *Service) check(ctx context.Context) {
 		return w == nil || !now.Before(w.until)
 	})
 	s.mu.Unlock()
-	if !ok || s.countNeighbours() == 0 { // without anybody it is this node that is not there
-		return
-	}
-	if !s.dial(ctx, p) && ctx.Err() == nil && s.countNeighbours() > 0 {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		if s.table.Unreachable(p.PeerID) {
-			s.changedLocked(p.PeerID)
-			s.cfg.Counter.Count(CountUnavailable)
-		}
+	if ok {
+		s.dial(ctx, p)
 	}
 }
 
-func (s *Service) dial(ctx context.Context, p domain.Peer) bool {
+func (s *Service) dial(ctx context.Context, p domain.Peer) {
 	call, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
 	_, err := s.net.Connect(call, p.PeerID, p.Addresses)
@@ -267,20 +259,27 @@ func (s *Service) dial(ctx context.Context, p domain.Peer) bool {
 	}
 	w.until = time.Now().Add(w.NextBackOff())
 	if err == nil || ctx.Err() != nil {
-		return err == nil
+		return
 	}
 	s.cfg.Counter.Count(CountDialFailed)
+	// Without anybody it is this node that is not there.
+	if known, ok := s.table.Get(p.PeerID); ok && time.Since(known.LastSeen) > checkAfter && len(s.table.Neighbours()) > 0 {
+		s.unreachableLocked(p.PeerID)
+	}
 	if n, was := s.lost[p.PeerID]; was {
 		s.lost[p.PeerID] = n + 1
 		if n+1 >= lostDials {
 			delete(s.lost, p.PeerID)
-			if s.table.Unreachable(p.PeerID) {
-				s.changedLocked(p.PeerID)
-				s.cfg.Counter.Count(CountUnavailable)
-			}
+			s.unreachableLocked(p.PeerID)
 		}
 	}
-	return false
+}
+
+func (s *Service) unreachableLocked(id string) {
+	if s.table.Unreachable(id) {
+		s.changedLocked(id)
+		s.cfg.Counter.Count(CountUnavailable)
+	}
 }
 
 // nextDial is when somebody may be dialled again.

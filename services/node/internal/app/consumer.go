@@ -68,7 +68,11 @@ type Consumer struct {
 	askKick   chan struct{}
 	loadKick  chan struct{}
 	lookKick  chan struct{}
-	loadAsks  map[string]*loadAsk  // candidates that are being asked, by peer id
+	loadAsks  map[string]*loadAsk // candidates that are being asked, by peer id
+	fresh     sync.WaitGroup      // of those that ask them
+	life      context.Context     // of the same
+	end       context.CancelFunc
+	ended     bool
 	silent    map[string]time.Time // candidates that did not answer, until when that counts
 	missing   map[string]*missing  // names that are looked for in the routing table
 	counts    ConsumerCounts
@@ -114,7 +118,8 @@ func NewConsumer(cfg ConsumerConfig, net ConsumerNetwork, log *slog.Logger) *Con
 	if cfg.Settle <= 0 {
 		cfg.Settle = 15 * time.Second
 	}
-	return &Consumer{cfg: cfg, net: net, log: log, Changed: func() {}, dir: domain.NewDirectory(cfg.Directory), conns: map[string]*conn{},
+	life, end := context.WithCancel(context.Background())
+	return &Consumer{life: life, end: end, cfg: cfg, net: net, log: log, Changed: func() {}, dir: domain.NewDirectory(cfg.Directory), conns: map[string]*conn{},
 		questions: map[string]question{}, newsAt: time.Now(), joinKick: make(chan struct{}, 1), askKick: make(chan struct{}, 1), loadKick: make(chan struct{}, 1),
 		lookKick: make(chan struct{}, 1), missing: map[string]*missing{}, loadAsks: map[string]*loadAsk{}, silent: map[string]time.Time{}}
 }

@@ -38,6 +38,8 @@ type station struct {
 	named   string // its name in the routing table
 	takes   string // the type of task that it takes; "": sum
 	deaf    bool   // connected, but nobody takes questions
+	mum     bool   // does not say how busy it is
+	running uint32
 	version uint64
 	knows   []*station
 }
@@ -115,7 +117,10 @@ func (e *ether) SendEvent(ctx context.Context, peer string, typ eventv1.EventTyp
 	}
 	s.version++
 	if typ == eventv1.EventType_EVENT_TYPE_METRIC_QUERY {
-		b, _ := proto.Marshal(&eventv1.MetricAvailable{InReplyTo: id, Metric: &eventv1.Metric{PeerId: peer, Version: s.version, Interval: durationpb.New(10 * time.Second), Queue: &eventv1.Queue{Slots: 2}}})
+		if s.mum {
+			return nil
+		}
+		b, _ := proto.Marshal(&eventv1.MetricAvailable{InReplyTo: id, Metric: &eventv1.Metric{PeerId: peer, Version: s.version, Interval: durationpb.New(10 * time.Second), Queue: &eventv1.Queue{Slots: 2, Running: s.running}}})
 		go e.consumer.MetricAvailable(peer, s.key.Sign(&eventv1.Event{Type: eventv1.EventType_EVENT_TYPE_METRIC_AVAILABLE, Payload: b}))
 		return nil
 	}

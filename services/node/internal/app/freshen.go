@@ -105,7 +105,7 @@ func (c *Consumer) silentNow(now time.Time) map[string]bool {
 func (c *Consumer) freshen(ctx context.Context, peers []target) {
 	answers := make([]*loadAsk, len(peers))
 	for i, t := range peers {
-		answers[i] = c.askLoad(ctx, t)
+		answers[i] = c.askLoad(t)
 	}
 	c.mu.Unlock()
 	timer := time.NewTimer(freshWithin)
@@ -138,15 +138,19 @@ type loadAsk struct {
 }
 
 // askLoad asks a provider, or joins who is asking it already. c.mu is held.
-func (c *Consumer) askLoad(ctx context.Context, t target) *loadAsk {
+func (c *Consumer) askLoad(t target) *loadAsk {
 	if a := c.loadAsks[t.peer]; a != nil {
 		return a
 	}
 	a := &loadAsk{done: make(chan struct{})}
+	if c.ended {
+		close(a.done)
+		return a
+	}
 	c.loadAsks[t.peer] = a
 	connected := c.conns[t.peer] != nil
-	go func() { // it may outlast the placement: the answer is worth something to the next one
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), askTimeout)
+	c.fresh.Go(func() { // it may outlast the placement: the answer is worth something to the next one
+		ctx, cancel := context.WithTimeout(c.life, askTimeout)
 		defer cancel()
 		defer c.loadAsked(t.peer, a, false)
 		if !connected {
@@ -165,7 +169,7 @@ func (c *Consumer) askLoad(ctx context.Context, t target) *loadAsk {
 		case <-a.done:
 		case <-ctx.Done():
 		}
-	}()
+	})
 	return a
 }
 

@@ -46,6 +46,11 @@ func (c *Consumer) Run(ctx context.Context) error {
 		loops.Go(func() { loop(ctx) })
 	}
 	loops.Wait()
+	c.end()
+	c.mu.Lock()
+	c.ended = true
+	c.mu.Unlock()
+	c.fresh.Wait()
 	return nil
 }
 
