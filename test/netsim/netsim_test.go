@@ -60,17 +60,27 @@ func TestManyThousandNodes(t *testing.T) {
 	if os.Getenv("SHALLOT_LONG") == "" {
 		t.Skip("a quarter of an hour and some GiB: `make test-long` has it")
 	}
+	idle := map[int]float64{}
 	for _, p := range []plan{
 		{size: 300, idle: time.Minute, newcomers: 3, placing: 3 * time.Minute, churning: 3 * time.Minute, lifetimes: time.Hour},
 		{size: 1000, idle: 2 * time.Minute, newcomers: 2, placing: 2 * time.Minute, churning: 2 * time.Minute, lifetimes: time.Hour},
 		{size: 4000, idle: time.Minute, newcomers: 1, placing: time.Minute, churning: time.Minute, lifetimes: 4 * time.Hour},
 		{size: 10_000, idle: 45 * time.Second, newcomers: 1, placing: time.Minute, churning: 30 * time.Second, lifetimes: 4 * time.Hour},
 	} {
-		t.Run(fmt.Sprint(p.size), func(t *testing.T) { look(t, p) })
+		t.Run(fmt.Sprint(p.size), func(t *testing.T) { idle[p.size] = look(t, p) })
+	}
+	// From a thousand on, not more than the logarithm, and what a minute differs by from another.
+	if base := idle[1000]; base > 0 {
+		for n, got := range idle {
+			if most := base * math.Log(float64(n)) / math.Log(1000) * 1.15; n > 1000 && got > most {
+				t.Errorf("an idle node of %d says and hears %.0f KiB a minute, of 1000 %.0f: by the logarithm it may be %.0f", n, got, base, most)
+			}
+		}
 	}
 }
 
-func look(t *testing.T, p plan) {
+// look returns what an idle node says and hears, KiB a minute.
+func look(t *testing.T, p plan) (total float64) {
 	synctest.Test(t, func(t *testing.T) {
 		row := func(format string, args ...any) { t.Logf(format, args...) }
 		began := used()
@@ -87,6 +97,7 @@ func look(t *testing.T, p plan) {
 				what, x.Total()/k, x.Announcements/k, x.Metrics/k, x.Lists/k, x.Events/k, x.Pings/k, x.AnnouncementsHeard, x.MetricsHeard)
 		}
 		traffic("idle", idle)
+		total = idle.Total() / 1024
 		if most := measured * math.Log(float64(p.size)) / math.Log(10); idle.Total()/1024 > most {
 			t.Errorf("an idle node says and hears %.0f KiB a minute; by the logarithm of the network it may be %.0f", idle.Total()/1024, most)
 		}
@@ -109,6 +120,7 @@ func look(t *testing.T, p plan) {
 		must(t, <-churn)
 		view(t, w.Look(), row)
 	})
+	return total
 }
 
 // view: providers know about how many there are, or their intervals would be wrong.

@@ -152,6 +152,9 @@ func (w *World) Settle(n int) (steady time.Duration, err error) {
 			}
 		}
 	})
+	// What counts is how many they think there are: samples of 256 are a few in a hundred off.
+	thought := w.thought(nodes)
+	announce, tell = discoverytest.DefaultPace.Interval(thought), metrictest.DefaultPace.Interval(thought)
 	// Announcements are the more seldom of the two: the metric services start so much later that both are even from the same time on.
 	late := (announce - tell) / 2
 	for _, x := range nodes {
@@ -163,9 +166,16 @@ func (w *World) Settle(n int) (steady time.Duration, err error) {
 			return 0, w.ctx.Err()
 		}
 	}
-	first, last := announce/2, min(announce*3/2, late+tell*3/2)
-	pause(w.ctx, first+muted) // some seconds of which each spent with starting
+	first, last := announce/2, min(announce*3/2, late+tell*3/2)*9/10 // those that think of fewer end sooner
+	pause(w.ctx, first+muted)                                        // some seconds of which each spent with starting
 	return last - first - 2*muted, nil
+}
+
+// thought is how many providers there are in the mind of nearly all: of 20 the highest.
+func (w *World) thought(nodes []*node) int {
+	all := make([]int, len(nodes))
+	sideBySide(len(nodes), 1, func(i int) { all[i] = max(nodes[i].discovery.Figures().Network, nodes[i].metric.Figures().Network) })
+	return spreadOf(all)[2]
 }
 
 // store keeps nothing: nobody comes back as who they were.
