@@ -81,9 +81,9 @@ func TestWhoSaysThatItLeavesCountsNoMore(t *testing.T) {
 
 func TestOneLiarMovesNoHint(t *testing.T) {
 	var s pace.Size
-	s.Hint(begin, 1<<31)
-	s.Hint(begin, 40)
-	s.Hint(begin, 50)
+	s.Hint(begin, "liar", 1<<31)
+	s.Hint(begin, "a", 40)
+	s.Hint(begin, "b", 50)
 	if got := s.Estimate(begin, 3); got != 50 {
 		t.Errorf("estimate = %d, want the median hint 50", got)
 	}
@@ -97,7 +97,7 @@ func TestHintsDoNotGoRoundForEver(t *testing.T) {
 	nodes := make([]pace.Size, 8)
 	now := begin
 	for i := range nodes {
-		nodes[i].Hint(now, 1000)
+		nodes[i].Hint(now, "past", 1000)
 	}
 	for range 60 {
 		now = now.Add(time.Minute)
@@ -105,7 +105,7 @@ func TestHintsDoNotGoRoundForEver(t *testing.T) {
 			for k := range 10 {
 				nodes[i].Heard(now, fmt.Sprint("speaker", k), 15*time.Second)
 			}
-			nodes[(i+1)%len(nodes)].Hint(now, nodes[i].Told(now, 11))
+			nodes[(i+1)%len(nodes)].Hint(now, fmt.Sprint(i), nodes[i].Told(now, 11))
 		}
 	}
 	if got := nodes[0].Estimate(now, 11); got != 11 {

@@ -3,6 +3,7 @@ package netsim
 import (
 	"context"
 	"math/rand/v2"
+	"sync"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -102,10 +103,15 @@ type Placements struct {
 	Ages            []time.Duration // of the metric that the choice was made by
 	Blind           int             // choices of a provider whose metric was not known
 	Known           int             // fit providers that were known, over all choices
+	Took            []time.Duration // that a choice took: where metrics are fresh it takes none
+	Bytes           int64           // that the consumers sent and received meanwhile
 	Loads           []int           // tasks that each provider got
 }
 
-// Place starts so many consumers, gives them half a minute, and has them place tasks all over the world for d, at a rate that keeps the given share of all slots busy; a task takes
+// Warm is for how long consumers look around before they place tasks.
+const Warm = 30 * time.Second
+
+// Place starts so many consumers, gives them Warm, and has them place tasks all over the world for d, at a rate that keeps the given share of all slots busy; a task takes
 // a minute in the mean.
 func (w *World) Place(consumers int, share float64, d time.Duration) *Placements {
 	const mean = time.Minute
@@ -113,18 +119,23 @@ func (w *World) Place(consumers int, share float64, d time.Duration) *Placements
 	for i := range all {
 		all[i] = w.addConsumer()
 	}
-	pause(w.ctx, 30*time.Second)
+	pause(w.ctx, Warm)
 	p := &Placements{}
 	w.mu.Lock()
 	every := time.Duration(float64(mean) / (share * slots * float64(len(w.providers))))
 	w.mu.Unlock()
 	got := map[*node]int{}
+	var placing sync.WaitGroup
+	before := w.heardBy(all)
 	for i, end := 0, time.Now().Add(d); time.Now().Before(end); i++ {
 		if !pause(w.ctx, time.Duration(rand.ExpFloat64()*float64(every))) {
 			break
 		}
-		w.placeOne(p, got, all[i%len(all)], i, time.Duration(rand.ExpFloat64()*float64(mean)))
+		takes := time.Duration(rand.ExpFloat64() * float64(mean))
+		placing.Go(func() { w.placeOne(p, got, all[i%len(all)], i, takes) })
 	}
+	placing.Wait()
+	p.Bytes = w.heardBy(all) - before
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, n := range w.providers {
@@ -133,29 +144,47 @@ func (w *World) Place(consumers int, share float64, d time.Duration) *Placements
 	return p
 }
 
+// heardBy is what nodes have sent and received as events and pings.
+func (w *World) heardBy(nodes []*node) (bytes int64) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, n := range nodes {
+		bytes += n.bytes.events + n.bytes.pings
+	}
+	return bytes
+}
+
 func (w *World) placeOne(p *Placements, got map[*node]int, c *node, i int, takes time.Duration) {
 	need := &nodetest.Need{TaskID: taskID(i), Type: "wasm"}
-	candidate, _ := c.consumer.Place(need)
+	began := time.Now()
+	candidate, _ := c.consumer.Place(w.ctx, need)
+	took := time.Since(began)
 	w.mu.Lock()
 	at := w.nodes[candidate.GetPeerId()]
-	w.mu.Unlock()
-	if at == nil || at.gone {
+	nowhere := at == nil || at.gone
+	if nowhere {
 		p.Nowhere++ // nobody known, or one that has gone: the task service would hear that, and ask again
+	}
+	w.mu.Unlock()
+	if nowhere {
 		if candidate != nil {
 			c.consumer.Unreachable(candidate.GetPeerId())
 		}
 		return
 	}
+	known, _ := c.consumer.Providers("", 1, func(q *nodetest.Provider) bool { return q.PeerID == at.id })
+	_, all, _ := c.consumer.Figures()
+	w.mu.Lock()
 	p.Placed++
 	got[at]++
-	known, _ := c.consumer.Providers("", 1, func(q *nodetest.Provider) bool { return q.PeerID == at.id })
+	p.Took = append(p.Took, took)
 	if len(known) == 1 && known[0].Load != nil {
 		p.Ages = append(p.Ages, time.Since(known[0].Load.At))
 	} else {
 		p.Blind++
 	}
-	_, all, _ := c.consumer.Figures()
 	p.Known += all
+	w.mu.Unlock()
 	task := &taskv1.Task{Id: need.TaskID, Provider: at.id, State: "RUNNING"}
 	c.consumer.TaskChanged(task)
 	w.begin(at, p, takes, func() {

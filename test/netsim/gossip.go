@@ -2,7 +2,10 @@ package netsim
 
 import (
 	"math/rand/v2"
+	"runtime"
 	"slices"
+	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -13,13 +16,14 @@ const (
 	degreeHigh  = 2 * degree
 	lazy        = degree // peers outside the mesh that hear what there is, a quarter of them at least
 	heartbeat   = 400 * time.Millisecond
-	listedIn    = 5  // heartbeats that list a message
-	listEntry   = 22 // bytes: a hash of 20, and how it is encoded
-	listFrame   = 40 // bytes of a list beside its entries: the topic's name is 28
-	gossipFrame = 40 // bytes around a message
-	eventFrame  = 24 // bytes around an event that is sent to one
-	ackFrame    = 56 // bytes of its acknowledgement, which repeats the id
-	pingSize    = 64 // bytes there and back again, by connection and look at it
+	listedIn    = 5       // heartbeats that list a message
+	listEntry   = 22      // bytes: a hash of 20, and how it is encoded
+	listFrame   = 40      // bytes of a list beside its entries: the topic's name is 28
+	gossipFrame = 40      // bytes around a message
+	eventFrame  = 24      // bytes around an event that is sent to one
+	ackFrame    = 56      // bytes of its acknowledgement, which repeats the id
+	pingSize    = 64      // bytes there and back again, by connection and look at it
+	dialSize    = 5 << 10 // bytes of a new connection: handshake, identify, subscriptions
 )
 
 // topic is what a message is about.
@@ -132,14 +136,37 @@ func (w *World) spread(author *node, about topic, size int, deliver func(to *nod
 		if !pause(w.ctx, hop) {
 			return
 		}
-		for _, a := range next {
-			w.mu.Lock()
-			there := !a.at.gone
-			w.mu.Unlock()
-			if there {
-				deliver(a.at, a.via.id)
-			}
-		}
+		w.mu.Lock()
+		next = slices.DeleteFunc(next, func(a arrival) bool { return a.at.gone })
+		w.mu.Unlock()
+		sideBySide(len(next), 64, func(i int) { deliver(next[i].at, next[i].via.id) })
 		ring = next
 	}
+}
+
+// sideBySide calls f for 0 to n-1, at least so many calls one after the other.
+func sideBySide(n, least int, f func(i int)) {
+	workers := min(runtime.GOMAXPROCS(0), (n+least-1)/least)
+	if workers <= 1 {
+		for i := range n {
+			f(i)
+		}
+		return
+	}
+	var all sync.WaitGroup
+	var next atomic.Int64
+	for range workers {
+		all.Go(func() {
+			for {
+				from := int(next.Add(int64(least))) - least
+				if from >= n {
+					return
+				}
+				for i := from; i < min(from+least, n); i++ {
+					f(i)
+				}
+			}
+		})
+	}
+	all.Wait()
 }

@@ -21,8 +21,11 @@ import (
 
 var errBusy = errors.New("busy")
 
-// sampled is how often hosts are measured: more seldom than nodes do, because here nothing changes unseen.
-const sampled = 10 * time.Second
+// How often hosts are measured: more seldom than nodes do, because here nothing changes unseen.
+const (
+	sampled       = 10 * time.Second
+	sampledSeldom = time.Minute // of thousands
+)
 
 // self is what a provider announces: a real one's is as long.
 func self() discoverytest.Self {
@@ -43,7 +46,7 @@ func (w *World) make(bootstrap []string) (*node, error) {
 		cancel()
 		return nil, fmt.Errorf("start discovery: %w", err)
 	}
-	n.metric = metrictest.New(ctx, metrictest.Config{Sample: sampled, Host: n, Events: metricEvents{n}, Versions: &store{}})
+	n.metric = metrictest.New(ctx, metrictest.Config{Sample: w.sample, Host: n, Events: metricEvents{n}, Versions: &store{}})
 	return n, nil
 }
 
@@ -108,6 +111,9 @@ const muted = 30 * time.Second
 // the time between, they speak as often as those do that started at different times.
 func (w *World) Settle(n int) (steady time.Duration, err error) {
 	announce, tell := discoverytest.DefaultPace.Interval(n), metrictest.DefaultPace.Interval(n)
+	if n > 2000 {
+		w.sample = sampledSeldom
+	}
 	var nodes []*node
 	var said []discoverytest.Heard
 	var told []metrictest.Metric
@@ -134,7 +140,8 @@ func (w *World) Settle(n int) (steady time.Duration, err error) {
 			w.bootstrap = append(w.bootstrap, x)
 		}
 	}
-	for _, x := range nodes {
+	sideBySide(len(nodes), 1, func(at int) {
+		x := nodes[at]
 		order := rand.Perm(n)
 		for k, i := range order {
 			if said[i].Announcement.PeerID != x.id { // it does not know yet who it is
@@ -144,7 +151,10 @@ func (w *World) Settle(n int) (steady time.Duration, err error) {
 				x.metric.HandleMetric(x.id, "", m)
 			}
 		}
-	}
+	})
+	// What counts is how many they think there are: samples of 256 are a few in a hundred off.
+	thought := w.thought(nodes)
+	announce, tell = discoverytest.DefaultPace.Interval(thought), metrictest.DefaultPace.Interval(thought)
 	// Announcements are the more seldom of the two: the metric services start so much later that both are even from the same time on.
 	late := (announce - tell) / 2
 	for _, x := range nodes {
@@ -156,9 +166,16 @@ func (w *World) Settle(n int) (steady time.Duration, err error) {
 			return 0, w.ctx.Err()
 		}
 	}
-	first, last := announce/2, min(announce*3/2, late+tell*3/2)
-	pause(w.ctx, first+muted) // some seconds of which each spent with starting
+	first, last := announce/2, min(announce*3/2, late+tell*3/2)*9/10 // those that think of fewer end sooner
+	pause(w.ctx, first+muted)                                        // some seconds of which each spent with starting
 	return last - first - 2*muted, nil
+}
+
+// thought is how many providers there are in the mind of nearly all: of 20 the highest.
+func (w *World) thought(nodes []*node) int {
+	all := make([]int, len(nodes))
+	sideBySide(len(nodes), 1, func(i int) { all[i] = max(nodes[i].discovery.Figures().Network, nodes[i].metric.Figures().Network) })
+	return spreadOf(all)[2]
 }
 
 // store keeps nothing: nobody comes back as who they were.

@@ -38,6 +38,7 @@ type World struct {
 	providers []*node // those that are there, in no order
 	bootstrap []*node
 	numbers   int
+	sample    time.Duration  // between two measurements of a host
 	dirty     map[*node]bool // whose mesh the next heartbeat has to look at
 	heard     parsed
 	failed    []error
@@ -72,7 +73,7 @@ type node struct {
 // New makes an empty world that lasts until Close.
 func New() *World {
 	ctx, cancel := context.WithCancel(context.Background())
-	w := &World{ctx: ctx, stop: cancel, nodes: map[string]*node{}, dirty: map[*node]bool{}}
+	w := &World{ctx: ctx, stop: cancel, nodes: map[string]*node{}, dirty: map[*node]bool{}, sample: sampled}
 	w.runs.Go(w.heartbeats)
 	w.runs.Go(w.trimming)
 	return w
@@ -169,6 +170,8 @@ func (n *node) connect(ctx context.Context, id string, addresses []string) (stri
 		return id, nil
 	}
 	n.conns[to], to.conns[n] = true, true
+	n.bytes.pings += dialSize
+	to.bytes.pings += dialSize
 	w.dirty[n], w.dirty[to] = true, true
 	w.mu.Unlock()
 	n.tell(to, true)
@@ -207,7 +210,7 @@ func (w *World) trimming() {
 	for pause(w.ctx, trimEvery) {
 		var cut [][2]*node
 		w.mu.Lock()
-		for _, n := range w.bootstrap { // nobody else gets so many
+		for _, n := range w.nodes {
 			spare := len(n.conns) - connLow
 			if len(n.conns) <= connHigh {
 				continue

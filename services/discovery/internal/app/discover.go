@@ -56,6 +56,9 @@ func (s *Service) ask(id string) {
 	s.mu.Lock()
 	if s.table.CountAvailable() >= enoughKnown { // 100 KB for each of a well-known node's connections would be its largest expense
 		limit = regularSample
+		if len(s.table.Neighbours()) >= s.cfg.Neighbours { // it wants to know who this is, and little more
+			limit = 1
+		}
 	}
 	s.mu.Unlock()
 	started := s.spawn(s.asks, func(ctx context.Context) {
@@ -174,7 +177,7 @@ func (s *Service) HandleDiscoverResponse(from, inReplyTo string, heard []Heard, 
 		return Ignored
 	}
 	delete(s.asked, inReplyTo)
-	s.size.Hint(time.Now(), known)
+	s.size.Hint(time.Now(), from, known)
 	s.mu.Unlock()
 	for _, h := range heard[:min(len(heard), maxTaken)] {
 		src := domain.FromSample

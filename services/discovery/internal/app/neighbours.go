@@ -26,10 +26,15 @@ const (
 	pingsAtOnce = 4
 	// A network that was cut in two has enough neighbours in either half, so nobody misses anybody there: peers that are missing,
 	// and bootstrap addresses, are dialled now and then whatever a node has. In a large network each node does so as seldom as
-	// it announces itself.
+	// it announces itself, within reason: the halves should not have to wait for hours.
 	exploreEvery = time.Minute
 	rejoinEvery  = 5 * time.Minute
-	nudgeEvery   = 5 * time.Second
+	seekSeldom   = 40 * time.Minute
+	// Where many hours may pass between two announcements of a peer, it is dialled to see whether it is there: about the whole table in two hours.
+	// Each costs either side some twenty kilobytes.
+	checkEvery = 30 * time.Second
+	checkAfter = 2 * time.Hour // without a word of it
+	nudgeEvery = 5 * time.Second
 )
 
 // newWait is a back-off with jitter of half its value either way.
@@ -60,7 +65,7 @@ func (s *Service) joinLoop(ctx context.Context, addr string) error {
 			continue
 		}
 		next := wait.NextBackOff()
-		rejoin = time.Now().Add(pace.Jitter(max(rejoinEvery, s.interval())))
+		rejoin = time.Now().Add(pace.Jitter(max(rejoinEvery, min(s.interval(), seekSeldom))))
 		id, err := s.join(ctx, addr)
 		switch {
 		case ctx.Err() != nil:
@@ -161,18 +166,22 @@ func (s *Service) connectionChanged(id string, connected bool) {
 // neighbourLoop sees to it that this node is connected to enough providers, and looks after those it has.
 func (s *Service) neighbourLoop(ctx context.Context) error {
 	look := time.Now().Add(time.Second) // round trips: soon at first, then seldom
-	explore := time.Now().Add(pace.Jitter(exploreEvery))
+	explore, check := time.Now().Add(pace.Jitter(exploreEvery)), time.Now().Add(pace.Jitter(checkEvery))
 	for {
 		s.dialSome(ctx)
 		if !time.Now().Before(explore) {
 			s.explore(ctx)
-			explore = time.Now().Add(pace.Jitter(max(exploreEvery, s.interval())))
+			explore = time.Now().Add(pace.Jitter(max(exploreEvery, min(s.interval(), seekSeldom))))
+		}
+		if !time.Now().Before(check) {
+			s.check(ctx)
+			check = time.Now().Add(pace.Jitter(checkEvery))
 		}
 		if !time.Now().Before(look) {
 			s.lookAfter(ctx)
 			look = time.Now().Add(resyncEvery)
 		}
-		if !sleep(ctx, min(s.nextDial(), max(time.Until(look), 0), max(time.Until(explore), 0)), s.redial) {
+		if !sleep(ctx, min(s.nextDial(), max(time.Until(look), 0), max(time.Until(explore), 0), max(time.Until(check), 0)), s.redial) {
 			return nil
 		}
 	}
@@ -221,6 +230,21 @@ func (s *Service) explore(ctx context.Context) {
 	}
 }
 
+// check dials one of those that are taken to be there though nobody has heard of them for long. Who is there says so, when it is asked as a new
+// neighbour is; who is not makes room in the table.
+func (s *Service) check(ctx context.Context) {
+	now := time.Now()
+	s.mu.Lock()
+	p, ok := s.table.Unseen(now.Add(-checkAfter), func(id string) bool {
+		w := s.retry[id]
+		return w == nil || !now.Before(w.until)
+	})
+	s.mu.Unlock()
+	if ok {
+		s.dial(ctx, p)
+	}
+}
+
 func (s *Service) dial(ctx context.Context, p domain.Peer) {
 	call, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
@@ -238,15 +262,23 @@ func (s *Service) dial(ctx context.Context, p domain.Peer) {
 		return
 	}
 	s.cfg.Counter.Count(CountDialFailed)
+	// Without anybody it is this node that is not there.
+	if known, ok := s.table.Get(p.PeerID); ok && time.Since(known.LastSeen) > checkAfter && len(s.table.Neighbours()) > 0 {
+		s.unreachableLocked(p.PeerID)
+	}
 	if n, was := s.lost[p.PeerID]; was {
 		s.lost[p.PeerID] = n + 1
 		if n+1 >= lostDials {
 			delete(s.lost, p.PeerID)
-			if s.table.Unreachable(p.PeerID) {
-				s.changedLocked(p.PeerID)
-				s.cfg.Counter.Count(CountUnavailable)
-			}
+			s.unreachableLocked(p.PeerID)
 		}
+	}
+}
+
+func (s *Service) unreachableLocked(id string) {
+	if s.table.Unreachable(id) {
+		s.changedLocked(id)
+		s.cfg.Counter.Count(CountUnavailable)
 	}
 }
 

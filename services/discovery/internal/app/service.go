@@ -20,8 +20,9 @@ import (
 var (
 	// DefaultPace: an announcement is about 3 KB, most of it the post-quantum sealing key. One a second on average is
 	// 24 kbit/s, what RTCP would take of a thin line. Ten seconds at least find a lost peer within half a minute in a small
-	// network; 40 minutes at most keep the stated interval (one and a half of it) within the hour that receivers accept.
-	DefaultPace = pace.Config{Min: 10 * time.Second, Max: 40 * time.Minute, PerPeer: time.Second}
+	// network. Twelve hours at most keep what everybody hears the same up to 43,000 providers, and whoever makes a network look larger than
+	// it is keeps nobody silent for longer. Who is there in a large network is known by connections, and by whom was heard of lately.
+	DefaultPace = pace.Config{Min: 10 * time.Second, Max: 12 * time.Hour, PerPeer: time.Second}
 	// DefaultPatience: gossip may lose two in a row without harm. A peer is kept thirty of its intervals, an hour at least,
 	// because the table is also the address book for after an outage.
 	DefaultPatience = domain.Patience{Unavailable: 3, Forgotten: 30, MinForget: time.Hour}
@@ -34,7 +35,8 @@ const (
 	bookSize          = 64  // peers that are forgotten and still dialled now and then
 	bookFor           = 30 * 24 * time.Hour
 
-	sweepEvery  = 2 * time.Second
+	sweepEvery  = 2 * time.Second  // at least
+	sweepSeldom = 30 * time.Second // where hours pass between two words of a peer
 	resyncEvery = 30 * time.Second // looks at identity, connections and round trips, lest a lost change stay lost
 	callTimeout = 5 * time.Second
 	dialTimeout = 15 * time.Second
@@ -114,6 +116,7 @@ func New(ctx context.Context, cfg Config) (*Service, error) {
 		cfg.Counter = noCounter{}
 	}
 	s := &Service{cfg: cfg, log: cfg.Log, net: cfg.Network, ev: cfg.Events, table: domain.NewTable(cfg.MaxPeers), book: domain.NewBook(bookSize),
+		size:     pace.Size{PerPeer: cfg.Pace.PerPeer},
 		watchers: map[*Watcher]struct{}{}, asked: map[string]query{}, asking: map[string]bool{}, retry: map[string]*dialWait{}, lost: map[string]int{}, nudged: map[string]time.Time{},
 		versions: versions{store: cfg.Store},
 		// While the network is small, three newcomers in a row are greeted at once.
@@ -258,7 +261,7 @@ func (s *Service) Identity() Identity {
 
 // sweepLoop judges the peers by their age.
 func (s *Service) sweepLoop(ctx context.Context) error {
-	for sleep(ctx, sweepEvery, nil) {
+	for sleep(ctx, min(max(sweepEvery, s.interval()/32), sweepSeldom), nil) {
 		s.mu.Lock()
 		changed, forgotten := s.table.Sweep(time.Now(), s.online, s.cfg.Patience)
 		for _, id := range changed {

@@ -18,7 +18,7 @@ const (
 	MaxAttributes   = 16
 	MaxAnnouncement = 16 << 10 // bytes, encoded
 	MinInterval     = time.Second
-	MaxInterval     = time.Hour
+	MaxInterval     = 24 * time.Hour
 	maxPeerID       = 128
 	maxType         = 64
 	maxVersion      = 64
@@ -94,7 +94,7 @@ func (a *Announcement) Check() error {
 }
 
 // Clamped is the announcement with its interval within the sane range: whoever states less is judged by a second,
-// whoever states more is asked for a sign of life every hour.
+// whoever states more by a day.
 func (a Announcement) Clamped() Announcement {
 	a.Interval = min(max(a.Interval, MinInterval), MaxInterval)
 	return a

@@ -86,7 +86,7 @@ func TestCheck(t *testing.T) {
 }
 
 func TestClamped(t *testing.T) {
-	for in, want := range map[time.Duration]time.Duration{1: time.Second, 15 * time.Second: 15 * time.Second, math.MaxInt64: time.Hour} {
+	for in, want := range map[time.Duration]time.Duration{1: time.Second, 15 * time.Second: 15 * time.Second, math.MaxInt64: domain.MaxInterval} {
 		if got := (domain.Announcement{Interval: in}).Clamped().Interval; got != want {
 			t.Errorf("an interval of %v is clamped to %v, want %v", in, got, want)
 		}

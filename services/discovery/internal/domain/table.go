@@ -368,6 +368,24 @@ func (t *Table) Missing() []Peer {
 	return out
 }
 
+// Unseen draws a peer that is no neighbour, is taken to be available, and was not heard of since a time.
+func (t *Table) Unseen(since time.Time, ready func(id string) bool) (Peer, bool) {
+	var found *Peer
+	n := 0
+	for id, p := range t.peers {
+		if p.State != Available || p.Connected || !p.LastSeen.Before(since) || !ready(id) {
+			continue
+		}
+		if n++; rand.IntN(n) == 0 {
+			found = p
+		}
+	}
+	if found == nil {
+		return Peer{}, false
+	}
+	return *found, true
+}
+
 // ToDial draws up to n peers to connect to, those that are available before the others.
 func (t *Table) ToDial(n int, ready func(id string) bool) []Peer {
 	var good, rest []Peer

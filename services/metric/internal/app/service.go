@@ -18,15 +18,15 @@ import (
 
 // DefaultPace: a metric event is about half a kilobyte, a sixth of an announcement, so two a second on average cost a
 // third of what announcements do. Five seconds at least suffice in a small network, because marked changes are told at once
-// and a placement asks its candidates; 40 minutes at most keep the stated interval within the hour that receivers accept.
-var DefaultPace = pace.Config{Min: 5 * time.Second, Max: 40 * time.Minute, PerPeer: 500 * time.Millisecond}
+// and a placement asks its candidates: what is gossiped says what machines there are. So in a large network an interval may have hours, as announcements'.
+var DefaultPace = pace.Config{Min: 5 * time.Second, Max: 12 * time.Hour, PerPeer: 500 * time.Millisecond}
 
 const (
 	DefaultMaxMetrics = 256
 	DefaultSample     = 2 * time.Second
 
 	// A metric that is published before this node has connections is heard by nobody, and this service does not know when it
-	// has them: so the first reports follow each other quickly, each wait twice the one before.
+	// has them: so the first reports follow each other quickly, each wait twice the one before, unless the network turns out to be a large one.
 	firstWait    = 400 * time.Millisecond
 	firstReports = 4
 	greeters     = 8  // reports that one newcomer triggers in a whole small network, on average
@@ -95,7 +95,7 @@ func New(ctx context.Context, cfg Config) *Service {
 	if cfg.Counter == nil {
 		cfg.Counter = noCounter{}
 	}
-	s := &Service{cfg: cfg, log: cfg.Log, table: domain.NewTable(cfg.MaxMetrics), watchers: map[*Watcher]*ownWatch{}, asked: map[string]*question{},
+	s := &Service{cfg: cfg, log: cfg.Log, table: domain.NewTable(cfg.MaxMetrics), size: pace.Size{PerPeer: cfg.Pace.PerPeer}, watchers: map[*Watcher]*ownWatch{}, asked: map[string]*question{},
 		versions: versions{store: cfg.Versions}, changes: rate.NewLimiter(rate.Every(cfg.Pace.Min/changesPerInterval), 1),
 		marked: make(chan struct{}, 1), queued: make(chan struct{}, 1), identify: make(chan struct{}, 1), answers: make(chan struct{}, maxAnswers), ready: make(chan struct{})}
 	s.measure(ctx)
@@ -217,8 +217,9 @@ func (s *Service) publishLoop(ctx context.Context) error {
 	early := firstWait
 	for {
 		s.mu.Lock()
-		interval := s.cfg.Pace.Interval(s.networkLocked())
+		network := s.networkLocked()
 		s.mu.Unlock()
+		interval := s.cfg.Pace.Interval(network)
 		select {
 		case <-timer.C:
 		case <-s.marked:
@@ -236,6 +237,10 @@ func (s *Service) publishLoop(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		}
+		s.mu.Lock()
+		network = s.networkLocked() // much may have been heard since
+		s.mu.Unlock()
+		interval = s.cfg.Pace.Interval(network)
 		next := pace.Jitter(interval)
 		switch said, err := s.publish(ctx); {
 		case ctx.Err() != nil:
@@ -245,7 +250,7 @@ func (s *Service) publishLoop(ctx context.Context) error {
 			next = wait.NextBackOff()
 		case said:
 			wait.Reset()
-			if early < firstWait<<firstReports {
+			if early < firstWait<<firstReports && network <= greetUpTo {
 				next, early = min(next, pace.Jitter(early)), 2*early
 			}
 		default: // nobody knows yet who this node is

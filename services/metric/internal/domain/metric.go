@@ -3,6 +3,7 @@ package domain
 import (
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 	"time"
 	"unicode"
@@ -13,7 +14,7 @@ import (
 const (
 	MaxMetric   = 8 << 10 // bytes, encoded
 	MinInterval = time.Second
-	MaxInterval = time.Hour
+	MaxInterval = 24 * time.Hour
 	MaxGPUs     = 64
 	maxPeerID   = 128
 	maxModel    = 128 // bytes
@@ -160,9 +161,9 @@ func (s Space) sound() Space {
 }
 
 // MarkedChange tells whether two measurements differ so much that peers should hear of it before their time: the load by
-// more than a fifth, the queue at all.
+// more than a fifth, the queue at all, and the graphics processors, which are found some time after the first measurement.
 func MarkedChange(a, b *Metric) bool {
-	return math.Abs(a.CPU.Load-b.CPU.Load) > 0.2 || a.Queue != b.Queue
+	return math.Abs(a.CPU.Load-b.CPU.Load) > 0.2 || a.Queue != b.Queue || !slices.Equal(a.GPUs, b.GPUs)
 }
 
 // PeerIDShaped tells whether a string could be a peer id. What it really is, only the broker knows.

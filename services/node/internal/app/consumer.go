@@ -68,7 +68,13 @@ type Consumer struct {
 	askKick   chan struct{}
 	loadKick  chan struct{}
 	lookKick  chan struct{}
-	missing   map[string]*missing // names that are looked for in the routing table
+	loadAsks  map[string]*loadAsk // candidates that are being asked, by peer id
+	fresh     sync.WaitGroup      // of those that ask them
+	life      context.Context     // of the same
+	end       context.CancelFunc
+	ended     bool
+	silent    map[string]time.Time // candidates that did not answer, until when that counts
+	missing   map[string]*missing  // names that are looked for in the routing table
 	counts    ConsumerCounts
 }
 
@@ -112,9 +118,10 @@ func NewConsumer(cfg ConsumerConfig, net ConsumerNetwork, log *slog.Logger) *Con
 	if cfg.Settle <= 0 {
 		cfg.Settle = 15 * time.Second
 	}
-	return &Consumer{cfg: cfg, net: net, log: log, Changed: func() {}, dir: domain.NewDirectory(cfg.Directory), conns: map[string]*conn{},
+	life, end := context.WithCancel(context.Background())
+	return &Consumer{life: life, end: end, cfg: cfg, net: net, log: log, Changed: func() {}, dir: domain.NewDirectory(cfg.Directory), conns: map[string]*conn{},
 		questions: map[string]question{}, newsAt: time.Now(), joinKick: make(chan struct{}, 1), askKick: make(chan struct{}, 1), loadKick: make(chan struct{}, 1),
-		lookKick: make(chan struct{}, 1), missing: map[string]*missing{}}
+		lookKick: make(chan struct{}, 1), missing: map[string]*missing{}, loadAsks: map[string]*loadAsk{}, silent: map[string]time.Time{}}
 }
 
 func kick(c chan struct{}) {
@@ -122,22 +129,6 @@ func kick(c chan struct{}) {
 	case c <- struct{}{}:
 	default:
 	}
-}
-
-// Place chooses a provider from the view.
-func (c *Consumer) Place(need *domain.Need) (*taskv1.Candidate, string) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.placedAt = time.Now()
-	d := domain.Place(c.dir.View(), need, nil)
-	if d.Chosen == nil {
-		if len(need.Only) == 0 {
-			c.miss(need.Type)
-		}
-		return nil, d.Detail()
-	}
-	p := d.Chosen
-	return &taskv1.Candidate{PeerId: p.PeerID, SealingKey: p.SealingKey, Addresses: p.Addresses}, d.Detail()
 }
 
 // Keepers are others that may keep a task's result, from the view.
@@ -212,7 +203,12 @@ func (c *Consumer) Connected(peer string, on bool) {
 		return
 	}
 	if c.conns[peer] == nil {
-		c.conns[peer] = &conn{}
+		// One that was dialled only to ask how busy it is brings no news: a hundred kilobytes for each would be far more than the answer is worth.
+		known := c.loadAsks[peer] != nil
+		c.conns[peer] = &conn{answered: known}
+		if known || len(c.dir.View()) >= enoughKnown && len(c.conns) > c.cfg.Neighbours {
+			return
+		}
 		c.newsAt = now
 		kick(c.askKick)
 	}
@@ -321,9 +317,11 @@ func (c *Consumer) hear(from string, heard []domain.Announcement) {
 		changed = changed || change != domain.Nothing
 	}
 	if learned > 0 {
-		c.newsAt = now
 		c.log.Debug("providers learned", slog.Int("providers", learned))
-		kick(c.askKick)
+		if len(c.dir.View()) < enoughKnown { // in a large network there is always news
+			c.newsAt = now
+			kick(c.askKick)
+		}
 		kick(c.joinKick)
 		kick(c.loadKick)
 	}
@@ -349,6 +347,8 @@ func (c *Consumer) MetricAvailable(from string, ev *eventv1.Event) Verdict {
 	if !c.dir.SetLoad(from, loadOf(m.GetMetric(), 0, interval, now), now) {
 		return ignored("OLD")
 	}
+	delete(c.silent, from)
+	c.loadAskedLocked(from, c.loadAsks[from], true)
 	return Verdict{}
 }
 

@@ -3,8 +3,6 @@ package app
 import (
 	"cmp"
 	"context"
-	"fmt"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -38,6 +36,8 @@ type station struct {
 	named   string // its name in the routing table
 	takes   string // the type of task that it takes; "": sum
 	deaf    bool   // connected, but nobody takes questions
+	mum     bool   // does not say how busy it is
+	running uint32
 	version uint64
 	knows   []*station
 }
@@ -115,7 +115,10 @@ func (e *ether) SendEvent(ctx context.Context, peer string, typ eventv1.EventTyp
 	}
 	s.version++
 	if typ == eventv1.EventType_EVENT_TYPE_METRIC_QUERY {
-		b, _ := proto.Marshal(&eventv1.MetricAvailable{InReplyTo: id, Metric: &eventv1.Metric{PeerId: peer, Version: s.version, Interval: durationpb.New(10 * time.Second), Queue: &eventv1.Queue{Slots: 2}}})
+		if s.mum {
+			return nil
+		}
+		b, _ := proto.Marshal(&eventv1.MetricAvailable{InReplyTo: id, Metric: &eventv1.Metric{PeerId: peer, Version: s.version, Interval: durationpb.New(10 * time.Second), Queue: &eventv1.Queue{Slots: 2, Running: s.running}}})
 		go e.consumer.MetricAvailable(peer, s.key.Sign(&eventv1.Event{Type: eventv1.EventType_EVENT_TYPE_METRIC_AVAILABLE, Payload: b}))
 		return nil
 	}
@@ -381,70 +384,4 @@ func TestConsumerBlamesTheRightProvider(t *testing.T) {
 	if c.dir.Get(a.key.ID).Penalty > 0 {
 		t.Error("it is blamed for a task that it never had")
 	}
-}
-
-func TestPlacerFindsAPlaceLater(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		e := newEther()
-		a := e.add()
-		a.up = false
-		placed := &placements{}
-		var p *Placer
-		joined(t, e, []*station{a}, func(c *Consumer) {
-			p = NewPlacer(placed, c, discard)
-			c.Changed = p.Changed
-		}, func(t *testing.T, c *Consumer) {
-			ctx, cancel := context.WithCancel(context.Background())
-			done := make(chan error, 1)
-			go func() { done <- p.Run(ctx) }()
-			for i := range 100 {
-				p.Needed(&taskv1.PlacementNeeded{TaskId: fmt.Sprint(i), Type: "sum"})
-				p.Needed(&taskv1.PlacementNeeded{TaskId: fmt.Sprint(i), Type: "sum"}) // told again
-			}
-			after(time.Minute)
-			if n := len(placed.whys()); n != 100 {
-				t.Errorf("%d reasons were given for 100 tasks", n)
-			}
-			p.Settled("99") // cancelled
-			e.mu.Lock()
-			a.up = true
-			e.mu.Unlock()
-			after(35 * time.Second)
-			if n := len(placed.all()); n != 99 || p.Pending() != 0 {
-				t.Errorf("%d are placed, %d pending", n, p.Pending())
-			}
-			if !strings.Contains(placed.all()[0].GetDetail(), "the only one that qualifies") {
-				t.Errorf("the reason is %q", placed.all()[0].GetDetail())
-			}
-			cancel()
-			<-done
-		})
-	})
-}
-
-type placements struct {
-	mu     sync.Mutex
-	done   []*taskv1.PlaceTask
-	failed []*taskv1.PlacementFailed
-}
-
-func (p *placements) PlaceTask(_ context.Context, m *taskv1.PlaceTask) error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.done = append(p.done, m)
-	return nil
-}
-
-func (p *placements) PlacementFailed(_ context.Context, m *taskv1.PlacementFailed) error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.failed = append(p.failed, m)
-	return nil
-}
-
-func (p *placements) all() []*taskv1.PlaceTask { p.mu.Lock(); defer p.mu.Unlock(); return p.done }
-func (p *placements) whys() []*taskv1.PlacementFailed {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.failed
 }

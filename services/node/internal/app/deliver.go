@@ -33,12 +33,12 @@ type EventTaker interface {
 	Deliver(ctx context.Context, d *taskv1.DeliverEvent) (*taskv1.Delivered, error)
 }
 
-// Surroundings are what a provider's evaluator wants to know with a submission. They come from memory.
+// Surroundings are what a provider's evaluator wants to know with a submission. They come from memory, where that is fresh.
 type Surroundings interface {
 	OwnMetric() *eventv1.Metric
 	OwnPeerID() string
-	// Candidates are other providers that could run it, as many as the task service asked for.
-	Candidates(need *domain.Need) []*taskv1.Candidate
+	// Candidates are other providers that could run it, as many as the task service asked for. It may ask them first, for some hundred milliseconds.
+	Candidates(ctx context.Context, need *domain.Need) []*taskv1.Candidate
 }
 
 // ProviderNews takes what a consumer learns about providers from the network.
@@ -102,7 +102,7 @@ func (d *Deliverer) Handle(ctx context.Context, del *brokerv1.Delivery) Verdict 
 	if d.own != nil {
 		if need := submissionNeed(ev, from); need != nil {
 			cmd.OwnMetric, cmd.OwnPeerId = d.own.OwnMetric(), d.own.OwnPeerID()
-			cmd.Candidates = d.own.Candidates(need)
+			cmd.Candidates = d.own.Candidates(ctx, need)
 		} else if ev.GetType() == eventv1.EventType_EVENT_TYPE_TASK_REPLICA_REQUEST {
 			cmd.OwnPeerId = d.own.OwnPeerID()
 		}

@@ -159,7 +159,7 @@ func (p *Placer) due() []*pendingTask {
 func (p *Placer) place(ctx context.Context, t *pendingTask) {
 	ctx, cancel := context.WithTimeout(ctx, placeTimeout)
 	defer cancel()
-	candidate, detail := p.placement.Place(&t.need)
+	candidate, detail := p.placement.Place(ctx, &t.need)
 	if candidate == nil {
 		p.sayWhy(ctx, t, detail)
 		return

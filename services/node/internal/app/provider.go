@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/shallot-net/shallot/kit/logging"
 	discoveryv1 "github.com/shallot-net/shallot/proto/shallot/discovery/v1"
@@ -29,6 +28,8 @@ type MetricTable interface {
 	// WatchMetrics gives every metric, then changes; opened is told when the stream stands. It returns when it broke.
 	WatchMetrics(ctx context.Context, opened func(), metric func(*metricv1.KnownMetric), expired func(id string)) error
 	ReportQueue(ctx context.Context, q *eventv1.Queue) error
+	// Refresh asks a peer for its metric as it is now; nil when it did not answer within the time. An error is the service's own.
+	Refresh(ctx context.Context, peer string, within time.Duration) (*metricv1.KnownMetric, error)
 }
 
 // TaskDescriber says what the task service is.
@@ -48,11 +49,13 @@ type Provider struct {
 	peers   PeerTable
 	metrics MetricTable
 	tasks   TaskDescriber
+	dialer  Dialer
 	log     *slog.Logger
 
 	mu       sync.Mutex
 	rows     map[string]*domain.Provider
-	seen     map[string]uint64 // the round of watching in which a peer was told last
+	silent   map[string]time.Time // candidates that did not answer, until when that counts
+	seen     map[string]uint64    // the round of watching in which a peer was told last
 	round    uint64
 	own      *metricv1.KnownMetric
 	ownID    string
@@ -64,8 +67,8 @@ type Provider struct {
 }
 
 // NewProvider makes one; Run it.
-func NewProvider(peers PeerTable, metrics MetricTable, tasks TaskDescriber, log *slog.Logger) *Provider {
-	return &Provider{peers: peers, metrics: metrics, tasks: tasks, log: log, rows: map[string]*domain.Provider{}, seen: map[string]uint64{},
+func NewProvider(peers PeerTable, metrics MetricTable, tasks TaskDescriber, dialer Dialer, log *slog.Logger) *Provider {
+	return &Provider{peers: peers, metrics: metrics, tasks: tasks, dialer: dialer, log: log, rows: map[string]*domain.Provider{}, silent: map[string]time.Time{}, seen: map[string]uint64{},
 		describe: make(chan struct{}, 1), update: make(chan struct{}, 1), report: make(chan struct{}, 1)}
 }
 
@@ -118,40 +121,6 @@ func (p *Provider) Available() int {
 		}
 	}
 	return n
-}
-
-// Candidates are random other providers that could run a task, as many as the task service wants.
-func (p *Provider) Candidates(need *domain.Need) []*taskv1.Candidate {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	want := int(min(p.self.GetCandidatesWanted(), 64))
-	if want == 0 || len(p.rows) == 0 {
-		return nil
-	}
-	if need.Excluded != nil {
-		need.Excluded[p.ownID] = "this node"
-	}
-	view := make([]*domain.Provider, 0, len(p.rows))
-	for _, r := range p.rows {
-		view = append(view, r)
-	}
-	chosen := domain.Sample(view, need, want, nil)
-	out := make([]*taskv1.Candidate, 0, len(chosen))
-	now := time.Now()
-	for _, r := range chosen {
-		signed, ok := r.Signed.(*eventv1.Event)
-		if !ok {
-			continue // without it the consumer could not be told where its task went
-		}
-		c := &taskv1.Candidate{PeerId: r.PeerID, SealingKey: r.SealingKey, Addresses: r.Addresses, Announcement: signed}
-		if r.Load != nil {
-			if m, ok := r.Load.Metric.(*eventv1.Metric); ok {
-				c.Metric, c.MetricAge = m, durationpb.New(now.Sub(r.Load.At))
-			}
-		}
-		out = append(out, c)
-	}
-	return out
 }
 
 // TaskServiceUp says that a session with the task service stands: perhaps it is another one than before.

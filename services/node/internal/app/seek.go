@@ -36,6 +36,7 @@ const (
 	recallAgain   = 500 * time.Millisecond
 	recallTimeout = time.Second
 	sampleWanted  = 64
+	enoughKnown   = 64 // who knows so many providers need not hurry to know more
 )
 
 // Run joins the network and keeps the view true, until ctx ends; it returns when nothing is under way any more.
@@ -45,6 +46,11 @@ func (c *Consumer) Run(ctx context.Context) error {
 		loops.Go(func() { loop(ctx) })
 	}
 	loops.Wait()
+	c.end()
+	c.mu.Lock()
+	c.ended = true
+	c.mu.Unlock()
+	c.fresh.Wait()
 	return nil
 }
 
@@ -270,7 +276,7 @@ func (c *Consumer) asking(ctx context.Context) {
 			case slots <- struct{}{}:
 				asks.Go(func() {
 					defer func() { <-slots }()
-					c.ask(ctx, id, eventv1.EventType_EVENT_TYPE_DISCOVER, &eventv1.Discover{Limit: sampleWanted})
+					_ = c.ask(ctx, id, eventv1.EventType_EVENT_TYPE_DISCOVER, &eventv1.Discover{Limit: sampleWanted})
 				})
 			default:
 			}
@@ -312,20 +318,22 @@ func (c *Consumer) whomToAsk(now time.Time, news bool) []string {
 	return out
 }
 
+var errTooManyQuestions = errors.New("too many questions wait for an answer")
+
 // ask puts a question to a peer. The answer is an event of its own.
-func (c *Consumer) ask(ctx context.Context, peer string, kind eventv1.EventType, payload proto.Message) {
+func (c *Consumer) ask(ctx context.Context, peer string, kind eventv1.EventType, payload proto.Message) error {
 	id := brokerclient.NewID()
 	c.mu.Lock()
 	if len(c.questions) >= maxQuestions {
 		c.mu.Unlock()
-		return
+		return errTooManyQuestions
 	}
 	c.questions[id] = question{peer, kind, time.Now().Add(answerWithin)}
 	c.counts.Asked++
 	c.mu.Unlock()
 	err := c.net.SendEvent(ctx, peer, kind, id, payload, askTimeout)
 	if err == nil {
-		return
+		return nil
 	}
 	c.log.Debug("a question was not taken", logging.Peer(peer), logging.Err(err))
 	c.mu.Lock()
@@ -334,6 +342,7 @@ func (c *Consumer) ask(ctx context.Context, peer string, kind eventv1.EventType,
 	if conn := c.conns[peer]; conn != nil {
 		conn.failures++
 	}
+	return err
 }
 
 // loading asks a few providers for their metrics: those that are connected or have tasks of ours, the stalest first.
@@ -350,7 +359,7 @@ func (c *Consumer) loading(ctx context.Context) {
 		peers := c.staleLoads(now, stale)
 		c.mu.Unlock()
 		for _, id := range peers {
-			asks.Go(func() { c.ask(ctx, id, eventv1.EventType_EVENT_TYPE_METRIC_QUERY, &eventv1.MetricQuery{}) })
+			asks.Go(func() { _ = c.ask(ctx, id, eventv1.EventType_EVENT_TYPE_METRIC_QUERY, &eventv1.MetricQuery{}) })
 		}
 		if len(peers) > 0 { // a round lasts as long as its slowest answer, and is followed by a pause
 			asks.Wait()
@@ -371,10 +380,12 @@ func (c *Consumer) staleLoads(now time.Time, stale time.Duration) []string {
 			open[q.peer] = true
 		}
 	}
+	// Many connections are left from placements. These ask for themselves.
+	connected := len(c.conns) <= 2*c.cfg.Neighbours
 	var missing, old []string
 	for _, p := range c.dir.View() {
 		switch {
-		case p.State != domain.StateAvailable || open[p.PeerID] || !p.Connected && p.Placed == 0:
+		case p.State != domain.StateAvailable || open[p.PeerID] || p.Placed == 0 && !(p.Connected && connected):
 		case p.Load == nil:
 			missing = append(missing, p.PeerID)
 		case now.Sub(p.Load.At) > stale:

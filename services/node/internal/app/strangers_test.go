@@ -20,7 +20,7 @@ func TestConsumerFindsStrangersForAType(t *testing.T) {
 			after(time.Second)
 			place := func(d time.Duration) (found bool) {
 				for until := time.Now().Add(d); time.Now().Before(until); after(500 * time.Millisecond) {
-					if p, _ := c.Place(&domain.Need{Type: "wasm"}); p != nil {
+					if p, _ := c.Place(t.Context(), &domain.Need{Type: "wasm"}); p != nil {
 						return p.GetPeerId() == stranger.key.ID
 					}
 				}
@@ -82,12 +82,12 @@ func TestConsumerFindsAnybody(t *testing.T) {
 // A task for named providers is not for strangers, and the names that are looked for are bounded.
 func TestWhatIsLookedFor(t *testing.T) {
 	c := NewConsumer(ConsumerConfig{}, newEther(), discard)
-	c.Place(&domain.Need{Type: "wasm", Only: []string{"somebody"}})
+	c.Place(t.Context(), &domain.Need{Type: "wasm", Only: []string{"somebody"}})
 	if len(c.missing) != 0 {
 		t.Error("strangers are looked for in place of who was named")
 	}
 	for i := range 1000 {
-		c.Place(&domain.Need{Type: string(rune('a' + i))})
+		c.Place(t.Context(), &domain.Need{Type: string(rune('a' + i))})
 	}
 	if len(c.missing) != maxMissing {
 		t.Errorf("%d names are looked for", len(c.missing))

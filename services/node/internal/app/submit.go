@@ -25,9 +25,9 @@ type BodyReader interface {
 	ReadResult(ctx context.Context, task, body string, offset uint64, size func(uint64) error, data func([]byte) error) error
 }
 
-// Placement finds a provider for a task. It does not block. With no candidate, detail says why.
+// Placement finds a provider for a task. It may ask candidates first, for some hundred milliseconds. With no candidate, detail says why.
 type Placement interface {
-	Place(need *domain.Need) (candidate *taskv1.Candidate, detail string)
+	Place(ctx context.Context, need *domain.Need) (candidate *taskv1.Candidate, detail string)
 	// Keepers are others that may keep its result beside runner: none where none are wanted.
 	Keepers(need *domain.Need, runner string) []*taskv1.Candidate
 }
@@ -67,7 +67,7 @@ func (s *Submitter) create(ctx context.Context, requestID string, spec *taskv1.T
 	}
 	need := needOf(spec)
 	create := &taskv1.CreateTask{RequestId: requestID, Spec: spec}
-	if create.Candidate, create.Detail = s.placement.Place(need); create.Candidate != nil {
+	if create.Candidate, create.Detail = s.placement.Place(ctx, need); create.Candidate != nil {
 		create.Replicas = s.placement.Keepers(need, create.GetCandidate().GetPeerId())
 		create.Detail += keepersDetail(need, create.Replicas)
 	}

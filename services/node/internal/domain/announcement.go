@@ -16,7 +16,7 @@ const (
 	maxAddress       = 256
 	maxSealingKey    = 4096
 	MinInterval      = time.Second
-	MaxInterval      = time.Hour
+	MaxInterval      = 24 * time.Hour
 	MaxAnnouncement  = 32 << 10 // bytes of the encoded payload
 	MaxDiscoverReply = 64       // announcements that are looked at in one answer
 )

@@ -296,14 +296,18 @@ func (d *Directory) remove(r *row) {
 	delete(d.rows, r.PeerID)
 }
 
+// turn is for how long whoever is available stays in a full view at least. Where providers announce themselves every few hours, that others have
+// heard of one lately is what tells that it is there; whether it is, it is asked before it gets a task.
+const turn = 10 * time.Minute
+
 // evict makes room for a newcomer. Whoever has a connection or a task of ours stays; of the others goes the one that has
-// been silent longest, but hearsay alone (direct false) displaces nobody who is available: a stranger must not be
-// able to fill the view with inventions.
+// been silent longest, but hearsay alone (direct false) displaces nobody who is available and whose turn is not over: a stranger must not be
+// able to fill the view with inventions at once.
 func (d *Directory) evict(direct bool, now time.Time) bool {
 	var victim *row
 	for _, r := range d.rows {
 		d.judge(r, now)
-		if r.Connected || r.Placed > 0 || !direct && r.State == StateAvailable {
+		if r.Connected || r.Placed > 0 || !direct && r.State == StateAvailable && now.Sub(r.heard) <= turn {
 			continue
 		}
 		if victim == nil || less(r, victim) {

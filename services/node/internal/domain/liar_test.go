@@ -22,7 +22,7 @@ func TestManyLiars(t *testing.T) {
 	}
 	draw, lied := seeded(), 0
 	for n := range 500 {
-		p := Place(d.View(), &Need{Type: "sum"}, draw).Chosen
+		p := Place(d.View(), &Need{Type: "sum"}, Asked{}, draw).Chosen
 		if honest[p.PeerID] {
 			continue
 		}
@@ -66,7 +66,7 @@ func TestALiarIsChosenLessOften(t *testing.T) {
 			chosen := func(tasks int) (n int) {
 				for range tasks {
 					now = now.Add(10 * time.Millisecond)
-					p := Place(d.View(), &Need{Type: "sum"}, draw).Chosen
+					p := Place(d.View(), &Need{Type: "sum"}, Asked{}, draw).Chosen
 					if p.PeerID == liar {
 						n++
 						c.letsDown(d, liar, now)

@@ -20,9 +20,17 @@ type Need struct {
 // Decision says who gets a task. Chosen is nil when nobody qualifies.
 type Decision struct {
 	Chosen *Provider
-	Known  int // providers looked at
-	Fit    int // those that qualify
+	Other  *Provider // that it was chosen before; nil when there was none
+	Known  int       // providers looked at
+	Fit    int       // those that qualify
 	text   func() string
+}
+
+// Asked is what became of asking those that were drawn how busy they are.
+type Asked struct {
+	Keep   []string        // drawn, and known well enough: the choice is between two of these, and others are drawn where they are fewer
+	Silent map[string]bool // did not say in time: not drawn, unless nobody else qualifies
+	Done   bool            // nobody can be asked any more: of Keep, when there is any, not even one is drawn beside it
 }
 
 // Detail says in words why this one, and per other provider why not.
@@ -34,29 +42,14 @@ const maxWhyNot = 8
 // Place chooses between two random providers that qualify the less busy one: nearly as even as always taking the
 // least busy, and safe against everybody choosing the same one from the same old figures. It blocks nothing and
 // keeps nothing of view, whose entries must not change while Detail may still be called.
-func Place(view []*Provider, need *Need, draw func(n int) int) Decision {
+func Place(view []*Provider, need *Need, asked Asked, draw func(n int) int) Decision {
 	if draw == nil {
 		draw = rand.IntN
 	}
-	first, second, fit := -1, -1, 0
-	for i, p := range view { // two of those that qualify, each pair as likely as any other, without a list of them
-		if !need.fits(p) {
-			continue
-		}
-		fit++
-		switch j := draw(fit); {
-		case fit == 1:
-			first = i
-		case fit == 2:
-			second = i
-			if j == 0 {
-				first, second = second, first
-			}
-		case j == 0:
-			first = i
-		case j == 1:
-			second = i
-		}
+	first, second, fit := drawTwo(view, need, asked, draw)
+	if first < 0 && len(asked.Silent) > 0 {
+		asked.Silent = nil
+		first, second, fit = drawTwo(view, need, asked, draw)
 	}
 	d := Decision{Known: len(view), Fit: fit}
 	if first < 0 {
@@ -69,21 +62,70 @@ func Place(view []*Provider, need *Need, draw func(n int) int) Decision {
 		d.Chosen = view[first]
 	}
 	if d.Chosen.Penalty >= refusalWeight && fit > 2 {
-		if i := cleaner(view, need, d.Chosen, draw); i >= 0 {
+		if i := cleaner(view, need, asked, d.Chosen, draw); i >= 0 {
 			first, second = i, first
 			d.Chosen = view[first]
 		}
 	}
-	d.text = func() string { return need.explain(view, first, second, fit) }
+	if second >= 0 {
+		d.Other = view[second]
+	}
+	d.text = func() string { return need.explain(view, first, second, fit, asked.Silent) }
 	return d
+}
+
+// drawTwo draws two of those that qualify, each pair as likely as any other, without a list of them: those that are kept before others.
+func drawTwo(view []*Provider, need *Need, asked Asked, draw func(n int) int) (first, second, fit int) {
+	first, second = -1, -1
+	kept, drawn := 0, 0
+	var one, two int
+	take := func(n int, a, b *int, i int) { // the n-th of which one and two are drawn
+		switch j := draw(n); {
+		case n == 1:
+			*a = i
+		case n == 2:
+			*b = i
+			if j == 0 {
+				*a, *b = *b, *a
+			}
+		case j == 0:
+			*a = i
+		case j == 1:
+			*b = i
+		}
+	}
+	for i, p := range view {
+		if !need.fits(p) {
+			continue
+		}
+		fit++
+		switch {
+		case slices.Contains(asked.Keep, p.PeerID):
+			kept++
+			take(kept, &first, &second, i)
+		case !asked.Silent[p.PeerID]:
+			drawn++
+			take(drawn, &one, &two, i)
+		}
+	}
+	switch {
+	case kept == 0 && drawn > 0:
+		first = one
+		if drawn > 1 {
+			second = two
+		}
+	case kept == 1 && drawn > 0 && !asked.Done:
+		second = one
+	}
+	return first, second, fit
 }
 
 // cleaner finds a provider that is less busy than one against which something is held, by two draws from those against which there is
 // nothing; -1: none. Where liars are many, two draws from all would often find two of them.
-func cleaner(view []*Provider, need *Need, than *Provider, draw func(n int) int) int {
+func cleaner(view []*Provider, need *Need, asked Asked, than *Provider, draw func(n int) int) int {
 	var clean []int
 	for i, p := range view {
-		if p.Penalty < refusalWeight && need.fits(p) {
+		if p.Penalty < refusalWeight && !asked.Silent[p.PeerID] && need.fits(p) {
 			clean = append(clean, i)
 		}
 	}
@@ -168,7 +210,7 @@ func (n *Need) whyNot(p *Provider) string {
 	return ""
 }
 
-func (n *Need) explain(view []*Provider, chosen, other, fit int) string {
+func (n *Need) explain(view []*Provider, chosen, other, fit int, silent map[string]bool) string {
 	var b strings.Builder
 	c := view[chosen]
 	fmt.Fprintf(&b, "chose %s (%s)", ShortPeer(c.PeerID), busy(c))
@@ -179,8 +221,13 @@ func (n *Need) explain(view []*Provider, chosen, other, fit int) string {
 			how = "as busy as the other, drawn first"
 		}
 		fmt.Fprintf(&b, ", %s of two drawn from %d that qualify; not %s (%s)", how, fit, ShortPeer(o.PeerID), busy(o))
+	} else if fit > 1 {
+		fmt.Fprintf(&b, ", the only one drawn from %d that qualify that said in time how busy it is", fit)
 	} else {
 		b.WriteString(", the only one that qualifies")
+	}
+	if len(silent) > 0 {
+		fmt.Fprintf(&b, "; %d did not say in time how busy they are", len(silent))
 	}
 	n.others(&b, view, func(i int) bool { return i == chosen || i == other })
 	return b.String()

@@ -31,7 +31,7 @@ func TestPlaceChoosesTheLessBusyOfTwo(t *testing.T) {
 	idle, busy := loaded(available(1, "sum"), 0, 0, 4), loaded(available(2, "sum"), 8, 4, 4)
 	draw := seeded()
 	for range 100 {
-		d := Place([]*Provider{busy, idle}, &Need{Type: "sum"}, draw)
+		d := Place([]*Provider{busy, idle}, &Need{Type: "sum"}, Asked{}, draw)
 		if d.Chosen != idle || d.Fit != 2 || d.Known != 2 {
 			t.Fatalf("chose %+v", d)
 		}
@@ -49,7 +49,7 @@ func TestPlaceIsEven(t *testing.T) {
 	draw := seeded()
 	count := map[string]int{}
 	for range 500 { // a burst, of which no metric tells: only this node's own count does
-		d := Place(view, &Need{Type: "sum"}, draw)
+		d := Place(view, &Need{Type: "sum"}, Asked{}, draw)
 		d.Chosen.Placed++
 		count[d.Chosen.PeerID]++
 	}
@@ -67,7 +67,7 @@ func TestPlaceIsEven(t *testing.T) {
 		p.Placed = 0
 	}
 	for range 10_000 {
-		count[Place(view, &Need{Type: "sum"}, draw).Chosen.PeerID]++
+		count[Place(view, &Need{Type: "sum"}, Asked{}, draw).Chosen.PeerID]++
 	}
 	for id, n := range count {
 		if n < 850 || n > 1150 {
@@ -82,7 +82,7 @@ func TestPlaceSaysWhyNot(t *testing.T) {
 	small.Capabilities[0].Max.Memory = 1 << 20
 	view := []*Provider{wasm, gone, excluded, small}
 	need := &Need{Type: "sum", Limits: Limits{Memory: 64 << 20}, Excluded: map[string]string{excluded.PeerID: "QUEUE_FULL"}}
-	d := Place(view, need, seeded())
+	d := Place(view, need, Asked{}, seeded())
 	if d.Chosen != nil {
 		t.Fatalf("chose %s", d.Chosen.PeerID)
 	}
@@ -94,7 +94,7 @@ func TestPlaceSaysWhyNot(t *testing.T) {
 	}
 	need = &Need{Type: "sum", Only: []string{excluded.PeerID, peerID(99)}, Excluded: map[string]string{excluded.PeerID: "LEASE_LOST"}}
 	text := ""
-	if d := Place(view, need, seeded()); d.Chosen == nil {
+	if d := Place(view, need, Asked{}, seeded()); d.Chosen == nil {
 		text = d.Detail()
 	}
 	for _, want := range []string{ShortPeer(small.PeerID) + ": not one of the named providers", ShortPeer(excluded.PeerID) + ": excluded: LEASE_LOST",
@@ -103,7 +103,7 @@ func TestPlaceSaysWhyNot(t *testing.T) {
 			t.Errorf("%q does not say %q", text, want)
 		}
 	}
-	if d := Place(nil, need, seeded()); d.Chosen != nil || !strings.Contains(d.Detail(), "no provider is known yet") {
+	if d := Place(nil, need, Asked{}, seeded()); d.Chosen != nil || !strings.Contains(d.Detail(), "no provider is known yet") {
 		t.Errorf("an empty view: %+v", d)
 	}
 }
@@ -111,7 +111,7 @@ func TestPlaceSaysWhyNot(t *testing.T) {
 func TestPlaceOnlyNamedOnes(t *testing.T) {
 	view := []*Provider{available(1, "sum"), available(2, "sum"), available(3, "sum")}
 	for range 20 {
-		if d := Place(view, &Need{Type: "sum", Only: []string{view[1].PeerID}}, nil); d.Chosen != view[1] || !strings.Contains(d.Detail(), "the only one that qualifies") {
+		if d := Place(view, &Need{Type: "sum", Only: []string{view[1].PeerID}}, Asked{}, nil); d.Chosen != view[1] || !strings.Contains(d.Detail(), "the only one that qualifies") {
 			t.Fatalf("chose %s: %s", d.Chosen.PeerID, d.Detail())
 		}
 	}
@@ -122,7 +122,7 @@ func TestDetailIsBounded(t *testing.T) {
 	for i := range 300 {
 		view = append(view, available(i, "sum"))
 	}
-	if text := Place(view, &Need{Type: "sum"}, nil).Detail(); len(text) > 1024 || !strings.Contains(text, "290 more") {
+	if text := Place(view, &Need{Type: "sum"}, Asked{}, nil).Detail(); len(text) > 1024 || !strings.Contains(text, "290 more") {
 		t.Errorf("%d bytes: %s", len(text), text)
 	}
 }
@@ -186,7 +186,7 @@ func BenchmarkPlace(b *testing.B) {
 			need := &Need{Type: "wasm"}
 			b.ReportAllocs()
 			for b.Loop() {
-				if d := Place(view, need, nil); d.Detail() == "" {
+				if d := Place(view, need, Asked{}, nil); d.Detail() == "" {
 					b.Fatal("no words")
 				}
 			}

@@ -286,3 +286,18 @@ func (m *Metric) GetMetric(_ context.Context, r *metricv1.GetMetricRequest) (*me
 	}
 	return &metricv1.GetMetricResponse{Metric: k}, nil
 }
+
+// RefreshMetrics is of the contract: who is in the table answers at once.
+func (m *Metric) RefreshMetrics(_ context.Context, r *metricv1.RefreshMetricsRequest) (*metricv1.RefreshMetricsResponse, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	out := &metricv1.RefreshMetricsResponse{}
+	for _, id := range r.GetPeerIds() {
+		if k := m.metrics[id]; k != nil {
+			fresh := proto.CloneOf(k)
+			fresh.Age = nil
+			out.Metrics = append(out.Metrics, fresh)
+		}
+	}
+	return out, nil
+}

@@ -83,7 +83,7 @@ func New(cfg Config, conns Conns, registry prometheus.Registerer, log *slog.Logg
 
 func (n *Node) newProvider(conns Conns, sinks *app.IdentitySinks) api.View {
 	discovery, metric := peers.NewDiscovery(conns.Discovery), peers.NewMetric(conns.Metric)
-	n.provider = app.NewProvider(discovery, metric, n.tasks, n.log)
+	n.provider = app.NewProvider(discovery, metric, n.tasks, n.sidecar, n.log)
 	n.carrier.Where = n.provider.Addresses
 	n.flow = app.NewFlow(n.carrier, n.watches, nil, nil, n.tasks, n.log)
 	n.flow.Synced = n.provider.TaskServiceUp

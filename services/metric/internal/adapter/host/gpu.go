@@ -15,32 +15,33 @@ import (
 )
 
 const (
-	gpuTimeout   = 5 * time.Second // a driver that hangs costs no more
+	gpuTimeout   = 20 * time.Second // a driver that hangs costs no more; one that nobody holds open has been seen to take several
 	maxSMIOutput = 64 << 10
 )
 
-// findGPUs asks NVIDIA's tool, and the kernel for the others.
-func findGPUs(ctx context.Context) []domain.GPU {
-	return append(nvidia(ctx), drm("/sys/class/drm")...)
+// findGPUs asks NVIDIA's tool, and the kernel for the others. ok is false when the tool is there and could not say.
+func findGPUs(ctx context.Context) (found []domain.GPU, ok bool) {
+	found, ok = nvidia(ctx)
+	return append(found, drm("/sys/class/drm")...), ok
 }
 
-func nvidia(ctx context.Context) []domain.GPU {
+func nvidia(ctx context.Context) (found []domain.GPU, ok bool) {
 	path, err := exec.LookPath("nvidia-smi")
 	if err != nil {
-		return nil
+		return nil, true
 	}
 	cmd := exec.CommandContext(ctx, path, "--query-gpu=name,memory.total", "--format=csv,noheader,nounits")
 	cmd.WaitDelay = time.Second // a child of its own may hold the pipe
 	out, err := cmd.StdoutPipe()
 	if err != nil || cmd.Start() != nil {
-		return nil
+		return nil, false
 	}
 	text, readErr := io.ReadAll(io.LimitReader(out, maxSMIOutput))
 	_ = out.Close() // or a tool that prints more would wait for ever for its reader
 	if err := cmd.Wait(); err != nil || readErr != nil {
-		return nil
+		return nil, false
 	}
-	return parseSMI(string(text))
+	return parseSMI(string(text)), true
 }
 
 // parseSMI reads "name, MiB" lines. Where the driver does not know, it says "[N/A]".

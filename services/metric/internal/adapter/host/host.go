@@ -17,9 +17,10 @@ import (
 
 // How long a measurement that changes seldom, or costs much, is kept.
 const (
-	keepDisk = 30 * time.Second
-	keepCPU  = 10 * time.Minute // frequencies and hot-plugged threads
-	keepGPU  = 10 * time.Minute
+	keepDisk  = 30 * time.Second
+	keepCPU   = 10 * time.Minute // frequencies and hot-plugged threads
+	keepGPU   = 10 * time.Minute
+	failedGPU = 30 * time.Second // the tool could not say: a driver that nobody holds open takes long to start
 )
 
 // Host is an app.Host. It is safe for concurrent use.
@@ -34,7 +35,7 @@ type Host struct {
 	diskAt time.Time
 	gpus   []domain.GPU
 	gpuAt  time.Time
-	gpu    func(context.Context) []domain.GPU
+	gpu    func(context.Context) (found []domain.GPU, ok bool)
 }
 
 var _ app.Host = (*Host)(nil)
@@ -128,8 +129,14 @@ func readDisk(ctx context.Context, dir string) domain.Space {
 func (h *Host) refreshGPUs() {
 	ctx, cancel := context.WithTimeout(context.Background(), gpuTimeout)
 	defer cancel()
-	found := h.gpu(ctx)
+	found, ok := h.gpu(ctx)
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	if !ok {
+		h.gpuAt = time.Now().Add(failedGPU - keepGPU)
+		if len(found) < len(h.gpus) {
+			return
+		}
+	}
 	h.gpus = found
 }

@@ -115,15 +115,15 @@ func TestNVIDIAToolIsBounded(t *testing.T) {
 	defer cancel()
 	tool("exec tail -f /dev/null")
 	began := time.Now()
-	if got := nvidia(ctx); got != nil || time.Since(began) > 5*time.Second {
+	if got, ok := nvidia(ctx); got != nil || ok || time.Since(began) > 5*time.Second {
 		t.Errorf("a tool that hangs gave %+v after %v", got, time.Since(began))
 	}
 	tool("yes 'GPU, 1' | head -c 1000000")
-	if got := nvidia(t.Context()); len(got) > domain.MaxGPUs {
+	if got, _ := nvidia(t.Context()); len(got) > domain.MaxGPUs {
 		t.Errorf("%d GPUs", len(got))
 	}
 	tool("echo 'NVIDIA L4, 23034'")
-	if got := nvidia(t.Context()); len(got) != 1 || got[0].Memory != 23034<<20 {
+	if got, _ := nvidia(t.Context()); len(got) != 1 || got[0].Memory != 23034<<20 {
 		t.Errorf("nvidia = %+v", got)
 	}
 }
@@ -131,9 +131,9 @@ func TestNVIDIAToolIsBounded(t *testing.T) {
 func TestGPUsAreLookedForInTheBackground(t *testing.T) {
 	h := New(t.TempDir())
 	looked := make(chan struct{})
-	h.gpu = func(context.Context) []domain.GPU {
+	h.gpu = func(context.Context) ([]domain.GPU, bool) {
 		<-looked
-		return []domain.GPU{{Model: "slow"}}
+		return []domain.GPU{{Model: "slow"}}, true
 	}
 	if m := h.Measure(t.Context()); len(m.GPUs) != 0 {
 		t.Error("the first measurement waited")

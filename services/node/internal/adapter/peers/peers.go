@@ -3,8 +3,10 @@ package peers
 
 import (
 	"context"
+	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	discoveryv1 "github.com/shallot-net/shallot/proto/shallot/discovery/v1"
 	eventv1 "github.com/shallot-net/shallot/proto/shallot/event/v1"
@@ -90,4 +92,13 @@ func (m *Metric) WatchMetrics(ctx context.Context, opened func(), metric func(*m
 func (m *Metric) ReportQueue(ctx context.Context, q *eventv1.Queue) error {
 	_, err := m.API.ReportQueue(ctx, &metricv1.ReportQueueRequest{Queue: q})
 	return err
+}
+
+// Refresh asks a peer for its metric as it is now; see app.MetricTable.
+func (m *Metric) Refresh(ctx context.Context, peer string, within time.Duration) (*metricv1.KnownMetric, error) {
+	r, err := m.API.RefreshMetrics(ctx, &metricv1.RefreshMetricsRequest{PeerIds: []string{peer}, Timeout: durationpb.New(within)})
+	if err != nil || len(r.GetMetrics()) == 0 {
+		return nil, err
+	}
+	return r.GetMetrics()[0], nil
 }
