@@ -47,7 +47,7 @@ func TestMadeUpSpeakersFadeAsOthersDo(t *testing.T) {
 		s.Heard(now, fmt.Sprint("made up", i), 24*time.Hour)
 	}
 	now = honest.speak(&s, now, 30*time.Minute)
-	if got := s.Estimate(now, 0); got < 190 || got > 210 {
+	if got := s.Estimate(now, 0); got < 140 || got > 260 { // of half of them, since there were more than are remembered: it may be a third off
 		t.Errorf("half an hour after 100 names were made up for a day, 200 speakers are estimated as %d", got)
 	}
 }

@@ -117,7 +117,8 @@ func TestNoBitOfASignatureCanBeChanged(t *testing.T) {
 		t.Fatal(err)
 	}
 	var v signature.Verifier
-	for i, s := range sigs {
+	for _, i := range []int{0, 6, 10} { // paths of three lengths and forms
+		s := sigs[i]
 		if !v.Verify(pub, ms[i], s) { // it is remembered now, which must not help the changed ones
 			t.Fatal(i)
 		}

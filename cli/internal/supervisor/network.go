@@ -59,7 +59,7 @@ func RunNetwork(ctx context.Context, cfg NetworkConfig) error {
 		return err
 	}
 	defer release()
-	net := &network{cfg: cfg, dir: dir, started: time.Now(), joined: make(chan struct{}), starting: make(chan struct{}, max(8, 4*runtime.NumCPU()))}
+	net := &network{cfg: cfg, dir: dir, started: time.Now(), joined: make(chan struct{}), starting: make(chan struct{}, max(4, 2*runtime.NumCPU()))}
 	defer net.close()
 	if err := net.open(binaries); err != nil {
 		return err
@@ -134,8 +134,9 @@ func (n *network) run(ctx context.Context) error {
 	return err
 }
 
-// startTime is how long a node may take of the others' time to start; it may go on after that.
-const startTime = 10 * time.Second
+// startTime is how long a node may take of the others' time to start; it may go on after that. A busy machine takes long for each, and
+// more of them at once would only make it take longer for all.
+const startTime = time.Minute
 
 // runNode starts a node when it is its turn.
 func (n *network) runNode(ctx context.Context, node *Node) error {
