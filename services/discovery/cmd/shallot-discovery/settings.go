@@ -24,7 +24,7 @@ type settings struct {
 
 type announce struct {
 	Min     time.Duration `koanf:"min" help:"mean time between two announcements in a small network"`
-	Max     time.Duration `koanf:"max" help:"mean time between two announcements however large the network is, 40m at most"`
+	Max     time.Duration `koanf:"max" help:"mean time between two announcements however large the network is, 12h at most"`
 	PerPeer time.Duration `koanf:"per_peer" help:"mean time between two announcements for every provider that is known"`
 }
 

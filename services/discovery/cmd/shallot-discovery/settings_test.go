@@ -20,7 +20,7 @@ func TestSettings(t *testing.T) {
 		{[]string{"--bootstrap", "127.0.0.1:4001"}, "127.0.0.1:4001"},
 		{[]string{"--max-peers", "64"}, "64"},
 		{[]string{"--neighbours", "0"}, "neighbours"},
-		{[]string{"--announce.max", "2h"}, "2h"},
+		{[]string{"--announce.max", "13h"}, "13h"},
 		{[]string{"--bootstap", addr}, "did you mean"},
 	} {
 		s := newSettings()

@@ -18,7 +18,7 @@ func TestSettings(t *testing.T) {
 		{[]string{"--role", "consumer"}, "consumer"},
 		{[]string{"--sample", "1ms"}, "sample"},
 		{[]string{"--max-metrics", "64"}, "64"},
-		{[]string{"--publish.max", "2h"}, "2h"},
+		{[]string{"--publish.max", "13h"}, "13h"},
 		{[]string{"--smaple", "1s"}, "did you mean"},
 	} {
 		s := newSettings()

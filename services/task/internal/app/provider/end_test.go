@@ -16,6 +16,8 @@ func (emptyStore) Entry(context.Context, domain.EntryKey) (*domain.Entry, error)
 	return nil, app.ErrNotFound
 }
 
+func (emptyStore) Entries(context.Context, string) ([]*domain.Entry, error) { return nil, nil }
+
 // What comes while the process ends begins nothing, and a cancel is not taken for heard.
 func TestNothingBeginsAtTheEnd(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
