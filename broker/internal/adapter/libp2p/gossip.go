@@ -146,7 +146,7 @@ func (g *gossip) validator(topic string) pubsub.ValidatorEx {
 		if from == g.host.host.ID() {
 			return pubsub.ValidationAccept // checked by whoever published it
 		}
-		verdict, e := g.host.handlers.Validate(topic, from.String(), m.GetData())
+		verdict, e := g.host.handlers.Validate(topic, g.host.texts.of(from), m.GetData())
 		switch verdict {
 		case app.VerdictAccept:
 			if !g.relayed.Allow() {
@@ -194,7 +194,7 @@ func (h *Host) Join(name string) (func(), error) {
 				return
 			}
 			if e, ok := m.ValidatorData.(*event.Event); ok { // own messages have none
-				h.handlers.Gossip(name, m.ReceivedFrom.String(), e)
+				h.handlers.Gossip(name, h.texts.of(m.ReceivedFrom), e)
 			}
 		}
 	})

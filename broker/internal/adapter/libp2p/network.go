@@ -85,6 +85,7 @@ type Host struct {
 	handlers app.Handlers
 	gate     *gater
 	names    *resolver
+	texts    peerTexts
 	gossip   *gossip
 	meter    *meter
 	offences chan offence

@@ -65,7 +65,7 @@ func (h *Host) standing(p peer.ID) float64 {
 	if h.handlers.Standing == nil {
 		return 0
 	}
-	return -h.handlers.Standing(p.String())
+	return -h.handlers.Standing(h.texts.of(p))
 }
 
 // scored is told all scores now and then. Those of peers that have gone are among them, and are nobody's concern now.
