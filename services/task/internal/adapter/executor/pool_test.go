@@ -109,6 +109,16 @@ func TestPoolWhoseChildrenDoNotStart(t *testing.T) {
 	hello(t, w)
 }
 
+// TestSlowStart: on a busy machine a child takes seconds to begin. To give up its connection would end it.
+func TestSlowStart(t *testing.T) {
+	t.Parallel()
+	slow := filepath.Join(t.TempDir(), "slow")
+	if err := os.WriteFile(slow, []byte("#!/bin/sh\nsleep 4\nexec '"+childBinary+"' \"$@\"\n"), 0o700); err != nil { //nolint:gosec // a program
+		t.Fatal(err)
+	}
+	newWasm(t, func(c *Config) { c.Binary = slow })
+}
+
 func residentPages(t *testing.T, pid int) (pages int) {
 	t.Helper()
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", pid))

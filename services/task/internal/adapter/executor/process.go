@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/keepalive"
 
 	"github.com/shallot-net/shallot/kit/rpc"
@@ -26,8 +27,9 @@ import (
 )
 
 const (
-	// startTime is what a child gets from its start to its first answer; it takes some 20 ms.
-	startTime = 20 * time.Second
+	// startTime is what a child gets from its start to its first answer. It takes some 20 ms, and on a machine where a thousand processes start at once
+	// as many seconds.
+	startTime = 2 * time.Minute
 	// stderrBytes of a child's last words are kept.
 	stderrBytes = 4 << 10
 )
@@ -163,6 +165,8 @@ func (p *process) dial(conn net.Conn) error {
 		Options: []grpc.DialOption{
 			// A program in a tight loop can keep its process from answering; its end is seen by waiting for it.
 			grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: math.MaxInt64}),
+			// There is no second connection to try: a child whose first one is given up ends.
+			grpc.WithConnectParams(grpc.ConnectParams{MinConnectTimeout: startTime, Backoff: backoff.DefaultConfig}),
 			grpc.WithReadBufferSize(32 << 10), grpc.WithWriteBufferSize(32 << 10),
 		},
 	})
