@@ -61,6 +61,7 @@ test: build examples ## all tests
 		(cd $$m && GOWORK=off SHALLOT_BIN=$(BIN) go test $(RACE) -timeout 20m ./...) || failed="$$failed $$m"; \
 	done; \
 	[ -z "$(RACE)" ] || { echo "== test test/netsim without the race detector"; (cd test && GOWORK=off go test -timeout 20m ./netsim) || failed="$$failed netsim"; }; \
+	[ -z "$(RACE)" ] || { echo "== test the repository's idle memory without the race detector"; (cd broker && GOWORK=off go test -run TestIdleMemory ./internal/adapter/repository) || failed="$$failed idle-memory"; }; \
 	[ -z "$$failed" ] || { echo "failed:$$failed" >&2; exit 1; }
 
 FAULTFLAGS ?= -seed 0 -for 15m
