@@ -70,7 +70,7 @@ func (n consumerNetwork) SendEvent(ctx context.Context, id string, kind eventv1.
 			if to.discovery == nil {
 				return errUnreachable
 			}
-			return verdict(to.discovery.HandleDiscover(n.id, question, m.GetTypes(), int(m.GetLimit())))
+			return verdict(to.discovery.HandleDiscover(n.id, discoverytest.Question{ID: question, Types: m.GetTypes(), Limit: int(m.GetLimit()), Has: m.GetHas()}))
 		case *eventv1.MetricQuery:
 			return to.askedForMetric(n.id, question)
 		}

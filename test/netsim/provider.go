@@ -289,12 +289,12 @@ func verdict(v discoverytest.Verdict) error {
 	return nil
 }
 
-func (n discoveryEvents) SendDiscover(ctx context.Context, id, question string, limit int) error {
-	return n.hand(ctx, id, 64, func(to *node) error {
+func (n discoveryEvents) SendDiscover(ctx context.Context, id string, q discoverytest.Question) error {
+	return n.hand(ctx, id, 64+4*len(q.Has), func(to *node) error {
 		if to.discovery == nil {
 			return errUnreachable // a consumer has none
 		}
-		return verdict(to.discovery.HandleDiscover(n.id, question, nil, limit))
+		return verdict(to.discovery.HandleDiscover(n.id, q))
 	})
 }
 

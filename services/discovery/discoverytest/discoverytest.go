@@ -21,6 +21,7 @@ type (
 	Self             = app.Self
 	Identity         = app.Identity
 	Neighbour        = app.Neighbour
+	Question         = app.Question
 	DiscoverResponse = app.DiscoverResponse
 	Heard            = app.Heard
 	Verdict          = app.Verdict

@@ -74,7 +74,7 @@ func open() profile {
 		connLow: 160, connHigh: 256, connGrace: 30 * time.Second, // 130 nodes may all know each other
 		yamuxTimeout: 10 * time.Second, yamuxAlive: 15 * time.Second, yamuxWindow: 4 << 20,
 		ping: true, resolve: true,
-		heartbeat: 400 * time.Millisecond, history: 12, historyGossip: 5, iwantFollowup: 3 * time.Second,
+		heartbeat: time.Second, history: 5, historyGossip: 3, iwantFollowup: 3 * time.Second,
 		graftFlood: 10 * time.Second, unsubBackoff: 10 * time.Second, gossipDial: 10 * time.Second, fanoutTTL: time.Minute, seenTTL: 2 * time.Minute,
 		kad: openKad(),
 	}

@@ -566,7 +566,10 @@ type Discover struct {
 	// Types that the asker is interested in; empty for all.
 	Types []string `protobuf:"bytes,1,rep,name=types,proto3" json:"types,omitempty"`
 	// The most announcements wanted; the answerer has a bound of its own.
-	Limit         uint32 `protobuf:"varint,2,opt,name=limit,proto3" json:"limit,omitempty"`
+	Limit uint32 `protobuf:"varint,2,opt,name=limit,proto3" json:"limit,omitempty"`
+	// Announcements that the asker has, 256 at most: of each the first 4 bytes, big endian, of SHA-256 over this event's id | 0x00 | peer_id | 0x00 |
+	// version, 8 bytes big endian. They are left out of the answer.
+	Has           []uint32 `protobuf:"fixed32,3,rep,packed,name=has,proto3" json:"has,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -615,11 +618,18 @@ func (x *Discover) GetLimit() uint32 {
 	return 0
 }
 
+func (x *Discover) GetHas() []uint32 {
+	if x != nil {
+		return x.Has
+	}
+	return nil
+}
+
 type DiscoverResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The id of the Discover event that this answers.
 	InReplyTo string `protobuf:"bytes,1,opt,name=in_reply_to,json=inReplyTo,proto3" json:"in_reply_to,omitempty"`
-	// Signed Announcement events: the answerer's own first, then a random sample of others that it holds available.
+	// Signed Announcement events: the answerer's own first, then a random sample of others that it holds available and the asker has not.
 	Announcements []*Event `protobuf:"bytes,2,rep,name=announcements,proto3" json:"announcements,omitempty"`
 	// How many providers the answerer knows of: the asker's intervals grow with it.
 	Known         uint32 `protobuf:"varint,3,opt,name=known,proto3" json:"known,omitempty"`
@@ -853,10 +863,11 @@ const file_shallot_event_v1_event_proto_rawDesc = "" +
 	"\x06Limits\x12-\n" +
 	"\x04time\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x04time\x12\x16\n" +
 	"\x06memory\x18\x02 \x01(\x04R\x06memory\x12\x16\n" +
-	"\x06output\x18\x03 \x01(\x04R\x06output\"6\n" +
+	"\x06output\x18\x03 \x01(\x04R\x06output\"H\n" +
 	"\bDiscover\x12\x14\n" +
 	"\x05types\x18\x01 \x03(\tR\x05types\x12\x14\n" +
-	"\x05limit\x18\x02 \x01(\rR\x05limit\"\x87\x01\n" +
+	"\x05limit\x18\x02 \x01(\rR\x05limit\x12\x10\n" +
+	"\x03has\x18\x03 \x03(\aR\x03has\"\x87\x01\n" +
 	"\x10DiscoverResponse\x12\x1e\n" +
 	"\vin_reply_to\x18\x01 \x01(\tR\tinReplyTo\x12=\n" +
 	"\rannouncements\x18\x02 \x03(\v2\x17.shallot.event.v1.EventR\rannouncements\x12\x14\n" +

@@ -17,7 +17,7 @@ const (
 	leaveTimeout = 500 * time.Millisecond // the broker may be stopping as well
 	maxPush      = 16                     // neighbours that are told of a change directly
 	greeters     = 8                      // announcements that one newcomer triggers in a whole small network, on average
-	greetUpTo    = 64                     // providers of a network in which newcomers are greeted; well below what a table holds
+	greetUpTo    = 16                     // providers of a network in which newcomers are greeted; a newcomer's neighbours tell it of the others anyway
 )
 
 // versions hands out version numbers from blocks that are reserved on disk before their first number is used, so that no

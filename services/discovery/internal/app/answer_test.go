@@ -5,10 +5,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/shallot-net/shallot/kit/marks"
 	"github.com/shallot-net/shallot/services/discovery/internal/app"
 	"github.com/shallot-net/shallot/services/discovery/internal/domain"
 )
@@ -34,7 +36,7 @@ func stranger(t *testing.T, s *sim, to *node) (*node, func(types []string, limit
 	}
 	to.intercept(n.id, answers)
 	return n, func(types []string, limit int) app.DiscoverResponse {
-		if v := to.svc.HandleDiscover(n.id, "question", types, limit); v != app.Applied {
+		if v := to.svc.HandleDiscover(n.id, app.Question{ID: "question", Types: types, Limit: limit}); v != app.Applied {
 			t.Fatalf("HandleDiscover = %v", v)
 		}
 		return <-answers
@@ -78,6 +80,40 @@ func TestAnswersAreBoundedSamples(t *testing.T) {
 			if r.Known < 102 {
 				t.Errorf("it says it knows %d providers", r.Known)
 			}
+		}
+	})
+}
+
+func TestAnswersLeaveOutWhatTheAskerHas(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSim(t)
+		n := s.add().start()
+		pass(time.Second)
+		for i := range 20 {
+			n.svc.HandleAnnouncement("relay", true, signed(t, good(fmt.Sprintf("far%02d", i), 5)))
+		}
+		asker := s.add()
+		answers := make(chan app.DiscoverResponse, 1)
+		if _, err := asker.Connect(t.Context(), n.id, nil); err != nil {
+			t.Fatal(err)
+		}
+		n.intercept(asker.id, answers)
+		n.svc.HandleAnnouncement(asker.id, false, signed(t, good(asker.id, 3)))
+		q := app.Question{ID: "question", Limit: 32, Has: []uint32{marks.Of("question", asker.id, 3), marks.Of("question", "far00", 4), marks.Of("another", "far01", 5)}}
+		for i := 2; i < 20; i++ {
+			q.Has = append(q.Has, marks.Of("question", fmt.Sprintf("far%02d", i), 5))
+		}
+		if v := n.svc.HandleDiscover(asker.id, q); v != app.Applied {
+			t.Fatalf("HandleDiscover = %v", v)
+		}
+		var told []string
+		for _, b := range (<-answers).Signed {
+			told = append(told, heard(b).Announcement.PeerID)
+		}
+		slices.Sort(told)
+		// Of far00 the asker has an older version, and a mark from another question says nothing of far01.
+		if want := []string{"far00", "far01", n.id}; !slices.Equal(told, want) {
+			t.Errorf("told of %v, want %v", told, want)
 		}
 	})
 }

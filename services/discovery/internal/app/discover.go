@@ -2,9 +2,11 @@ package app
 
 import (
 	"context"
+	"math/rand/v2"
 	"time"
 
 	"github.com/shallot-net/shallot/kit/logging"
+	"github.com/shallot-net/shallot/kit/marks"
 	"github.com/shallot-net/shallot/services/discovery/internal/domain"
 )
 
@@ -17,6 +19,9 @@ const (
 	maxAsking     = 64        // questions under way
 	maxAsked      = 256       // questions that wait for an answer
 	maxTaken      = maxSample + 2
+	markedUpTo    = 4 // times what the table holds: a larger network is asked without marks
+	mendOften     = 4 * time.Second
+	mendSeldom    = time.Minute
 	askTimeout    = 5 * time.Second
 	answerWithin  = 15 * time.Second
 	introductions = 8 // neighbours that are told of a newcomer
@@ -96,30 +101,67 @@ func (s *Service) askOne(id string, limit int) {
 }
 
 func (s *Service) askNow(ctx context.Context, id string, limit int) error {
-	question := newID()
+	q := Question{ID: newID(), Limit: limit}
 	s.mu.Lock()
 	if len(s.asked) < maxAsked {
-		s.asked[question] = query{id, time.Now().Add(answerWithin)}
+		s.asked[q.ID] = query{id, time.Now().Add(answerWithin)}
 	}
+	q.Has = s.marksLocked(q.ID)
 	s.mu.Unlock()
 	call, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
-	err := s.ev.SendDiscover(call, id, question, limit)
+	err := s.ev.SendDiscover(call, id, q)
 	if err != nil {
 		s.mu.Lock()
-		delete(s.asked, question)
+		delete(s.asked, q.ID)
 		s.mu.Unlock()
 	}
 	return err
 }
 
+// marksLocked are of what this node has. Where the network is far larger than its table, hardly any would be of a peer that the other would tell of.
+func (s *Service) marksLocked(question string) []uint32 {
+	if s.networkLocked() > markedUpTo*s.cfg.MaxPeers {
+		return nil
+	}
+	has := s.table.Versions(marks.Most - 1)
+	out := make([]uint32, 0, len(has)+1)
+	if s.own.Version > 0 {
+		out = append(out, marks.Of(question, s.own.PeerID, s.own.Version))
+	}
+	for id, version := range has {
+		out = append(out, marks.Of(question, id, version))
+	}
+	return out
+}
+
+// mendLoop asks a neighbour for what gossip has lost: often while there is news, then less and less. An answer holds only what this node has not, so that it
+// costs little where nothing was lost. Where not all peers have a place in the table, there is always news, and it is left to the announcements.
+func (s *Service) mendLoop(ctx context.Context) error {
+	wait := newWait(mendOften, mendSeldom)
+	had := 0
+	for sleep(ctx, wait.NextBackOff(), nil) {
+		s.mu.Lock()
+		told := s.table.Neighbours()
+		have, all := s.table.CountAvailable(), s.networkLocked() <= s.cfg.MaxPeers
+		s.mu.Unlock()
+		if have > had {
+			wait.Reset()
+		}
+		if had = have; all && len(told) > 0 {
+			s.askOne(told[rand.IntN(len(told))], maxSample)
+		}
+	}
+	return nil
+}
+
 // HandleDiscover answers a peer's question.
-func (s *Service) HandleDiscover(from, question string, types []string, limit int) Verdict {
+func (s *Service) HandleDiscover(from string, q Question) Verdict {
 	s.cfg.Counter.Count(CountDiscover)
 	ok := s.spawn(s.answers, func(ctx context.Context) {
 		call, cancel := context.WithTimeout(ctx, askTimeout)
 		defer cancel()
-		if err := s.ev.SendDiscoverResponse(call, from, s.answer(from, question, types, limit)); err != nil {
+		if err := s.ev.SendDiscoverResponse(call, from, s.answer(from, q)); err != nil {
 			s.log.Debug("answer not delivered", logging.Peer(from), logging.Err(err))
 		}
 	})
@@ -129,13 +171,14 @@ func (s *Service) HandleDiscover(from, question string, types []string, limit in
 	return Applied
 }
 
-func (s *Service) answer(from, question string, types []string, limit int) DiscoverResponse {
-	if limit <= 0 || limit > maxSample {
-		limit = maxSample
+func (s *Service) answer(from string, q Question) DiscoverResponse {
+	if q.Limit <= 0 || q.Limit > maxSample {
+		q.Limit = maxSample
 	}
+	has := marks.NewSet(q.ID, q.Has)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	r := DiscoverResponse{InReplyTo: question, Known: s.size.Told(time.Now(), s.table.CountAvailable()+1)}
+	r := DiscoverResponse{InReplyTo: q.ID, Known: s.size.Told(time.Now(), s.table.CountAvailable()+1)}
 	size := 0
 	add := func(signed []byte) {
 		if len(signed) > 0 && size+len(signed) <= maxAnswerSize {
@@ -144,11 +187,12 @@ func (s *Service) answer(from, question string, types []string, limit int) Disco
 		}
 	}
 	add(s.signed)
-	for _, p := range s.table.Sample(limit, types, from) {
+	news := func(p *domain.Peer) bool { return p.PeerID != from && !has.Has(p.PeerID, p.Version) }
+	for _, p := range s.table.Sample(q.Limit, q.Types, news) {
 		add(p.Signed)
 	}
 	// What the asker once said of itself: when its store was lost, it must count on from there.
-	if p, ok := s.table.Get(from); ok {
+	if p, ok := s.table.Get(from); ok && !has.Has(from, p.Version) {
 		add(p.Signed)
 	}
 	return r

@@ -37,10 +37,18 @@ type Events interface {
 	Publish(ctx context.Context, signed []byte) error
 	// SendAnnouncement hands a signed announcement to one peer.
 	SendAnnouncement(ctx context.Context, peerID string, signed []byte) error
-	// SendDiscover asks a peer who is out there, under an id that its answer repeats.
-	SendDiscover(ctx context.Context, peerID, id string, limit int) error
+	// SendDiscover asks a peer who is out there.
+	SendDiscover(ctx context.Context, peerID string, q Question) error
 	SendDiscoverResponse(ctx context.Context, peerID string, r DiscoverResponse) error
 	Ping(ctx context.Context, peerID string) error
+}
+
+// Question is a Discover.
+type Question struct {
+	ID    string   // its answer repeats it
+	Types []string // that the asker is interested in; none: all
+	Limit int      // the most announcements wanted
+	Has   []uint32 // marks of those that the asker has; see package marks
 }
 
 // DiscoverResponse is the answer to a Discover.

@@ -321,11 +321,11 @@ func (n *node) SendAnnouncement(ctx context.Context, id string, signed []byte) e
 	return n.hand(ctx, id, func(s *app.Service) app.Verdict { return s.HandleAnnouncement(n.id, false, heard(signed)) })
 }
 
-func (n *node) SendDiscover(ctx context.Context, id, question string, limit int) error {
+func (n *node) SendDiscover(ctx context.Context, id string, q app.Question) error {
 	n.sim.mu.Lock()
 	n.asked++
 	n.sim.mu.Unlock()
-	return n.hand(ctx, id, func(s *app.Service) app.Verdict { return s.HandleDiscover(n.id, question, nil, limit) })
+	return n.hand(ctx, id, func(s *app.Service) app.Verdict { return s.HandleDiscover(n.id, q) })
 }
 
 // intercept hands answers for a peer to the test.

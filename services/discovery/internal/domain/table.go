@@ -341,11 +341,25 @@ func (t *Table) Unreachable(id string) bool {
 	return true
 }
 
-// Sample draws up to limit peers that are available, vouched for, and offer one of the types.
-func (t *Table) Sample(limit int, types []string, except string) []Peer {
-	var fit []*Peer
+// Versions are those of up to limit peers that are available, by id. Of another one it is news that somebody holds it available.
+func (t *Table) Versions(limit int) map[string]uint64 {
+	out := make(map[string]uint64, min(limit, len(t.peers)))
 	for id, p := range t.peers {
-		if p.State == Available && p.Vouched && id != except && p.Has(types...) {
+		if len(out) == limit {
+			break
+		}
+		if p.State == Available && p.Vouched {
+			out[id] = p.Version
+		}
+	}
+	return out
+}
+
+// Sample draws up to limit peers that are available, vouched for, offer one of the types and are wanted.
+func (t *Table) Sample(limit int, types []string, wanted func(*Peer) bool) []Peer {
+	var fit []*Peer
+	for _, p := range t.peers {
+		if p.State == Available && p.Vouched && p.Has(types...) && wanted(p) {
 			fit = append(fit, p)
 		}
 	}

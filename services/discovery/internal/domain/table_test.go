@@ -14,6 +14,8 @@ var (
 	patience = domain.Patience{Unavailable: 3, Forgotten: 30, MinForget: time.Hour}
 )
 
+func anybody(*domain.Peer) bool { return true }
+
 func see(t *testing.T, tab *domain.Table, id string, version uint64, src domain.Source, now time.Time, want domain.Outcome) {
 	t.Helper()
 	if got, _ := tab.Observe(announcement(id, version), []byte(id), src, 1, now); got != want {
@@ -97,7 +99,7 @@ func TestLastWords(t *testing.T) {
 	if p, _ := tab.Get("a"); p.State != domain.Leaving {
 		t.Errorf("state %s", p.State)
 	}
-	if got := tab.Sample(8, nil, ""); len(got) != 0 {
+	if got := tab.Sample(8, nil, anybody); len(got) != 0 {
 		t.Error("one that leaves is recommended")
 	}
 	see(t, tab, "a", 3, domain.FromGossip, start, domain.Newer)
@@ -148,7 +150,7 @@ func TestSamples(t *testing.T) {
 		see(t, tab, fmt.Sprint("p", i), 1, domain.FromGossip, start, domain.Added)
 	}
 	see(t, tab, "hearsay", 1, domain.FromSample, start, domain.Added)
-	got := tab.Sample(32, []string{"wasm"}, "p7")
+	got := tab.Sample(32, []string{"wasm"}, func(p *domain.Peer) bool { return p.PeerID != "p7" })
 	seen := map[string]bool{}
 	for _, p := range got {
 		if p.PeerID == "p7" || p.PeerID == "hearsay" || seen[p.PeerID] {
@@ -159,7 +161,7 @@ func TestSamples(t *testing.T) {
 	if len(got) != 32 {
 		t.Errorf("%d peers, want 32", len(got))
 	}
-	if got := tab.Sample(32, []string{"unheard-of"}, ""); len(got) != 0 {
+	if got := tab.Sample(32, []string{"unheard-of"}, anybody); len(got) != 0 {
 		t.Errorf("%d peers offer a type that none has", len(got))
 	}
 	// Once it speaks for itself it may be recommended.

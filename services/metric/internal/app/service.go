@@ -16,10 +16,10 @@ import (
 	"github.com/shallot-net/shallot/services/metric/internal/domain"
 )
 
-// DefaultPace: a metric event is about half a kilobyte, a sixth of an announcement, so two a second on average cost a
+// DefaultPace: a metric event is about half a kilobyte, a sixth of an announcement, so twice as many of them cost a
 // third of what announcements do. Five seconds at least suffice in a small network, because marked changes are told at once
 // and a placement asks its candidates: what is gossiped says what machines there are. So in a large network an interval may have hours, as announcements'.
-var DefaultPace = pace.Config{Min: 5 * time.Second, Max: 12 * time.Hour, PerPeer: 500 * time.Millisecond}
+var DefaultPace = pace.Config{Min: 5 * time.Second, Max: 12 * time.Hour, PerPeer: time.Second}
 
 const (
 	DefaultMaxMetrics = 256
@@ -30,9 +30,10 @@ const (
 	firstWait    = 400 * time.Millisecond
 	firstReports = 4
 	greeters     = 8  // reports that one newcomer triggers in a whole small network, on average
-	greetUpTo    = 64 // providers of a network in which newcomers are greeted; see greets
+	greetUpTo    = 16 // providers of a network in which newcomers are greeted; see greets
 
-	changesPerInterval = 5 // marked changes that are told between two regular reports, at most
+	changesAtFirst     = 5 // marked changes that are told in the shortest interval, at most
+	changesPerInterval = 2 // the same in what an interval has grown by
 	tellEvery          = 5 * time.Second
 	callTimeout        = 5 * time.Second
 	versionBlock       = 4096 // every answer to a query takes one
@@ -96,7 +97,7 @@ func New(ctx context.Context, cfg Config) *Service {
 		cfg.Counter = noCounter{}
 	}
 	s := &Service{cfg: cfg, log: cfg.Log, table: domain.NewTable(cfg.MaxMetrics), size: pace.Size{PerPeer: cfg.Pace.PerPeer}, watchers: map[*Watcher]*ownWatch{}, asked: map[string]*question{},
-		versions: versions{store: cfg.Versions}, changes: rate.NewLimiter(rate.Every(cfg.Pace.Min/changesPerInterval), 1),
+		versions: versions{store: cfg.Versions}, changes: rate.NewLimiter(rate.Every(cfg.Pace.Min/changesAtFirst), 1),
 		marked: make(chan struct{}, 1), queued: make(chan struct{}, 1), identify: make(chan struct{}, 1), answers: make(chan struct{}, maxAnswers), ready: make(chan struct{})}
 	s.measure(ctx)
 	return s
@@ -226,8 +227,7 @@ func (s *Service) publishLoop(ctx context.Context) error {
 			if !s.worthTelling() { // before it uses up one of the few
 				continue
 			}
-			// A few changes in each interval, evenly, so that a busy node says little more than an idle one.
-			s.changes.SetLimit(rate.Every(interval / changesPerInterval))
+			s.changes.SetLimit(rate.Every(s.changeEvery(interval)))
 			if err := s.changes.Wait(ctx); err != nil {
 				return nil
 			}
@@ -258,6 +258,13 @@ func (s *Service) publishLoop(ctx context.Context) error {
 		}
 		timer.Reset(next)
 	}
+}
+
+// changeEvery is the least time between two marked changes: in a small network they are told soon; in a larger one a busy node must not say much more
+// than an idle one, for all may be busy.
+func (s *Service) changeEvery(interval time.Duration) time.Duration {
+	least := s.cfg.Pace.Min
+	return least/changesAtFirst + max(interval-least, 0)/changesPerInterval
 }
 
 func (s *Service) worthTelling() bool {

@@ -11,6 +11,7 @@ import (
 	"github.com/shallot-net/shallot/kit/brokerclient"
 	"github.com/shallot-net/shallot/kit/fault"
 	"github.com/shallot-net/shallot/kit/logging"
+	"github.com/shallot-net/shallot/kit/marks"
 	"github.com/shallot-net/shallot/kit/pace"
 	eventv1 "github.com/shallot-net/shallot/proto/shallot/event/v1"
 	"github.com/shallot-net/shallot/services/node/internal/domain"
@@ -37,6 +38,7 @@ const (
 	recallTimeout = time.Second
 	sampleWanted  = 64
 	enoughKnown   = 64 // who knows so many providers need not hurry to know more
+	markedUpTo    = 4  // times the view: a larger network is asked without marks
 )
 
 // Run joins the network and keeps the view true, until ctx ends; it returns when nothing is under way any more.
@@ -320,7 +322,23 @@ func (c *Consumer) whomToAsk(now time.Time, news bool) []string {
 
 var errTooManyQuestions = errors.New("too many questions wait for an answer")
 
-// ask puts a question to a peer. The answer is an event of its own.
+// marks are of the announcements in the view, for a question that asks for others. Where there are far more than it holds, hardly any would be of one that
+// is told. c.mu is held.
+func (c *Consumer) marks(question string) []uint32 {
+	view := c.dir.View()
+	if c.known > markedUpTo*max(len(view), enoughKnown) {
+		return nil
+	}
+	out := make([]uint32, 0, min(len(view), marks.Most))
+	for _, p := range view {
+		if p.State == domain.StateAvailable && len(out) < marks.Most {
+			out = append(out, marks.Of(question, p.PeerID, p.Version))
+		}
+	}
+	return out
+}
+
+// ask puts a question to a peer. The answer is an event of its own. A Discover gets its marks here.
 func (c *Consumer) ask(ctx context.Context, peer string, kind eventv1.EventType, payload proto.Message) error {
 	id := brokerclient.NewID()
 	c.mu.Lock()
@@ -330,6 +348,9 @@ func (c *Consumer) ask(ctx context.Context, peer string, kind eventv1.EventType,
 	}
 	c.questions[id] = question{peer, kind, time.Now().Add(answerWithin)}
 	c.counts.Asked++
+	if d, ok := payload.(*eventv1.Discover); ok {
+		d.Has = c.marks(id)
+	}
 	c.mu.Unlock()
 	err := c.net.SendEvent(ctx, peer, kind, id, payload, askTimeout)
 	if err == nil {

@@ -128,12 +128,12 @@ func open(signed []byte) (*eventv1.Event, error) {
 }
 
 // SendDiscover asks a peer.
-func (b *Broker) SendDiscover(ctx context.Context, peerID, id string, limit int) error {
-	ev, err := brokerclient.NewEvent(eventv1.EventType_EVENT_TYPE_DISCOVER, &eventv1.Discover{Limit: uint32(limit)})
+func (b *Broker) SendDiscover(ctx context.Context, peerID string, q app.Question) error {
+	ev, err := brokerclient.NewEvent(eventv1.EventType_EVENT_TYPE_DISCOVER, &eventv1.Discover{Types: q.Types, Limit: uint32(q.Limit), Has: q.Has})
 	if err != nil {
 		return err
 	}
-	ev.Id = id
+	ev.Id = q.ID
 	return b.client.Send(ctx, persona, peerID, ev, brokerclient.SendOptions{})
 }
 
