@@ -33,7 +33,7 @@ const (
 	// A message is in the lists of three heartbeats, each of which goes to so many peers of each node: so everybody is told of it nine times by chance.
 	// The library tells a quarter of all connected peers each time, which among 70 nodes was most of what an idle broker did.
 	gossipLists = 3
-	messageID    = 20 // bytes of the hash; it is told to peers for every message
+	messageID   = 20 // bytes of the hash; it is told to peers for every message
 )
 
 // wireTopic is a topic's name between nodes.
