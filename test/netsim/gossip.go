@@ -14,9 +14,9 @@ const (
 	degree      = 4
 	degreeLow   = degree - 1
 	degreeHigh  = 2 * degree
-	lazy        = degree // peers outside the mesh that hear what there is, a quarter of them at least
-	heartbeat   = 400 * time.Millisecond
-	listedIn    = 5       // heartbeats that list a message
+	lazy        = 3 // peers outside the mesh that hear what there is
+	heartbeat   = time.Second
+	listedIn    = 3       // heartbeats that list a message
 	listEntry   = 22      // bytes: a hash of 20, and how it is encoded
 	listFrame   = 40      // bytes of a list beside its entries: the topic's name is 28
 	gossipFrame = 40      // bytes around a message
@@ -97,7 +97,7 @@ func (n *node) prune(b *node) {
 // listed is how many peers outside its mesh a node tells in a heartbeat what there is.
 func (n *node) listed() int {
 	outside := len(n.conns) - len(n.mesh)
-	return max(0, min(outside, max(lazy, outside/4)))
+	return max(0, min(outside, lazy))
 }
 
 // spread carries a message through the mesh, a hop at a time. Everybody passes it to all of its mesh but the one that it has it

@@ -51,4 +51,6 @@ func New(ctx context.Context, cfg Config) (*Service, error) { return app.New(ctx
 func Encode(a Announcement) *eventv1.Announcement { return broker.Encode(a) }
 
 // Hear checks an announcement event as the service's own adapter does, signature included.
-func Hear(ev *eventv1.Event) (Heard, error) { return broker.Hear(ev, true) }
+func Hear(ev *eventv1.Event) (Heard, error) {
+	return broker.HearNested(ev, func(string, []byte) bool { return false })
+}

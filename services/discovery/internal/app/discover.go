@@ -1,6 +1,7 @@
 package app
 
 import (
+	"bytes"
 	"context"
 	"math/rand/v2"
 	"time"
@@ -210,6 +211,14 @@ func (s *Service) Expects(from, inReplyTo string) bool {
 	defer s.mu.Unlock()
 	q, ok := s.asked[inReplyTo]
 	return ok && q.peer == from
+}
+
+// Has tells whether this is what a peer was last heard to say, with its signature.
+func (s *Service) Has(peer string, signed []byte) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p, ok := s.table.Get(peer)
+	return ok && len(signed) > 0 && bytes.Equal(p.Signed, signed)
 }
 
 // HandleDiscoverResponse takes the answer to a question of this node's; others are ignored.

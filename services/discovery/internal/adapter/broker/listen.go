@@ -40,7 +40,7 @@ func Handle(s *app.Service, d *brokerv1.Delivery) brokerclient.Answer {
 	case eventv1.EventType_EVENT_TYPE_PING:
 		return brokerclient.Applied()
 	case eventv1.EventType_EVENT_TYPE_ANNOUNCEMENT:
-		h, err := Hear(ev, false)
+		h, err := Hear(ev)
 		if err != nil {
 			return refuse(err)
 		}
@@ -79,7 +79,7 @@ func handleDiscoverResponse(s *app.Service, d *brokerv1.Delivery) brokerclient.A
 	}
 	heard := make([]app.Heard, 0, len(m.GetAnnouncements()))
 	for _, ev := range m.GetAnnouncements() {
-		h, err := Hear(ev, true)
+		h, err := HearNested(ev, s.Has)
 		if err != nil {
 			return refuse(err)
 		}

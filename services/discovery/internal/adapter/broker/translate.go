@@ -66,9 +66,8 @@ func DecodeCapabilities(in []*eventv1.Capability) ([]domain.Capability, error) {
 	return out, nil
 }
 
-// Hear checks an announcement event's size, author and shape; the errors are *domain.Invalid. Nested says that the
-// event came inside another's payload, where the broker did not verify its signature.
-func Hear(ev *eventv1.Event, nested bool) (app.Heard, error) {
+// Hear checks an announcement event's size, author and shape; the errors are *domain.Invalid. It does not verify the signature.
+func Hear(ev *eventv1.Event) (app.Heard, error) {
 	if len(ev.GetPayload()) > domain.MaxAnnouncement {
 		return app.Heard{}, &domain.Invalid{Reason: "ANNOUNCEMENT_TOO_LARGE", Detail: fmt.Sprintf("an announcement has %d bytes; it may have %d", len(ev.GetPayload()), domain.MaxAnnouncement)}
 	}
@@ -89,15 +88,23 @@ func Hear(ev *eventv1.Event, nested bool) (app.Heard, error) {
 	if err := a.Check(); err != nil {
 		return app.Heard{}, err
 	}
-	if nested {
-		if err := brokerclient.Verify(ev); err != nil {
-			return app.Heard{}, &domain.Invalid{Reason: "SIGNATURE_INVALID", Detail: err.Error()}
-		}
-	}
 	// Encoded anew without what is not needed to check it again: ids and unknown fields are the relay's to choose.
 	signed, err := proto.Marshal(&eventv1.Event{Id: ev.GetId(), Type: ev.GetType(), Payload: ev.GetPayload(), Author: ev.GetAuthor(), Signature: ev.GetSignature()})
 	if err != nil {
 		return app.Heard{}, &domain.Invalid{Reason: "ANNOUNCEMENT_INVALID", Detail: "the event does not encode"}
 	}
 	return app.Heard{Announcement: a, Signed: signed}, nil
+}
+
+// HearNested is Hear of an event that came inside another's payload, where the broker did not verify its signature. What is had already, bit for bit, need
+// not be verified again: neighbours that are asked at the same time tell of the same peers.
+func HearNested(ev *eventv1.Event, had func(peer string, signed []byte) bool) (app.Heard, error) {
+	h, err := Hear(ev)
+	if err != nil || had(h.Announcement.PeerID, h.Signed) {
+		return h, err
+	}
+	if err := brokerclient.Verify(ev); err != nil {
+		return app.Heard{}, &domain.Invalid{Reason: "SIGNATURE_INVALID", Detail: err.Error()}
+	}
+	return h, nil
 }

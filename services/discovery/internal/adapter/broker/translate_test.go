@@ -1,6 +1,7 @@
 package broker_test
 
 import (
+	"bytes"
 	"errors"
 	"strings"
 	"testing"
@@ -13,6 +14,7 @@ import (
 	"github.com/shallot-net/shallot/kit/brokertest"
 	eventv1 "github.com/shallot-net/shallot/proto/shallot/event/v1"
 	"github.com/shallot-net/shallot/services/discovery/internal/adapter/broker"
+	"github.com/shallot-net/shallot/services/discovery/internal/app"
 	"github.com/shallot-net/shallot/services/discovery/internal/domain"
 )
 
@@ -32,10 +34,32 @@ func event(t testing.TB, b *brokertest.Broker, m *eventv1.Announcement) *eventv1
 	return b.SignEvent(ev)
 }
 
+// nothing was had before.
+func nothing(string, []byte) bool { return false }
+
+// What was had bit for bit is not verified again, and nothing else passes for it.
+func TestOnlyWhatWasHadNeedsNoVerification(t *testing.T) {
+	b := brokertest.NewNetwork().Add()
+	ev := event(t, b, broker.Encode(good(b.PeerID(), 7)))
+	h, err := broker.HearNested(ev, nothing)
+	if err != nil {
+		t.Fatal(err)
+	}
+	had := func(peer string, signed []byte) bool { return peer == b.PeerID() && bytes.Equal(signed, h.Signed) }
+	if _, err := broker.HearNested(ev, had); err != nil {
+		t.Errorf("what was had: %v", err)
+	}
+	ev.Signature[0] ^= 1
+	var why *domain.Invalid
+	if _, err := broker.HearNested(ev, had); !errors.As(err, &why) || why.Reason != "SIGNATURE_INVALID" {
+		t.Errorf("another signature: %v", err)
+	}
+}
+
 func TestAnnouncementsSurviveTheirEncoding(t *testing.T) {
 	b := brokertest.NewNetwork().Add()
 	want := good(b.PeerID(), 7)
-	h, err := broker.Hear(event(t, b, broker.Encode(want)), true)
+	h, err := broker.HearNested(event(t, b, broker.Encode(want)), nothing)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -115,7 +139,11 @@ func TestHearRefuses(t *testing.T) {
 		}, "CAPABILITIES_TOO_MANY"},
 	} {
 		var why *domain.Invalid
-		if _, err := broker.Hear(c.make(), c.nested); !errors.As(err, &why) || why.Reason != c.reason {
+		hear := broker.Hear
+		if c.nested {
+			hear = func(ev *eventv1.Event) (app.Heard, error) { return broker.HearNested(ev, nothing) }
+		}
+		if _, err := hear(c.make()); !errors.As(err, &why) || why.Reason != c.reason {
 			t.Errorf("%s: Hear = %v, want %s", c.name, err, c.reason)
 		}
 	}
@@ -139,7 +167,7 @@ func FuzzHear(f *testing.F) {
 		if proto.Unmarshal(payload, &m) == nil {
 			author = m.GetPeerId()
 		}
-		h, err := broker.Hear(&eventv1.Event{Type: eventv1.EventType_EVENT_TYPE_ANNOUNCEMENT, Payload: payload, Author: author}, false)
+		h, err := broker.Hear(&eventv1.Event{Type: eventv1.EventType_EVENT_TYPE_ANNOUNCEMENT, Payload: payload, Author: author})
 		if err != nil {
 			var why *domain.Invalid
 			if !errors.As(err, &why) || why.Reason == "" {

@@ -74,7 +74,7 @@ func decode(id, state string, signed []byte) (domain.Peer, error) {
 	if err := proto.Unmarshal(signed, &ev); err != nil {
 		return domain.Peer{}, err
 	}
-	h, err := broker.Hear(&ev, false)
+	h, err := broker.Hear(&ev)
 	if err != nil {
 		return domain.Peer{}, err
 	}
