@@ -25,7 +25,8 @@ const (
 	mendSeldom    = time.Minute
 	askTimeout    = 5 * time.Second
 	answerWithin  = 15 * time.Second
-	introductions = 8 // neighbours that are told of a newcomer
+	answerSoon    = 300 * time.Millisecond // in which most answers are there
+	introductions = 8                      // neighbours that are told of a newcomer
 	// A neighbour's discovery service may start seconds after its broker; a consumer has none, and is not asked for ever.
 	askFor = 12 * time.Second
 )
@@ -47,7 +48,7 @@ const (
 	Retry
 )
 
-// ask asks a new neighbour who is out there, until it is heard.
+// ask asks a new neighbour who is out there, until it is heard: one that has just started may have nothing to say of itself yet.
 func (s *Service) ask(id string) {
 	s.mu.Lock()
 	busy := s.asking[id]
@@ -70,11 +71,13 @@ func (s *Service) ask(id string) {
 	started := s.spawn(s.asks, func(ctx context.Context) {
 		defer s.doneAsking(id)
 		wait := newWait(30*time.Millisecond, 2*time.Second)
-		for began := time.Now(); time.Since(began) < askFor; {
-			if !s.isConnected(id) || s.askNow(ctx, id, limit) == nil {
-				return
+		for began := time.Now(); time.Since(began) < askFor && s.isConnected(id); {
+			pause := wait.NextBackOff()
+			asked := s.askNow(ctx, id, limit) == nil
+			if asked {
+				pause = max(pause, answerSoon)
 			}
-			if !sleep(ctx, wait.NextBackOff(), nil) {
+			if !sleep(ctx, pause, nil) || asked && s.knows(id) {
 				return
 			}
 		}
@@ -88,6 +91,13 @@ func (s *Service) doneAsking(id string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.asking, id)
+}
+
+func (s *Service) knows(id string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	_, ok := s.table.Get(id)
+	return ok
 }
 
 func (s *Service) isConnected(id string) bool {

@@ -403,6 +403,28 @@ func TestLostGossipIsMended(t *testing.T) {
 	})
 }
 
+// Nodes that start together are connected before they know what they can do, and gossip has no mesh yet when they do.
+func TestWhoHasNothingToSayYetIsAskedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSim(t)
+		s.silence(true)
+		a, b := s.add(), s.add()
+		a.selfless, b.selfless = true, true
+		a.start()
+		b.start(a)
+		pass(time.Second)
+		for _, n := range []*node{a, b} {
+			if err := n.svc.UpdateSelf(t.Context(), testSelf()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		pass(3 * time.Second)
+		if !a.knows(b) || !b.knows(a) {
+			t.Errorf("after three seconds one knows the other: %v, the other the one: %v", a.knows(b), b.knows(a))
+		}
+	})
+}
+
 // A settled node asks a neighbour about once a minute for what gossip may have lost: it must not have to wait until that is said again.
 func TestASettledNodeAsksForWhatGossipLost(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
