@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"os"
 	"path/filepath"
+	"strconv"
 	"testing"
 	"time"
 
@@ -61,6 +62,24 @@ func TestSharedPartTravelsOnce(t *testing.T) {
 	task := c.await(c.submit(withInput(step{Name: "again"}, "input:data", data, nil), p), "COMPLETED")
 	if got := n.repo.fetched(); got != before || c.result(task.GetId(), "") != "2 parts, 300000 bytes" {
 		t.Fatalf("after a restart it was fetched %d times", got-before)
+	}
+}
+
+// TestStdinThatComesAgainTravelsOnceMore: it goes with its first task, once more as content of its own with the second, and then no more.
+func TestStdinThatComesAgainTravelsOnceMore(t *testing.T) {
+	t.Parallel()
+	n, s := newNetwork(t), newScript()
+	p, c := n.addProvider(withScript(s, 2)), n.addConsumer(nil)
+	data := shared(300_000)
+	for i, want := range []int{1, 2, 2, 2} {
+		id := c.submit(withInput(step{Name: strconv.Itoa(i), Show: true}, "input:small", []byte("!"), data), p)
+		c.await(id, "COMPLETED")
+		if got := c.result(id, ""); got != string(data)+"!" {
+			t.Fatalf("task %d read %d bytes that are not what it was given", i, len(got))
+		}
+		if got := n.repo.fetched() - i - 1; got != want { // the results, which are large, were fetched by the consumer
+			t.Fatalf("after task %d its stdin was fetched %d times, want %d", i, got, want)
+		}
 	}
 }
 

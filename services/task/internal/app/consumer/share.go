@@ -8,22 +8,36 @@ import (
 	"sync"
 	"time"
 
+	"github.com/shallot-net/shallot/kit/bounded"
 	"github.com/shallot-net/shallot/services/task/internal/app"
 	"github.com/shallot-net/shallot/services/task/internal/domain"
 )
 
 const (
-	// shareFrom is from which size, in bytes, a program or an input file is content of its own: tasks come in numbers, and their
+	// shareFrom is from which size, in bytes, a part is content of its own: tasks come in numbers, and their
 	// programs and reference data stay the same. Below it a reference saves less than the first fetch costs.
 	shareFrom = 32 << 10
 	// shareSlack is how much longer than its task needs a shared part is pinned, so that the next tasks renew nothing.
 	shareSlack = 24 * time.Hour
-	maxShares  = 4096 // remembered
+	maxShares  = 4096 // remembered, and as many of those that were no shares yet
 )
 
-// shareable tells whether a part is worth a reference. Stdin is what differs between tasks.
-func shareable(p *app.Part) bool {
-	return p.Size >= shareFrom && (p.Name == app.PartModule || strings.HasPrefix(p.Name, app.PrefixInput))
+// shareable tells whether a part is worth a reference. Stdin is what differs between tasks, until it comes a second time: a program may be run on the same
+// data with other arguments.
+func (s *shares) shareable(k shareKey, p *app.Part) bool {
+	return p.Size >= shareFrom && (p.Name == app.PartModule || strings.HasPrefix(p.Name, app.PrefixInput) || s.again(k))
+}
+
+// again tells whether a part was asked about before, as far as is remembered.
+func (s *shares) again(k shareKey) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.seen == nil {
+		s.seen = bounded.New[shareKey, struct{}](maxShares)
+	}
+	_, ok := s.seen.Get(k)
+	s.seen.Put(k, struct{}{})
+	return ok
 }
 
 type shareKey struct {
@@ -38,6 +52,7 @@ type shares struct {
 	locks app.Locks[shareKey]
 	mu    sync.Mutex
 	known map[shareKey]app.ShareRow
+	seen  *bounded.Map[shareKey, struct{}] // what is shared when it comes again
 }
 
 func (s *shares) get(k shareKey, until time.Time) (*domain.Reference, bool) {
@@ -69,10 +84,11 @@ func (s *shares) doubt() {
 // refer replaces parts by references where that is worth it, and returns how much a provider may have to fetch, in bytes.
 func (s *Service) refer(ctx context.Context, infos []domain.Part, parts []app.Part, persona string, until time.Time) (size int64, err error) {
 	for i := range parts {
-		if !shareable(&parts[i]) {
+		k := shareKey{persona, parts[i].SHA256}
+		if !s.shares.shareable(k, &parts[i]) {
 			continue
 		}
-		if infos[i].Ref, err = s.share(ctx, shareKey{persona, parts[i].SHA256}, &parts[i], until); err != nil {
+		if infos[i].Ref, err = s.share(ctx, k, &parts[i], until); err != nil {
 			return 0, err
 		}
 		size += infos[i].Ref.Size
