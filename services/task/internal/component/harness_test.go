@@ -364,6 +364,9 @@ func (nd *node) send(o *taskv1.OutboxEvent) {
 		_, _ = to.deliver(nd.peer, ev)
 	}
 	for range 200 {
+		if life.Err() != nil { // a node that has gone says nothing more
+			return
+		}
 		d, err := to.deliver(nd.peer, ev)
 		if err == nil && d.GetVerdict() != 3 {
 			if d.GetVerdict() == 2 {
@@ -374,9 +377,6 @@ func (nd *node) send(o *taskv1.OutboxEvent) {
 			nd.sent++
 			nd.mu.Unlock()
 			_, _ = nd.try(&taskv1.SessionRequest{Command: &taskv1.SessionRequest_Sent{Sent: &taskv1.MarkSent{OutboxIds: []uint64{o.GetOutboxId()}}}})
-			return
-		}
-		if life.Err() != nil {
 			return
 		}
 		pause(20 * time.Millisecond)
