@@ -195,7 +195,7 @@ func (h *Host) Listen() error {
 	for _, a := range h.network.listen { // one by one: Listen is content when any address works
 		if err := swrm.AddListenAddr(a); err != nil {
 			if errors.Is(err, syscall.EADDRINUSE) {
-				return fault.FailedPrecondition("PORT_IN_USE", "the port of listen address %s is in use by another process: stop that, or give another --listen-addrs", a).With("address", a.String()).Because(err)
+				return fault.FailedPrecondition("PORT_IN_USE", "the port of listen address %s is in use by another process: stop that, or listen elsewhere (--listen-addrs; of shallot up: --listen)", a).With("address", a.String()).Because(err)
 			}
 			return fault.FailedPrecondition("LISTEN_FAILED", "cannot listen on %s: does this machine have the address?", a).With("address", a.String()).Because(err)
 		}
