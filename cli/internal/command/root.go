@@ -27,6 +27,7 @@ Data goes to stdout, talk to stderr. 'shallot help exit-codes' lists the exit co
 	root.SetErr(a.Stderr)
 	root.SetIn(a.Stdin)
 	root.SetFlagErrorFunc(flagError)
+	fitHelp(root, a.width())
 	f := root.PersistentFlags()
 	f.StringVar(&a.home, "home", "", "`DIR` of the node; default: this machine's node, else the first consumer of a running dev")
 	f.StringVar(&a.endpoint, "endpoint", "", "gRPC `ADDRESS` of a node service instead, unix:/path or host:port")
@@ -110,22 +111,29 @@ func exitCodes() *cobra.Command {
 		Use: "exit-codes", Short: "What the exit codes mean",
 		Long: `Exit codes of every command but run:
     0  it is done
-    1  it failed, for a reason that has no code of its own; doctor: something is wrong; task watch: the task did not
-       complete, or its program ended with a code other than 0; map, job watch: some inputs failed
+    1  it failed, for a reason that has no code of its own; doctor: something is
+       wrong; task watch: the task did not complete, or its program ended with a
+       code other than 0; map, job watch: some inputs failed
     2  a mistake on the command line: an unknown command, flag or value
     3  what was named does not exist: a task, a peer, a CID, a home
     4  the node cannot be reached, or did not answer in time
-    5  it cannot be done in this state: another process runs on the home, a provider was asked to submit a task
+    5  it cannot be done in this state: another process runs on the home, a
+       provider was asked to submit a task
     6  it is not allowed
     7  a limit or a disk is full
-  130  interrupted by Ctrl-C; map: the job is paused, and the same command goes on with it
+  130  interrupted by Ctrl-C; map: the job is paused, and the same command goes
+       on with it
 
 Exit codes of run:
-    0-255  the program's own (of larger ones the last eight bits, or 255 where those are 0); sum has 0
-  124  the task ran out of time: its own limit, or one of the clocks that end it as EXPIRED
-  125  shallot failed before there was a task, or lost sight of it: a mistake on the command line, no node, a module
-       that is not accepted; stderr says which
-  126  the task failed: a trap, a limit on memory or output, no provider that takes it; stderr says which
+    0-255  the program's own (of larger ones the last eight bits, or 255 where
+       those are 0); sum has 0
+  124  the task ran out of time: its own limit, or one of the clocks that end it
+       as EXPIRED
+  125  shallot failed before there was a task, or lost sight of it: a mistake on
+       the command line, no node, a module that is not accepted; stderr says
+       which
+  126  the task failed: a trap, a limit on memory or output, no provider that
+       takes it; stderr says which
   130  the task was cancelled, by Ctrl-C or by somebody else
 
 A program may end with 124, 125, 126 or 130 itself: when shallot means it, stderr ends in a line that begins with

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -28,7 +29,7 @@ func TestEveryCommandHasHelpWithAnExampleAndOutput(t *testing.T) {
 		path := strings.Fields(c.CommandPath())[1:]
 		r := w.bare(append(path, "--help")...)
 		if !c.Runnable() { // a topic of help
-			if topic := w.bare(append([]string{"help"}, path...)...); topic.code != 0 || strings.TrimSpace(topic.stdout) != c.Long {
+			if topic := w.bare(append([]string{"help"}, path...)...); topic.code != 0 || !slices.Equal(strings.Fields(topic.stdout), strings.Fields(c.Long)) {
 				t.Errorf("the topic %q: %+v", c.CommandPath(), topic)
 			}
 			continue
@@ -104,6 +105,33 @@ func TestNearMisses(t *testing.T) {
 	}
 	if r := w.bare("task"); r.code != 0 || !strings.Contains(r.stdout, "cancel") {
 		t.Errorf("a group alone: %+v", r)
+	}
+}
+
+// Help fits the terminal; only a line of an example is as long as it is.
+func TestHelpFitsTheTerminal(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := &app{output: choice{value: "table", of: []string{"table", "json"}}}
+	a.Stdout, a.Stderr = &lockedBuffer{}, &lockedBuffer{}
+	for _, c := range allCommands(a.root()) {
+		page := w.bare(append([]string{"help"}, strings.Fields(c.CommandPath())[1:]...)...).stdout
+		for line := range strings.Lines(page) {
+			if line = strings.TrimSuffix(line, "\n"); len(line) > usualWidth && !strings.Contains(c.Example, line) && !strings.HasSuffix(line, c.UseLine()) {
+				t.Errorf("%s: %d columns: %q", c.CommandPath(), len(line), line)
+			}
+			if strings.HasSuffix(line, " ") {
+				t.Errorf("%s: %q ends with a space", c.CommandPath(), line)
+			}
+		}
+	}
+}
+
+func TestFitKeepsWhatIsIndented(t *testing.T) {
+	t.Parallel()
+	const long = "  0  a line of a table that is longer than it should be"
+	if got, want := fit("one two three\nfour five\n\nsix\n"+long+"\n", 12), "one two\nthree four\nfive\n\nsix\n"+long; got != want {
+		t.Errorf("fit = %q, want %q", got, want)
 	}
 }
 
