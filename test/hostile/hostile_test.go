@@ -179,7 +179,7 @@ func TestLiars(t *testing.T) {
 	t.Setenv("SHALLOT_TASK_CONSUMER_LEASE", lease.String())
 	n, consumer := start(t, 2)
 	victim := address(t, n, "provider-1")
-	huge := &eventv1.Metric{Cpu: &eventv1.Cpu{Cores: 64, Threads: 128, Mhz: 5000}, Memory: &eventv1.Memory{Total: 1 << 40, Free: 1 << 40}, Queue: &eventv1.Queue{Slots: 1 << 24, Capacity: 1 << 24}}
+	huge := &eventv1.Metric{Cpu: &eventv1.Cpu{Cores: 64, Threads: 128, Mhz: 5000}, Memory: &eventv1.Memory{Total: 1 << 40, Free: 1 << 40}, Queue: &eventv1.Queue{Slots: 1 << 20, Capacity: 1 << 20}} // as much as is believed
 	silent := &hostile.Liar{Peer: enemy(t, victim, true), Metric: huge}
 	refuses := &hostile.Liar{Peer: enemy(t, victim, true), Metric: huge, Refuse: "QUEUE_FULL"}
 	impossible := &hostile.Liar{Peer: enemy(t, victim, true), Metric: &eventv1.Metric{Cpu: &eventv1.Cpu{Mhz: 1e12, Load: -1}, Queue: &eventv1.Queue{Slots: 1 << 31}}}
