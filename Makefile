@@ -55,10 +55,10 @@ demo: build examples ## a small network on this machine: two tasks, their result
 
 .PHONY: test
 test: build examples ## all tests
-	@failed=; for m in $(MODULES); do \
+	@failed=; sum=$$(cat $(BIN)/shallot* $(BIN)/examples/* | cksum); for m in $(MODULES); do \
 		[ -n "$$(cd $$m && GOWORK=off go list ./... 2>/dev/null)" ] || continue; \
 		echo "== test $$m"; \
-		(cd $$m && GOWORK=off SHALLOT_BIN=$(BIN) go test $(RACE) -timeout 20m ./...) || failed="$$failed $$m"; \
+		(cd $$m && GOWORK=off SHALLOT_BIN=$(BIN) SHALLOT_BIN_SUM="$$sum" go test $(RACE) -timeout 20m ./...) || failed="$$failed $$m"; \
 	done; \
 	[ -z "$(RACE)" ] || { echo "== test test/netsim without the race detector"; (cd test && GOWORK=off go test -timeout 20m ./netsim) || failed="$$failed netsim"; }; \
 	[ -z "$(RACE)" ] || { echo "== test the repository's idle memory without the race detector"; (cd broker && GOWORK=off go test -run TestIdleMemory ./internal/adapter/repository) || failed="$$failed idle-memory"; }; \

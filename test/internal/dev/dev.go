@@ -58,6 +58,7 @@ type Network struct {
 // Bin returns the folder of the binaries: $SHALLOT_BIN, else bin/ of the repository that the working directory is in.
 func Bin() (string, error) {
 	dir := os.Getenv("SHALLOT_BIN")
+	_ = os.Getenv("SHALLOT_BIN_SUM") // go test repeats what has passed when what it has read changed; programs that a test starts are not among that
 	if dir == "" {
 		wd, err := os.Getwd()
 		if err != nil {
