@@ -13,16 +13,16 @@ import (
 )
 
 const (
-	usualWidth  = 80  // columns, where nobody knows better
-	widestHelp  = 100 // longer lines are hard to read
-	narrowsHelp = 40
+	usualWidth    = 80  // columns, where nobody knows better
+	widestHelp    = 100 // longer lines are hard to read
+	narrowestHelp = 40
 )
 
 // width is how wide help may be: the terminal's, within reason.
 func (a *app) width() int {
 	if f, ok := a.Stdout.(*os.File); ok {
 		if w, _, err := term.GetSize(int(f.Fd())); err == nil {
-			return max(narrowsHelp, min(w, widestHelp))
+			return max(narrowestHelp, min(w, widestHelp))
 		}
 	}
 	return usualWidth
@@ -99,7 +99,7 @@ func subcommands(cmd *cobra.Command, group string, width int) string {
 	for _, c := range cmd.Commands() {
 		if c.GroupID == group && (c.IsAvailableCommand() || c.Name() == "help") {
 			name := fmt.Sprintf("  %-*s ", c.NamePadding(), c.Name())
-			said := strings.Split(fit(c.Short, max(width-len(name), narrowsHelp/2)), "\n")
+			said := strings.Split(fit(c.Short, max(width-len(name), narrowestHelp/2)), "\n")
 			b.WriteString(name + strings.Join(said, "\n"+strings.Repeat(" ", len(name))) + "\n")
 		}
 	}

@@ -63,8 +63,8 @@ type profile struct {
 	kad           kadProfile
 }
 
-// open is the profile of open mode: TCP, for a lab, a LAN, a private swarm. The heartbeat is a fraction of the library's second, because a peer gets into the mesh with the
-// first heartbeat after it connects and a small network should talk at once; what counts heartbeats is scaled with it, so that the memory of messages stays as long.
+// open is the profile of open mode: TCP, for a lab, a LAN, a private swarm. The heartbeat is the library's, and so is what counts heartbeats: a peer gets into the mesh with the
+// first one after it connects, and until then is told what there is by the questions of discovery.
 func open() profile {
 	return profile{
 		transports: []func(transport.Upgrader, network.ResourceManager) (transport.Transport, error){func(up transport.Upgrader, rm network.ResourceManager) (transport.Transport, error) {
