@@ -19,14 +19,23 @@ import (
 // Config of the process. What is 0 takes the default that ARCHITECTURE and the help name.
 type Config struct {
 	config.Common
-	Mode           string   `koanf:"mode" help:"open; a home that was used in one mode is refused in another"`
-	ListenAddrs    []string `koanf:"listen_addrs" help:"multiaddrs on which other nodes are answered, such as /ip4/0.0.0.0/tcp/4001; empty: only dial out"`
+	Mode           string   `koanf:"mode" help:"open, or anonymous: everything over Tor; a home that was used in one mode is refused in the other"`
+	ListenAddrs    []string `koanf:"listen_addrs" help:"open mode: multiaddrs on which other nodes are answered, such as /ip4/0.0.0.0/tcp/4001; empty: only dial out"`
 	NetworkKeyFile string   `koanf:"network_key_file" help:"the key of a private network, a swarm key file with mode 600; empty: HOME/network.key where that is there, else an open network"`
-	Routing        string   `koanf:"routing" help:"role in the routing table, by which strangers find each other: server (a provider: answers, keeps records, may be found), client (only asks) or off"`
+	Routing        string   `koanf:"routing" help:"role in the routing table, by which strangers find each other: server (a provider: answers, keeps records, may be found), client (only asks) or off; empty: client in open mode, off in anonymous mode"`
 	Allow          []string `koanf:"allow" help:"peers that may be connected, beside those in HOME/peers.allow, which is read again when it changes; empty, and no such file: all"`
 	Deny           []string `koanf:"deny" help:"peers that may not, beside those in HOME/peers.deny, which is read again when it changes"`
+	Onion          Onion    `koanf:"onion"`
+	Unfenced       bool     `koanf:"unfenced" help:"anonymous mode: start also where this process could reach the network beside tor"`
 	Limits         Limits   `koanf:"limits"`
 	Content        Content  `koanf:"content"`
+}
+
+// Onion says how anonymous mode reaches tor.
+type Onion struct {
+	SOCKS    string `koanf:"socks" help:"anonymous mode: tor's SOCKS socket, unix:/path"`
+	Service  bool   `koanf:"service" help:"anonymous mode: be reachable as an onion service, as a provider must be; else only dial out"`
+	Endpoint string `koanf:"endpoint" help:"anonymous mode: where shallot-onion answers; empty: unix:HOME/run/onion.sock"`
 }
 
 // Content says what the repository keeps.
@@ -50,11 +59,13 @@ type Limits struct {
 	GossipBuffer   int           `koanf:"gossip_buffer" help:"gossip of one topic that a slow group may have waiting; then the oldest is dropped"`
 }
 
+// listenDefault is that of open mode.
+var listenDefault = []string{"/ip4/127.0.0.1/tcp/0"}
+
 func defaults() Config {
 	return Config{
 		Mode:        app.ModeOpen,
-		Routing:     app.RoutingClient,
-		ListenAddrs: []string{"/ip4/127.0.0.1/tcp/0"},
+		ListenAddrs: slices.Clone(listenDefault),
 		Limits: Limits{PeerEvents: 256, PeerBytes: 2 << 20, PeerRate: 2000, PeerByteRate: 32 << 20, GossipRate: 100, Patience: 30 * time.Second, TotalBytes: 48 << 20, Backlog: 8192, BacklogBytes: 32 << 20,
 			SubscriberWait: 5 * time.Second, GossipBuffer: 1024},
 		Content: Content{Quota: 32 << 30, Keep: 30 * time.Minute},
@@ -63,8 +74,8 @@ func defaults() Config {
 
 // Validate checks what the tags cannot say.
 func (c *Config) Validate() error {
-	if c.Mode != app.ModeOpen {
-		return fmt.Errorf("mode is %q: this version knows %s only", c.Mode, app.ModeOpen)
+	if err := c.checkMode(); err != nil {
+		return err
 	}
 	if !slices.Contains([]string{app.RoutingServer, app.RoutingClient, app.RoutingOff}, c.Routing) {
 		return fmt.Errorf("routing is %q: it must be server, client or off", c.Routing)
@@ -80,6 +91,34 @@ func (c *Config) Validate() error {
 	l := c.Limits
 	if l.PeerEvents < 1 || l.PeerBytes < 1<<20 || l.PeerRate < 1 || l.GossipRate < 10 || l.Patience < time.Second || l.PeerByteRate < 1<<20 || l.TotalBytes < l.PeerBytes || l.Backlog < 1 || l.BacklogBytes < 1<<20 || l.GossipBuffer < 1 || l.SubscriberWait < 0 {
 		return errors.New("limits: counts must be 1 or more, gossip_rate 10 or more, sizes 1MiB or more, patience 1s or more, total_bytes at least peer_bytes")
+	}
+	return nil
+}
+
+// checkMode checks what belongs to one mode only, and takes the mode's defaults.
+func (c *Config) checkMode() error {
+	routing := app.RoutingClient
+	switch c.Mode {
+	case app.ModeOpen:
+		if c.Onion != (Onion{}) || c.Unfenced {
+			return errors.New("onion and unfenced belong to anonymous mode: give --mode anonymous, or leave them out")
+		}
+	case app.ModeAnonymous:
+		if slices.Equal(c.ListenAddrs, listenDefault) {
+			c.ListenAddrs = nil
+		}
+		if len(c.ListenAddrs) > 0 {
+			return fmt.Errorf("listen_addrs is %q: in anonymous mode a node listens at its onion service only (onion.service); leave it out", c.ListenAddrs)
+		}
+		if path, ok := strings.CutPrefix(c.Onion.SOCKS, "unix:"); !ok || !filepath.IsAbs(path) {
+			return fmt.Errorf("onion.socks is %q: anonymous mode needs tor's SOCKS socket, in the form unix:/path (SocksPort unix:/path in torrc)", c.Onion.SOCKS)
+		}
+		routing = app.RoutingOff // each step of a query is a dial to a stranger, who learns what is looked for
+	default:
+		return fmt.Errorf("mode is %q: it must be %s or %s", c.Mode, app.ModeOpen, app.ModeAnonymous)
+	}
+	if c.Routing == "" {
+		c.Routing = routing
 	}
 	return nil
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/shallot-net/shallot/broker/internal/adapter/grpcserver"
 	"github.com/shallot-net/shallot/broker/internal/adapter/libp2p"
 	"github.com/shallot-net/shallot/broker/internal/adapter/metrics"
+	"github.com/shallot-net/shallot/broker/internal/adapter/onionclient"
 	"github.com/shallot-net/shallot/broker/internal/adapter/repository"
 	"github.com/shallot-net/shallot/broker/internal/app"
 	"github.com/shallot-net/shallot/broker/internal/domain/access"
@@ -80,8 +81,17 @@ func run(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	network, err = libp2p.NewNetwork(libp2p.Config{ListenAddrs: cfg.ListenAddrs, NetworkKey: networkKey, Routing: cfg.Routing, Traffic: observer.Traffic, Patience: cfg.Limits.Patience, GossipRate: cfg.Limits.GossipRate,
-		Log: log, OnHost: store.Attach, OffHost: store.Detach})
+	hosts := libp2p.Config{ListenAddrs: cfg.ListenAddrs, NetworkKey: networkKey, Routing: cfg.Routing, Traffic: observer.Traffic, Patience: cfg.Limits.Patience, GossipRate: cfg.Limits.GossipRate,
+		Log: log, OnHost: store.Attach, OffHost: store.Detach}
+	var tor *onionclient.Client // nil in open mode
+	var reach func() app.Reach
+	if cfg.Mode == app.ModeAnonymous {
+		if tor, err = cfg.Onion.connect(h, cfg.Unfenced, log); err != nil {
+			return err
+		}
+		hosts.Onion, reach = &libp2p.Onion{SOCKS: cfg.Onion.path(), Dir: filepath.Dir(h.Socket(process)), Service: cfg.Onion.Service, Services: tor}, tor.Reach
+	}
+	network, err = libp2p.NewNetwork(hosts)
 	if err != nil {
 		return err
 	}
@@ -94,7 +104,7 @@ func run(ctx context.Context, args []string) error {
 	}
 	broker = app.New(app.Config{
 		Mode: cfg.Mode, Network: network, Keys: keys, Book: files.NewBook(state), Codec: messages, Signers: &libp2p.Signers{},
-		Observer: observer, Log: log, Limits: cfg.Limits.app(), Delivery: cfg.Limits.delivery(),
+		Observer: observer, Log: log, Limits: cfg.Limits.app(), Delivery: cfg.Limits.delivery(), Reach: reach,
 	})
 	people := files.NewAccess(h.Dir, libp2p.CanonicalID)
 	lists, err := people.Load()
@@ -115,6 +125,13 @@ func run(ctx context.Context, args []string) error {
 		server.Serve,
 		func(ctx context.Context) error { return telemetry.Serve(ctx, cfg.TelemetryListen, registry) },
 		func(ctx context.Context) error { return people.Watch(ctx, accessEvery, log, restrict) },
+		func(ctx context.Context) error {
+			if tor == nil {
+				<-ctx.Done()
+				return nil
+			}
+			return tor.Run(ctx)
+		},
 		func(ctx context.Context) error {
 			<-ctx.Done()
 			return errors.Join(broker.Close(), store.Close()) // in this order: hosts serve what the store has

@@ -89,6 +89,8 @@ type Config struct {
 	Log      *slog.Logger
 	Limits   Limits
 	Delivery delivery.Config
+	// Reach tells how the network can be reached; may be left out where nothing stands between this node and it.
+	Reach func() Reach
 }
 
 // Broker is the sidecar's business: it is safe for concurrent use.
@@ -124,6 +126,9 @@ func New(cfg Config) *Broker {
 	}
 	if cfg.Observer == nil {
 		cfg.Observer = noObserver{}
+	}
+	if cfg.Reach == nil {
+		cfg.Reach = func() Reach { return Reach{Online: true} }
 	}
 	b := &Broker{cfg: cfg, limits: cfg.Limits, rules: event.Rules{Codec: cfg.Codec, Keys: cfg.Signers, Shared: &signature.Verifier{}}, obs: cfg.Observer, log: cfg.Log,
 		budget: newBudget(cfg.Limits.InTotal), personas: make(map[string]*persona), topics: make(map[string]*topicUse)}

@@ -17,7 +17,17 @@ type Self struct {
 	Addresses   []string
 	Mode        string
 	Connections int
-	Online      bool
+	Reach       Reach
+}
+
+// Reach is how the network can be reached, where something stands between.
+type Reach struct {
+	Online bool
+	// State is unreachable, refused, starting, publishing, or online; empty in open mode, where nothing stands between.
+	State    string
+	Progress uint32 // of the start, 0 to 100
+	Detail   string // what it waits for, or what is wrong
+	Enclosed bool   // the process has no other way out
 }
 
 // Self describes a persona.
@@ -26,8 +36,7 @@ func (b *Broker) Self(name string) (Self, error) {
 	if err != nil {
 		return Self{}, err
 	}
-	// In open mode nothing stands between the host and the network that could be down.
-	return Self{PeerID: p.host.ID(), Addresses: p.host.Addresses(), Mode: b.cfg.Mode, Connections: len(p.host.Peers()), Online: true}, nil
+	return Self{PeerID: p.host.ID(), Addresses: p.host.Addresses(), Mode: b.cfg.Mode, Connections: len(p.host.Peers()), Reach: b.cfg.Reach()}, nil
 }
 
 // Connect returns the peer's id once a connection stands, or, with rememberOnly, once its addresses are kept.

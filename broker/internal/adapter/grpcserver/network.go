@@ -30,7 +30,11 @@ func (n *Network) Self(_ context.Context, r *brokerv1.SelfRequest) (*brokerv1.Se
 	if err != nil {
 		return nil, err
 	}
-	return &brokerv1.SelfResponse{PeerId: s.PeerID, Addresses: s.Addresses, Mode: s.Mode, Connections: uint32(s.Connections), Online: s.Online}, nil
+	out := &brokerv1.SelfResponse{PeerId: s.PeerID, Addresses: s.Addresses, Mode: s.Mode, Connections: uint32(s.Connections), Online: s.Reach.Online, Enclosed: s.Reach.Enclosed}
+	if s.Reach.State != "" {
+		out.Tor = &brokerv1.Tor{State: s.Reach.State, Progress: s.Reach.Progress, Detail: s.Reach.Detail}
+	}
+	return out, nil
 }
 
 // Connect dials a peer or remembers where it is.

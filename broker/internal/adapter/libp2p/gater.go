@@ -24,9 +24,13 @@ type gater struct {
 	mu      sync.Mutex
 	refused *bounded.Map[peer.ID, time.Time]
 	admits  func(peer string) bool // nil: everybody
+
+	dialable func(peer.ID, ma.Multiaddr) bool // the profile's
 }
 
-func newGater() *gater { return &gater{refused: bounded.New[peer.ID, time.Time](maxRefused)} }
+func newGater(dialable func(peer.ID, ma.Multiaddr) bool) *gater {
+	return &gater{refused: bounded.New[peer.ID, time.Time](maxRefused), dialable: dialable}
+}
 
 func (g *gater) refuse(p peer.ID, until time.Time) {
 	g.mu.Lock()
@@ -61,9 +65,14 @@ func (g *gater) allowed(p peer.ID) bool {
 	return !ok
 }
 
-func (g *gater) InterceptPeerDial(p peer.ID) bool             { return g.allowed(p) }
-func (g *gater) InterceptAddrDial(peer.ID, ma.Multiaddr) bool { return true }
-func (g *gater) InterceptAccept(network.ConnMultiaddrs) bool  { return true }
+func (g *gater) InterceptPeerDial(p peer.ID) bool { return g.allowed(p) }
+
+// InterceptAddrDial is the last that is asked before a dial.
+func (g *gater) InterceptAddrDial(p peer.ID, a ma.Multiaddr) bool {
+	return g.dialable == nil || g.dialable(p, a)
+}
+
+func (g *gater) InterceptAccept(network.ConnMultiaddrs) bool { return true }
 func (g *gater) InterceptUpgraded(network.Conn) (bool, control.DisconnectReason) {
 	return true, 0
 }

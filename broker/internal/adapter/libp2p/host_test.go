@@ -147,7 +147,7 @@ func TestStreamsOfOnePeerAreBounded(t *testing.T) {
 
 // The limits must hold 130 nodes on one machine that all know each other, with eight streams each.
 func TestLimitsHoldALargeNetwork(t *testing.T) {
-	rm, err := resourceManager(EventProtocol, GossipProtocol)
+	rm, err := resourceManager(true, EventProtocol, GossipProtocol)
 	if err != nil {
 		t.Fatal(err)
 	}

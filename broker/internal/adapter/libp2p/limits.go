@@ -75,10 +75,17 @@ func limits(event, gossip protocol.ID) rcmgr.ConcreteLimitConfig {
 	return cfg.Build(rcmgr.InfiniteLimits)
 }
 
-func resourceManager(event, gossip protocol.ID) (network.ResourceManager, error) {
+// resourceManager bounds what a host takes on. Without addressRates nothing is told apart by where it comes from: what has no IP address would all be one and the
+// same to the library, which lets 16 connections be made at once and then one in 5 s.
+func resourceManager(addressRates bool, event, gossip protocol.ID) (network.ResourceManager, error) {
+	limiter := rcmgr.NewFixedLimiter(limits(event, gossip))
+	all := rate.Limit{RPS: connsPerSecond, Burst: connsBurst}
+	if !addressRates {
+		return rcmgr.NewResourceManager(limiter, rcmgr.WithMetricsDisabled(), rcmgr.WithConnRateLimiters(&rate.Limiter{GlobalLimit: all}))
+	}
 	loopback4, loopback6 := netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")
 	burst := rate.Limit{RPS: addressPerSec, Burst: addressBurst}
-	return rcmgr.NewResourceManager(rcmgr.NewFixedLimiter(limits(event, gossip)),
+	return rcmgr.NewResourceManager(limiter,
 		rcmgr.WithMetricsDisabled(),
 		rcmgr.WithNetworkPrefixLimit(
 			[]rcmgr.NetworkPrefixLimit{{Network: loopback4, ConnCount: math.MaxInt}},
@@ -87,7 +94,7 @@ func resourceManager(event, gossip protocol.ID) (network.ResourceManager, error)
 			[]rcmgr.ConnLimitPerSubnet{{PrefixLength: 32, ConnCount: maxPerAddress}},
 			[]rcmgr.ConnLimitPerSubnet{{PrefixLength: 64, ConnCount: maxPerAddress}}),
 		rcmgr.WithConnRateLimiters(&rate.Limiter{
-			GlobalLimit:         rate.Limit{RPS: connsPerSecond, Burst: connsBurst},
+			GlobalLimit:         all,
 			NetworkPrefixLimits: []rate.PrefixLimit{{Prefix: loopback4}, {Prefix: loopback6}},
 			SubnetRateLimiter: rate.SubnetLimiter{
 				IPv4SubnetLimits: []rate.SubnetLimit{{PrefixLength: 32, Limit: burst}},

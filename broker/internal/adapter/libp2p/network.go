@@ -40,6 +40,24 @@ type Config struct {
 	// OnHost is given each host before it listens, the moment to set further protocol handlers; OffHost when it is about to close.
 	OnHost  func(persona string, h host.Host) error
 	OffHost func(persona string) error
+	// Onion makes it anonymous mode; nil: open mode.
+	Onion *Onion
+}
+
+// Onion is what anonymous mode needs on this machine.
+type Onion struct {
+	SOCKS string // the path of tor's SOCKS socket
+	Dir   string // where tor brings what comes in, to sockets that nobody else can reach
+	// Service says that the node's own persona can be reached; all others only dial.
+	Service  bool
+	Services OnionServices
+}
+
+// OnionServices keeps onion services at tor, whatever becomes of tor meanwhile. The methods do not block.
+type OnionServices interface {
+	// Keep makes a service whose streams come to a socket. Its key is the seed's.
+	Keep(seed []byte, serviceID, socket string)
+	Drop(serviceID string)
 }
 
 // Network makes hosts, all with one profile.
@@ -53,9 +71,15 @@ type Network struct {
 	hosts map[string]*Host // the open ones, by persona
 }
 
-// NewNetwork makes hosts of open mode.
+// NewNetwork makes hosts of open mode or, where Onion is set, of anonymous mode.
 func NewNetwork(cfg Config) (*Network, error) {
 	n := &Network{cfg: cfg, profile: open(), traffic: newReporter(cfg.Traffic), hosts: make(map[string]*Host)}
+	if cfg.Onion != nil {
+		n.profile = anonymous()
+		if len(cfg.ListenAddrs) > 0 {
+			return nil, fault.InvalidArgument("LISTEN_ADDR_INVALID", "listen addresses were given: in anonymous mode a node listens at its onion service only")
+		}
+	}
 	n.profile.psk = cfg.NetworkKey
 	if n.cfg.Patience <= 0 {
 		n.cfg.Patience = 30 * time.Second
@@ -85,6 +109,7 @@ type Host struct {
 	handlers app.Handlers
 	gate     *gater
 	names    *resolver
+	inbound  *inbound // nil: the host has no onion service
 	texts    peerTexts
 	gossip   *gossip
 	meter    *meter
@@ -112,16 +137,20 @@ func (n *Network) Open(persona string, seed []byte, h app.Handlers) (app.Host, e
 	if err != nil {
 		return nil, err
 	}
-	rm, err := resourceManager(EventProtocol, GossipProtocol)
+	rm, err := resourceManager(n.profile.addressRates, EventProtocol, GossipProtocol)
 	if err != nil {
 		return nil, err
 	}
-	out := &Host{persona: persona, network: n, handlers: h, gate: newGater(), names: newResolver(n.profile.resolve), log: n.cfg.Log,
+	out := &Host{persona: persona, network: n, handlers: h, gate: newGater(n.profile.dialable), names: newResolver(n.profile.resolve), log: n.cfg.Log,
 		protected: make(map[string]map[peer.ID]struct{}), measured: make(map[peer.ID]time.Time), measuring: make(chan struct{}, 4),
 		offences: make(chan offence, 256)}
 	out.meter = newMeter(out.offences)
 	out.meter.gossip = n.cfg.GossipRate
-	if out.host, err = n.profile.build(parts{key, rm, out.gate, out.names, n.traffic, out.meter}); err != nil {
+	w := parts{key: key, rm: rm, gate: out.gate, names: out.names, traffic: n.traffic, meter: out.meter}
+	if w.onion, out.inbound, err = n.onion(persona, key, seed); err != nil {
+		return nil, errors.Join(err, rm.Close())
+	}
+	if out.host, err = n.profile.build(w); err != nil {
 		return nil, errors.Join(fmt.Errorf("make the libp2p host: %w", err), rm.Close())
 	}
 	out.id = out.host.ID().String()
@@ -142,7 +171,7 @@ func (h *Host) start() error {
 		}
 		h.handlers.Stream(s.Conn().RemotePeer().String(), deadlined{s})
 	})
-	if err := h.watch(); err != nil {
+	if err := errors.Join(h.watch(), h.watchIdentified()); err != nil {
 		return err
 	}
 	var err error
@@ -192,6 +221,12 @@ func (h *Host) Listen() error {
 	if !ok {
 		return fmt.Errorf("a network of type %T", h.host.Network())
 	}
+	if h.inbound != nil {
+		if err := swrm.AddListenAddr(h.inbound.at); err != nil {
+			return fault.FailedPrecondition("LISTEN_FAILED", "cannot listen on the socket to which tor is to bring what comes in, %s", h.inbound.socket).Because(err)
+		}
+		h.network.cfg.Onion.Services.Keep(h.inbound.seed, h.inbound.serviceID, h.inbound.socket)
+	}
 	for _, a := range h.network.listen { // one by one: Listen is content when any address works
 		if err := swrm.AddListenAddr(a); err != nil {
 			if errors.Is(err, syscall.EADDRINUSE) {
@@ -229,6 +264,9 @@ func (h *Host) Close() error {
 		err = h.network.cfg.OffHost(h.persona)
 	}
 	h.cancel()
+	if h.inbound != nil {
+		h.network.cfg.Onion.Services.Drop(h.inbound.serviceID)
+	}
 	err = errors.Join(err, h.kad.close(), h.host.Close())
 	h.wg.Wait()
 	return err

@@ -15,6 +15,7 @@ import (
 	"github.com/libp2p/go-libp2p/p2p/protocol/ping"
 	ma "github.com/multiformats/go-multiaddr"
 
+	"github.com/shallot-net/shallot/broker/internal/adapter/onion"
 	"github.com/shallot-net/shallot/broker/internal/app"
 	"github.com/shallot-net/shallot/kit/fault"
 )
@@ -97,6 +98,9 @@ func (h *Host) parse(t app.Target) (peer.AddrInfo, error) {
 		case id != "":
 			info.ID = id
 		}
+		if a != nil && !h.usable(info.ID, a, t.Peer != "") {
+			return info, fault.InvalidArgument("ADDRESS_NOT_ONION", "address %q is not the onion address of its peer: in anonymous mode nothing else is dialled; it has the form /onion3/SERVICE:%d/p2p/ID", s, onion.Port)
+		}
 		if a != nil {
 			info.Addrs = append(info.Addrs, a)
 		}
@@ -108,6 +112,11 @@ func (h *Host) parse(t app.Target) (peer.AddrInfo, error) {
 		return info, app.ErrSelf
 	}
 	return info, nil
+}
+
+// usable tells whether an address may be given. What peers say of themselves, told, may hold anything: what cannot be used of it is not kept.
+func (h *Host) usable(id peer.ID, a ma.Multiaddr, told bool) bool {
+	return told || h.network.profile.dialable == nil || h.network.profile.dialable(id, a)
 }
 
 func parseAddress(s string) (ma.Multiaddr, peer.ID, error) {

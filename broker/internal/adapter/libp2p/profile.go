@@ -9,6 +9,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/peerstore"
 	"github.com/libp2p/go-libp2p/core/pnet"
 	"github.com/libp2p/go-libp2p/core/protocol"
 	"github.com/libp2p/go-libp2p/core/sec"
@@ -22,6 +23,9 @@ import (
 	"github.com/libp2p/go-libp2p/p2p/net/upgrader"
 	"github.com/libp2p/go-libp2p/p2p/security/noise"
 	"github.com/libp2p/go-libp2p/p2p/transport/tcp"
+	ma "github.com/multiformats/go-multiaddr"
+
+	"github.com/shallot-net/shallot/broker/internal/adapter/onion"
 )
 
 // What every host says of itself, whatever the build: versions would tell nodes apart.
@@ -38,7 +42,12 @@ const (
 
 // profile is what a mode decides. Another mode is another value of it, and no line elsewhere.
 type profile struct {
-	transports    []func(transport.Upgrader, network.ResourceManager) (transport.Transport, error)
+	transport     func(parts, transport.Upgrader, network.ResourceManager) (transport.Transport, error)
+	book          func(peerstore.Peerstore) peerstore.Peerstore // nil: all addresses are kept
+	dialable      func(peer.ID, ma.Multiaddr) bool              // nil: all are
+	addressRates  bool                                          // bound what one IP address may do; what has no IP address would all be taken for one
+	signedRecords bool                                          // tell peers one's addresses under a signature
+	watchIdentify bool                                          // close connections whose peer has not said in time what it speaks: they are of no use, and nothing tries again
 	dialTimeout   time.Duration
 	acceptTimeout time.Duration // of an inbound handshake
 	negotiation   time.Duration // of a stream's protocol
@@ -67,9 +76,10 @@ type profile struct {
 // first one after it connects, and until then is told what there is by the questions of discovery.
 func open() profile {
 	return profile{
-		transports: []func(transport.Upgrader, network.ResourceManager) (transport.Transport, error){func(up transport.Upgrader, rm network.ResourceManager) (transport.Transport, error) {
+		transport: func(_ parts, up transport.Upgrader, rm network.ResourceManager) (transport.Transport, error) {
 			return tcp.NewTCPTransport(up, rm, nil, tcp.DisableReuseport())
-		}},
+		},
+		addressRates: true, signedRecords: true,
 		dialTimeout: 5 * time.Second, acceptTimeout: 10 * time.Second, negotiation: 10 * time.Second,
 		connLow: 160, connHigh: 256, connGrace: 30 * time.Second, // 130 nodes may all know each other
 		yamuxTimeout: 10 * time.Second, yamuxAlive: 15 * time.Second, yamuxWindow: 4 << 20,
@@ -80,9 +90,34 @@ func open() profile {
 	}
 }
 
+// anonymous is the profile of anonymous mode: onion services, and nothing else. A round trip takes 0.7 to 3 s there and a dial three to ten of them, which is what the
+// times are for; tor shares its circuits among all that a host does, so windows are small, lest a large transfer keeps everything else waiting.
+//
+// What a stock host would give away is not switched off here but absent: see build. The rest is in this table.
+func anonymous() profile {
+	return profile{
+		transport: func(w parts, up transport.Upgrader, rm network.ResourceManager) (transport.Transport, error) {
+			return onion.NewTransport(w.onion, up, rm), nil
+		},
+		book:     func(b peerstore.Peerstore) peerstore.Peerstore { return onion.Book{Peerstore: b} },
+		dialable: func(p peer.ID, a ma.Multiaddr) bool { return onion.IsAddressOf(a, p) },
+		// An address follows from the peer id: there is nothing to sign.
+		signedRecords: false, watchIdentify: true,
+		dialTimeout: 90 * time.Second, acceptTimeout: time.Minute, negotiation: time.Minute,
+		connLow: 64, connHigh: 96, connGrace: 5 * time.Minute,
+		yamuxTimeout: time.Minute, yamuxAlive: time.Minute, yamuxWindow: 2 << 20,
+		ping: false, resolve: false, // a ping is a fingerprint of the way; names are asked of whoever runs the resolver
+		// An IWANT comes a round trip and a heartbeat after the IHAVE: the message has to be there still.
+		heartbeat: 2 * time.Second, history: 12, historyGossip: 5, iwantFollowup: 15 * time.Second,
+		graftFlood: 30 * time.Second, unsubBackoff: 20 * time.Second, gossipDial: 90 * time.Second, fanoutTTL: 2 * time.Minute, seenTTL: 10 * time.Minute,
+		kad: openKad(), // for those who switch it on: each step of a query is a dial to a stranger
+	}
+}
+
 // parts are what a host is made of and its owner keeps.
 type parts struct {
 	key   crypto.PrivKey
+	onion onion.Config // anonymous mode
 	rm    network.ResourceManager
 	gate  *gater
 	names *resolver
@@ -100,9 +135,12 @@ func (p profile) build(w parts) (host.Host, error) {
 	if err != nil {
 		return nil, err
 	}
-	book, err := pstoremem.NewPeerstore(pstoremem.WithMaxAddresses(maxBookAddresses), pstoremem.WithMaxSignedPeerRecords(maxBookRecords)) // a million and 100,000
-	if err != nil {
+	var book peerstore.Peerstore
+	if book, err = pstoremem.NewPeerstore(pstoremem.WithMaxAddresses(maxBookAddresses), pstoremem.WithMaxSignedPeerRecords(maxBookRecords)); err != nil { // a million and 100,000
 		return nil, err
+	}
+	if p.book != nil {
+		book = p.book(book)
 	}
 	if err := errors.Join(book.AddPrivKey(id, w.key), book.AddPubKey(id, w.key.GetPublic())); err != nil {
 		return nil, errors.Join(err, book.Close())
@@ -135,8 +173,12 @@ func (p profile) build(w parts) (host.Host, error) {
 	if err != nil {
 		return nil, errors.Join(err, swrm.Close(), book.Close())
 	}
-	if err := p.addTransports(swrm, up, w.rm); err != nil {
-		return nil, errors.Join(err, swrm.Close(), book.Close())
+	only, err := p.transport(w, up, w.rm)
+	if err == nil {
+		err = swrm.AddTransport(only)
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("make the transport: %w", err), swrm.Close(), book.Close())
 	}
 	conns, err := connmgr.NewConnManager(p.connLow, p.connHigh, connmgr.WithGracePeriod(p.connGrace)) // 160, 192, 1 min
 	if err != nil {
@@ -149,25 +191,14 @@ func (p profile) build(w parts) (host.Host, error) {
 		ProtocolVersion:    protocolVersion, // ipfs/0.1.0
 		EnablePing:         p.ping,
 		NegotiationTimeout: p.negotiation, // 10 s, a dial that NewStream makes included
+
+		DisableSignedPeerRecord: !p.signedRecords,
 	})
 	if err != nil {
 		return nil, errors.Join(err, conns.Close(), swrm.Close(), book.Close())
 	}
 	h.Start()
 	return h, nil
-}
-
-func (p profile) addTransports(s *swarm.Swarm, up transport.Upgrader, rm network.ResourceManager) error {
-	for _, t := range p.transports {
-		made, err := t(up, rm)
-		if err != nil {
-			return fmt.Errorf("make a transport: %w", err)
-		}
-		if err := s.AddTransport(made); err != nil {
-			return fmt.Errorf("add a transport: %w", err)
-		}
-	}
-	return nil
 }
 
 // What the book of addresses may hold of peers that are not connected: anyone can make up peers.

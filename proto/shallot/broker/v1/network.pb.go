@@ -75,8 +75,12 @@ type SelfResponse struct {
 	// open or anonymous.
 	Mode string `protobuf:"bytes,3,opt,name=mode,proto3" json:"mode,omitempty"`
 	// Connected peers, and whether the network can be reached at all.
-	Connections   uint32 `protobuf:"varint,4,opt,name=connections,proto3" json:"connections,omitempty"`
-	Online        bool   `protobuf:"varint,5,opt,name=online,proto3" json:"online,omitempty"`
+	Connections uint32 `protobuf:"varint,4,opt,name=connections,proto3" json:"connections,omitempty"`
+	Online      bool   `protobuf:"varint,5,opt,name=online,proto3" json:"online,omitempty"`
+	// Anonymous mode: what stands between this node and the network.
+	Tor *Tor `protobuf:"bytes,6,opt,name=tor,proto3" json:"tor,omitempty"`
+	// Anonymous mode: the broker has no network interface, so that tor's sockets are its only way out.
+	Enclosed      bool `protobuf:"varint,7,opt,name=enclosed,proto3" json:"enclosed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -146,6 +150,84 @@ func (x *SelfResponse) GetOnline() bool {
 	return false
 }
 
+func (x *SelfResponse) GetTor() *Tor {
+	if x != nil {
+		return x.Tor
+	}
+	return nil
+}
+
+func (x *SelfResponse) GetEnclosed() bool {
+	if x != nil {
+		return x.Enclosed
+	}
+	return false
+}
+
+// Tor is how tor is, as the broker sees it.
+type Tor struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// unreachable, refused, starting, publishing (nobody can reach this node's onion service yet), online.
+	State string `protobuf:"bytes,1,opt,name=state,proto3" json:"state,omitempty"`
+	// Of its start, 0 to 100.
+	Progress uint32 `protobuf:"varint,2,opt,name=progress,proto3" json:"progress,omitempty"`
+	// What it waits for, or what is wrong and would mend it. No addresses.
+	Detail        string `protobuf:"bytes,3,opt,name=detail,proto3" json:"detail,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Tor) Reset() {
+	*x = Tor{}
+	mi := &file_shallot_broker_v1_network_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Tor) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Tor) ProtoMessage() {}
+
+func (x *Tor) ProtoReflect() protoreflect.Message {
+	mi := &file_shallot_broker_v1_network_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Tor.ProtoReflect.Descriptor instead.
+func (*Tor) Descriptor() ([]byte, []int) {
+	return file_shallot_broker_v1_network_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Tor) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *Tor) GetProgress() uint32 {
+	if x != nil {
+		return x.Progress
+	}
+	return 0
+}
+
+func (x *Tor) GetDetail() string {
+	if x != nil {
+		return x.Detail
+	}
+	return ""
+}
+
 type ConnectRequest struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	Persona string                 `protobuf:"bytes,1,opt,name=persona,proto3" json:"persona,omitempty"`
@@ -161,7 +243,7 @@ type ConnectRequest struct {
 
 func (x *ConnectRequest) Reset() {
 	*x = ConnectRequest{}
-	mi := &file_shallot_broker_v1_network_proto_msgTypes[2]
+	mi := &file_shallot_broker_v1_network_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -173,7 +255,7 @@ func (x *ConnectRequest) String() string {
 func (*ConnectRequest) ProtoMessage() {}
 
 func (x *ConnectRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_broker_v1_network_proto_msgTypes[2]
+	mi := &file_shallot_broker_v1_network_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -186,7 +268,7 @@ func (x *ConnectRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConnectRequest.ProtoReflect.Descriptor instead.
 func (*ConnectRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_broker_v1_network_proto_rawDescGZIP(), []int{2}
+	return file_shallot_broker_v1_network_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *ConnectRequest) GetPersona() string {
@@ -226,7 +308,7 @@ type ConnectResponse struct {
 
 func (x *ConnectResponse) Reset() {
 	*x = ConnectResponse{}
-	mi := &file_shallot_broker_v1_network_proto_msgTypes[3]
+	mi := &file_shallot_broker_v1_network_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -238,7 +320,7 @@ func (x *ConnectResponse) String() string {
 func (*ConnectResponse) ProtoMessage() {}
 
 func (x *ConnectResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_broker_v1_network_proto_msgTypes[3]
+	mi := &file_shallot_broker_v1_network_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -251,7 +333,7 @@ func (x *ConnectResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConnectResponse.ProtoReflect.Descriptor instead.
 func (*ConnectResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_broker_v1_network_proto_rawDescGZIP(), []int{3}
+	return file_shallot_broker_v1_network_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *ConnectResponse) GetPeerId() string {
@@ -271,7 +353,7 @@ type DisconnectRequest struct {
 
 func (x *DisconnectRequest) Reset() {
 	*x = DisconnectRequest{}
-	mi := &file_shallot_broker_v1_network_proto_msgTypes[4]
+	mi := &file_shallot_broker_v1_network_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -283,7 +365,7 @@ func (x *DisconnectRequest) String() string {
 func (*DisconnectRequest) ProtoMessage() {}
 
 func (x *DisconnectRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_broker_v1_network_proto_msgTypes[4]
+	mi := &file_shallot_broker_v1_network_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -296,7 +378,7 @@ func (x *DisconnectRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DisconnectRequest.ProtoReflect.Descriptor instead.
 func (*DisconnectRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_broker_v1_network_proto_rawDescGZIP(), []int{4}
+	return file_shallot_broker_v1_network_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *DisconnectRequest) GetPersona() string {
@@ -321,7 +403,7 @@ type DisconnectResponse struct {
 
 func (x *DisconnectResponse) Reset() {
 	*x = DisconnectResponse{}
-	mi := &file_shallot_broker_v1_network_proto_msgTypes[5]
+	mi := &file_shallot_broker_v1_network_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -333,7 +415,7 @@ func (x *DisconnectResponse) String() string {
 func (*DisconnectResponse) ProtoMessage() {}
 
 func (x *DisconnectResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_broker_v1_network_proto_msgTypes[5]
+	mi := &file_shallot_broker_v1_network_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -346,7 +428,7 @@ func (x *DisconnectResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DisconnectResponse.ProtoReflect.Descriptor instead.
 func (*DisconnectResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_broker_v1_network_proto_rawDescGZIP(), []int{5}
+	return file_shallot_broker_v1_network_proto_rawDescGZIP(), []int{6}
 }
 
 type ListPeersRequest struct {
@@ -358,7 +440,7 @@ type ListPeersRequest struct {
 
 func (x *ListPeersRequest) Reset() {
 	*x = ListPeersRequest{}
-	mi := &file_shallot_broker_v1_network_proto_msgTypes[6]
+	mi := &file_shallot_broker_v1_network_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -370,7 +452,7 @@ func (x *ListPeersRequest) String() string {
 func (*ListPeersRequest) ProtoMessage() {}
 
 func (x *ListPeersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_broker_v1_network_proto_msgTypes[6]
+	mi := &file_shallot_broker_v1_network_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -383,7 +465,7 @@ func (x *ListPeersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPeersRequest.ProtoReflect.Descriptor instead.
 func (*ListPeersRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_broker_v1_network_proto_rawDescGZIP(), []int{6}
+	return file_shallot_broker_v1_network_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ListPeersRequest) GetPersona() string {
@@ -402,7 +484,7 @@ type ListPeersResponse struct {
 
 func (x *ListPeersResponse) Reset() {
 	*x = ListPeersResponse{}
-	mi := &file_shallot_broker_v1_network_proto_msgTypes[7]
+	mi := &file_shallot_broker_v1_network_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -414,7 +496,7 @@ func (x *ListPeersResponse) String() string {
 func (*ListPeersResponse) ProtoMessage() {}
 
 func (x *ListPeersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_broker_v1_network_proto_msgTypes[7]
+	mi := &file_shallot_broker_v1_network_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -427,7 +509,7 @@ func (x *ListPeersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPeersResponse.ProtoReflect.Descriptor instead.
 func (*ListPeersResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_broker_v1_network_proto_rawDescGZIP(), []int{7}
+	return file_shallot_broker_v1_network_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ListPeersResponse) GetPeers() []*ConnectedPeer {
@@ -452,7 +534,7 @@ type ConnectedPeer struct {
 
 func (x *ConnectedPeer) Reset() {
 	*x = ConnectedPeer{}
-	mi := &file_shallot_broker_v1_network_proto_msgTypes[8]
+	mi := &file_shallot_broker_v1_network_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -464,7 +546,7 @@ func (x *ConnectedPeer) String() string {
 func (*ConnectedPeer) ProtoMessage() {}
 
 func (x *ConnectedPeer) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_broker_v1_network_proto_msgTypes[8]
+	mi := &file_shallot_broker_v1_network_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -477,7 +559,7 @@ func (x *ConnectedPeer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConnectedPeer.ProtoReflect.Descriptor instead.
 func (*ConnectedPeer) Descriptor() ([]byte, []int) {
-	return file_shallot_broker_v1_network_proto_rawDescGZIP(), []int{8}
+	return file_shallot_broker_v1_network_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ConnectedPeer) GetPeerId() string {
@@ -524,7 +606,7 @@ type ListKnownPeersRequest struct {
 
 func (x *ListKnownPeersRequest) Reset() {
 	*x = ListKnownPeersRequest{}
-	mi := &file_shallot_broker_v1_network_proto_msgTypes[9]
+	mi := &file_shallot_broker_v1_network_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -536,7 +618,7 @@ func (x *ListKnownPeersRequest) String() string {
 func (*ListKnownPeersRequest) ProtoMessage() {}
 
 func (x *ListKnownPeersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_broker_v1_network_proto_msgTypes[9]
+	mi := &file_shallot_broker_v1_network_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -549,7 +631,7 @@ func (x *ListKnownPeersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListKnownPeersRequest.ProtoReflect.Descriptor instead.
 func (*ListKnownPeersRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_broker_v1_network_proto_rawDescGZIP(), []int{9}
+	return file_shallot_broker_v1_network_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ListKnownPeersRequest) GetPersona() string {
@@ -568,7 +650,7 @@ type ListKnownPeersResponse struct {
 
 func (x *ListKnownPeersResponse) Reset() {
 	*x = ListKnownPeersResponse{}
-	mi := &file_shallot_broker_v1_network_proto_msgTypes[10]
+	mi := &file_shallot_broker_v1_network_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -580,7 +662,7 @@ func (x *ListKnownPeersResponse) String() string {
 func (*ListKnownPeersResponse) ProtoMessage() {}
 
 func (x *ListKnownPeersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_broker_v1_network_proto_msgTypes[10]
+	mi := &file_shallot_broker_v1_network_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -593,7 +675,7 @@ func (x *ListKnownPeersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListKnownPeersResponse.ProtoReflect.Descriptor instead.
 func (*ListKnownPeersResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_broker_v1_network_proto_rawDescGZIP(), []int{10}
+	return file_shallot_broker_v1_network_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ListKnownPeersResponse) GetPeers() []*KnownPeer {
@@ -615,7 +697,7 @@ type KnownPeer struct {
 
 func (x *KnownPeer) Reset() {
 	*x = KnownPeer{}
-	mi := &file_shallot_broker_v1_network_proto_msgTypes[11]
+	mi := &file_shallot_broker_v1_network_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -627,7 +709,7 @@ func (x *KnownPeer) String() string {
 func (*KnownPeer) ProtoMessage() {}
 
 func (x *KnownPeer) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_broker_v1_network_proto_msgTypes[11]
+	mi := &file_shallot_broker_v1_network_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -640,7 +722,7 @@ func (x *KnownPeer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KnownPeer.ProtoReflect.Descriptor instead.
 func (*KnownPeer) Descriptor() ([]byte, []int) {
-	return file_shallot_broker_v1_network_proto_rawDescGZIP(), []int{11}
+	return file_shallot_broker_v1_network_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *KnownPeer) GetPeerId() string {
@@ -677,7 +759,7 @@ type FindPeersRequest struct {
 
 func (x *FindPeersRequest) Reset() {
 	*x = FindPeersRequest{}
-	mi := &file_shallot_broker_v1_network_proto_msgTypes[12]
+	mi := &file_shallot_broker_v1_network_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -689,7 +771,7 @@ func (x *FindPeersRequest) String() string {
 func (*FindPeersRequest) ProtoMessage() {}
 
 func (x *FindPeersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_broker_v1_network_proto_msgTypes[12]
+	mi := &file_shallot_broker_v1_network_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -702,7 +784,7 @@ func (x *FindPeersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FindPeersRequest.ProtoReflect.Descriptor instead.
 func (*FindPeersRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_broker_v1_network_proto_rawDescGZIP(), []int{12}
+	return file_shallot_broker_v1_network_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *FindPeersRequest) GetPersona() string {
@@ -737,7 +819,7 @@ type FindPeersResponse struct {
 
 func (x *FindPeersResponse) Reset() {
 	*x = FindPeersResponse{}
-	mi := &file_shallot_broker_v1_network_proto_msgTypes[13]
+	mi := &file_shallot_broker_v1_network_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -749,7 +831,7 @@ func (x *FindPeersResponse) String() string {
 func (*FindPeersResponse) ProtoMessage() {}
 
 func (x *FindPeersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_broker_v1_network_proto_msgTypes[13]
+	mi := &file_shallot_broker_v1_network_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -762,7 +844,7 @@ func (x *FindPeersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FindPeersResponse.ProtoReflect.Descriptor instead.
 func (*FindPeersResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_broker_v1_network_proto_rawDescGZIP(), []int{13}
+	return file_shallot_broker_v1_network_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *FindPeersResponse) GetPeerId() string {
@@ -790,7 +872,7 @@ type AdvertiseRequest struct {
 
 func (x *AdvertiseRequest) Reset() {
 	*x = AdvertiseRequest{}
-	mi := &file_shallot_broker_v1_network_proto_msgTypes[14]
+	mi := &file_shallot_broker_v1_network_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -802,7 +884,7 @@ func (x *AdvertiseRequest) String() string {
 func (*AdvertiseRequest) ProtoMessage() {}
 
 func (x *AdvertiseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_broker_v1_network_proto_msgTypes[14]
+	mi := &file_shallot_broker_v1_network_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -815,7 +897,7 @@ func (x *AdvertiseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AdvertiseRequest.ProtoReflect.Descriptor instead.
 func (*AdvertiseRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_broker_v1_network_proto_rawDescGZIP(), []int{14}
+	return file_shallot_broker_v1_network_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *AdvertiseRequest) GetPersona() string {
@@ -844,7 +926,7 @@ type AdvertiseResponse struct {
 
 func (x *AdvertiseResponse) Reset() {
 	*x = AdvertiseResponse{}
-	mi := &file_shallot_broker_v1_network_proto_msgTypes[15]
+	mi := &file_shallot_broker_v1_network_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -856,7 +938,7 @@ func (x *AdvertiseResponse) String() string {
 func (*AdvertiseResponse) ProtoMessage() {}
 
 func (x *AdvertiseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_broker_v1_network_proto_msgTypes[15]
+	mi := &file_shallot_broker_v1_network_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -869,7 +951,7 @@ func (x *AdvertiseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AdvertiseResponse.ProtoReflect.Descriptor instead.
 func (*AdvertiseResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_broker_v1_network_proto_rawDescGZIP(), []int{15}
+	return file_shallot_broker_v1_network_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *AdvertiseResponse) GetValidFor() *durationpb.Duration {
@@ -895,7 +977,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_shallot_broker_v1_network_proto_msgTypes[16]
+	mi := &file_shallot_broker_v1_network_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -907,7 +989,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_broker_v1_network_proto_msgTypes[16]
+	mi := &file_shallot_broker_v1_network_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -920,7 +1002,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_broker_v1_network_proto_rawDescGZIP(), []int{16}
+	return file_shallot_broker_v1_network_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *WatchRequest) GetPersona() string {
@@ -940,7 +1022,7 @@ type WatchResponse struct {
 
 func (x *WatchResponse) Reset() {
 	*x = WatchResponse{}
-	mi := &file_shallot_broker_v1_network_proto_msgTypes[17]
+	mi := &file_shallot_broker_v1_network_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -952,7 +1034,7 @@ func (x *WatchResponse) String() string {
 func (*WatchResponse) ProtoMessage() {}
 
 func (x *WatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_broker_v1_network_proto_msgTypes[17]
+	mi := &file_shallot_broker_v1_network_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -965,7 +1047,7 @@ func (x *WatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchResponse.ProtoReflect.Descriptor instead.
 func (*WatchResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_broker_v1_network_proto_rawDescGZIP(), []int{17}
+	return file_shallot_broker_v1_network_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *WatchResponse) GetPeerId() string {
@@ -993,7 +1075,7 @@ type ProtectRequest struct {
 
 func (x *ProtectRequest) Reset() {
 	*x = ProtectRequest{}
-	mi := &file_shallot_broker_v1_network_proto_msgTypes[18]
+	mi := &file_shallot_broker_v1_network_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1005,7 +1087,7 @@ func (x *ProtectRequest) String() string {
 func (*ProtectRequest) ProtoMessage() {}
 
 func (x *ProtectRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_broker_v1_network_proto_msgTypes[18]
+	mi := &file_shallot_broker_v1_network_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1018,7 +1100,7 @@ func (x *ProtectRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProtectRequest.ProtoReflect.Descriptor instead.
 func (*ProtectRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_broker_v1_network_proto_rawDescGZIP(), []int{18}
+	return file_shallot_broker_v1_network_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ProtectRequest) GetPersona() string {
@@ -1050,7 +1132,7 @@ type ProtectResponse struct {
 
 func (x *ProtectResponse) Reset() {
 	*x = ProtectResponse{}
-	mi := &file_shallot_broker_v1_network_proto_msgTypes[19]
+	mi := &file_shallot_broker_v1_network_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1062,7 +1144,7 @@ func (x *ProtectResponse) String() string {
 func (*ProtectResponse) ProtoMessage() {}
 
 func (x *ProtectResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_broker_v1_network_proto_msgTypes[19]
+	mi := &file_shallot_broker_v1_network_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1075,7 +1157,7 @@ func (x *ProtectResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProtectResponse.ProtoReflect.Descriptor instead.
 func (*ProtectResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_broker_v1_network_proto_rawDescGZIP(), []int{19}
+	return file_shallot_broker_v1_network_proto_rawDescGZIP(), []int{20}
 }
 
 type OpenPersonaRequest struct {
@@ -1087,7 +1169,7 @@ type OpenPersonaRequest struct {
 
 func (x *OpenPersonaRequest) Reset() {
 	*x = OpenPersonaRequest{}
-	mi := &file_shallot_broker_v1_network_proto_msgTypes[20]
+	mi := &file_shallot_broker_v1_network_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1099,7 +1181,7 @@ func (x *OpenPersonaRequest) String() string {
 func (*OpenPersonaRequest) ProtoMessage() {}
 
 func (x *OpenPersonaRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_broker_v1_network_proto_msgTypes[20]
+	mi := &file_shallot_broker_v1_network_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1112,7 +1194,7 @@ func (x *OpenPersonaRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenPersonaRequest.ProtoReflect.Descriptor instead.
 func (*OpenPersonaRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_broker_v1_network_proto_rawDescGZIP(), []int{20}
+	return file_shallot_broker_v1_network_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *OpenPersonaRequest) GetPersona() string {
@@ -1131,7 +1213,7 @@ type OpenPersonaResponse struct {
 
 func (x *OpenPersonaResponse) Reset() {
 	*x = OpenPersonaResponse{}
-	mi := &file_shallot_broker_v1_network_proto_msgTypes[21]
+	mi := &file_shallot_broker_v1_network_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1143,7 +1225,7 @@ func (x *OpenPersonaResponse) String() string {
 func (*OpenPersonaResponse) ProtoMessage() {}
 
 func (x *OpenPersonaResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_broker_v1_network_proto_msgTypes[21]
+	mi := &file_shallot_broker_v1_network_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1156,7 +1238,7 @@ func (x *OpenPersonaResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenPersonaResponse.ProtoReflect.Descriptor instead.
 func (*OpenPersonaResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_broker_v1_network_proto_rawDescGZIP(), []int{21}
+	return file_shallot_broker_v1_network_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *OpenPersonaResponse) GetPersona() *Persona {
@@ -1175,7 +1257,7 @@ type ClosePersonaRequest struct {
 
 func (x *ClosePersonaRequest) Reset() {
 	*x = ClosePersonaRequest{}
-	mi := &file_shallot_broker_v1_network_proto_msgTypes[22]
+	mi := &file_shallot_broker_v1_network_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1187,7 +1269,7 @@ func (x *ClosePersonaRequest) String() string {
 func (*ClosePersonaRequest) ProtoMessage() {}
 
 func (x *ClosePersonaRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_broker_v1_network_proto_msgTypes[22]
+	mi := &file_shallot_broker_v1_network_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1200,7 +1282,7 @@ func (x *ClosePersonaRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClosePersonaRequest.ProtoReflect.Descriptor instead.
 func (*ClosePersonaRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_broker_v1_network_proto_rawDescGZIP(), []int{22}
+	return file_shallot_broker_v1_network_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ClosePersonaRequest) GetPersona() string {
@@ -1218,7 +1300,7 @@ type ClosePersonaResponse struct {
 
 func (x *ClosePersonaResponse) Reset() {
 	*x = ClosePersonaResponse{}
-	mi := &file_shallot_broker_v1_network_proto_msgTypes[23]
+	mi := &file_shallot_broker_v1_network_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1230,7 +1312,7 @@ func (x *ClosePersonaResponse) String() string {
 func (*ClosePersonaResponse) ProtoMessage() {}
 
 func (x *ClosePersonaResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_broker_v1_network_proto_msgTypes[23]
+	mi := &file_shallot_broker_v1_network_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1243,7 +1325,7 @@ func (x *ClosePersonaResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClosePersonaResponse.ProtoReflect.Descriptor instead.
 func (*ClosePersonaResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_broker_v1_network_proto_rawDescGZIP(), []int{23}
+	return file_shallot_broker_v1_network_proto_rawDescGZIP(), []int{24}
 }
 
 type ListPersonasRequest struct {
@@ -1254,7 +1336,7 @@ type ListPersonasRequest struct {
 
 func (x *ListPersonasRequest) Reset() {
 	*x = ListPersonasRequest{}
-	mi := &file_shallot_broker_v1_network_proto_msgTypes[24]
+	mi := &file_shallot_broker_v1_network_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1266,7 +1348,7 @@ func (x *ListPersonasRequest) String() string {
 func (*ListPersonasRequest) ProtoMessage() {}
 
 func (x *ListPersonasRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_broker_v1_network_proto_msgTypes[24]
+	mi := &file_shallot_broker_v1_network_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1279,7 +1361,7 @@ func (x *ListPersonasRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPersonasRequest.ProtoReflect.Descriptor instead.
 func (*ListPersonasRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_broker_v1_network_proto_rawDescGZIP(), []int{24}
+	return file_shallot_broker_v1_network_proto_rawDescGZIP(), []int{25}
 }
 
 type ListPersonasResponse struct {
@@ -1291,7 +1373,7 @@ type ListPersonasResponse struct {
 
 func (x *ListPersonasResponse) Reset() {
 	*x = ListPersonasResponse{}
-	mi := &file_shallot_broker_v1_network_proto_msgTypes[25]
+	mi := &file_shallot_broker_v1_network_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1303,7 +1385,7 @@ func (x *ListPersonasResponse) String() string {
 func (*ListPersonasResponse) ProtoMessage() {}
 
 func (x *ListPersonasResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_broker_v1_network_proto_msgTypes[25]
+	mi := &file_shallot_broker_v1_network_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1316,7 +1398,7 @@ func (x *ListPersonasResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPersonasResponse.ProtoReflect.Descriptor instead.
 func (*ListPersonasResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_broker_v1_network_proto_rawDescGZIP(), []int{25}
+	return file_shallot_broker_v1_network_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ListPersonasResponse) GetPersonas() []*Persona {
@@ -1337,7 +1419,7 @@ type Persona struct {
 
 func (x *Persona) Reset() {
 	*x = Persona{}
-	mi := &file_shallot_broker_v1_network_proto_msgTypes[26]
+	mi := &file_shallot_broker_v1_network_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1349,7 +1431,7 @@ func (x *Persona) String() string {
 func (*Persona) ProtoMessage() {}
 
 func (x *Persona) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_broker_v1_network_proto_msgTypes[26]
+	mi := &file_shallot_broker_v1_network_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1362,7 +1444,7 @@ func (x *Persona) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Persona.ProtoReflect.Descriptor instead.
 func (*Persona) Descriptor() ([]byte, []int) {
-	return file_shallot_broker_v1_network_proto_rawDescGZIP(), []int{26}
+	return file_shallot_broker_v1_network_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Persona) GetName() string {
@@ -1392,13 +1474,19 @@ const file_shallot_broker_v1_network_proto_rawDesc = "" +
 	"\n" +
 	"\x1fshallot/broker/v1/network.proto\x12\x11shallot.broker.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"'\n" +
 	"\vSelfRequest\x12\x18\n" +
-	"\apersona\x18\x01 \x01(\tR\apersona\"\x93\x01\n" +
+	"\apersona\x18\x01 \x01(\tR\apersona\"\xd9\x01\n" +
 	"\fSelfResponse\x12\x17\n" +
 	"\apeer_id\x18\x01 \x01(\tR\x06peerId\x12\x1c\n" +
 	"\taddresses\x18\x02 \x03(\tR\taddresses\x12\x12\n" +
 	"\x04mode\x18\x03 \x01(\tR\x04mode\x12 \n" +
 	"\vconnections\x18\x04 \x01(\rR\vconnections\x12\x16\n" +
-	"\x06online\x18\x05 \x01(\bR\x06online\"\x86\x01\n" +
+	"\x06online\x18\x05 \x01(\bR\x06online\x12(\n" +
+	"\x03tor\x18\x06 \x01(\v2\x16.shallot.broker.v1.TorR\x03tor\x12\x1a\n" +
+	"\benclosed\x18\a \x01(\bR\benclosed\"O\n" +
+	"\x03Tor\x12\x14\n" +
+	"\x05state\x18\x01 \x01(\tR\x05state\x12\x1a\n" +
+	"\bprogress\x18\x02 \x01(\rR\bprogress\x12\x16\n" +
+	"\x06detail\x18\x03 \x01(\tR\x06detail\"\x86\x01\n" +
 	"\x0eConnectRequest\x12\x18\n" +
 	"\apersona\x18\x01 \x01(\tR\apersona\x12\x1c\n" +
 	"\taddresses\x18\x02 \x03(\tR\taddresses\x12\x17\n" +
@@ -1497,78 +1585,80 @@ func file_shallot_broker_v1_network_proto_rawDescGZIP() []byte {
 	return file_shallot_broker_v1_network_proto_rawDescData
 }
 
-var file_shallot_broker_v1_network_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
+var file_shallot_broker_v1_network_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
 var file_shallot_broker_v1_network_proto_goTypes = []any{
 	(*SelfRequest)(nil),            // 0: shallot.broker.v1.SelfRequest
 	(*SelfResponse)(nil),           // 1: shallot.broker.v1.SelfResponse
-	(*ConnectRequest)(nil),         // 2: shallot.broker.v1.ConnectRequest
-	(*ConnectResponse)(nil),        // 3: shallot.broker.v1.ConnectResponse
-	(*DisconnectRequest)(nil),      // 4: shallot.broker.v1.DisconnectRequest
-	(*DisconnectResponse)(nil),     // 5: shallot.broker.v1.DisconnectResponse
-	(*ListPeersRequest)(nil),       // 6: shallot.broker.v1.ListPeersRequest
-	(*ListPeersResponse)(nil),      // 7: shallot.broker.v1.ListPeersResponse
-	(*ConnectedPeer)(nil),          // 8: shallot.broker.v1.ConnectedPeer
-	(*ListKnownPeersRequest)(nil),  // 9: shallot.broker.v1.ListKnownPeersRequest
-	(*ListKnownPeersResponse)(nil), // 10: shallot.broker.v1.ListKnownPeersResponse
-	(*KnownPeer)(nil),              // 11: shallot.broker.v1.KnownPeer
-	(*FindPeersRequest)(nil),       // 12: shallot.broker.v1.FindPeersRequest
-	(*FindPeersResponse)(nil),      // 13: shallot.broker.v1.FindPeersResponse
-	(*AdvertiseRequest)(nil),       // 14: shallot.broker.v1.AdvertiseRequest
-	(*AdvertiseResponse)(nil),      // 15: shallot.broker.v1.AdvertiseResponse
-	(*WatchRequest)(nil),           // 16: shallot.broker.v1.WatchRequest
-	(*WatchResponse)(nil),          // 17: shallot.broker.v1.WatchResponse
-	(*ProtectRequest)(nil),         // 18: shallot.broker.v1.ProtectRequest
-	(*ProtectResponse)(nil),        // 19: shallot.broker.v1.ProtectResponse
-	(*OpenPersonaRequest)(nil),     // 20: shallot.broker.v1.OpenPersonaRequest
-	(*OpenPersonaResponse)(nil),    // 21: shallot.broker.v1.OpenPersonaResponse
-	(*ClosePersonaRequest)(nil),    // 22: shallot.broker.v1.ClosePersonaRequest
-	(*ClosePersonaResponse)(nil),   // 23: shallot.broker.v1.ClosePersonaResponse
-	(*ListPersonasRequest)(nil),    // 24: shallot.broker.v1.ListPersonasRequest
-	(*ListPersonasResponse)(nil),   // 25: shallot.broker.v1.ListPersonasResponse
-	(*Persona)(nil),                // 26: shallot.broker.v1.Persona
-	(*durationpb.Duration)(nil),    // 27: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil),  // 28: google.protobuf.Timestamp
+	(*Tor)(nil),                    // 2: shallot.broker.v1.Tor
+	(*ConnectRequest)(nil),         // 3: shallot.broker.v1.ConnectRequest
+	(*ConnectResponse)(nil),        // 4: shallot.broker.v1.ConnectResponse
+	(*DisconnectRequest)(nil),      // 5: shallot.broker.v1.DisconnectRequest
+	(*DisconnectResponse)(nil),     // 6: shallot.broker.v1.DisconnectResponse
+	(*ListPeersRequest)(nil),       // 7: shallot.broker.v1.ListPeersRequest
+	(*ListPeersResponse)(nil),      // 8: shallot.broker.v1.ListPeersResponse
+	(*ConnectedPeer)(nil),          // 9: shallot.broker.v1.ConnectedPeer
+	(*ListKnownPeersRequest)(nil),  // 10: shallot.broker.v1.ListKnownPeersRequest
+	(*ListKnownPeersResponse)(nil), // 11: shallot.broker.v1.ListKnownPeersResponse
+	(*KnownPeer)(nil),              // 12: shallot.broker.v1.KnownPeer
+	(*FindPeersRequest)(nil),       // 13: shallot.broker.v1.FindPeersRequest
+	(*FindPeersResponse)(nil),      // 14: shallot.broker.v1.FindPeersResponse
+	(*AdvertiseRequest)(nil),       // 15: shallot.broker.v1.AdvertiseRequest
+	(*AdvertiseResponse)(nil),      // 16: shallot.broker.v1.AdvertiseResponse
+	(*WatchRequest)(nil),           // 17: shallot.broker.v1.WatchRequest
+	(*WatchResponse)(nil),          // 18: shallot.broker.v1.WatchResponse
+	(*ProtectRequest)(nil),         // 19: shallot.broker.v1.ProtectRequest
+	(*ProtectResponse)(nil),        // 20: shallot.broker.v1.ProtectResponse
+	(*OpenPersonaRequest)(nil),     // 21: shallot.broker.v1.OpenPersonaRequest
+	(*OpenPersonaResponse)(nil),    // 22: shallot.broker.v1.OpenPersonaResponse
+	(*ClosePersonaRequest)(nil),    // 23: shallot.broker.v1.ClosePersonaRequest
+	(*ClosePersonaResponse)(nil),   // 24: shallot.broker.v1.ClosePersonaResponse
+	(*ListPersonasRequest)(nil),    // 25: shallot.broker.v1.ListPersonasRequest
+	(*ListPersonasResponse)(nil),   // 26: shallot.broker.v1.ListPersonasResponse
+	(*Persona)(nil),                // 27: shallot.broker.v1.Persona
+	(*durationpb.Duration)(nil),    // 28: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil),  // 29: google.protobuf.Timestamp
 }
 var file_shallot_broker_v1_network_proto_depIdxs = []int32{
-	8,  // 0: shallot.broker.v1.ListPeersResponse.peers:type_name -> shallot.broker.v1.ConnectedPeer
-	27, // 1: shallot.broker.v1.ConnectedPeer.rtt:type_name -> google.protobuf.Duration
-	28, // 2: shallot.broker.v1.ConnectedPeer.connected_at:type_name -> google.protobuf.Timestamp
-	11, // 3: shallot.broker.v1.ListKnownPeersResponse.peers:type_name -> shallot.broker.v1.KnownPeer
-	28, // 4: shallot.broker.v1.KnownPeer.last_connected_at:type_name -> google.protobuf.Timestamp
-	27, // 5: shallot.broker.v1.AdvertiseResponse.valid_for:type_name -> google.protobuf.Duration
-	27, // 6: shallot.broker.v1.AdvertiseResponse.again_after:type_name -> google.protobuf.Duration
-	26, // 7: shallot.broker.v1.OpenPersonaResponse.persona:type_name -> shallot.broker.v1.Persona
-	26, // 8: shallot.broker.v1.ListPersonasResponse.personas:type_name -> shallot.broker.v1.Persona
-	28, // 9: shallot.broker.v1.Persona.opened_at:type_name -> google.protobuf.Timestamp
-	0,  // 10: shallot.broker.v1.NetworkService.Self:input_type -> shallot.broker.v1.SelfRequest
-	2,  // 11: shallot.broker.v1.NetworkService.Connect:input_type -> shallot.broker.v1.ConnectRequest
-	4,  // 12: shallot.broker.v1.NetworkService.Disconnect:input_type -> shallot.broker.v1.DisconnectRequest
-	6,  // 13: shallot.broker.v1.NetworkService.ListPeers:input_type -> shallot.broker.v1.ListPeersRequest
-	9,  // 14: shallot.broker.v1.NetworkService.ListKnownPeers:input_type -> shallot.broker.v1.ListKnownPeersRequest
-	12, // 15: shallot.broker.v1.NetworkService.FindPeers:input_type -> shallot.broker.v1.FindPeersRequest
-	14, // 16: shallot.broker.v1.NetworkService.Advertise:input_type -> shallot.broker.v1.AdvertiseRequest
-	16, // 17: shallot.broker.v1.NetworkService.Watch:input_type -> shallot.broker.v1.WatchRequest
-	18, // 18: shallot.broker.v1.NetworkService.Protect:input_type -> shallot.broker.v1.ProtectRequest
-	20, // 19: shallot.broker.v1.NetworkService.OpenPersona:input_type -> shallot.broker.v1.OpenPersonaRequest
-	22, // 20: shallot.broker.v1.NetworkService.ClosePersona:input_type -> shallot.broker.v1.ClosePersonaRequest
-	24, // 21: shallot.broker.v1.NetworkService.ListPersonas:input_type -> shallot.broker.v1.ListPersonasRequest
-	1,  // 22: shallot.broker.v1.NetworkService.Self:output_type -> shallot.broker.v1.SelfResponse
-	3,  // 23: shallot.broker.v1.NetworkService.Connect:output_type -> shallot.broker.v1.ConnectResponse
-	5,  // 24: shallot.broker.v1.NetworkService.Disconnect:output_type -> shallot.broker.v1.DisconnectResponse
-	7,  // 25: shallot.broker.v1.NetworkService.ListPeers:output_type -> shallot.broker.v1.ListPeersResponse
-	10, // 26: shallot.broker.v1.NetworkService.ListKnownPeers:output_type -> shallot.broker.v1.ListKnownPeersResponse
-	13, // 27: shallot.broker.v1.NetworkService.FindPeers:output_type -> shallot.broker.v1.FindPeersResponse
-	15, // 28: shallot.broker.v1.NetworkService.Advertise:output_type -> shallot.broker.v1.AdvertiseResponse
-	17, // 29: shallot.broker.v1.NetworkService.Watch:output_type -> shallot.broker.v1.WatchResponse
-	19, // 30: shallot.broker.v1.NetworkService.Protect:output_type -> shallot.broker.v1.ProtectResponse
-	21, // 31: shallot.broker.v1.NetworkService.OpenPersona:output_type -> shallot.broker.v1.OpenPersonaResponse
-	23, // 32: shallot.broker.v1.NetworkService.ClosePersona:output_type -> shallot.broker.v1.ClosePersonaResponse
-	25, // 33: shallot.broker.v1.NetworkService.ListPersonas:output_type -> shallot.broker.v1.ListPersonasResponse
-	22, // [22:34] is the sub-list for method output_type
-	10, // [10:22] is the sub-list for method input_type
-	10, // [10:10] is the sub-list for extension type_name
-	10, // [10:10] is the sub-list for extension extendee
-	0,  // [0:10] is the sub-list for field type_name
+	2,  // 0: shallot.broker.v1.SelfResponse.tor:type_name -> shallot.broker.v1.Tor
+	9,  // 1: shallot.broker.v1.ListPeersResponse.peers:type_name -> shallot.broker.v1.ConnectedPeer
+	28, // 2: shallot.broker.v1.ConnectedPeer.rtt:type_name -> google.protobuf.Duration
+	29, // 3: shallot.broker.v1.ConnectedPeer.connected_at:type_name -> google.protobuf.Timestamp
+	12, // 4: shallot.broker.v1.ListKnownPeersResponse.peers:type_name -> shallot.broker.v1.KnownPeer
+	29, // 5: shallot.broker.v1.KnownPeer.last_connected_at:type_name -> google.protobuf.Timestamp
+	28, // 6: shallot.broker.v1.AdvertiseResponse.valid_for:type_name -> google.protobuf.Duration
+	28, // 7: shallot.broker.v1.AdvertiseResponse.again_after:type_name -> google.protobuf.Duration
+	27, // 8: shallot.broker.v1.OpenPersonaResponse.persona:type_name -> shallot.broker.v1.Persona
+	27, // 9: shallot.broker.v1.ListPersonasResponse.personas:type_name -> shallot.broker.v1.Persona
+	29, // 10: shallot.broker.v1.Persona.opened_at:type_name -> google.protobuf.Timestamp
+	0,  // 11: shallot.broker.v1.NetworkService.Self:input_type -> shallot.broker.v1.SelfRequest
+	3,  // 12: shallot.broker.v1.NetworkService.Connect:input_type -> shallot.broker.v1.ConnectRequest
+	5,  // 13: shallot.broker.v1.NetworkService.Disconnect:input_type -> shallot.broker.v1.DisconnectRequest
+	7,  // 14: shallot.broker.v1.NetworkService.ListPeers:input_type -> shallot.broker.v1.ListPeersRequest
+	10, // 15: shallot.broker.v1.NetworkService.ListKnownPeers:input_type -> shallot.broker.v1.ListKnownPeersRequest
+	13, // 16: shallot.broker.v1.NetworkService.FindPeers:input_type -> shallot.broker.v1.FindPeersRequest
+	15, // 17: shallot.broker.v1.NetworkService.Advertise:input_type -> shallot.broker.v1.AdvertiseRequest
+	17, // 18: shallot.broker.v1.NetworkService.Watch:input_type -> shallot.broker.v1.WatchRequest
+	19, // 19: shallot.broker.v1.NetworkService.Protect:input_type -> shallot.broker.v1.ProtectRequest
+	21, // 20: shallot.broker.v1.NetworkService.OpenPersona:input_type -> shallot.broker.v1.OpenPersonaRequest
+	23, // 21: shallot.broker.v1.NetworkService.ClosePersona:input_type -> shallot.broker.v1.ClosePersonaRequest
+	25, // 22: shallot.broker.v1.NetworkService.ListPersonas:input_type -> shallot.broker.v1.ListPersonasRequest
+	1,  // 23: shallot.broker.v1.NetworkService.Self:output_type -> shallot.broker.v1.SelfResponse
+	4,  // 24: shallot.broker.v1.NetworkService.Connect:output_type -> shallot.broker.v1.ConnectResponse
+	6,  // 25: shallot.broker.v1.NetworkService.Disconnect:output_type -> shallot.broker.v1.DisconnectResponse
+	8,  // 26: shallot.broker.v1.NetworkService.ListPeers:output_type -> shallot.broker.v1.ListPeersResponse
+	11, // 27: shallot.broker.v1.NetworkService.ListKnownPeers:output_type -> shallot.broker.v1.ListKnownPeersResponse
+	14, // 28: shallot.broker.v1.NetworkService.FindPeers:output_type -> shallot.broker.v1.FindPeersResponse
+	16, // 29: shallot.broker.v1.NetworkService.Advertise:output_type -> shallot.broker.v1.AdvertiseResponse
+	18, // 30: shallot.broker.v1.NetworkService.Watch:output_type -> shallot.broker.v1.WatchResponse
+	20, // 31: shallot.broker.v1.NetworkService.Protect:output_type -> shallot.broker.v1.ProtectResponse
+	22, // 32: shallot.broker.v1.NetworkService.OpenPersona:output_type -> shallot.broker.v1.OpenPersonaResponse
+	24, // 33: shallot.broker.v1.NetworkService.ClosePersona:output_type -> shallot.broker.v1.ClosePersonaResponse
+	26, // 34: shallot.broker.v1.NetworkService.ListPersonas:output_type -> shallot.broker.v1.ListPersonasResponse
+	23, // [23:35] is the sub-list for method output_type
+	11, // [11:23] is the sub-list for method input_type
+	11, // [11:11] is the sub-list for extension type_name
+	11, // [11:11] is the sub-list for extension extendee
+	0,  // [0:11] is the sub-list for field type_name
 }
 
 func init() { file_shallot_broker_v1_network_proto_init() }
@@ -1582,7 +1672,7 @@ func file_shallot_broker_v1_network_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_shallot_broker_v1_network_proto_rawDesc), len(file_shallot_broker_v1_network_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   27,
+			NumMessages:   28,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -28,6 +28,12 @@ func (s *Service) GetNode(ctx context.Context, _ *nodev1.GetNodeRequest) (*nodev
 	}
 	if err == nil { // what a broker said that does not answer any more is not true any more
 		n.Connections, n.Online = self.GetConnections(), self.GetOnline()
+		if t := self.GetTor(); t != nil {
+			n.Tor = &nodev1.Tor{State: t.GetState(), Progress: t.GetProgress(), Detail: t.GetDetail()}
+			if n.Fence = "none"; self.GetEnclosed() {
+				n.Fence = "enclosed"
+			}
+		}
 	}
 	for _, p := range processes {
 		n.Processes = append(n.Processes, &nodev1.Process{Name: p.Name, Pid: p.PID, State: p.State, Detail: p.Detail})

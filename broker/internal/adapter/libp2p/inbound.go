@@ -1,0 +1,70 @@
+package libp2p
+
+import (
+	"path/filepath"
+
+	"github.com/libp2p/go-libp2p/core/crypto"
+	"github.com/libp2p/go-libp2p/core/event"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/p2p/host/eventbus"
+	ma "github.com/multiformats/go-multiaddr"
+
+	"github.com/shallot-net/shallot/broker/internal/adapter/onion"
+)
+
+// inbound is a host's onion service.
+type inbound struct {
+	seed      []byte
+	serviceID string
+	socket    string
+	at        ma.Multiaddr
+}
+
+// onion says what a persona's host needs in anonymous mode. Only the node's own can be reached, and where it only dials, none.
+func (n *Network) onion(persona string, key crypto.PrivKey, seed []byte) (cfg onion.Config, in *inbound, err error) {
+	o := n.cfg.Onion
+	if o == nil {
+		return cfg, nil, nil
+	}
+	cfg.SOCKS = o.SOCKS
+	if cfg.Self, err = peer.IDFromPrivateKey(key); err != nil || !o.Service || persona != "" {
+		return cfg, nil, err
+	}
+	raw, err := key.GetPublic().Raw()
+	if err != nil {
+		return cfg, nil, err
+	}
+	in = &inbound{seed: seed, serviceID: onion.ServiceID(raw), socket: filepath.Join(o.Dir, "in.sock")}
+	if in.at, err = onion.Address(cfg.Self); err != nil {
+		return cfg, nil, err
+	}
+	cfg.Socket = in.socket
+	return cfg, in, nil
+}
+
+// watchIdentified closes connections to peers that have not said what they speak within the library's 5 s. Gossip never hears of such a peer, and identify does not ask again:
+// the connection would stand there and be of no use.
+func (h *Host) watchIdentified() error {
+	if !h.network.profile.watchIdentify {
+		return nil
+	}
+	sub, err := h.host.EventBus().Subscribe(new(event.EvtPeerIdentificationFailed), eventbus.BufSize(256))
+	if err != nil {
+		return err
+	}
+	h.wg.Go(func() {
+		defer sub.Close()
+		for {
+			select {
+			case <-h.ctx.Done():
+				return
+			case e, ok := <-sub.Out():
+				if !ok {
+					return
+				}
+				_ = h.host.Network().ClosePeer(e.(event.EvtPeerIdentificationFailed).Peer)
+			}
+		}
+	})
+	return nil
+}

@@ -1,0 +1,164 @@
+package onion
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/transport"
+	ma "github.com/multiformats/go-multiaddr"
+	manet "github.com/multiformats/go-multiaddr/net"
+)
+
+// maxDials bounds the dials that are under way: tor builds 32 circuits at a time (MaxClientCircuitsPending), and shares them among all that use it.
+const maxDials = 16
+
+// Config of a host's transport.
+type Config struct {
+	SOCKS string // the path of tor's SOCKS socket
+	// Socket is the path of the Unix socket where tor is to bring what comes in. Its directory has to be there. Empty: the host only dials.
+	Socket string
+	Self   peer.ID
+}
+
+// Transport is a libp2p transport that knows onion addresses and no others. Its dials never share a circuit with those of another Transport.
+type Transport struct {
+	cfg      Config
+	token    string
+	upgrader transport.Upgrader
+	rm       network.ResourceManager
+	dials    chan struct{}
+}
+
+var _ transport.Transport = (*Transport)(nil)
+
+// NewTransport makes the transport of one host.
+func NewTransport(cfg Config, up transport.Upgrader, rm network.ResourceManager) *Transport {
+	return &Transport{cfg: cfg, token: rand.Text(), upgrader: up, rm: rm, dials: make(chan struct{}, maxDials)}
+}
+
+// Dial connects to a peer, which takes seconds. The address must be the peer's own, see Address.
+func (t *Transport) Dial(ctx context.Context, a ma.Multiaddr, p peer.ID) (transport.CapableConn, error) {
+	if !IsAddressOf(a, p) {
+		return nil, ErrNotOnion
+	}
+	scope, err := t.rm.OpenConnection(network.DirOutbound, true, a)
+	if err != nil {
+		return nil, err
+	}
+	c, err := t.dial(ctx, a, p, scope)
+	if err != nil {
+		scope.Done()
+		return nil, err
+	}
+	return t.upgrader.Upgrade(ctx, t, c, network.DirOutbound, p, scope) // it ends the scope where it fails
+}
+
+func (t *Transport) dial(ctx context.Context, a ma.Multiaddr, p peer.ID, scope network.ConnManagementScope) (manet.Conn, error) {
+	if err := scope.SetPeer(p); err != nil {
+		return nil, err
+	}
+	select {
+	case t.dials <- struct{}{}:
+		defer func() { <-t.dials }()
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	id, _, err := split(a)
+	if err != nil {
+		return nil, err
+	}
+	c, err := dialSOCKS(ctx, t.cfg.SOCKS, t.token, id, Port)
+	if err != nil {
+		return nil, err
+	}
+	return conn{c, marker, a}, nil
+}
+
+// CanDial is for onion addresses of the only form that there is. Whose it is shows with Dial.
+func (t *Transport) CanDial(a ma.Multiaddr) bool {
+	_, err := PeerOf(a)
+	return err == nil
+}
+
+// Listen takes what tor brings. That is nothing until somebody has told tor of the socket.
+func (t *Transport) Listen(a ma.Multiaddr) (transport.Listener, error) {
+	if !IsAddressOf(a, t.cfg.Self) || t.cfg.Socket == "" {
+		return nil, ErrNotOnion
+	}
+	l, err := listenUnix(t.cfg.Socket)
+	if err != nil {
+		return nil, err
+	}
+	return t.upgrader.UpgradeGatedMaListener(t, t.upgrader.GateMaListener(&listener{l, a})), nil
+}
+
+// listenUnix takes the place of a socket that a killed process left. Nobody else can enter the directory.
+func listenUnix(path string) (net.Listener, error) {
+	if info, err := os.Stat(filepath.Dir(path)); err != nil {
+		return nil, fmt.Errorf("the directory of tor's way in: %w", err)
+	} else if info.Mode().Perm()&0o007 != 0 {
+		return nil, fmt.Errorf("others than its owner can enter %s, and so come in beside tor: chmod 700 it", filepath.Dir(path))
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("remove what was left: %w", err)
+	}
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.Chmod(path, 0o660); err != nil {
+		return nil, errors.Join(err, l.Close())
+	}
+	return l, nil
+}
+
+// Protocols are those of the addresses.
+func (t *Transport) Protocols() []int { return []int{ma.P_ONION3} }
+
+// Proxy is about relays, which this is not.
+func (t *Transport) Proxy() bool { return false }
+
+func (t *Transport) String() string { return "onion" }
+
+// conn is a connection that tells nothing of this machine's sockets.
+type conn struct {
+	net.Conn
+	local, remote ma.Multiaddr
+}
+
+func (c conn) LocalMultiaddr() ma.Multiaddr  { return c.local }
+func (c conn) RemoteMultiaddr() ma.Multiaddr { return c.remote }
+func (c conn) LocalAddr() net.Addr           { return addr("onion") }
+func (c conn) RemoteAddr() net.Addr          { return addr("onion") }
+
+// CloseWrite is for libraries that look for it.
+func (c conn) CloseWrite() error {
+	if u, ok := c.Conn.(*net.UnixConn); ok {
+		return u.CloseWrite()
+	}
+	return nil
+}
+
+// listener is where tor brings connections. Who comes is not known before the handshake.
+type listener struct {
+	net.Listener
+	at ma.Multiaddr
+}
+
+func (l *listener) Accept() (manet.Conn, error) {
+	c, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return conn{c, l.at, marker}, nil
+}
+
+func (l *listener) Multiaddr() ma.Multiaddr { return l.at }
+func (l *listener) Addr() net.Addr          { return addr("onion") }
