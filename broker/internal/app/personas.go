@@ -12,8 +12,8 @@ import (
 	"github.com/shallot-net/shallot/kit/fault"
 )
 
-// maxPersonas bounds the hosts of one process: each costs some megabytes.
-const maxPersonas = 64
+// maxPersonas bounds the hosts of one process: each costs about a megabyte.
+const maxPersonas = 256
 
 // PersonaInfo is what others may know of a persona.
 type PersonaInfo struct {

@@ -175,8 +175,12 @@ func (p *persona) joinWanted() error {
 	return p.join()
 }
 
-// join joins what some member wants and this persona has not joined. Under broker.joining.
+// join joins what some member wants and this persona has not joined. Under broker.joining. Only the node's own persona hears gossip: a throw-away one talks to the provider of
+// its task and to nobody else.
 func (p *persona) join() error {
+	if p.name != "" {
+		return nil
+	}
 	p.broker.mu.Lock()
 	wanted := make([]string, 0, len(p.broker.topics))
 	for t := range p.broker.topics {

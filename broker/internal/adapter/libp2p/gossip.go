@@ -17,6 +17,7 @@ import (
 
 	"github.com/shallot-net/shallot/broker/internal/app"
 	"github.com/shallot-net/shallot/broker/internal/domain/event"
+	"github.com/shallot-net/shallot/kit/fault"
 )
 
 // Sizes of gossipsub's queues, in messages, and of its frames.
@@ -38,6 +39,8 @@ const (
 
 // wireTopic is a topic's name between nodes.
 func wireTopic(name string) string { return "/shallot/" + name + "/1.0.0" }
+
+var errNoGossip = fault.FailedPrecondition("NO_GOSSIP", "only the node's own persona gossips")
 
 // gossip is gossipsub on one host.
 type gossip struct {
@@ -180,6 +183,9 @@ func (g *gossip) topic(name string) (*pubsub.Topic, error) {
 
 // Join hears a topic until leave is called.
 func (h *Host) Join(name string) (func(), error) {
+	if h.gossip == nil {
+		return nil, errNoGossip
+	}
 	t, err := h.gossip.topic(name)
 	if err != nil {
 		return nil, err
@@ -204,6 +210,9 @@ func (h *Host) Join(name string) (func(), error) {
 
 // Publish gossips bytes that follow the rules.
 func (h *Host) Publish(ctx context.Context, name string, data []byte) error {
+	if h.gossip == nil {
+		return errNoGossip
+	}
 	t, err := h.gossip.topic(name)
 	if err != nil {
 		return err

@@ -111,7 +111,7 @@ type Host struct {
 	names    *resolver
 	inbound  *inbound // nil: the host has no onion service
 	texts    peerTexts
-	gossip   *gossip
+	gossip   *gossip // nil on a throw-away persona, which talks to one provider and hears of nobody else
 	meter    *meter
 	offences chan offence
 	kad      *kad // nil: no routing
@@ -175,8 +175,10 @@ func (h *Host) start() error {
 		return err
 	}
 	var err error
-	if h.gossip, err = newGossip(h); err != nil {
-		return err
+	if h.persona == "" {
+		if h.gossip, err = newGossip(h); err != nil {
+			return err
+		}
 	}
 	if h.kad, err = newKad(h, h.network.role(h.persona)); err != nil {
 		return err

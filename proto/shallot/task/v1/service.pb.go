@@ -38,6 +38,7 @@ type SessionRequest struct {
 	//	*SessionRequest_Sent
 	//	*SessionRequest_SendFailed
 	//	*SessionRequest_Online
+	//	*SessionRequest_Personas
 	Command       isSessionRequest_Command `protobuf_oneof:"command"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -159,6 +160,15 @@ func (x *SessionRequest) GetOnline() *OnlineChanged {
 	return nil
 }
 
+func (x *SessionRequest) GetPersonas() *PersonasQuery {
+	if x != nil {
+		if x, ok := x.Command.(*SessionRequest_Personas); ok {
+			return x.Personas
+		}
+	}
+	return nil
+}
+
 type isSessionRequest_Command interface {
 	isSessionRequest_Command()
 }
@@ -195,6 +205,10 @@ type SessionRequest_Online struct {
 	Online *OnlineChanged `protobuf:"bytes,9,opt,name=online,proto3,oneof"`
 }
 
+type SessionRequest_Personas struct {
+	Personas *PersonasQuery `protobuf:"bytes,10,opt,name=personas,proto3,oneof"`
+}
+
 func (*SessionRequest_Hello) isSessionRequest_Command() {}
 
 func (*SessionRequest_Create) isSessionRequest_Command() {}
@@ -210,6 +224,8 @@ func (*SessionRequest_Sent) isSessionRequest_Command() {}
 func (*SessionRequest_SendFailed) isSessionRequest_Command() {}
 
 func (*SessionRequest_Online) isSessionRequest_Command() {}
+
+func (*SessionRequest_Personas) isSessionRequest_Command() {}
 
 type SessionResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -230,7 +246,9 @@ type SessionResponse struct {
 	// Everything in the outbox has been told: the answer to Hello ends with it.
 	Synced bool `protobuf:"varint,8,opt,name=synced,proto3" json:"synced,omitempty"`
 	// The request id was known: task is the one made before.
-	Existed       bool `protobuf:"varint,9,opt,name=existed,proto3" json:"existed,omitempty"`
+	Existed bool `protobuf:"varint,9,opt,name=existed,proto3" json:"existed,omitempty"`
+	// For PersonasQuery: those that something of this node's tasks still has to come or go by.
+	Personas      []string `protobuf:"bytes,10,rep,name=personas,proto3" json:"personas,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -326,6 +344,13 @@ func (x *SessionResponse) GetExisted() bool {
 		return x.Existed
 	}
 	return false
+}
+
+func (x *SessionResponse) GetPersonas() []string {
+	if x != nil {
+		return x.Personas
+	}
+	return nil
 }
 
 type Hello struct {
@@ -967,6 +992,43 @@ func (x *OnlineChanged) GetOnline() bool {
 	return false
 }
 
+// PersonasQuery asks which personas are still needed: tasks that are not over have left from them, or their providers have still to hear something.
+type PersonasQuery struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PersonasQuery) Reset() {
+	*x = PersonasQuery{}
+	mi := &file_shallot_task_v1_service_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PersonasQuery) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PersonasQuery) ProtoMessage() {}
+
+func (x *PersonasQuery) ProtoReflect() protoreflect.Message {
+	mi := &file_shallot_task_v1_service_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PersonasQuery.ProtoReflect.Descriptor instead.
+func (*PersonasQuery) Descriptor() ([]byte, []int) {
+	return file_shallot_task_v1_service_proto_rawDescGZIP(), []int{12}
+}
+
 // OutboxEvent is an event to be sent to one peer.
 type OutboxEvent struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
@@ -988,7 +1050,7 @@ type OutboxEvent struct {
 
 func (x *OutboxEvent) Reset() {
 	*x = OutboxEvent{}
-	mi := &file_shallot_task_v1_service_proto_msgTypes[12]
+	mi := &file_shallot_task_v1_service_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1000,7 +1062,7 @@ func (x *OutboxEvent) String() string {
 func (*OutboxEvent) ProtoMessage() {}
 
 func (x *OutboxEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_task_v1_service_proto_msgTypes[12]
+	mi := &file_shallot_task_v1_service_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1013,7 +1075,7 @@ func (x *OutboxEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OutboxEvent.ProtoReflect.Descriptor instead.
 func (*OutboxEvent) Descriptor() ([]byte, []int) {
-	return file_shallot_task_v1_service_proto_rawDescGZIP(), []int{12}
+	return file_shallot_task_v1_service_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *OutboxEvent) GetOutboxId() uint64 {
@@ -1089,14 +1151,16 @@ type PlacementNeeded struct {
 	Only     []string          `protobuf:"bytes,5,rep,name=only,proto3" json:"only,omitempty"`
 	Limits   *v1.Limits        `protobuf:"bytes,6,opt,name=limits,proto3" json:"limits,omitempty"`
 	// Providers wanted that keep the result beside the one that runs the task.
-	Copies        uint32 `protobuf:"varint,7,opt,name=copies,proto3" json:"copies,omitempty"`
+	Copies uint32 `protobuf:"varint,7,opt,name=copies,proto3" json:"copies,omitempty"`
+	// The job that the task is a shard of; empty for others.
+	JobId         string `protobuf:"bytes,8,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *PlacementNeeded) Reset() {
 	*x = PlacementNeeded{}
-	mi := &file_shallot_task_v1_service_proto_msgTypes[13]
+	mi := &file_shallot_task_v1_service_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1108,7 +1172,7 @@ func (x *PlacementNeeded) String() string {
 func (*PlacementNeeded) ProtoMessage() {}
 
 func (x *PlacementNeeded) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_task_v1_service_proto_msgTypes[13]
+	mi := &file_shallot_task_v1_service_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1121,7 +1185,7 @@ func (x *PlacementNeeded) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlacementNeeded.ProtoReflect.Descriptor instead.
 func (*PlacementNeeded) Descriptor() ([]byte, []int) {
-	return file_shallot_task_v1_service_proto_rawDescGZIP(), []int{13}
+	return file_shallot_task_v1_service_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *PlacementNeeded) GetTaskId() string {
@@ -1173,6 +1237,13 @@ func (x *PlacementNeeded) GetCopies() uint32 {
 	return 0
 }
 
+func (x *PlacementNeeded) GetJobId() string {
+	if x != nil {
+		return x.JobId
+	}
+	return ""
+}
+
 type DescribeRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -1181,7 +1252,7 @@ type DescribeRequest struct {
 
 func (x *DescribeRequest) Reset() {
 	*x = DescribeRequest{}
-	mi := &file_shallot_task_v1_service_proto_msgTypes[14]
+	mi := &file_shallot_task_v1_service_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1193,7 +1264,7 @@ func (x *DescribeRequest) String() string {
 func (*DescribeRequest) ProtoMessage() {}
 
 func (x *DescribeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_task_v1_service_proto_msgTypes[14]
+	mi := &file_shallot_task_v1_service_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1206,7 +1277,7 @@ func (x *DescribeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DescribeRequest.ProtoReflect.Descriptor instead.
 func (*DescribeRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_task_v1_service_proto_rawDescGZIP(), []int{14}
+	return file_shallot_task_v1_service_proto_rawDescGZIP(), []int{15}
 }
 
 type DescribeResponse struct {
@@ -1227,7 +1298,7 @@ type DescribeResponse struct {
 
 func (x *DescribeResponse) Reset() {
 	*x = DescribeResponse{}
-	mi := &file_shallot_task_v1_service_proto_msgTypes[15]
+	mi := &file_shallot_task_v1_service_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1239,7 +1310,7 @@ func (x *DescribeResponse) String() string {
 func (*DescribeResponse) ProtoMessage() {}
 
 func (x *DescribeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_task_v1_service_proto_msgTypes[15]
+	mi := &file_shallot_task_v1_service_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1252,7 +1323,7 @@ func (x *DescribeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DescribeResponse.ProtoReflect.Descriptor instead.
 func (*DescribeResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_task_v1_service_proto_rawDescGZIP(), []int{15}
+	return file_shallot_task_v1_service_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *DescribeResponse) GetRole() string {
@@ -1305,7 +1376,7 @@ type WatchQueueRequest struct {
 
 func (x *WatchQueueRequest) Reset() {
 	*x = WatchQueueRequest{}
-	mi := &file_shallot_task_v1_service_proto_msgTypes[16]
+	mi := &file_shallot_task_v1_service_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1317,7 +1388,7 @@ func (x *WatchQueueRequest) String() string {
 func (*WatchQueueRequest) ProtoMessage() {}
 
 func (x *WatchQueueRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_task_v1_service_proto_msgTypes[16]
+	mi := &file_shallot_task_v1_service_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1330,7 +1401,7 @@ func (x *WatchQueueRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchQueueRequest.ProtoReflect.Descriptor instead.
 func (*WatchQueueRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_task_v1_service_proto_rawDescGZIP(), []int{16}
+	return file_shallot_task_v1_service_proto_rawDescGZIP(), []int{17}
 }
 
 type WatchQueueResponse struct {
@@ -1344,7 +1415,7 @@ type WatchQueueResponse struct {
 
 func (x *WatchQueueResponse) Reset() {
 	*x = WatchQueueResponse{}
-	mi := &file_shallot_task_v1_service_proto_msgTypes[17]
+	mi := &file_shallot_task_v1_service_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1356,7 +1427,7 @@ func (x *WatchQueueResponse) String() string {
 func (*WatchQueueResponse) ProtoMessage() {}
 
 func (x *WatchQueueResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_task_v1_service_proto_msgTypes[17]
+	mi := &file_shallot_task_v1_service_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1369,7 +1440,7 @@ func (x *WatchQueueResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchQueueResponse.ProtoReflect.Descriptor instead.
 func (*WatchQueueResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_task_v1_service_proto_rawDescGZIP(), []int{17}
+	return file_shallot_task_v1_service_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *WatchQueueResponse) GetQueue() *v1.Queue {
@@ -1396,7 +1467,7 @@ type UploadRequest struct {
 
 func (x *UploadRequest) Reset() {
 	*x = UploadRequest{}
-	mi := &file_shallot_task_v1_service_proto_msgTypes[18]
+	mi := &file_shallot_task_v1_service_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1408,7 +1479,7 @@ func (x *UploadRequest) String() string {
 func (*UploadRequest) ProtoMessage() {}
 
 func (x *UploadRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_task_v1_service_proto_msgTypes[18]
+	mi := &file_shallot_task_v1_service_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1421,7 +1492,7 @@ func (x *UploadRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UploadRequest.ProtoReflect.Descriptor instead.
 func (*UploadRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_task_v1_service_proto_rawDescGZIP(), []int{18}
+	return file_shallot_task_v1_service_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *UploadRequest) GetData() []byte {
@@ -1443,7 +1514,7 @@ type UploadResponse struct {
 
 func (x *UploadResponse) Reset() {
 	*x = UploadResponse{}
-	mi := &file_shallot_task_v1_service_proto_msgTypes[19]
+	mi := &file_shallot_task_v1_service_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1455,7 +1526,7 @@ func (x *UploadResponse) String() string {
 func (*UploadResponse) ProtoMessage() {}
 
 func (x *UploadResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_task_v1_service_proto_msgTypes[19]
+	mi := &file_shallot_task_v1_service_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1468,7 +1539,7 @@ func (x *UploadResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UploadResponse.ProtoReflect.Descriptor instead.
 func (*UploadResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_task_v1_service_proto_rawDescGZIP(), []int{19}
+	return file_shallot_task_v1_service_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *UploadResponse) GetUploadId() string {
@@ -1501,7 +1572,7 @@ type GetTaskRequest struct {
 
 func (x *GetTaskRequest) Reset() {
 	*x = GetTaskRequest{}
-	mi := &file_shallot_task_v1_service_proto_msgTypes[20]
+	mi := &file_shallot_task_v1_service_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1513,7 +1584,7 @@ func (x *GetTaskRequest) String() string {
 func (*GetTaskRequest) ProtoMessage() {}
 
 func (x *GetTaskRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_task_v1_service_proto_msgTypes[20]
+	mi := &file_shallot_task_v1_service_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1526,7 +1597,7 @@ func (x *GetTaskRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetTaskRequest.ProtoReflect.Descriptor instead.
 func (*GetTaskRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_task_v1_service_proto_rawDescGZIP(), []int{20}
+	return file_shallot_task_v1_service_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *GetTaskRequest) GetTaskId() string {
@@ -1545,7 +1616,7 @@ type GetTaskResponse struct {
 
 func (x *GetTaskResponse) Reset() {
 	*x = GetTaskResponse{}
-	mi := &file_shallot_task_v1_service_proto_msgTypes[21]
+	mi := &file_shallot_task_v1_service_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1557,7 +1628,7 @@ func (x *GetTaskResponse) String() string {
 func (*GetTaskResponse) ProtoMessage() {}
 
 func (x *GetTaskResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_task_v1_service_proto_msgTypes[21]
+	mi := &file_shallot_task_v1_service_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1570,7 +1641,7 @@ func (x *GetTaskResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetTaskResponse.ProtoReflect.Descriptor instead.
 func (*GetTaskResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_task_v1_service_proto_rawDescGZIP(), []int{21}
+	return file_shallot_task_v1_service_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *GetTaskResponse) GetTask() *Task {
@@ -1598,7 +1669,7 @@ type ListTasksRequest struct {
 
 func (x *ListTasksRequest) Reset() {
 	*x = ListTasksRequest{}
-	mi := &file_shallot_task_v1_service_proto_msgTypes[22]
+	mi := &file_shallot_task_v1_service_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1610,7 +1681,7 @@ func (x *ListTasksRequest) String() string {
 func (*ListTasksRequest) ProtoMessage() {}
 
 func (x *ListTasksRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_task_v1_service_proto_msgTypes[22]
+	mi := &file_shallot_task_v1_service_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1623,7 +1694,7 @@ func (x *ListTasksRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTasksRequest.ProtoReflect.Descriptor instead.
 func (*ListTasksRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_task_v1_service_proto_rawDescGZIP(), []int{22}
+	return file_shallot_task_v1_service_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ListTasksRequest) GetStates() []string {
@@ -1685,7 +1756,7 @@ type ListTasksResponse struct {
 
 func (x *ListTasksResponse) Reset() {
 	*x = ListTasksResponse{}
-	mi := &file_shallot_task_v1_service_proto_msgTypes[23]
+	mi := &file_shallot_task_v1_service_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1697,7 +1768,7 @@ func (x *ListTasksResponse) String() string {
 func (*ListTasksResponse) ProtoMessage() {}
 
 func (x *ListTasksResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_task_v1_service_proto_msgTypes[23]
+	mi := &file_shallot_task_v1_service_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1710,7 +1781,7 @@ func (x *ListTasksResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTasksResponse.ProtoReflect.Descriptor instead.
 func (*ListTasksResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_task_v1_service_proto_rawDescGZIP(), []int{23}
+	return file_shallot_task_v1_service_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ListTasksResponse) GetTasks() []*Task {
@@ -1736,7 +1807,7 @@ type WatchTaskRequest struct {
 
 func (x *WatchTaskRequest) Reset() {
 	*x = WatchTaskRequest{}
-	mi := &file_shallot_task_v1_service_proto_msgTypes[24]
+	mi := &file_shallot_task_v1_service_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1748,7 +1819,7 @@ func (x *WatchTaskRequest) String() string {
 func (*WatchTaskRequest) ProtoMessage() {}
 
 func (x *WatchTaskRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_task_v1_service_proto_msgTypes[24]
+	mi := &file_shallot_task_v1_service_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1761,7 +1832,7 @@ func (x *WatchTaskRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchTaskRequest.ProtoReflect.Descriptor instead.
 func (*WatchTaskRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_task_v1_service_proto_rawDescGZIP(), []int{24}
+	return file_shallot_task_v1_service_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *WatchTaskRequest) GetTaskId() string {
@@ -1780,7 +1851,7 @@ type WatchTaskResponse struct {
 
 func (x *WatchTaskResponse) Reset() {
 	*x = WatchTaskResponse{}
-	mi := &file_shallot_task_v1_service_proto_msgTypes[25]
+	mi := &file_shallot_task_v1_service_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1792,7 +1863,7 @@ func (x *WatchTaskResponse) String() string {
 func (*WatchTaskResponse) ProtoMessage() {}
 
 func (x *WatchTaskResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_task_v1_service_proto_msgTypes[25]
+	mi := &file_shallot_task_v1_service_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1805,7 +1876,7 @@ func (x *WatchTaskResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchTaskResponse.ProtoReflect.Descriptor instead.
 func (*WatchTaskResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_task_v1_service_proto_rawDescGZIP(), []int{25}
+	return file_shallot_task_v1_service_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *WatchTaskResponse) GetTask() *Task {
@@ -1824,7 +1895,7 @@ type CancelTaskRequest struct {
 
 func (x *CancelTaskRequest) Reset() {
 	*x = CancelTaskRequest{}
-	mi := &file_shallot_task_v1_service_proto_msgTypes[26]
+	mi := &file_shallot_task_v1_service_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1836,7 +1907,7 @@ func (x *CancelTaskRequest) String() string {
 func (*CancelTaskRequest) ProtoMessage() {}
 
 func (x *CancelTaskRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_task_v1_service_proto_msgTypes[26]
+	mi := &file_shallot_task_v1_service_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1849,7 +1920,7 @@ func (x *CancelTaskRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelTaskRequest.ProtoReflect.Descriptor instead.
 func (*CancelTaskRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_task_v1_service_proto_rawDescGZIP(), []int{26}
+	return file_shallot_task_v1_service_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *CancelTaskRequest) GetTaskId() string {
@@ -1868,7 +1939,7 @@ type CancelTaskResponse struct {
 
 func (x *CancelTaskResponse) Reset() {
 	*x = CancelTaskResponse{}
-	mi := &file_shallot_task_v1_service_proto_msgTypes[27]
+	mi := &file_shallot_task_v1_service_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1880,7 +1951,7 @@ func (x *CancelTaskResponse) String() string {
 func (*CancelTaskResponse) ProtoMessage() {}
 
 func (x *CancelTaskResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_task_v1_service_proto_msgTypes[27]
+	mi := &file_shallot_task_v1_service_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1893,7 +1964,7 @@ func (x *CancelTaskResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelTaskResponse.ProtoReflect.Descriptor instead.
 func (*CancelTaskResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_task_v1_service_proto_rawDescGZIP(), []int{27}
+	return file_shallot_task_v1_service_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *CancelTaskResponse) GetTask() *Task {
@@ -1915,7 +1986,7 @@ type GetResultRequest struct {
 
 func (x *GetResultRequest) Reset() {
 	*x = GetResultRequest{}
-	mi := &file_shallot_task_v1_service_proto_msgTypes[28]
+	mi := &file_shallot_task_v1_service_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1927,7 +1998,7 @@ func (x *GetResultRequest) String() string {
 func (*GetResultRequest) ProtoMessage() {}
 
 func (x *GetResultRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_task_v1_service_proto_msgTypes[28]
+	mi := &file_shallot_task_v1_service_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1940,7 +2011,7 @@ func (x *GetResultRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetResultRequest.ProtoReflect.Descriptor instead.
 func (*GetResultRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_task_v1_service_proto_rawDescGZIP(), []int{28}
+	return file_shallot_task_v1_service_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *GetResultRequest) GetTaskId() string {
@@ -1977,7 +2048,7 @@ type GetResultResponse struct {
 
 func (x *GetResultResponse) Reset() {
 	*x = GetResultResponse{}
-	mi := &file_shallot_task_v1_service_proto_msgTypes[29]
+	mi := &file_shallot_task_v1_service_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1989,7 +2060,7 @@ func (x *GetResultResponse) String() string {
 func (*GetResultResponse) ProtoMessage() {}
 
 func (x *GetResultResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_task_v1_service_proto_msgTypes[29]
+	mi := &file_shallot_task_v1_service_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2002,7 +2073,7 @@ func (x *GetResultResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetResultResponse.ProtoReflect.Descriptor instead.
 func (*GetResultResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_task_v1_service_proto_rawDescGZIP(), []int{29}
+	return file_shallot_task_v1_service_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *GetResultResponse) GetResponse() isGetResultResponse_Response {
@@ -2058,7 +2129,7 @@ type GetLogsRequest struct {
 
 func (x *GetLogsRequest) Reset() {
 	*x = GetLogsRequest{}
-	mi := &file_shallot_task_v1_service_proto_msgTypes[30]
+	mi := &file_shallot_task_v1_service_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2070,7 +2141,7 @@ func (x *GetLogsRequest) String() string {
 func (*GetLogsRequest) ProtoMessage() {}
 
 func (x *GetLogsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_task_v1_service_proto_msgTypes[30]
+	mi := &file_shallot_task_v1_service_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2083,7 +2154,7 @@ func (x *GetLogsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetLogsRequest.ProtoReflect.Descriptor instead.
 func (*GetLogsRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_task_v1_service_proto_rawDescGZIP(), []int{30}
+	return file_shallot_task_v1_service_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *GetLogsRequest) GetTaskId() string {
@@ -2116,7 +2187,7 @@ type GetLogsResponse struct {
 
 func (x *GetLogsResponse) Reset() {
 	*x = GetLogsResponse{}
-	mi := &file_shallot_task_v1_service_proto_msgTypes[31]
+	mi := &file_shallot_task_v1_service_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2128,7 +2199,7 @@ func (x *GetLogsResponse) String() string {
 func (*GetLogsResponse) ProtoMessage() {}
 
 func (x *GetLogsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_task_v1_service_proto_msgTypes[31]
+	mi := &file_shallot_task_v1_service_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2141,7 +2212,7 @@ func (x *GetLogsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetLogsResponse.ProtoReflect.Descriptor instead.
 func (*GetLogsResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_task_v1_service_proto_rawDescGZIP(), []int{31}
+	return file_shallot_task_v1_service_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *GetLogsResponse) GetData() []byte {
@@ -2155,7 +2226,7 @@ var File_shallot_task_v1_service_proto protoreflect.FileDescriptor
 
 const file_shallot_task_v1_service_proto_rawDesc = "" +
 	"\n" +
-	"\x1dshallot/task/v1/service.proto\x12\x0fshallot.task.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1cshallot/event/v1/event.proto\x1a\x1dshallot/event/v1/metric.proto\x1a\x1ashallot/task/v1/task.proto\"\xfd\x03\n" +
+	"\x1dshallot/task/v1/service.proto\x12\x0fshallot.task.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1cshallot/event/v1/event.proto\x1a\x1dshallot/event/v1/metric.proto\x1a\x1ashallot/task/v1/task.proto\"\xbb\x04\n" +
 	"\x0eSessionRequest\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12.\n" +
 	"\x05hello\x18\x02 \x01(\v2\x16.shallot.task.v1.HelloH\x00R\x05hello\x125\n" +
@@ -2166,8 +2237,10 @@ const file_shallot_task_v1_service_proto_rawDesc = "" +
 	"\x04sent\x18\a \x01(\v2\x19.shallot.task.v1.MarkSentH\x00R\x04sent\x12>\n" +
 	"\vsend_failed\x18\b \x01(\v2\x1b.shallot.task.v1.SendFailedH\x00R\n" +
 	"sendFailed\x128\n" +
-	"\x06online\x18\t \x01(\v2\x1e.shallot.task.v1.OnlineChangedH\x00R\x06onlineB\t\n" +
-	"\acommand\"\x87\x03\n" +
+	"\x06online\x18\t \x01(\v2\x1e.shallot.task.v1.OnlineChangedH\x00R\x06online\x12<\n" +
+	"\bpersonas\x18\n" +
+	" \x01(\v2\x1e.shallot.task.v1.PersonasQueryH\x00R\bpersonasB\t\n" +
+	"\acommand\"\xa3\x03\n" +
 	"\x0fSessionResponse\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12-\n" +
 	"\x05fault\x18\x02 \x01(\v2\x17.shallot.event.v1.FaultR\x05fault\x12)\n" +
@@ -2177,7 +2250,9 @@ const file_shallot_task_v1_service_proto_rawDesc = "" +
 	"\tplacement\x18\x06 \x01(\v2 .shallot.task.v1.PlacementNeededR\tplacement\x128\n" +
 	"\tdelivered\x18\a \x01(\v2\x1a.shallot.task.v1.DeliveredR\tdelivered\x12\x16\n" +
 	"\x06synced\x18\b \x01(\bR\x06synced\x12\x18\n" +
-	"\aexisted\x18\t \x01(\bR\aexistedB\t\n" +
+	"\aexisted\x18\t \x01(\bR\aexisted\x12\x1a\n" +
+	"\bpersonas\x18\n" +
+	" \x03(\tR\bpersonasB\t\n" +
 	"\a_stdout\" \n" +
 	"\x05Hello\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\"\xe4\x01\n" +
@@ -2229,7 +2304,8 @@ const file_shallot_task_v1_service_proto_rawDesc = "" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x18\n" +
 	"\amessage\x18\x03 \x01(\tR\amessage\"'\n" +
 	"\rOnlineChanged\x12\x16\n" +
-	"\x06online\x18\x01 \x01(\bR\x06online\"\xaa\x02\n" +
+	"\x06online\x18\x01 \x01(\bR\x06online\"\x0f\n" +
+	"\rPersonasQuery\"\xaa\x02\n" +
 	"\vOutboxEvent\x12\x1b\n" +
 	"\toutbox_id\x18\x01 \x01(\x04R\boutboxId\x12\x17\n" +
 	"\atask_id\x18\x02 \x01(\tR\x06taskId\x12\x18\n" +
@@ -2239,7 +2315,7 @@ const file_shallot_task_v1_service_proto_rawDesc = "" +
 	"\x05event\x18\x06 \x01(\v2\x17.shallot.event.v1.EventR\x05event\x12\x12\n" +
 	"\x04sign\x18\a \x01(\bR\x04sign\x123\n" +
 	"\atimeout\x18\b \x01(\v2\x19.google.protobuf.DurationR\atimeout\x12\x1c\n" +
-	"\twithdrawn\x18\t \x01(\bR\twithdrawn\"\xbf\x02\n" +
+	"\twithdrawn\x18\t \x01(\bR\twithdrawn\"\xd6\x02\n" +
 	"\x0fPlacementNeeded\x12\x17\n" +
 	"\atask_id\x18\x01 \x01(\tR\x06taskId\x12\x12\n" +
 	"\x04type\x18\x02 \x01(\tR\x04type\x12\x18\n" +
@@ -2247,7 +2323,8 @@ const file_shallot_task_v1_service_proto_rawDesc = "" +
 	"\bexcluded\x18\x04 \x03(\v2..shallot.task.v1.PlacementNeeded.ExcludedEntryR\bexcluded\x12\x12\n" +
 	"\x04only\x18\x05 \x03(\tR\x04only\x120\n" +
 	"\x06limits\x18\x06 \x01(\v2\x18.shallot.event.v1.LimitsR\x06limits\x12\x16\n" +
-	"\x06copies\x18\a \x01(\rR\x06copies\x1a;\n" +
+	"\x06copies\x18\a \x01(\rR\x06copies\x12\x15\n" +
+	"\x06job_id\x18\b \x01(\tR\x05jobId\x1a;\n" +
 	"\rExcludedEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x11\n" +
@@ -2335,7 +2412,7 @@ func file_shallot_task_v1_service_proto_rawDescGZIP() []byte {
 	return file_shallot_task_v1_service_proto_rawDescData
 }
 
-var file_shallot_task_v1_service_proto_msgTypes = make([]protoimpl.MessageInfo, 33)
+var file_shallot_task_v1_service_proto_msgTypes = make([]protoimpl.MessageInfo, 34)
 var file_shallot_task_v1_service_proto_goTypes = []any{
 	(*SessionRequest)(nil),        // 0: shallot.task.v1.SessionRequest
 	(*SessionResponse)(nil),       // 1: shallot.task.v1.SessionResponse
@@ -2349,37 +2426,38 @@ var file_shallot_task_v1_service_proto_goTypes = []any{
 	(*MarkSent)(nil),              // 9: shallot.task.v1.MarkSent
 	(*SendFailed)(nil),            // 10: shallot.task.v1.SendFailed
 	(*OnlineChanged)(nil),         // 11: shallot.task.v1.OnlineChanged
-	(*OutboxEvent)(nil),           // 12: shallot.task.v1.OutboxEvent
-	(*PlacementNeeded)(nil),       // 13: shallot.task.v1.PlacementNeeded
-	(*DescribeRequest)(nil),       // 14: shallot.task.v1.DescribeRequest
-	(*DescribeResponse)(nil),      // 15: shallot.task.v1.DescribeResponse
-	(*WatchQueueRequest)(nil),     // 16: shallot.task.v1.WatchQueueRequest
-	(*WatchQueueResponse)(nil),    // 17: shallot.task.v1.WatchQueueResponse
-	(*UploadRequest)(nil),         // 18: shallot.task.v1.UploadRequest
-	(*UploadResponse)(nil),        // 19: shallot.task.v1.UploadResponse
-	(*GetTaskRequest)(nil),        // 20: shallot.task.v1.GetTaskRequest
-	(*GetTaskResponse)(nil),       // 21: shallot.task.v1.GetTaskResponse
-	(*ListTasksRequest)(nil),      // 22: shallot.task.v1.ListTasksRequest
-	(*ListTasksResponse)(nil),     // 23: shallot.task.v1.ListTasksResponse
-	(*WatchTaskRequest)(nil),      // 24: shallot.task.v1.WatchTaskRequest
-	(*WatchTaskResponse)(nil),     // 25: shallot.task.v1.WatchTaskResponse
-	(*CancelTaskRequest)(nil),     // 26: shallot.task.v1.CancelTaskRequest
-	(*CancelTaskResponse)(nil),    // 27: shallot.task.v1.CancelTaskResponse
-	(*GetResultRequest)(nil),      // 28: shallot.task.v1.GetResultRequest
-	(*GetResultResponse)(nil),     // 29: shallot.task.v1.GetResultResponse
-	(*GetLogsRequest)(nil),        // 30: shallot.task.v1.GetLogsRequest
-	(*GetLogsResponse)(nil),       // 31: shallot.task.v1.GetLogsResponse
-	nil,                           // 32: shallot.task.v1.PlacementNeeded.ExcludedEntry
-	(*v1.Fault)(nil),              // 33: shallot.event.v1.Fault
-	(*Task)(nil),                  // 34: shallot.task.v1.Task
-	(*TaskSpec)(nil),              // 35: shallot.task.v1.TaskSpec
-	(*v1.Metric)(nil),             // 36: shallot.event.v1.Metric
-	(*durationpb.Duration)(nil),   // 37: google.protobuf.Duration
-	(*v1.Event)(nil),              // 38: shallot.event.v1.Event
-	(*v1.Limits)(nil),             // 39: shallot.event.v1.Limits
-	(*v1.Capability)(nil),         // 40: shallot.event.v1.Capability
-	(*v1.Queue)(nil),              // 41: shallot.event.v1.Queue
-	(*timestamppb.Timestamp)(nil), // 42: google.protobuf.Timestamp
+	(*PersonasQuery)(nil),         // 12: shallot.task.v1.PersonasQuery
+	(*OutboxEvent)(nil),           // 13: shallot.task.v1.OutboxEvent
+	(*PlacementNeeded)(nil),       // 14: shallot.task.v1.PlacementNeeded
+	(*DescribeRequest)(nil),       // 15: shallot.task.v1.DescribeRequest
+	(*DescribeResponse)(nil),      // 16: shallot.task.v1.DescribeResponse
+	(*WatchQueueRequest)(nil),     // 17: shallot.task.v1.WatchQueueRequest
+	(*WatchQueueResponse)(nil),    // 18: shallot.task.v1.WatchQueueResponse
+	(*UploadRequest)(nil),         // 19: shallot.task.v1.UploadRequest
+	(*UploadResponse)(nil),        // 20: shallot.task.v1.UploadResponse
+	(*GetTaskRequest)(nil),        // 21: shallot.task.v1.GetTaskRequest
+	(*GetTaskResponse)(nil),       // 22: shallot.task.v1.GetTaskResponse
+	(*ListTasksRequest)(nil),      // 23: shallot.task.v1.ListTasksRequest
+	(*ListTasksResponse)(nil),     // 24: shallot.task.v1.ListTasksResponse
+	(*WatchTaskRequest)(nil),      // 25: shallot.task.v1.WatchTaskRequest
+	(*WatchTaskResponse)(nil),     // 26: shallot.task.v1.WatchTaskResponse
+	(*CancelTaskRequest)(nil),     // 27: shallot.task.v1.CancelTaskRequest
+	(*CancelTaskResponse)(nil),    // 28: shallot.task.v1.CancelTaskResponse
+	(*GetResultRequest)(nil),      // 29: shallot.task.v1.GetResultRequest
+	(*GetResultResponse)(nil),     // 30: shallot.task.v1.GetResultResponse
+	(*GetLogsRequest)(nil),        // 31: shallot.task.v1.GetLogsRequest
+	(*GetLogsResponse)(nil),       // 32: shallot.task.v1.GetLogsResponse
+	nil,                           // 33: shallot.task.v1.PlacementNeeded.ExcludedEntry
+	(*v1.Fault)(nil),              // 34: shallot.event.v1.Fault
+	(*Task)(nil),                  // 35: shallot.task.v1.Task
+	(*TaskSpec)(nil),              // 36: shallot.task.v1.TaskSpec
+	(*v1.Metric)(nil),             // 37: shallot.event.v1.Metric
+	(*durationpb.Duration)(nil),   // 38: google.protobuf.Duration
+	(*v1.Event)(nil),              // 39: shallot.event.v1.Event
+	(*v1.Limits)(nil),             // 40: shallot.event.v1.Limits
+	(*v1.Capability)(nil),         // 41: shallot.event.v1.Capability
+	(*v1.Queue)(nil),              // 42: shallot.event.v1.Queue
+	(*timestamppb.Timestamp)(nil), // 43: google.protobuf.Timestamp
 }
 var file_shallot_task_v1_service_proto_depIdxs = []int32{
 	2,  // 0: shallot.task.v1.SessionRequest.hello:type_name -> shallot.task.v1.Hello
@@ -2390,60 +2468,61 @@ var file_shallot_task_v1_service_proto_depIdxs = []int32{
 	9,  // 5: shallot.task.v1.SessionRequest.sent:type_name -> shallot.task.v1.MarkSent
 	10, // 6: shallot.task.v1.SessionRequest.send_failed:type_name -> shallot.task.v1.SendFailed
 	11, // 7: shallot.task.v1.SessionRequest.online:type_name -> shallot.task.v1.OnlineChanged
-	33, // 8: shallot.task.v1.SessionResponse.fault:type_name -> shallot.event.v1.Fault
-	34, // 9: shallot.task.v1.SessionResponse.task:type_name -> shallot.task.v1.Task
-	12, // 10: shallot.task.v1.SessionResponse.outbox:type_name -> shallot.task.v1.OutboxEvent
-	13, // 11: shallot.task.v1.SessionResponse.placement:type_name -> shallot.task.v1.PlacementNeeded
-	8,  // 12: shallot.task.v1.SessionResponse.delivered:type_name -> shallot.task.v1.Delivered
-	35, // 13: shallot.task.v1.CreateTask.spec:type_name -> shallot.task.v1.TaskSpec
-	6,  // 14: shallot.task.v1.CreateTask.candidate:type_name -> shallot.task.v1.Candidate
-	6,  // 15: shallot.task.v1.CreateTask.replicas:type_name -> shallot.task.v1.Candidate
-	6,  // 16: shallot.task.v1.PlaceTask.candidate:type_name -> shallot.task.v1.Candidate
-	6,  // 17: shallot.task.v1.PlaceTask.replicas:type_name -> shallot.task.v1.Candidate
-	36, // 18: shallot.task.v1.Candidate.metric:type_name -> shallot.event.v1.Metric
-	37, // 19: shallot.task.v1.Candidate.metric_age:type_name -> google.protobuf.Duration
-	38, // 20: shallot.task.v1.Candidate.announcement:type_name -> shallot.event.v1.Event
-	38, // 21: shallot.task.v1.DeliverEvent.event:type_name -> shallot.event.v1.Event
-	36, // 22: shallot.task.v1.DeliverEvent.own_metric:type_name -> shallot.event.v1.Metric
-	6,  // 23: shallot.task.v1.DeliverEvent.candidates:type_name -> shallot.task.v1.Candidate
-	38, // 24: shallot.task.v1.OutboxEvent.event:type_name -> shallot.event.v1.Event
-	37, // 25: shallot.task.v1.OutboxEvent.timeout:type_name -> google.protobuf.Duration
-	32, // 26: shallot.task.v1.PlacementNeeded.excluded:type_name -> shallot.task.v1.PlacementNeeded.ExcludedEntry
-	39, // 27: shallot.task.v1.PlacementNeeded.limits:type_name -> shallot.event.v1.Limits
-	40, // 28: shallot.task.v1.DescribeResponse.capabilities:type_name -> shallot.event.v1.Capability
-	41, // 29: shallot.task.v1.DescribeResponse.queue:type_name -> shallot.event.v1.Queue
-	41, // 30: shallot.task.v1.WatchQueueResponse.queue:type_name -> shallot.event.v1.Queue
-	34, // 31: shallot.task.v1.GetTaskResponse.task:type_name -> shallot.task.v1.Task
-	42, // 32: shallot.task.v1.ListTasksRequest.created_after:type_name -> google.protobuf.Timestamp
-	42, // 33: shallot.task.v1.ListTasksRequest.created_before:type_name -> google.protobuf.Timestamp
-	34, // 34: shallot.task.v1.ListTasksResponse.tasks:type_name -> shallot.task.v1.Task
-	34, // 35: shallot.task.v1.WatchTaskResponse.task:type_name -> shallot.task.v1.Task
-	34, // 36: shallot.task.v1.CancelTaskResponse.task:type_name -> shallot.task.v1.Task
-	0,  // 37: shallot.task.v1.TaskService.Session:input_type -> shallot.task.v1.SessionRequest
-	14, // 38: shallot.task.v1.TaskService.Describe:input_type -> shallot.task.v1.DescribeRequest
-	16, // 39: shallot.task.v1.TaskService.WatchQueue:input_type -> shallot.task.v1.WatchQueueRequest
-	18, // 40: shallot.task.v1.TaskService.Upload:input_type -> shallot.task.v1.UploadRequest
-	20, // 41: shallot.task.v1.TaskService.GetTask:input_type -> shallot.task.v1.GetTaskRequest
-	22, // 42: shallot.task.v1.TaskService.ListTasks:input_type -> shallot.task.v1.ListTasksRequest
-	24, // 43: shallot.task.v1.TaskService.WatchTask:input_type -> shallot.task.v1.WatchTaskRequest
-	26, // 44: shallot.task.v1.TaskService.CancelTask:input_type -> shallot.task.v1.CancelTaskRequest
-	28, // 45: shallot.task.v1.TaskService.GetResult:input_type -> shallot.task.v1.GetResultRequest
-	30, // 46: shallot.task.v1.TaskService.GetLogs:input_type -> shallot.task.v1.GetLogsRequest
-	1,  // 47: shallot.task.v1.TaskService.Session:output_type -> shallot.task.v1.SessionResponse
-	15, // 48: shallot.task.v1.TaskService.Describe:output_type -> shallot.task.v1.DescribeResponse
-	17, // 49: shallot.task.v1.TaskService.WatchQueue:output_type -> shallot.task.v1.WatchQueueResponse
-	19, // 50: shallot.task.v1.TaskService.Upload:output_type -> shallot.task.v1.UploadResponse
-	21, // 51: shallot.task.v1.TaskService.GetTask:output_type -> shallot.task.v1.GetTaskResponse
-	23, // 52: shallot.task.v1.TaskService.ListTasks:output_type -> shallot.task.v1.ListTasksResponse
-	25, // 53: shallot.task.v1.TaskService.WatchTask:output_type -> shallot.task.v1.WatchTaskResponse
-	27, // 54: shallot.task.v1.TaskService.CancelTask:output_type -> shallot.task.v1.CancelTaskResponse
-	29, // 55: shallot.task.v1.TaskService.GetResult:output_type -> shallot.task.v1.GetResultResponse
-	31, // 56: shallot.task.v1.TaskService.GetLogs:output_type -> shallot.task.v1.GetLogsResponse
-	47, // [47:57] is the sub-list for method output_type
-	37, // [37:47] is the sub-list for method input_type
-	37, // [37:37] is the sub-list for extension type_name
-	37, // [37:37] is the sub-list for extension extendee
-	0,  // [0:37] is the sub-list for field type_name
+	12, // 8: shallot.task.v1.SessionRequest.personas:type_name -> shallot.task.v1.PersonasQuery
+	34, // 9: shallot.task.v1.SessionResponse.fault:type_name -> shallot.event.v1.Fault
+	35, // 10: shallot.task.v1.SessionResponse.task:type_name -> shallot.task.v1.Task
+	13, // 11: shallot.task.v1.SessionResponse.outbox:type_name -> shallot.task.v1.OutboxEvent
+	14, // 12: shallot.task.v1.SessionResponse.placement:type_name -> shallot.task.v1.PlacementNeeded
+	8,  // 13: shallot.task.v1.SessionResponse.delivered:type_name -> shallot.task.v1.Delivered
+	36, // 14: shallot.task.v1.CreateTask.spec:type_name -> shallot.task.v1.TaskSpec
+	6,  // 15: shallot.task.v1.CreateTask.candidate:type_name -> shallot.task.v1.Candidate
+	6,  // 16: shallot.task.v1.CreateTask.replicas:type_name -> shallot.task.v1.Candidate
+	6,  // 17: shallot.task.v1.PlaceTask.candidate:type_name -> shallot.task.v1.Candidate
+	6,  // 18: shallot.task.v1.PlaceTask.replicas:type_name -> shallot.task.v1.Candidate
+	37, // 19: shallot.task.v1.Candidate.metric:type_name -> shallot.event.v1.Metric
+	38, // 20: shallot.task.v1.Candidate.metric_age:type_name -> google.protobuf.Duration
+	39, // 21: shallot.task.v1.Candidate.announcement:type_name -> shallot.event.v1.Event
+	39, // 22: shallot.task.v1.DeliverEvent.event:type_name -> shallot.event.v1.Event
+	37, // 23: shallot.task.v1.DeliverEvent.own_metric:type_name -> shallot.event.v1.Metric
+	6,  // 24: shallot.task.v1.DeliverEvent.candidates:type_name -> shallot.task.v1.Candidate
+	39, // 25: shallot.task.v1.OutboxEvent.event:type_name -> shallot.event.v1.Event
+	38, // 26: shallot.task.v1.OutboxEvent.timeout:type_name -> google.protobuf.Duration
+	33, // 27: shallot.task.v1.PlacementNeeded.excluded:type_name -> shallot.task.v1.PlacementNeeded.ExcludedEntry
+	40, // 28: shallot.task.v1.PlacementNeeded.limits:type_name -> shallot.event.v1.Limits
+	41, // 29: shallot.task.v1.DescribeResponse.capabilities:type_name -> shallot.event.v1.Capability
+	42, // 30: shallot.task.v1.DescribeResponse.queue:type_name -> shallot.event.v1.Queue
+	42, // 31: shallot.task.v1.WatchQueueResponse.queue:type_name -> shallot.event.v1.Queue
+	35, // 32: shallot.task.v1.GetTaskResponse.task:type_name -> shallot.task.v1.Task
+	43, // 33: shallot.task.v1.ListTasksRequest.created_after:type_name -> google.protobuf.Timestamp
+	43, // 34: shallot.task.v1.ListTasksRequest.created_before:type_name -> google.protobuf.Timestamp
+	35, // 35: shallot.task.v1.ListTasksResponse.tasks:type_name -> shallot.task.v1.Task
+	35, // 36: shallot.task.v1.WatchTaskResponse.task:type_name -> shallot.task.v1.Task
+	35, // 37: shallot.task.v1.CancelTaskResponse.task:type_name -> shallot.task.v1.Task
+	0,  // 38: shallot.task.v1.TaskService.Session:input_type -> shallot.task.v1.SessionRequest
+	15, // 39: shallot.task.v1.TaskService.Describe:input_type -> shallot.task.v1.DescribeRequest
+	17, // 40: shallot.task.v1.TaskService.WatchQueue:input_type -> shallot.task.v1.WatchQueueRequest
+	19, // 41: shallot.task.v1.TaskService.Upload:input_type -> shallot.task.v1.UploadRequest
+	21, // 42: shallot.task.v1.TaskService.GetTask:input_type -> shallot.task.v1.GetTaskRequest
+	23, // 43: shallot.task.v1.TaskService.ListTasks:input_type -> shallot.task.v1.ListTasksRequest
+	25, // 44: shallot.task.v1.TaskService.WatchTask:input_type -> shallot.task.v1.WatchTaskRequest
+	27, // 45: shallot.task.v1.TaskService.CancelTask:input_type -> shallot.task.v1.CancelTaskRequest
+	29, // 46: shallot.task.v1.TaskService.GetResult:input_type -> shallot.task.v1.GetResultRequest
+	31, // 47: shallot.task.v1.TaskService.GetLogs:input_type -> shallot.task.v1.GetLogsRequest
+	1,  // 48: shallot.task.v1.TaskService.Session:output_type -> shallot.task.v1.SessionResponse
+	16, // 49: shallot.task.v1.TaskService.Describe:output_type -> shallot.task.v1.DescribeResponse
+	18, // 50: shallot.task.v1.TaskService.WatchQueue:output_type -> shallot.task.v1.WatchQueueResponse
+	20, // 51: shallot.task.v1.TaskService.Upload:output_type -> shallot.task.v1.UploadResponse
+	22, // 52: shallot.task.v1.TaskService.GetTask:output_type -> shallot.task.v1.GetTaskResponse
+	24, // 53: shallot.task.v1.TaskService.ListTasks:output_type -> shallot.task.v1.ListTasksResponse
+	26, // 54: shallot.task.v1.TaskService.WatchTask:output_type -> shallot.task.v1.WatchTaskResponse
+	28, // 55: shallot.task.v1.TaskService.CancelTask:output_type -> shallot.task.v1.CancelTaskResponse
+	30, // 56: shallot.task.v1.TaskService.GetResult:output_type -> shallot.task.v1.GetResultResponse
+	32, // 57: shallot.task.v1.TaskService.GetLogs:output_type -> shallot.task.v1.GetLogsResponse
+	48, // [48:58] is the sub-list for method output_type
+	38, // [38:48] is the sub-list for method input_type
+	38, // [38:38] is the sub-list for extension type_name
+	38, // [38:38] is the sub-list for extension extendee
+	0,  // [0:38] is the sub-list for field type_name
 }
 
 func init() { file_shallot_task_v1_service_proto_init() }
@@ -2461,9 +2540,10 @@ func file_shallot_task_v1_service_proto_init() {
 		(*SessionRequest_Sent)(nil),
 		(*SessionRequest_SendFailed)(nil),
 		(*SessionRequest_Online)(nil),
+		(*SessionRequest_Personas)(nil),
 	}
 	file_shallot_task_v1_service_proto_msgTypes[1].OneofWrappers = []any{}
-	file_shallot_task_v1_service_proto_msgTypes[29].OneofWrappers = []any{
+	file_shallot_task_v1_service_proto_msgTypes[30].OneofWrappers = []any{
 		(*GetResultResponse_Size)(nil),
 		(*GetResultResponse_Data)(nil),
 	}
@@ -2473,7 +2553,7 @@ func file_shallot_task_v1_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_shallot_task_v1_service_proto_rawDesc), len(file_shallot_task_v1_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   33,
+			NumMessages:   34,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -42,6 +42,10 @@ type ConsumerConfig struct {
 	Neighbours int             // connections to keep to providers; 8
 	Ask        pace.Config     // how often to ask, once the view is settled
 	Settle     time.Duration   // how long after news to ask often; 15 s
+	// Aloof: whom this persona talks to tells nothing of this node's tasks. No candidate is asked how busy it is before a task goes there, and none because one is there.
+	Aloof bool
+	// DialTimeout and AskTimeout are how long a connection and a question may take; 10 s and 5 s.
+	DialTimeout, AskTimeout time.Duration
 }
 
 // Consumer is a consumer's view of the providers and what keeps it true. It has no discovery and no metric service: it
@@ -99,7 +103,7 @@ type question struct {
 
 const (
 	maxQuestions = 512
-	answerWithin = 15 * time.Second
+	answerWithin = 15 * time.Second // beside what the question may take to get there
 	askTimeout   = 5 * time.Second
 	maxJoined    = 64
 )
@@ -118,6 +122,8 @@ func NewConsumer(cfg ConsumerConfig, net ConsumerNetwork, log *slog.Logger) *Con
 	if cfg.Settle <= 0 {
 		cfg.Settle = 15 * time.Second
 	}
+	set(&cfg.DialTimeout, dialTimeout)
+	set(&cfg.AskTimeout, askTimeout)
 	life, end := context.WithCancel(context.Background())
 	return &Consumer{life: life, end: end, cfg: cfg, net: net, log: log, Changed: func() {}, dir: domain.NewDirectory(cfg.Directory), conns: map[string]*conn{},
 		questions: map[string]question{}, newsAt: time.Now(), joinKick: make(chan struct{}, 1), askKick: make(chan struct{}, 1), loadKick: make(chan struct{}, 1),
@@ -364,11 +370,11 @@ func (c *Consumer) Redirected(ctx context.Context, ev *eventv1.Event) {
 	c.mu.Lock()
 	connected := c.conns[a.PeerID] != nil
 	c.mu.Unlock()
-	if connected || len(a.Addresses) == 0 {
+	if connected || len(a.Addresses) == 0 || c.cfg.Aloof { // the task's persona dials it
 		return
 	}
 	go func() { // the acknowledgement must not wait for a dial
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), dialTimeout)
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.cfg.DialTimeout)
 		defer cancel()
 		if _, err := c.net.Connect(ctx, a.PeerID, a.Addresses); err != nil {
 			c.log.Debug("the provider that a task was handed to could not be reached", logging.Peer(a.PeerID), logging.Err(err))

@@ -63,11 +63,13 @@ type Deliverer struct {
 	own   Surroundings // nil on a consumer
 	news  ProviderNews // nil on a provider
 	log   *slog.Logger
+	// Personas hears what providers answer to personas; nil where there are none.
+	Personas *Personas
 }
 
 // NewDeliverer makes one; own is nil on a consumer, news on a provider.
 func NewDeliverer(tasks EventTaker, own Surroundings, news ProviderNews, log *slog.Logger) *Deliverer {
-	return &Deliverer{tasks, own, news, log}
+	return &Deliverer{tasks: tasks, own: own, news: news, log: log}
 }
 
 var taskTypes = []eventv1.EventType{
@@ -90,6 +92,9 @@ func (d *Deliverer) Types() []eventv1.EventType {
 // Handle deals with one delivery and returns after what it changed is committed.
 func (d *Deliverer) Handle(ctx context.Context, del *brokerv1.Delivery) Verdict {
 	ev, from := del.GetEvent(), del.GetFromPeer()
+	if d.Personas != nil && del.GetPersona() != "" && ev.GetType() == eventv1.EventType_EVENT_TYPE_DISCOVER_RESPONSE {
+		return d.Personas.DiscoverResponse(del.GetPersona(), from, ev)
+	}
 	if d.news != nil {
 		switch ev.GetType() {
 		case eventv1.EventType_EVENT_TYPE_DISCOVER_RESPONSE:

@@ -67,7 +67,7 @@ func (c *Consumer) Place(ctx context.Context, need *domain.Need) (*taskv1.Candid
 
 // unknown are those of the two drawn that have to be asked. Where there is no choice, nobody is.
 func (c *Consumer) unknown(d domain.Decision, fresh time.Duration) []target {
-	if d.Other == nil && d.Fit == 1 {
+	if d.Other == nil && d.Fit == 1 || c.cfg.Aloof {
 		return nil
 	}
 	now := time.Now()
@@ -150,7 +150,7 @@ func (c *Consumer) askLoad(t target) *loadAsk {
 	c.loadAsks[t.peer] = a
 	connected := c.conns[t.peer] != nil
 	c.fresh.Go(func() { // it may outlast the placement: the answer is worth something to the next one
-		ctx, cancel := context.WithTimeout(c.life, askTimeout)
+		ctx, cancel := context.WithTimeout(c.life, c.cfg.AskTimeout)
 		defer cancel()
 		defer c.loadAsked(t.peer, a, false)
 		if !connected {

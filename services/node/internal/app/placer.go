@@ -26,7 +26,7 @@ const (
 	placeAtOnce  = 32      // placements that are being told side by side
 	placeEvery   = 500 * time.Millisecond
 	sayWhyNot    = 10 * time.Second // the least time between two reasons for the same task
-	placeTimeout = 10 * time.Second
+	placeTimeout = 2 * time.Minute  // over Tor it takes some round trips to reach a provider
 )
 
 // Placer finds providers for tasks that could not be placed at once, or have to be placed again.
@@ -64,7 +64,7 @@ func NewPlacer(tasks TaskPlacer, placement Placement, log *slog.Logger) *Placer 
 
 // Needed says that a task wants a provider. It does not block.
 func (p *Placer) Needed(n *taskv1.PlacementNeeded) {
-	need := domain.Need{TaskID: n.GetTaskId(), Type: n.GetType(), Limits: limitsOf(n.GetLimits()), Only: n.GetOnly(), Excluded: n.GetExcluded(), Copies: n.GetCopies()}
+	need := domain.Need{TaskID: n.GetTaskId(), Type: n.GetType(), Limits: limitsOf(n.GetLimits()), Only: n.GetOnly(), Excluded: n.GetExcluded(), Copies: n.GetCopies(), Job: n.GetJobId()}
 	p.Left(need.TaskID, need.Excluded)
 	p.mu.Lock()
 	defer p.mu.Unlock()

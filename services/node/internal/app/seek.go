@@ -215,7 +215,7 @@ func (c *Consumer) recall(ctx context.Context) bool {
 }
 
 func (c *Consumer) dial(ctx context.Context, t target) error {
-	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	ctx, cancel := context.WithTimeout(ctx, c.cfg.DialTimeout)
 	defer cancel()
 	_, err := c.net.Connect(ctx, t.peer, t.addresses)
 	if err == nil {
@@ -346,13 +346,13 @@ func (c *Consumer) ask(ctx context.Context, peer string, kind eventv1.EventType,
 		c.mu.Unlock()
 		return errTooManyQuestions
 	}
-	c.questions[id] = question{peer, kind, time.Now().Add(answerWithin)}
+	c.questions[id] = question{peer, kind, time.Now().Add(answerWithin + c.cfg.AskTimeout)}
 	c.counts.Asked++
 	if d, ok := payload.(*eventv1.Discover); ok {
 		d.Has = c.marks(id)
 	}
 	c.mu.Unlock()
-	err := c.net.SendEvent(ctx, peer, kind, id, payload, askTimeout)
+	err := c.net.SendEvent(ctx, peer, kind, id, payload, c.cfg.AskTimeout)
 	if err == nil {
 		return nil
 	}
@@ -406,7 +406,7 @@ func (c *Consumer) staleLoads(now time.Time, stale time.Duration) []string {
 	var missing, old []string
 	for _, p := range c.dir.View() {
 		switch {
-		case p.State != domain.StateAvailable || open[p.PeerID] || p.Placed == 0 && !(p.Connected && connected):
+		case p.State != domain.StateAvailable || open[p.PeerID] || (p.Placed == 0 || c.cfg.Aloof) && !(p.Connected && connected):
 		case p.Load == nil:
 			missing = append(missing, p.PeerID)
 		case now.Sub(p.Load.At) > stale:

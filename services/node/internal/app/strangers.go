@@ -104,7 +104,7 @@ func (c *Consumer) look(ctx context.Context, name string) {
 		dials.Go(func() {
 			slots <- struct{}{}
 			defer func() { <-slots }()
-			ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+			ctx, cancel := context.WithTimeout(ctx, c.cfg.DialTimeout)
 			defer cancel()
 			if _, err := c.net.Connect(ctx, p.PeerID, p.Addresses); err != nil {
 				c.log.Debug("a provider that the routing table named could not be reached", logging.Err(err))

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"strings"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/shallot-net/shallot/kit/fault"
 	eventv1 "github.com/shallot-net/shallot/proto/shallot/event/v1"
 	taskv1 "github.com/shallot-net/shallot/proto/shallot/task/v1"
@@ -38,11 +40,13 @@ type Submitter struct {
 	bodies    BodyReader
 	placement Placement // nil on a provider
 	watches   *Watches
+	// MayRedirect is what holds for tasks that do not say whether their provider may hand them on.
+	MayRedirect bool
 }
 
 // NewSubmitter makes one. placement is nil on a provider, which takes no tasks from users.
 func NewSubmitter(tasks TaskCreator, bodies BodyReader, placement Placement, watches *Watches) *Submitter {
-	return &Submitter{tasks, bodies, placement, watches}
+	return &Submitter{tasks: tasks, bodies: bodies, placement: placement, watches: watches, MayRedirect: true}
 }
 
 const (
@@ -65,6 +69,9 @@ func (s *Submitter) create(ctx context.Context, requestID string, spec *taskv1.T
 	if requestID == "" {
 		requestID = rand.Text()
 	}
+	if !s.MayRedirect {
+		spec = NoRedirect(spec)
+	}
 	need := needOf(spec)
 	create := &taskv1.CreateTask{RequestId: requestID, Spec: spec}
 	if create.Candidate, create.Detail = s.placement.Place(ctx, need); create.Candidate != nil {
@@ -72,6 +79,19 @@ func (s *Submitter) create(ctx context.Context, requestID string, spec *taskv1.T
 		create.Detail += keepersDetail(need, create.Replicas)
 	}
 	return s.tasks.Create(ctx, create, seen)
+}
+
+// NoRedirect is a spec that forbids its provider to hand the task on, unless it says itself that it may.
+func NoRedirect(spec *taskv1.TaskSpec) *taskv1.TaskSpec {
+	if spec == nil || spec.GetPlacement() != nil && spec.Placement.Redirect != nil {
+		return spec
+	}
+	spec = proto.CloneOf(spec)
+	if spec.Placement == nil {
+		spec.Placement = &taskv1.PlacementPolicy{}
+	}
+	spec.Placement.Redirect = proto.Bool(false)
+	return spec
 }
 
 // keepersDetail says in words who is named to keep the result, where that was asked for.

@@ -15,6 +15,7 @@ type Need struct {
 	Only     []string          // these providers only; empty for all
 	Excluded map[string]string // these not, with the reason
 	Copies   uint32            // other providers wanted that keep the result, too
+	Job      string            // that the task is a shard of; empty for others
 }
 
 // Decision says who gets a task. Chosen is nil when nobody qualifies.

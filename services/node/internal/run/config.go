@@ -24,6 +24,8 @@ const (
 type Config struct {
 	config.Common
 	Role          string        `koanf:"role" help:"provider or consumer"`
+	Mode          string        `koanf:"mode" help:"open or anonymous, as the broker's"`
+	Personas      Personas      `koanf:"personas"`
 	Broker        string        `koanf:"broker" help:"endpoint of the broker; empty: its socket in the home"`
 	Task          string        `koanf:"task" help:"endpoint of the task service; empty: its socket in the home"`
 	Discovery     string        `koanf:"discovery" help:"endpoint of the discovery service (provider only); empty: its socket in the home"`
@@ -36,15 +38,34 @@ type Config struct {
 	SendTimeout   time.Duration `koanf:"send_timeout" help:"how long one try to hand an event over may take, 2m at most"`
 }
 
+// Personas bounds the identities that an anonymous consumer's tasks leave from.
+type Personas struct {
+	Warm   int `koanf:"warm" help:"anonymous consumer: identities that are kept ready for tasks to come"`
+	PerJob int `koanf:"per_job" help:"anonymous consumer: identities that the shards of one job leave from at most"`
+	Most   int `koanf:"most" help:"anonymous consumer: identities at once; a task that finds none waits"`
+}
+
+// Modes.
+const (
+	ModeOpen      = "open"
+	ModeAnonymous = "anonymous"
+)
+
 // Default is the configuration before anything is read.
 func Default() Config {
-	return Config{Role: RoleConsumer, ViewSize: 256, Neighbours: 8, OutboxMemory: 32 << 20, SendTimeout: 10 * time.Second}
+	return Config{Role: RoleConsumer, Mode: ModeOpen, Personas: Personas{Warm: 4, PerJob: 8, Most: 128}, ViewSize: 256, Neighbours: 8, OutboxMemory: 32 << 20, SendTimeout: 10 * time.Second}
 }
 
 // Validate says what is wrong, by key; package config calls it.
 func (c *Config) Validate() error {
 	if c.Role != RoleProvider && c.Role != RoleConsumer {
 		return fmt.Errorf("role is %q: it must be provider or consumer", c.Role)
+	}
+	if c.Mode != ModeOpen && c.Mode != ModeAnonymous {
+		return fmt.Errorf("mode is %q: it must be open or anonymous", c.Mode)
+	}
+	if p := c.Personas; p.Warm < 0 || p.Warm > p.Most || p.PerJob < 1 || p.PerJob > 64 || p.Most < 1 || p.Most > 200 {
+		return fmt.Errorf("personas: warm must be from 0 to most, per_job from 1 to 64, most from 1 to 200")
 	}
 	if c.ViewSize < 128 || c.ViewSize > 4096 {
 		return fmt.Errorf("view_size is %d: it must be between 128 and 4096", c.ViewSize)

@@ -47,6 +47,7 @@ type Node struct {
 	processes *app.Processes
 	placer    *app.Placer   // consumer
 	consumer  *app.Consumer // consumer
+	personas  *app.Personas // consumer in anonymous mode
 	provider  *app.Provider // provider
 	api       *api.Service
 	jobs      *api.JobService
@@ -68,15 +69,20 @@ func New(cfg Config, conns Conns, registry prometheus.Registerer, log *slog.Logg
 		watcher = n.tasks // its tasks are other people's: nobody waits for them by the thousand
 	} else {
 		view = n.newConsumer(&sinks)
-		placement = n.consumer
+		if placement = n.consumer; n.personas != nil {
+			placement = n.personas.Later()
+		}
 	}
 	sinks.Online = n.flow.SetOnline
 	n.identity = app.NewIdentity(n.sidecar, sinks, log)
 	n.newProcesses(conns)
+	submitter := app.NewSubmitter(n.tasks, n.tasks, placement, n.watches)
+	submitter.MayRedirect = cfg.Mode == ModeOpen
 	n.api = api.New(api.Config{Role: cfg.Role, Version: version.String(), StartedAt: time.Now(),
-		Submitter: app.NewSubmitter(n.tasks, n.tasks, placement, n.watches), Watcher: watcher, Tasks: n.tasks.API(), Bodies: n.tasks,
+		Submitter: submitter, Watcher: watcher, Tasks: n.tasks.API(), Bodies: n.tasks,
 		Content: n.sidecar.Repository, Putter: n.sidecar, View: view, Identity: n.identity, Processes: n.processes})
 	n.jobs = api.NewJobs(n.tasks.Jobs())
+	n.jobs.MayRedirect = cfg.Mode == ModeOpen
 	n.registerMetrics(registry)
 	return n
 }
@@ -94,14 +100,25 @@ func (n *Node) newProvider(conns Conns, sinks *app.IdentitySinks) api.View {
 }
 
 func (n *Node) newConsumer(sinks *app.IdentitySinks) api.View {
-	n.consumer = app.NewConsumer(app.ConsumerConfig{Directory: domain.DirectoryLimits{Size: n.cfg.ViewSize}, Bootstrap: n.cfg.bootstrap,
-		Neighbours: n.cfg.Neighbours}, n.sidecar, n.log)
-	n.placer = app.NewPlacer(n.tasks, n.consumer, n.log)
+	cfg := app.ConsumerConfig{Directory: domain.DirectoryLimits{Size: n.cfg.ViewSize}, Bootstrap: n.cfg.bootstrap, Neighbours: n.cfg.Neighbours}
+	if n.cfg.Mode == ModeAnonymous { // a dial is three round trips and more, of up to 3 s each
+		cfg.Aloof, cfg.DialTimeout, cfg.AskTimeout = true, 90*time.Second, 30*time.Second
+	}
+	n.consumer = app.NewConsumer(cfg, n.sidecar, n.log)
+	placement := app.Placement(n.consumer)
+	if n.cfg.Mode == ModeAnonymous {
+		p := n.cfg.Personas
+		n.personas = app.NewPersonas(app.PersonasConfig{Warm: p.Warm, PerJob: p.PerJob, Most: p.Most}, n.consumer, n.sidecar, n.tasks, n.log)
+		n.personas.Unreachable = n.consumer.Unreachable
+		placement = n.personas
+	}
+	n.placer = app.NewPlacer(n.tasks, placement, n.log)
 	n.consumer.Changed = n.placer.Changed
 	n.placer.Left = n.consumer.TaskLeft
 	n.carrier.Unreachable = n.consumer.Unreachable
 	n.flow = app.NewFlow(n.carrier, n.watches, n.placer, n.consumer, n.tasks, n.log)
 	n.deliverer = app.NewDeliverer(n.tasks, nil, n.consumer, n.log)
+	n.deliverer.Personas = n.personas
 	sinks.Lost = n.consumer.Disconnected
 	sinks.Connected = func(peer string, on bool) {
 		n.connected(peer, on)
@@ -152,6 +169,9 @@ func (n *Node) Run(ctx context.Context, ready func(bool)) error {
 		parts = append(parts, n.provider.Run)
 	} else {
 		parts = append(parts, n.consumer.Run, n.placer.Run)
+	}
+	if n.personas != nil {
+		parts = append(parts, n.personas.Run)
 	}
 	return lifecycle.Run(ctx, parts...)
 }

@@ -126,6 +126,15 @@ func (o *Outbox) Of(peer string, ref domain.Ref) []uint64 {
 // Full tells whether so much is on its way that a stranger's question is not worth an answer.
 func (o *Outbox) Full() bool { return o.Len() >= maxOpen }
 
+// Personas adds those that something is still to be sent by.
+func (o *Outbox) Personas(to map[string]struct{}) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for _, s := range o.open {
+		to[s.Row.Persona] = struct{}{}
+	}
+}
+
 // DropOnce forgets the events that are not durable: with the last session gone nobody says what became of them.
 // It returns the refs of those that had some.
 func (o *Outbox) DropOnce() []ReleaseRow {

@@ -57,6 +57,7 @@ type Placement struct {
 	Only     []string
 	Limits   domain.Limits
 	Copies   uint32 // wanted of the result, beside the provider's own
+	Job      string // that the task is a shard of
 }
 
 // Candidate is a provider, as node knows it.
@@ -120,6 +121,8 @@ type Role interface {
 	MarkSent(ctx context.Context, ids []uint64)
 	SendFailed(ctx context.Context, id uint64, reason, message string) (Reply, error)
 	SetOnline(ctx context.Context, online bool)
+	// Personas are those that are still needed, in no order; none on a provider.
+	Personas() []string
 	// Sync tells everything that a new session must know, in order. tell blocks while node is slow.
 	Sync(ctx context.Context, tell func(Reply) error) error
 	// Lost says that the last session has ended.

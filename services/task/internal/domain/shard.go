@@ -3,6 +3,7 @@ package domain
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -42,6 +43,16 @@ type ShardRef struct {
 
 // RequestID is that of the shard's task: made again, it is the same task.
 func (r ShardRef) RequestID() string { return fmt.Sprintf("job:%s:%d:%d", r.Job, r.Index, r.Try) }
+
+// JobOf is the job of the shard whose task has a request id; empty for other tasks.
+func JobOf(requestID string) string {
+	rest, ok := strings.CutPrefix(requestID, "job:")
+	if !ok {
+		return ""
+	}
+	job, _, _ := strings.Cut(rest, ":")
+	return job
+}
 
 // Shard is one input of a job, and what became of it.
 type Shard struct {

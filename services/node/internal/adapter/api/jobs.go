@@ -6,10 +6,12 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/shallot-net/shallot/kit/fault"
 	nodev1 "github.com/shallot-net/shallot/proto/shallot/node/v1"
 	taskv1 "github.com/shallot-net/shallot/proto/shallot/task/v1"
+	"github.com/shallot-net/shallot/services/node/internal/app"
 	"github.com/shallot-net/shallot/services/node/internal/domain"
 )
 
@@ -17,10 +19,14 @@ import (
 type JobService struct {
 	nodev1.UnimplementedJobServiceServer
 	jobs taskv1.JobServiceClient
+	// MayRedirect is what holds for jobs whose tasks do not say whether their providers may hand them on.
+	MayRedirect bool
 }
 
 // NewJobs makes one.
-func NewJobs(jobs taskv1.JobServiceClient) *JobService { return &JobService{jobs: jobs} }
+func NewJobs(jobs taskv1.JobServiceClient) *JobService {
+	return &JobService{jobs: jobs, MayRedirect: true}
+}
 
 // Register adds the service to a server.
 func (s *JobService) Register(r grpc.ServiceRegistrar) { nodev1.RegisterJobServiceServer(r, s) }
@@ -33,7 +39,12 @@ func (s *JobService) CreateJob(ctx context.Context, in *nodev1.CreateJobRequest)
 	if in.GetRequestId() == "" {
 		return nil, fault.InvalidArgument("REQUEST_ID_MISSING", "request_id is empty: make a random one, so that a repeated request returns the same job")
 	}
-	r, err := s.jobs.CreateJob(ctx, &taskv1.CreateJobRequest{RequestId: in.GetRequestId(), Spec: in.GetSpec()})
+	spec := in.GetSpec()
+	if !s.MayRedirect && spec.GetTask() != nil {
+		spec = proto.CloneOf(spec)
+		spec.Task = app.NoRedirect(spec.GetTask())
+	}
+	r, err := s.jobs.CreateJob(ctx, &taskv1.CreateJobRequest{RequestId: in.GetRequestId(), Spec: spec})
 	return &nodev1.CreateJobResponse{Job: r.GetJob(), Existed: r.GetExisted()}, err
 }
 

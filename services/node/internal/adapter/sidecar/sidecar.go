@@ -45,11 +45,16 @@ func (c *Client) Send(ctx context.Context, persona, peer string, ev *eventv1.Eve
 
 // SendEvent hands one of node's own events over, as the node's own persona.
 func (c *Client) SendEvent(ctx context.Context, peer string, typ eventv1.EventType, id string, payload proto.Message, timeout time.Duration) error {
+	return c.SendEventAs(ctx, "", peer, typ, id, payload, timeout)
+}
+
+// SendEventAs is SendEvent as a persona.
+func (c *Client) SendEventAs(ctx context.Context, persona, peer string, typ eventv1.EventType, id string, payload proto.Message, timeout time.Duration) error {
 	b, err := proto.Marshal(payload)
 	if err != nil {
 		return err
 	}
-	return c.events.Send(ctx, "", peer, &eventv1.Event{Id: id, Type: typ, Payload: b}, brokerclient.SendOptions{Timeout: timeout})
+	return c.events.Send(ctx, persona, peer, &eventv1.Event{Id: id, Type: typ, Payload: b}, brokerclient.SendOptions{Timeout: timeout})
 }
 
 // Remember tells the broker where a peer is.
@@ -62,6 +67,39 @@ func (c *Client) Remember(ctx context.Context, persona, peer string, addresses [
 func (c *Client) Connect(ctx context.Context, peer string, addresses []string) (string, error) {
 	r, err := c.network.Connect(ctx, &brokerv1.ConnectRequest{PeerId: peer, Addresses: addresses})
 	return r.GetPeerId(), err
+}
+
+// ConnectAs dials a peer as a persona.
+func (c *Client) ConnectAs(ctx context.Context, persona, peer string, addresses []string) error {
+	_, err := c.network.Connect(ctx, &brokerv1.ConnectRequest{Persona: persona, PeerId: peer, Addresses: addresses})
+	return err
+}
+
+// OpenPersona makes a network identity; see app.PersonaNetwork.
+func (c *Client) OpenPersona(ctx context.Context, name string) error {
+	_, err := c.network.OpenPersona(ctx, &brokerv1.OpenPersonaRequest{Persona: name})
+	return err
+}
+
+// ClosePersona ends one.
+func (c *Client) ClosePersona(ctx context.Context, name string) error {
+	_, err := c.network.ClosePersona(ctx, &brokerv1.ClosePersonaRequest{Persona: name})
+	return err
+}
+
+// Personas lists the open ones, the node's own excluded.
+func (c *Client) Personas(ctx context.Context) ([]string, error) {
+	r, err := c.network.ListPersonas(ctx, &brokerv1.ListPersonasRequest{})
+	if err != nil {
+		return nil, err
+	}
+	var out []string
+	for _, p := range r.GetPersonas() {
+		if p.GetName() != "" {
+			out = append(out, p.GetName())
+		}
+	}
+	return out, nil
 }
 
 // Known lists whom this node has reached before; see app.ConsumerNetwork.

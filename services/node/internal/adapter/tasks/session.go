@@ -240,6 +240,12 @@ func (c *Client) SendFailed(ctx context.Context, id uint64, reason, message stri
 	return err
 }
 
+// PersonasInUse asks which personas are still needed; see app.PersonaUse.
+func (c *Client) PersonasInUse(ctx context.Context) ([]string, error) {
+	r, err := c.do(ctx, &taskv1.SessionRequest{Command: &taskv1.SessionRequest_Personas{Personas: &taskv1.PersonasQuery{}}}, nil)
+	return r.GetPersonas(), err
+}
+
 // OnlineChanged says whether the network can be reached.
 func (c *Client) OnlineChanged(ctx context.Context, online bool) error {
 	_, err := c.do(ctx, &taskv1.SessionRequest{Command: &taskv1.SessionRequest_Online{Online: &taskv1.OnlineChanged{Online: online}}}, nil)

@@ -75,6 +75,9 @@ func (one *session) handle(ctx context.Context, req *taskv1.SessionRequest) *tas
 	if !one.hello.Load() {
 		return faulty(errNoHello)
 	}
+	if req.GetPersonas() != nil {
+		return &taskv1.SessionResponse{Personas: one.service.cfg.Role.Personas()}
+	}
 	r, err := one.command(ctx, req)
 	if err != nil {
 		if f := fault.From(err); f.Reason == fault.ReasonInternal {
@@ -151,7 +154,7 @@ func response(r *app.Reply) *taskv1.SessionResponse {
 		}
 	}
 	if p := r.Placement; p != nil {
-		m.Placement = &taskv1.PlacementNeeded{TaskId: p.TaskID, Type: p.Type, Attempt: p.Attempt, Excluded: p.Excluded, Only: p.Only, Limits: wire.Limits(p.Limits), Copies: p.Copies}
+		m.Placement = &taskv1.PlacementNeeded{TaskId: p.TaskID, Type: p.Type, Attempt: p.Attempt, Excluded: p.Excluded, Only: p.Only, Limits: wire.Limits(p.Limits), Copies: p.Copies, JobId: p.Job}
 	}
 	if d := r.Delivered; d != nil {
 		m.Delivered = &taskv1.Delivered{Verdict: uint32(d.Verdict), Reason: d.Reason}

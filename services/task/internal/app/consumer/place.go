@@ -91,7 +91,8 @@ func (s *Service) loadKeys(l *live, id string) error {
 // needed asks for a provider.
 func (s *Service) needed(t *domain.Task, now time.Time) *app.Placement {
 	excluded, _ := t.ExcludedNow(now)
-	return &app.Placement{TaskID: t.ID, Type: t.Type, Attempt: uint32(len(t.Attempts)) + 1, Excluded: excluded, Only: t.Policy.Only, Limits: t.Limits, Copies: t.Policy.Copies()}
+	return &app.Placement{TaskID: t.ID, Type: t.Type, Attempt: uint32(len(t.Attempts)) + 1, Excluded: excluded, Only: t.Policy.Only, Limits: t.Limits, Copies: t.Policy.Copies(),
+		Job: domain.JobOf(t.RequestID)}
 }
 
 // PlacementFailed notes why there is no provider; the task stays PENDING.

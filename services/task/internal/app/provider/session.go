@@ -290,6 +290,9 @@ func (s *Service) attachment(ctx context.Context, r app.OutboxRow) ([]byte, bool
 // Lost hears that no node is connected. A provider goes on working.
 func (s *Service) Lost() {}
 
+// Personas are a consumer's.
+func (s *Service) Personas() []string { return nil }
+
 // SetOnline changes nothing for a provider: leases are its consumers'.
 func (s *Service) SetOnline(context.Context, bool) {}
 

@@ -1,0 +1,448 @@
+package app
+
+import (
+	"context"
+	"crypto/rand"
+	"log/slog"
+	mrand "math/rand/v2"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/shallot-net/shallot/kit/brokerclient"
+	"github.com/shallot-net/shallot/kit/fault"
+	"github.com/shallot-net/shallot/kit/logging"
+	eventv1 "github.com/shallot-net/shallot/proto/shallot/event/v1"
+	taskv1 "github.com/shallot-net/shallot/proto/shallot/task/v1"
+	"github.com/shallot-net/shallot/services/node/internal/domain"
+)
+
+// PersonaNetwork is the broker's part in personas.
+type PersonaNetwork interface {
+	// OpenPersona makes a network identity, or finds the one of that name. Its key is kept until ClosePersona.
+	OpenPersona(ctx context.Context, name string) error
+	ClosePersona(ctx context.Context, name string) error
+	// Personas lists the open ones, the node's own excluded.
+	Personas(ctx context.Context) ([]string, error)
+	// ConnectAs dials a peer as a persona.
+	ConnectAs(ctx context.Context, persona, peer string, addresses []string) error
+	// SendEventAs returns nil once the receiving service has acknowledged.
+	SendEventAs(ctx context.Context, persona, peer string, typ eventv1.EventType, id string, payload proto.Message, timeout time.Duration) error
+}
+
+// PersonaUse knows which personas are still needed.
+type PersonaUse interface {
+	PersonasInUse(ctx context.Context) ([]string, error)
+}
+
+// PersonasConfig bounds them. Zero values take the defaults.
+type PersonasConfig struct {
+	Warm   int // kept open and connected to nobody, for tasks to come; 4
+	PerJob int // that the shards of one job leave from at most; 8
+	Most   int // open at once; 128
+	// Introduce is how long it may take to reach a provider as a persona and have its announcement; 90 s.
+	Introduce time.Duration
+	// Linger is about how long one that nothing needs any more stays; 20 s. It is drawn anew for each, so that its end tells little of the task's.
+	Linger time.Duration
+	// Pause is about how long it is between two that are opened in advance; 1 s, drawn as Linger is.
+	Pause time.Duration
+}
+
+func (c *PersonasConfig) defaults() {
+	set(&c.Warm, 4)
+	set(&c.PerJob, 8)
+	set(&c.Most, 128)
+	set(&c.Introduce, 90*time.Second)
+	set(&c.Linger, 20*time.Second)
+	set(&c.Pause, time.Second)
+}
+
+func set[T comparable](p *T, v T) {
+	var zero T
+	if *p == zero {
+		*p = v
+	}
+}
+
+const (
+	personaPrefix = "t-"
+	personaSweep  = 3 * time.Second
+	personaCall   = 10 * time.Second
+	// introducedFor is how long what a provider handed to a persona is good for another task of the same job.
+	introducedFor = 2 * time.Minute
+)
+
+// Personas has every task leave from a network identity of its own: a key, a host and circuits that nothing else uses, made before the task is there and
+// closed after its end. What finds providers is the node's own persona, which never submits. The shards of a job share a few.
+//
+// It decides nothing about where a task goes: that is another Placement's business.
+type Personas struct {
+	cfg   PersonasConfig
+	inner Placement
+	net   PersonaNetwork
+	use   PersonaUse
+	log   *slog.Logger
+	// Unreachable is told of providers that could not be reached. It must not block.
+	Unreachable func(peer string)
+
+	mu      sync.Mutex
+	warm    []string // never used
+	opening int
+	held    map[string]*identity
+	byTask  map[string]*identity
+	byJob   map[string][]*identity
+	waiting map[string]chan *eventv1.DiscoverResponse // by the id of the question
+	asked   map[string][2]string                      // persona and peer of the same
+	kick    chan struct{}
+}
+
+// identity is a persona that tasks have left from, or are about to.
+type identity struct {
+	name    string
+	job     string
+	tasks   int // that are being placed
+	placed  int // that have been, for an even share
+	idle    time.Time
+	closeAt time.Time // zero: something needs it
+	met     map[string]meeting
+}
+
+// meeting is what a provider has handed to a persona.
+type meeting struct {
+	sealingKey string
+	at         time.Time
+}
+
+// NewPersonas makes them; Run it.
+func NewPersonas(cfg PersonasConfig, inner Placement, net PersonaNetwork, use PersonaUse, log *slog.Logger) *Personas {
+	cfg.defaults()
+	return &Personas{cfg: cfg, inner: inner, net: net, use: use, log: log, Unreachable: func(string) {}, held: map[string]*identity{}, byTask: map[string]*identity{},
+		byJob: map[string][]*identity{}, waiting: map[string]chan *eventv1.DiscoverResponse{}, asked: map[string][2]string{}, kick: make(chan struct{}, 1)}
+}
+
+// Later is a Placement for the moment in which a task is made: to reach a provider takes seconds here, and nobody should wait so long to hear that a task is
+// kept. The task is placed right after.
+func (p *Personas) Later() Placement { return later{} }
+
+type later struct{}
+
+func (later) Place(context.Context, *domain.Need) (*taskv1.Candidate, string) {
+	return nil, "a persona is taken, and reaches a provider"
+}
+func (later) Keepers(*domain.Need, string) []*taskv1.Candidate { return nil }
+
+// Place finds a provider and reaches it as the task's persona. It takes some round trips, over Tor seconds.
+func (p *Personas) Place(ctx context.Context, need *domain.Need) (*taskv1.Candidate, string) {
+	candidate, detail := p.inner.Place(ctx, need)
+	if candidate == nil {
+		return nil, detail
+	}
+	who, err := p.take(ctx, need)
+	if err != nil {
+		return nil, "no persona to leave from: " + fault.From(err).Message
+	}
+	key, err := p.meet(ctx, who, candidate)
+	p.release(who)
+	if err != nil {
+		p.log.Debug("a persona could not reach a provider", logging.Peer(candidate.GetPeerId()), logging.Err(err))
+		if ctx.Err() == nil {
+			p.Unreachable(candidate.GetPeerId())
+		}
+		return nil, "the provider that was chosen could not be reached: another is looked for"
+	}
+	candidate.Persona, candidate.SealingKey = who.name, key
+	return candidate, detail
+}
+
+// Keepers are the inner Placement's. They are told of the task by its provider, and of its consumer know the persona.
+func (p *Personas) Keepers(need *domain.Need, runner string) []*taskv1.Candidate {
+	return p.inner.Keepers(need, runner)
+}
+
+// take finds the persona that a task leaves from: the one that it left from before, one of its job's, or a fresh one.
+func (p *Personas) take(ctx context.Context, need *domain.Need) (*identity, error) {
+	p.mu.Lock()
+	if who := p.byTask[need.TaskID]; who != nil && need.TaskID != "" && p.held[who.name] == who {
+		p.hold(who)
+		p.mu.Unlock()
+		return who, nil
+	}
+	if team := p.byJob[need.Job]; need.Job != "" && len(team) >= min(p.cfg.PerJob, p.cfg.Most) {
+		who := slices.MinFunc(team, func(a, b *identity) int { return a.placed - b.placed })
+		p.byTask[need.TaskID] = who
+		p.hold(who)
+		p.mu.Unlock()
+		return who, nil
+	}
+	name := ""
+	if n := len(p.warm); n > 0 {
+		i := mrand.IntN(n)
+		name = p.warm[i]
+		p.warm = slices.Delete(p.warm, i, i+1)
+	} else if len(p.held)+p.opening >= p.cfg.Most {
+		p.mu.Unlock()
+		return nil, fault.ResourceExhausted("TOO_MANY_PERSONAS", "all %d are in use: the task waits until one is free", p.cfg.Most)
+	} else {
+		p.opening++
+	}
+	p.mu.Unlock()
+	kick(p.kick)
+	if name == "" {
+		var err error
+		name, err = p.open(ctx)
+		p.mu.Lock()
+		p.opening--
+		p.mu.Unlock()
+		if err != nil {
+			return nil, err
+		}
+	}
+	who := &identity{name: name, job: need.Job, met: map[string]meeting{}}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.held[name] = who
+	if need.TaskID != "" {
+		p.byTask[need.TaskID] = who
+	}
+	if need.Job != "" {
+		p.byJob[need.Job] = append(p.byJob[need.Job], who)
+	}
+	p.hold(who)
+	return who, nil
+}
+
+// hold keeps an identity while a task is being placed; p.mu is held.
+func (p *Personas) hold(who *identity) {
+	who.tasks++
+	who.placed++
+	who.closeAt = time.Time{}
+}
+
+func (p *Personas) release(who *identity) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	who.tasks--
+	who.idle = time.Now()
+}
+
+func (p *Personas) open(ctx context.Context) (string, error) {
+	name := personaPrefix + strings.ToLower(rand.Text())
+	ctx, cancel := context.WithTimeout(ctx, personaCall)
+	defer cancel()
+	return name, p.net.OpenPersona(ctx, name)
+}
+
+// meet connects a persona to a provider and has it hand over its announcement on that very connection: the key in it is the one that the task is sealed to.
+func (p *Personas) meet(ctx context.Context, who *identity, c *taskv1.Candidate) (sealingKey string, err error) {
+	p.mu.Lock()
+	m, ok := who.met[c.GetPeerId()]
+	p.mu.Unlock()
+	if ok && time.Since(m.at) < introducedFor {
+		return m.sealingKey, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, p.cfg.Introduce)
+	defer cancel()
+	if err := p.net.ConnectAs(ctx, who.name, c.GetPeerId(), c.GetAddresses()); err != nil {
+		return "", err
+	}
+	a, err := p.introduced(ctx, who.name, c.GetPeerId())
+	if err != nil {
+		return "", err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	who.met[c.GetPeerId()] = meeting{a.SealingKey, time.Now()}
+	return a.SealingKey, nil
+}
+
+// introduced asks a provider for its own announcement.
+func (p *Personas) introduced(ctx context.Context, persona, peer string) (domain.Announcement, error) {
+	id := brokerclient.NewID()
+	answer := make(chan *eventv1.DiscoverResponse, 1)
+	p.mu.Lock()
+	p.waiting[id], p.asked[id] = answer, [2]string{persona, peer}
+	p.mu.Unlock()
+	defer func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		delete(p.waiting, id)
+		delete(p.asked, id)
+	}()
+	if err := p.net.SendEventAs(ctx, persona, peer, eventv1.EventType_EVENT_TYPE_DISCOVER, id, &eventv1.Discover{Limit: 1}, p.cfg.Introduce); err != nil {
+		return domain.Announcement{}, err
+	}
+	select {
+	case r := <-answer:
+		for _, ev := range r.GetAnnouncements() {
+			a, err := announcementOf(ev)
+			if err != nil || a.PeerID != peer {
+				continue
+			}
+			if a.Leaving {
+				return a, fault.Unavailable("PROVIDER_LEAVING", "the provider is about to leave")
+			}
+			return a, nil
+		}
+		return domain.Announcement{}, fault.Unavailable("NOT_INTRODUCED", "the provider did not hand over its announcement")
+	case <-ctx.Done():
+		return domain.Announcement{}, ctx.Err()
+	}
+}
+
+// DiscoverResponse takes a provider's answer to a persona. What nobody asked for is ignored.
+func (p *Personas) DiscoverResponse(persona, from string, ev *eventv1.Event) Verdict {
+	var m eventv1.DiscoverResponse
+	if err := proto.Unmarshal(ev.GetPayload(), &m); err != nil {
+		return rejected("NOT_DECODABLE")
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	answer, who := p.waiting[m.GetInReplyTo()], p.asked[m.GetInReplyTo()]
+	if answer == nil || who != [2]string{persona, from} {
+		return ignored("NOT_ASKED")
+	}
+	select {
+	case answer <- &m:
+	default: // a second answer to one question
+	}
+	return Verdict{}
+}
+
+// Run keeps personas ready, and closes those that nothing needs any more, until ctx ends. They stay open then: what is on its way needs them.
+func (p *Personas) Run(ctx context.Context) error {
+	var loops sync.WaitGroup
+	loops.Go(func() { p.sweeping(ctx) })
+	loops.Go(func() { p.filling(ctx) })
+	loops.Wait()
+	return nil
+}
+
+// filling opens personas in advance, one after the other.
+func (p *Personas) filling(ctx context.Context) {
+	for {
+		p.mu.Lock()
+		missing := len(p.warm) < p.cfg.Warm && len(p.warm)+len(p.held)+p.opening < p.cfg.Most
+		p.mu.Unlock()
+		if !missing {
+			if !wait(ctx, time.Minute, p.kick) {
+				return
+			}
+			continue
+		}
+		name, err := p.open(ctx)
+		if err == nil {
+			p.mu.Lock()
+			p.warm = append(p.warm, name)
+			p.mu.Unlock()
+		} else {
+			p.log.Debug("a persona could not be opened in advance", logging.Err(err))
+		}
+		if !wait(ctx, drawn(p.cfg.Pause), nil) {
+			return
+		}
+	}
+}
+
+// drawn is a time about d: exponential, so that when something ends says nothing of when it began, and three times d at most.
+func drawn(d time.Duration) time.Duration {
+	return min(time.Duration(mrand.ExpFloat64()*float64(d)), 3*d)
+}
+
+func (p *Personas) sweeping(ctx context.Context) {
+	for wait(ctx, domain.Jitter(personaSweep, nil), nil) {
+		if err := p.sweep(ctx); err != nil && ctx.Err() == nil {
+			p.log.Debug("personas could not be looked through", logging.Err(err))
+		}
+	}
+}
+
+// sweep closes what nothing needs, also what an earlier life of this process has left: of that nothing is known but whether a task needs it.
+func (p *Personas) sweep(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, personaCall)
+	defer cancel()
+	open, err := p.net.Personas(ctx)
+	if err != nil {
+		return err
+	}
+	used, err := p.use.PersonasInUse(ctx)
+	if err != nil {
+		return err
+	}
+	for _, name := range p.over(open, used, time.Now()) {
+		if err := p.net.ClosePersona(ctx, name); err != nil {
+			return err
+		}
+		p.mu.Lock()
+		p.forget(name)
+		p.mu.Unlock()
+	}
+	return nil
+}
+
+// over are those whose time has come.
+func (p *Personas) over(open, used []string, now time.Time) (out []string) {
+	needed := make(map[string]bool, len(used))
+	for _, name := range used {
+		needed[name] = true
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	there := make(map[string]bool, len(open))
+	for _, name := range open {
+		there[name] = true
+		who := p.held[name]
+		switch {
+		case !strings.HasPrefix(name, personaPrefix) || slices.Contains(p.warm, name):
+			continue
+		case who == nil:
+			// Of an earlier life, or opened a moment ago and not noted yet.
+			who = &identity{name: name, idle: now, met: map[string]meeting{}}
+			p.held[name] = who
+			continue
+		case needed[name] || who.tasks > 0 || now.Sub(who.idle) < personaSweep: // a placement is told a moment after it was made
+			who.closeAt = time.Time{}
+			continue
+		case who.closeAt.IsZero():
+			who.closeAt = now.Add(drawn(p.cfg.Linger))
+		}
+		if !now.Before(who.closeAt) {
+			out = append(out, name)
+		}
+	}
+	p.warm = slices.DeleteFunc(p.warm, func(name string) bool { return !there[name] })
+	for name, who := range p.held { // the broker has lost its keys: nothing can come by it any more
+		if !there[name] && who.tasks == 0 && now.Sub(who.idle) > personaCall {
+			p.forget(name)
+		}
+	}
+	return out
+}
+
+// forget drops an identity; p.mu is held.
+func (p *Personas) forget(name string) {
+	who := p.held[name]
+	if who == nil {
+		return
+	}
+	delete(p.held, name)
+	for task, w := range p.byTask {
+		if w == who {
+			delete(p.byTask, task)
+		}
+	}
+	if team := slices.DeleteFunc(p.byJob[who.job], func(w *identity) bool { return w == who }); len(team) > 0 {
+		p.byJob[who.job] = team
+	} else {
+		delete(p.byJob, who.job)
+	}
+}
+
+// Figures are how many personas wait for tasks, and how many are in use.
+func (p *Personas) Figures() (warm, held int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.warm), len(p.held)
+}
