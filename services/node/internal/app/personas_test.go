@@ -1,0 +1,273 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/shallot-net/shallot/kit/fault"
+	eventv1 "github.com/shallot-net/shallot/proto/shallot/event/v1"
+	taskv1 "github.com/shallot-net/shallot/proto/shallot/task/v1"
+	"github.com/shallot-net/shallot/services/node/internal/domain"
+	"github.com/shallot-net/shallot/services/node/internal/fake"
+)
+
+// masquerade is the broker, a provider and the task service, as personas see them.
+type masquerade struct {
+	personas *Personas
+	key      fake.Key
+	mu       sync.Mutex
+	open     []string
+	opened   int
+	closed   []string
+	meetings []string // personas that asked the provider for its announcement
+	used     []string
+	down     bool // the provider
+	liar     bool // it hands over another's announcement
+	deaf     bool // the task service does not answer
+}
+
+func (m *masquerade) OpenPersona(_ context.Context, name string) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.open = append(m.open, name)
+	m.opened++
+	return nil
+}
+
+func (m *masquerade) ClosePersona(_ context.Context, name string) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.open = slices.DeleteFunc(m.open, func(s string) bool { return s == name })
+	m.closed = append(m.closed, name)
+	return nil
+}
+
+func (m *masquerade) Personas(context.Context) ([]string, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.Clone(m.open), nil
+}
+
+func (m *masquerade) PersonasInUse(context.Context) ([]string, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.deaf {
+		return nil, errors.New("no session")
+	}
+	return slices.Clone(m.used), nil
+}
+
+func (m *masquerade) ConnectAs(ctx context.Context, persona, peer string, _ []string) error {
+	sleep(ctx, time.Second)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.down || peer != m.key.ID || !slices.Contains(m.open, persona) {
+		return errUnreachable
+	}
+	return nil
+}
+
+func (m *masquerade) SendEventAs(_ context.Context, persona, peer string, typ eventv1.EventType, id string, payload proto.Message, _ time.Duration) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if d, ok := payload.(*eventv1.Discover); !ok || d.GetLimit() != 1 || len(d.GetHas()) > 0 || len(d.GetTypes()) > 0 || typ != eventv1.EventType_EVENT_TYPE_DISCOVER {
+		return fault.InvalidArgument("TELLING", "the question says more than it must")
+	}
+	m.meetings = append(m.meetings, persona)
+	key := m.key
+	if m.liar {
+		key = fake.NewKey()
+	}
+	b, _ := proto.Marshal(&eventv1.DiscoverResponse{InReplyTo: id, Announcements: []*eventv1.Event{fake.Announce(key.ID, 7, []string{"/memory/1"}, time.Minute, key.Sign, "sum")}})
+	go m.personas.DiscoverResponse(persona, peer, &eventv1.Event{Payload: b})
+	return nil
+}
+
+// look gives a test what has happened so far.
+func (m *masquerade) look() (opened, meetings int, closed []string) {
+	synctest.Wait()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.opened, len(m.meetings), slices.Clone(m.closed)
+}
+
+func (m *masquerade) count() int {
+	_, meetings, _ := m.look()
+	return meetings
+}
+
+func (m *masquerade) set(f func()) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	f()
+}
+
+// Place always chooses the one provider, by what gossip says of it.
+func (m *masquerade) Place(context.Context, *domain.Need) (*taskv1.Candidate, string) {
+	return &taskv1.Candidate{PeerId: m.key.ID, SealingKey: "as gossip says", Addresses: []string{"/memory/1"}}, "it is the only one"
+}
+func (m *masquerade) Keepers(*domain.Need, string) []*taskv1.Candidate { return nil }
+
+func masked(t *testing.T, cfg PersonasConfig, f func(t *testing.T, m *masquerade, p *Personas)) {
+	synctest.Test(t, func(t *testing.T) {
+		m := &masquerade{key: fake.NewKey()}
+		p := NewPersonas(cfg, m, m, m, slog.New(slog.DiscardHandler))
+		m.personas = p
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() { defer close(done); _ = p.Run(ctx) }()
+		f(t, m, p)
+		cancel()
+		<-done
+	})
+}
+
+func place(t *testing.T, p *Personas, need *domain.Need) string {
+	t.Helper()
+	c, detail := p.Place(t.Context(), need)
+	if c == nil {
+		t.Fatalf("it is not placed: %s", detail)
+	}
+	if c.GetSealingKey() == "as gossip says" || c.GetSealingKey() == "" {
+		t.Errorf("the task is sealed to %q, which is not what the provider handed to the persona", c.GetSealingKey())
+	}
+	m := p.use.(*masquerade)
+	m.set(func() { m.used = append(m.used, c.GetPersona()) }) // as the task service commits it
+	return c.GetPersona()
+}
+
+func TestEveryTaskHasAPersonaOfItsOwn(t *testing.T) {
+	masked(t, PersonasConfig{}, func(t *testing.T, m *masquerade, p *Personas) {
+		seen := map[string]bool{}
+		for i := range 20 {
+			name := place(t, p, &domain.Need{TaskID: fmt.Sprint(i)})
+			if seen[name] || name == "" {
+				t.Errorf("task %d leaves from %q, as another did", i, name)
+			}
+			seen[name] = true
+		}
+		if again := place(t, p, &domain.Need{TaskID: "3"}); !seen[again] || m.count() != 20 {
+			t.Errorf("a task that is placed again leaves from a new persona, or meets its provider again: %d meetings", m.count())
+		}
+	})
+}
+
+func TestShardsShareSomePersonas(t *testing.T) {
+	masked(t, PersonasConfig{PerJob: 3}, func(t *testing.T, m *masquerade, p *Personas) {
+		count := map[string]int{}
+		for i := range 30 {
+			count[place(t, p, &domain.Need{TaskID: fmt.Sprint(i), Job: "j"})]++
+		}
+		if len(count) != 3 || m.count() != 3 {
+			t.Errorf("30 shards leave from %v and made %d meetings", count, m.count())
+		}
+		for name, n := range count {
+			if n != 10 {
+				t.Errorf("%d of 30 leave from %s", n, name)
+			}
+		}
+		if other := place(t, p, &domain.Need{TaskID: "x", Job: "k"}); count[other] > 0 {
+			t.Error("two jobs share a persona")
+		}
+	})
+}
+
+// Personas are opened before they are needed and not all at once, and closed some time after nothing needs them.
+func TestPersonasComeAndGo(t *testing.T) {
+	masked(t, PersonasConfig{Warm: 3}, func(t *testing.T, m *masquerade, p *Personas) {
+		if opened, _, _ := m.look(); opened != 1 {
+			t.Errorf("%d are opened at once", opened)
+		}
+		time.Sleep(20 * time.Second) //nolint:forbidigo // virtual time
+		if opened, meetings, _ := m.look(); opened != 3 || meetings > 0 {
+			t.Errorf("%d are ready, and %d have met somebody", opened, meetings)
+		}
+		time.Sleep(time.Hour) //nolint:forbidigo // virtual time
+		if opened, _, closed := m.look(); opened != 3 || len(closed) > 0 {
+			t.Errorf("%d were opened and %v closed while nothing happened", opened, closed)
+		}
+		began := time.Now()
+		name := place(t, p, &domain.Need{TaskID: "1"})
+		if d := time.Since(began); d != time.Second {
+			t.Errorf("a task waited for %s, the provider is a second away", d)
+		}
+		m.set(func() { m.used = []string{name} })
+		time.Sleep(time.Hour) //nolint:forbidigo // virtual time
+		if _, _, closed := m.look(); slices.Contains(closed, name) {
+			t.Error("it is closed while it is needed")
+		}
+		m.set(func() { m.used, m.deaf = nil, true })
+		time.Sleep(time.Hour) //nolint:forbidigo // virtual time
+		if _, _, closed := m.look(); slices.Contains(closed, name) {
+			t.Error("it is closed while nobody says whether it is needed")
+		}
+		m.set(func() { m.deaf = false })
+		time.Sleep(2 * time.Minute) //nolint:forbidigo // virtual time
+		if _, _, closed := m.look(); !slices.Equal(closed, []string{name}) {
+			t.Errorf("%v are closed", closed)
+		}
+		if warm, held := p.Figures(); warm != 3 || held != 0 {
+			t.Errorf("%d are ready and %d in use", warm, held)
+		}
+	})
+}
+
+// What an earlier life has left is closed, but for what its tasks still need.
+func TestPersonasOfAnEarlierLife(t *testing.T) {
+	masked(t, PersonasConfig{Warm: 1}, func(t *testing.T, m *masquerade, p *Personas) {
+		m.set(func() { m.open, m.used = append(m.open, "t-needed", "t-over", "bulk"), []string{"t-needed"} })
+		time.Sleep(5 * time.Minute) //nolint:forbidigo // virtual time
+		if _, _, closed := m.look(); !slices.Equal(closed, []string{"t-over"}) {
+			t.Errorf("%v are closed", closed)
+		}
+	})
+}
+
+func TestPersonasHaveABound(t *testing.T) {
+	masked(t, PersonasConfig{Warm: 1, Most: 2}, func(t *testing.T, m *masquerade, p *Personas) {
+		one, two := place(t, p, &domain.Need{TaskID: "1"}), place(t, p, &domain.Need{TaskID: "2"})
+		m.set(func() { m.used = []string{one, two} })
+		if c, detail := p.Place(t.Context(), &domain.Need{TaskID: "3"}); c != nil || detail == "" {
+			t.Errorf("a third one is placed: %v", c)
+		}
+		m.set(func() { m.used = nil })
+		time.Sleep(5 * time.Minute) //nolint:forbidigo // virtual time
+		place(t, p, &domain.Need{TaskID: "3"})
+	})
+}
+
+func TestPersonasMeetNobodyElse(t *testing.T) {
+	masked(t, PersonasConfig{Introduce: 10 * time.Second}, func(t *testing.T, m *masquerade, p *Personas) {
+		var lost []string
+		p.Unreachable = func(peer string) { lost = append(lost, peer) }
+		m.set(func() { m.down = true })
+		if c, _ := p.Place(t.Context(), &domain.Need{TaskID: "1"}); c != nil {
+			t.Error("a task is placed where nobody is")
+		}
+		m.set(func() { m.down, m.liar = false, true })
+		if c, _ := p.Place(t.Context(), &domain.Need{TaskID: "1"}); c != nil {
+			t.Error("a task is sealed to somebody else's key")
+		}
+		if len(lost) != 2 || lost[0] != m.key.ID {
+			t.Errorf("%v could not be reached", lost)
+		}
+		m.set(func() { m.liar = false })
+		place(t, p, &domain.Need{TaskID: "1"})
+		b, _ := proto.Marshal(&eventv1.DiscoverResponse{InReplyTo: "made up"})
+		if v := p.DiscoverResponse("t-x", m.key.ID, &eventv1.Event{Payload: b}); v.Reason != "NOT_ASKED" {
+			t.Errorf("an answer that nobody asked for: %+v", v)
+		}
+		if v := p.DiscoverResponse("t-x", m.key.ID, &eventv1.Event{Payload: []byte{0xff}}); v.Reason != "NOT_DECODABLE" {
+			t.Errorf("an answer that is none: %+v", v)
+		}
+	})
+}
