@@ -325,6 +325,9 @@ func (p *Personas) filling(ctx context.Context) {
 	for {
 		p.mu.Lock()
 		missing := len(p.warm) < p.cfg.Warm && len(p.warm)+len(p.held)+p.opening < p.cfg.Most
+		if missing {
+			p.opening++
+		}
 		p.mu.Unlock()
 		if !missing {
 			if !wait(ctx, time.Minute, p.kick) {
@@ -333,11 +336,13 @@ func (p *Personas) filling(ctx context.Context) {
 			continue
 		}
 		name, err := p.open(ctx)
+		p.mu.Lock()
+		p.opening--
 		if err == nil {
-			p.mu.Lock()
 			p.warm = append(p.warm, name)
-			p.mu.Unlock()
-		} else {
+		}
+		p.mu.Unlock()
+		if err != nil {
 			p.log.Debug("a persona could not be opened in advance", logging.Err(err))
 		}
 		if !wait(ctx, drawn(p.cfg.Pause), nil) {
