@@ -188,22 +188,21 @@ func (p *Personas) take(ctx context.Context, need *domain.Need) (*identity, erro
 	} else {
 		p.opening++
 	}
-	p.mu.Unlock()
-	kick(p.kick)
+	who := &identity{name: name, job: need.Job, met: map[string]meeting{}}
 	if name == "" {
-		var err error
-		name, err = p.open(ctx)
+		p.mu.Unlock()
+		name, err := p.open(ctx)
 		p.mu.Lock()
 		p.opening--
-		p.mu.Unlock()
 		if err != nil {
+			p.mu.Unlock()
 			return nil, err
 		}
+		who.name = name
 	}
-	who := &identity{name: name, job: need.Job, met: map[string]meeting{}}
-	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.held[name] = who
+	kick(p.kick)
+	p.held[who.name] = who
 	if need.TaskID != "" {
 		p.byTask[need.TaskID] = who
 	}
