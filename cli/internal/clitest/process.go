@@ -26,10 +26,14 @@ import (
 	nodev1 "github.com/shallot-net/shallot/proto/shallot/node/v1"
 )
 
-// Main is a stand-in for the process of a node that it is called after, shallot-PROCESS. A file named after a process in
-// its home changes what it does: crash.PROCESS has it die at once, deaf.PROCESS has it ignore SIGTERM.
+// Main is a stand-in for the process of a node that it is called after, shallot-PROCESS, or for tor. A file named after a process in
+// its home changes what it does: crash.PROCESS has it die at once, deaf.PROCESS has it ignore SIGTERM, hang.tor has tor not get into its network.
 func Main() {
 	name := strings.TrimPrefix(filepath.Base(os.Args[0]), "shallot-")
+	if name == "tor" {
+		torMain(os.Args[1:])
+		return
+	}
 	lifecycle.Main(name, func(ctx context.Context, args []string) error { return process(ctx, name, args) })
 }
 
@@ -58,7 +62,7 @@ func Clean() {
 	}
 }
 
-// Install puts the command, and stand-ins under the names of all processes, into a new directory and returns it.
+// Install puts the command, and stand-ins under the names of all processes and of tor, into a new directory and returns it.
 func Install(t testing.TB) string {
 	t.Helper()
 	from, err := built()
@@ -72,9 +76,10 @@ func Install(t testing.TB) string {
 		}
 	}
 	link("shallot", "shallot")
-	for _, name := range append(processNames("provider"), "executor-wasm") {
+	for _, name := range append(processNames("provider"), "executor-wasm", "onion") {
 		link("standin", "shallot-"+name)
 	}
+	link("standin", "tor")
 	return dir
 }
 
@@ -92,6 +97,17 @@ type settings struct {
 	ListenAddr []string `koanf:"listen_addrs" help:"swarm addresses"`
 	Routing    string   `koanf:"routing" help:"role in the routing table"`
 	HTTP       string   `koanf:"http" help:"where the gateway listens"`
+	Mode       string   `koanf:"mode" help:"open or anonymous"`
+	Unfenced   bool     `koanf:"unfenced" help:"a network interface is no reason to end"`
+	Onion      struct {
+		Socks   string `koanf:"socks" help:"tor's socket for connections"`
+		Service bool   `koanf:"service" help:"others can reach this node"`
+	} `koanf:"onion"`
+	Control    string `koanf:"control" help:"tor's socket that controls it"`
+	CookieFile string `koanf:"cookie_file" help:"what opens that"`
+	Provider   struct {
+		Executors []string `koanf:"executors" help:"the operator's own"`
+	} `koanf:"provider"`
 }
 
 func process(ctx context.Context, name string, args []string) error {
@@ -121,8 +137,21 @@ func process(ctx context.Context, name string, args []string) error {
 	if err != nil {
 		return err
 	}
+	if err := observe(h, name); err != nil {
+		return err
+	}
 	switch name {
+	case "onion":
+		if err := controls(ctx, cfg.Control, cfg.CookieFile); err != nil {
+			return err
+		}
 	case "broker":
+		if cfg.Mode == "anonymous" {
+			if err := anonymousBroker(ctx, h, cfg); err != nil {
+				return err
+			}
+			break
+		}
 		if len(cfg.ListenAddr) != 1 {
 			return fmt.Errorf("--listen-addrs is %q", cfg.ListenAddr)
 		}
@@ -167,7 +196,7 @@ func join(h home.Home, bootstrap []string) error {
 func standIn(h home.Home, role string) *Node {
 	n := NewNode()
 	n.Info = func() *nodev1.Node {
-		info := &nodev1.Node{PeerId: peerID(h), Role: role, Mode: "open", Online: true, Ready: true, Version: "dev", ProvidersKnown: uint32(len(n.Peers()))} //nolint:gosec // few
+		info := &nodev1.Node{PeerId: peerID(h), Role: role, Mode: mode(h), Online: true, Ready: true, Version: "dev", ProvidersKnown: uint32(len(n.Peers()))} //nolint:gosec // few
 		if addr, err := os.ReadFile(filepath.Join(h.Dir, "address")); err == nil {
 			info.Addresses = []string{string(addr) + "/p2p/" + peerID(h)}
 		}

@@ -1,7 +1,6 @@
 package command
 
 import (
-	"fmt"
 	"slices"
 	"strings"
 
@@ -10,24 +9,37 @@ import (
 	"github.com/shallot-net/shallot/cli/internal/nodeclient"
 	"github.com/shallot-net/shallot/cli/internal/render"
 	"github.com/shallot-net/shallot/cli/internal/supervisor"
-	"github.com/shallot-net/shallot/kit/home"
 )
 
 func (a *app) dev() *cobra.Command {
 	cfg := supervisor.NetworkConfig{}
-	var verbose bool
+	var verbose, anonymous, unfenced bool
+	network := choice{of: []string{torPrivate, torPublic}}
 	cmd := &cobra.Command{
 		Use: "dev", Short: "Run a small network on this machine, to try it", Args: exactly(),
 		Long: `Dev runs providers and consumers in the foreground, each with all its services as real processes, in directories of
 their own under --home (default: $XDG_DATA_HOME/shallot-dev). It prints the line "ready" on stderr when every service is
-healthy and every node knows every provider, starts again what dies, and stops everything on Ctrl-C.`,
+healthy and every node knows every provider, starts again what dies, and stops everything on Ctrl-C.
+
+With --anonymous the nodes reach each other over Tor only: over a private Tor network that is made on this machine, of
+which nothing reaches the internet and which hides nothing, or with --tor public over the real one. The directory is
+$XDG_DATA_HOME/shallot-dev-anonymous then. It takes the program tor (Debian: apt-get install tor).`,
 		Example: `  shallot dev
-  shallot dev --home /tmp/try --providers 5 --consumers 2`,
+  shallot dev --home /tmp/try --providers 5 --consumers 2
+  shallot dev --anonymous`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx, stop := a.until(cmd.Context(), a.Outlive())
 			defer stop()
-			if cfg.Dir = a.home; cfg.Dir == "" {
-				cfg.Dir = nodeclient.DefaultPlaces(a.Getenv).Dev
+			if err := onlyAnonymous(cmd, anonymous, "tor", "unfenced"); err != nil {
+				return err
+			}
+			cfg.Dir = nodeclient.DefaultPlaces(a.Getenv).Dev
+			if anonymous {
+				cfg.Anonymous = &supervisor.AnonymousNetwork{Public: network.value == torPublic, Unfenced: unfenced}
+				cfg.Dir = nodeclient.DefaultPlaces(a.Getenv).DevAnonymous
+			}
+			if a.home != "" {
+				cfg.Dir = a.home
 			}
 			cfg.Finder, cfg.Print = a.Finder, supervisor.NewPrinter(a.Stderr)
 			cfg.Mirror = mirror(verbose, cfg.Print)
@@ -43,8 +55,30 @@ healthy and every node knows every provider, starts again what dies, and stops e
 	}
 	cmd.Flags().IntVar(&cfg.Providers, "providers", 3, "how many providers")
 	cmd.Flags().IntVar(&cfg.Consumers, "consumers", 1, "how many consumers")
+	cmd.Flags().BoolVar(&anonymous, "anonymous", false, "have the nodes reach each other over Tor only")
+	cmd.Flags().Var(&network, "tor", "which Tor `NETWORK` --anonymous uses: private, on this machine (default), or public")
+	cmd.Flags().BoolVar(&unfenced, "unfenced", false, unfencedHelp)
 	cmd.Flags().BoolVar(&verbose, "verbose", false, "print what the processes log on stderr, too")
+	_ = cmd.RegisterFlagCompletionFunc("tor", cobra.FixedCompletions(network.of, cobra.ShellCompDirectiveNoFileComp))
 	return cmd
+}
+
+// Tor networks.
+const (
+	torPrivate = "private"
+	torPublic  = "public"
+)
+
+const unfencedHelp = "run anonymous nodes also where they cannot be shut off from the network, or not: a mistake in a program can then show where this machine is"
+
+// onlyAnonymous refuses flags that say something in anonymous mode only.
+func onlyAnonymous(cmd *cobra.Command, anonymous bool, flags ...string) error {
+	for _, f := range flags {
+		if !anonymous && cmd.Flags().Changed(f) {
+			return usage("--%s is for anonymous mode: give --anonymous as well, or leave it out", f)
+		}
+	}
+	return nil
 }
 
 func mirror(verbose bool, print *supervisor.Printer) func(node, process, line string) {
@@ -79,85 +113,4 @@ func (a *app) printReady(nodes []supervisor.ReadyNode) error {
 		rows[i] = []render.Cell{{Text: n.Name}, {Text: n.PeerID}, {Text: n.GatewayURL}, {Text: n.Home}}
 	}
 	return a.out().Table([]string{"node", "peer id", "gateway", "home"}, rows)
-}
-
-func (a *app) up() *cobra.Command {
-	cfg := supervisor.SingleConfig{}
-	role := choice{of: []string{supervisor.Provider, supervisor.Consumer}}
-	var verbose bool
-	cmd := &cobra.Command{
-		Use: "up", Short: "Run this machine's node", Args: exactly(),
-		Long: `Up runs a node in the foreground: a consumer, which submits tasks, or a provider, which executes them. A home keeps the
-role that it was started with first. It prints the line "ready" on stderr when every service is healthy, starts again
-what dies, and stops on Ctrl-C. The home is $XDG_DATA_HOME/shallot unless --home names another.`,
-		Example: `  shallot up --bootstrap /ip4/192.0.2.7/tcp/4001/p2p/12D3KooWEyoppNCUx8Yx66oV9fJnriXwCcXwDDUA2kj6vnc6iDEp
-  shallot up --role provider --listen /ip4/0.0.0.0/tcp/4001`,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			ctx, stop := a.until(cmd.Context(), a.Outlive())
-			defer stop()
-			if cfg.Home = a.home; cfg.Home == "" {
-				cfg.Home = nodeclient.DefaultPlaces(a.Getenv).Up
-			}
-			for flag, list := range map[string][]string{"--bootstrap": cfg.Bootstrap, "--listen": cfg.Listen} {
-				for _, addr := range list {
-					if !strings.HasPrefix(addr, "/") {
-						return usage("%s %q is not a multiaddr such as /ip4/192.0.2.7/tcp/4001", flag, addr)
-					}
-				}
-			}
-			cfg.Role = a.roleOf(role.value, cfg.Home)
-			if err := checkExecutors(cfg.Role, cfg.Executors); err != nil {
-				return err
-			}
-			cfg.Finder, cfg.Print = a.Finder, supervisor.NewPrinter(a.Stderr)
-			cfg.Mirror = mirror(verbose, cfg.Print)
-			cfg.Ready = func(n supervisor.ReadyNode) {
-				if err := a.printReady([]supervisor.ReadyNode{n}); err != nil {
-					a.say("%v", err)
-				}
-				cfg.Print.Printf("ready")
-			}
-			return supervisor.RunSingle(ctx, cfg)
-		},
-	}
-	f := cmd.Flags()
-	f.Var(&role, "role", "`ROLE` of the node, provider or consumer (default: as before, at first consumer)")
-	f.StringArrayVar(&cfg.Bootstrap, "bootstrap", nil, "`ADDRESS` to join the network through, a multiaddr that ends in /p2p/ID, repeatable")
-	f.StringArrayVar(&cfg.Listen, "listen", nil, "swarm `ADDRESS` to listen on, a multiaddr, repeatable (default: as before, at first port 4001 on a provider and any on a consumer)")
-	f.StringArrayVar(&cfg.Executors, "executor", nil, "an executor of your own, `TYPE=ADDRESS` with unix:/path or 127.0.0.1:port, repeatable; only on a provider")
-	f.BoolVar(&verbose, "verbose", false, "print what the processes log on stderr, too")
-	_ = cmd.RegisterFlagCompletionFunc("role", cobra.FixedCompletions(role.of, cobra.ShellCompDirectiveNoFileComp))
-	return cmd
-}
-
-// checkExecutors finds what the task service would refuse again and again.
-func checkExecutors(role string, list []string) error {
-	for _, e := range list {
-		name, address, ok := strings.Cut(e, "=")
-		switch {
-		case role != supervisor.Provider:
-			return usage("--executor %s: a %s executes nothing; give --role provider", e, role)
-		case !ok || !typeShaped(name) || address == "" || strings.Contains(address, ","):
-			return usage("--executor %q is not TYPE=ADDRESS, such as grep=unix:/run/grep.sock", e)
-		case name == "sum" || name == "wasm":
-			return usage("--executor %s: the type %s is built in; give yours another name", e, name)
-		}
-	}
-	return nil
-}
-
-// roleOf is the role that was asked for, else the home's, else consumer.
-func (a *app) roleOf(asked, dir string) string {
-	if asked != "" {
-		return asked
-	}
-	if h, err := home.Find(dir); err == nil {
-		if r := supervisor.RecordedRole(h); r != "" {
-			if r != supervisor.Consumer {
-				fmt.Fprintf(a.Stderr, "shallot: %s is the home of a %s\n", h.Dir, r)
-			}
-			return r
-		}
-	}
-	return supervisor.Consumer
 }

@@ -124,6 +124,8 @@ func (v *nodeView) processes() []*nodev1.Process {
 			switch {
 			case s.PID == 0:
 				p.State, p.Detail = "stopped", s.LastError
+			case s.Name == supervisor.Tor || s.Name == supervisor.Onion: // the node service does not see them
+				p.State = "running"
 			case s.Name == "gateway" && v.gateway.URL != "":
 				if p.State = "serving"; v.gatewayErr != nil {
 					p.State, p.Detail = "unreachable", v.gatewayErr.Error()
@@ -143,6 +145,21 @@ func (v *nodeView) processes() []*nodev1.Process {
 	return out
 }
 
+func (v *nodeView) mode() string {
+	if v.node.GetMode() != "" {
+		return v.node.GetMode()
+	}
+	return v.state.Mode
+}
+
+// anonymity is what an anonymous node has to show beside the rest.
+func (v *nodeView) anonymity() (p pairRows) {
+	if v.mode() == supervisor.Anonymous {
+		p.add("fence", v.state.Fence, good(v.state.Fence == "enclosed"))
+	}
+	return p
+}
+
 func (v *nodeView) role() string {
 	if v.node.GetRole() != "" {
 		return v.node.GetRole()
@@ -152,7 +169,7 @@ func (v *nodeView) role() string {
 
 func (a *app) printNode(v nodeView) error {
 	if a.json() {
-		return a.out().Object(render.Proto(v.node).With("role", v.role()).With("processes", render.Protos(v.processes())).
+		return a.out().Object(render.Proto(v.node).With("role", v.role()).With("mode", v.mode()).With("fence", v.state.Fence).With("processes", render.Protos(v.processes())).
 			With("gateway_url", v.gateway.URL).With("token_file", v.gateway.TokenFile).
 			With("home", v.home).With("supervisor_pid", v.state.SupervisorPID))
 	}
@@ -160,7 +177,8 @@ func (a *app) printNode(v nodeView) error {
 	var p pairRows
 	p.add("peer id", n.GetPeerId())
 	p.add("role", v.role())
-	p.add("mode", n.GetMode())
+	p.add("mode", v.mode())
+	p = append(p, v.anonymity()...)
 	if n.GetPeerId() != "" {
 		p.add("ready", yes(n.GetReady()), good(n.GetReady()))
 		p.add("online", yes(n.GetOnline()), good(n.GetOnline()))

@@ -5,13 +5,13 @@ import (
 	"context"
 	"fmt"
 	"net"
-	"path/filepath"
 	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/health/grpc_health_v1"
 
+	"github.com/shallot-net/shallot/cli/internal/nodeclient"
 	"github.com/shallot-net/shallot/cli/internal/supervisor"
 	"github.com/shallot-net/shallot/kit/fault"
 	"github.com/shallot-net/shallot/kit/home"
@@ -64,6 +64,7 @@ type Doctor struct {
 	report Report
 	state  supervisor.State
 	role   string
+	mode   string
 	node   *nodev1.Node // nil when its service does not answer, which is a finding of its own
 }
 
@@ -74,6 +75,9 @@ func (d *Doctor) Examine(ctx context.Context) Report {
 	if d.role = d.state.Role; d.role == "" {
 		d.role = supervisor.RecordedRole(d.Home)
 	}
+	if d.mode = supervisor.RecordedMode(d.Home); d.mode == "" {
+		d.mode = supervisor.Open
+	}
 	d.report.Node = d.state.Name
 	d.binaries(ctx)
 	d.permissions()
@@ -81,9 +85,11 @@ func (d *Doctor) Examine(ctx context.Context) Report {
 	d.disk()
 	d.clock()
 	d.locks()
+	d.anonymity(ctx)
 	if d.running() {
 		d.node = d.askNode(ctx)
 		d.processes(ctx)
+		d.tor()
 		d.gateway(ctx)
 		d.network()
 	}
@@ -104,28 +110,19 @@ func (d *Doctor) wrong(check, mend, format string, args ...any) {
 
 func (d *Doctor) running() bool {
 	if supervisor.Running(d.Home) {
-		d.ok("node", "a %s, running", d.role)
+		d.ok("node", "a %s, running in %s mode", d.role, d.mode)
 		return true
 	}
-	start := "shallot up --home " + d.Home.Dir
-	if dir := filepath.Dir(d.Home.Dir); isNetwork(dir) {
-		start = "shallot dev --home " + dir
-	}
-	d.wrong("node", "start it: "+start, "it is not running")
+	d.wrong("node", "start it: "+nodeclient.StartCommand(d.Home), "it is not running")
 	return false
-}
-
-func isNetwork(dir string) bool {
-	_, err := supervisor.ReadNetwork(dir)
-	return err == nil
 }
 
 // expected are the processes that the node should have; where its role is not known, those that any node has.
 func (d *Doctor) expected() []string {
 	if d.role == "" {
-		return supervisor.Processes(supervisor.Consumer)
+		return supervisor.Processes(supervisor.Consumer, d.mode)
 	}
-	return supervisor.Processes(d.role)
+	return supervisor.Processes(d.role, d.mode)
 }
 
 // processes asks each for its health, over its own socket.

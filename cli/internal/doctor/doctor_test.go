@@ -25,7 +25,7 @@ import (
 func programs(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
-	for _, name := range append(supervisor.Processes(supervisor.Provider), executor) {
+	for _, name := range append(supervisor.Processes(supervisor.Provider, supervisor.Anonymous), executor) {
 		script := "#!/bin/sh\necho shallot-" + name + " " + version.String() + "\n"
 		if err := os.WriteFile(filepath.Join(dir, "shallot-"+name), []byte(script), 0o700); err != nil {
 			t.Fatal(err)

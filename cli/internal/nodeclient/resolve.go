@@ -20,7 +20,7 @@ type Target struct {
 
 // Places are the directories that are looked in when the user names none.
 type Places struct {
-	Up, Dev string
+	Up, Dev, DevAnonymous string
 }
 
 // DefaultPlaces follows the XDG base directories.
@@ -33,7 +33,7 @@ func DefaultPlaces(getenv func(string) string) Places {
 		}
 		base = filepath.Join(userHome, ".local", "share")
 	}
-	return Places{Up: filepath.Join(base, "shallot"), Dev: filepath.Join(base, "shallot-dev")}
+	return Places{Up: filepath.Join(base, "shallot"), Dev: filepath.Join(base, "shallot-dev"), DevAnonymous: filepath.Join(base, "shallot-dev-anonymous")}
 }
 
 // Resolve finds the node: the endpoint, else the home, else this machine's node, else the first consumer of a running
@@ -50,8 +50,10 @@ func Resolve(endpoint, dir string, places Places) (Target, error) {
 	if h, err := home.Find(places.Up); err == nil && supervisor.Running(h) {
 		return target(h, ""), nil
 	}
-	if n, ok := runningNetwork(places.Dev); ok {
-		return firstConsumer(n, "")
+	for _, dir := range []string{places.Dev, places.DevAnonymous} {
+		if n, ok := runningNetwork(dir); ok {
+			return firstConsumer(n, "")
+		}
 	}
 	if h, err := home.Find(places.Up); err == nil && supervisor.RecordedRole(h) != "" {
 		return Target{}, notRunning(h)
@@ -78,10 +80,23 @@ func target(h home.Home, note string) Target {
 }
 
 func notRunning(h home.Home) error {
-	if dir := filepath.Dir(h.Dir); isNetwork(dir) {
-		return fault.Unavailable("NODE_NOT_RUNNING", "the node in %s is not running: start its network with 'shallot dev --home %s'", h.Dir, dir)
+	what := "it"
+	if isNetwork(filepath.Dir(h.Dir)) {
+		what = "its network"
 	}
-	return fault.Unavailable("NODE_NOT_RUNNING", "the node in %s is not running: start it with 'shallot up --home %s'", h.Dir, h.Dir)
+	return fault.Unavailable("NODE_NOT_RUNNING", "the node in %s is not running: start %s with '%s'", h.Dir, what, StartCommand(h))
+}
+
+// StartCommand is what starts a node, in the mode of its home.
+func StartCommand(h home.Home) string {
+	command, dir := "shallot up", h.Dir
+	if network := filepath.Dir(h.Dir); isNetwork(network) {
+		command, dir = "shallot dev", network
+	}
+	if supervisor.RecordedMode(h) == supervisor.Anonymous {
+		command += " --anonymous"
+	}
+	return command + " --home " + dir
 }
 
 func isNetwork(dir string) bool {

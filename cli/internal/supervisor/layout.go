@@ -20,15 +20,23 @@ const (
 	Consumer = "consumer"
 )
 
-// Broker is the one process that ends last: the others use it to say good-bye.
-const Broker = "broker"
+// Processes that end after the others: these use the broker to say good-bye, and the broker tor.
+const (
+	Broker = "broker"
+	Onion  = "onion"
+	Tor    = "tor"
+)
 
-// Processes are those of a node, in the order in which the picture of ARCHITECTURE.md has them.
-func Processes(role string) []string {
-	if role == Provider {
-		return []string{Broker, "discovery", "metric", "task", "node", "gateway"}
+// Processes are the programs of this project that a node consists of, in the order in which the picture of ARCHITECTURE.md has them. An anonymous node
+// may have a tor of its own beside them.
+func Processes(role, mode string) (names []string) {
+	if mode == Anonymous {
+		names = append(names, Onion)
 	}
-	return []string{Broker, "task", "node", "gateway"}
+	if role == Provider {
+		return append(names, Broker, "discovery", "metric", "task", "node", "gateway")
+	}
+	return append(names, Broker, "task", "node", "gateway")
 }
 
 // State is what a running supervisor says of its node, in <home>/run/node.json. It outlives the supervisor: whether
@@ -36,6 +44,8 @@ func Processes(role string) []string {
 type State struct {
 	Name          string         `json:"name"`
 	Role          string         `json:"role"`
+	Mode          string         `json:"mode"`
+	Fence         string         `json:"fence,omitempty"` // of an anonymous node: enclosed or none
 	SupervisorPID int            `json:"supervisor_pid"`
 	StartedAt     time.Time      `json:"started_at"`
 	Processes     []ProcessState `json:"processes"`
@@ -59,6 +69,7 @@ type Gateway struct {
 // Network is what a running dev says of its nodes, in DIR/dev.json.
 type Network struct {
 	PID       int         `json:"pid"`
+	Mode      string      `json:"mode"`
 	StartedAt time.Time   `json:"started_at"`
 	Nodes     []NodePlace `json:"nodes"`
 }
@@ -73,9 +84,12 @@ type NodePlace struct {
 // settings are what a node keeps from one start to the next.
 type settings struct {
 	Role   string   `json:"role"`
+	Mode   string   `json:"mode,omitempty"` // empty: open, as all were once
 	Listen []string `json:"listen,omitempty"`
 	// GatewayPort stays, so that what was told the gateway's URL finds it again.
 	GatewayPort int `json:"gateway_port"`
+	// Tor stays, because who needs a bridge must not be seen without it, not even once.
+	Tor *TorSettings `json:"tor,omitempty"`
 }
 
 // ReadState reads <home>/run/node.json. No such file: fs.ErrNotExist.
@@ -100,6 +114,31 @@ func ReadNetwork(dir string) (Network, error) {
 func RecordedRole(h home.Home) string {
 	s, _ := readSettings(h)
 	return s.Role
+}
+
+// RecordedMode is the mode that this home is used in, "" if it never was used.
+func RecordedMode(h home.Home) string {
+	s, _ := readSettings(h)
+	if s.Role == "" {
+		return ""
+	}
+	return s.mode()
+}
+
+// RecordedTor is how the node was last told to get to Tor; nothing is set where it has a tor of its own without bridges.
+func RecordedTor(h home.Home) TorSettings {
+	s, _ := readSettings(h)
+	if s.Tor == nil {
+		return TorSettings{}
+	}
+	return *s.Tor
+}
+
+func (s settings) mode() string {
+	if s.Mode == "" {
+		return Open
+	}
+	return s.Mode
 }
 
 // Running tells whether a supervisor holds the home or, where a node was started without one, its node service answers.
@@ -133,9 +172,11 @@ const lockName = "supervisor"
 // runDir may be a link to a shorter directory: see kit/home.
 func runDir(h home.Home) string { return filepath.Join(h.Dir, "run") }
 
+func settingsPath(h home.Home) string { return filepath.Join(h.Dir, "state", lockName, "node.json") }
+
 func readSettings(h home.Home) (settings, error) {
 	var s settings
-	return s, readJSON(filepath.Join(h.Dir, "state", lockName, "node.json"), &s)
+	return s, readJSON(settingsPath(h), &s)
 }
 
 func writeSettings(h home.Home, s settings) error {
@@ -143,7 +184,8 @@ func writeSettings(h home.Home, s settings) error {
 	if err != nil {
 		return err
 	}
-	return home.WriteFile(filepath.Join(h.State(lockName), "node.json"), append(data, '\n'), 0o600)
+	_ = h.State(lockName) // makes the directory
+	return home.WriteFile(settingsPath(h), append(data, '\n'), 0o600)
 }
 
 // maxJSON bounds what is read of a file that another process wrote.

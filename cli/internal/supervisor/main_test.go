@@ -59,6 +59,7 @@ func eventually(t *testing.T, what string, ok func() bool) {
 // running is a network of stand-ins that runs in this process.
 type running struct {
 	dir   string
+	bin   string
 	out   *buffer
 	ready chan []ReadyNode
 	stop  context.CancelFunc
@@ -67,17 +68,24 @@ type running struct {
 
 func startNetwork(t *testing.T, providers, consumers int, prepare ...func(dir string) string) *running {
 	t.Helper()
-	r := &running{dir: t.TempDir(), out: &buffer{}, ready: make(chan []ReadyNode, 1), ended: make(chan error, 1)}
-	for _, p := range prepare {
-		r.dir = p(r.dir)
-	}
+	return launch(t, func(r *running, cfg *NetworkConfig) {
+		cfg.Providers, cfg.Consumers = providers, consumers
+		for _, p := range prepare {
+			r.dir = p(r.dir)
+		}
+	})
+}
+
+// launch runs the network that configure describes.
+func launch(t *testing.T, configure func(*running, *NetworkConfig)) *running {
+	t.Helper()
+	r := &running{dir: t.TempDir(), bin: clitest.Install(t), out: &buffer{}, ready: make(chan []ReadyNode, 1), ended: make(chan error, 1)}
+	cfg := NetworkConfig{Finder: Finder{Dirs: []string{r.bin}}, Print: NewPrinter(r.out), Ready: func(n []ReadyNode) { r.ready <- n }}
+	configure(r, &cfg)
+	cfg.Dir = r.dir
 	ctx, cancel := context.WithCancel(t.Context())
 	r.stop = cancel
-	bin := clitest.Install(t)
-	go func() {
-		r.ended <- RunNetwork(ctx, NetworkConfig{Dir: r.dir, Providers: providers, Consumers: consumers, Finder: Finder{Dirs: []string{bin}},
-			Print: NewPrinter(r.out), Ready: func(n []ReadyNode) { r.ready <- n }})
-	}()
+	go func() { r.ended <- RunNetwork(ctx, cfg) }()
 	t.Cleanup(func() {
 		r.stop()
 		if err := <-r.ended; err != nil {
@@ -116,7 +124,7 @@ func (r *running) home(t *testing.T, node string) home.Home {
 	return h
 }
 
-// processesUnder finds processes by a home on their command line, as an outsider would.
+// processesUnder finds processes by a home on their command line, as an outsider would, and tors by their configuration in it.
 func processesUnder(t *testing.T, dir string) []string {
 	t.Helper()
 	var found []string
@@ -127,7 +135,7 @@ func processesUnder(t *testing.T, dir string) []string {
 			continue
 		}
 		args := strings.Split(string(data), "\x00")
-		if len(args) > 2 && args[1] == "--home" && strings.HasPrefix(args[2], dir) {
+		if len(args) > 2 && (args[1] == "--home" || args[1] == "-f") && strings.HasPrefix(args[2], dir) {
 			found = append(found, fmt.Sprintf("%s %s %s", filepath.Base(filepath.Dir(f)), filepath.Base(args[0]), filepath.Base(args[2])))
 		}
 	}

@@ -29,8 +29,25 @@ type NetworkConfig struct {
 	Finder               Finder
 	Print                *Printer
 	Mirror               func(node, process, line string)
+	// Anonymous is set for anonymous nodes.
+	Anonymous *AnonymousNetwork
 	// Ready is called once, when every node is ready and knows every provider.
 	Ready func([]ReadyNode)
+
+	startTor startTorNetwork // nil: a real one
+}
+
+// AnonymousNetwork says how the nodes of a dev network are anonymous.
+type AnonymousNetwork struct {
+	Public   bool // they use the public Tor network in place of a private one on this machine
+	Unfenced bool
+}
+
+func (cfg *NetworkConfig) mode() string {
+	if cfg.Anonymous != nil {
+		return Anonymous
+	}
+	return Open
 }
 
 // ReadyNode is one node at the moment of readiness.
@@ -46,7 +63,7 @@ func RunNetwork(ctx context.Context, cfg NetworkConfig) error {
 	if cfg.Providers < 1 || cfg.Consumers < 0 || cfg.Providers+cfg.Consumers > maxNodes {
 		return fault.InvalidArgument("NODES_INVALID", "%d providers and %d consumers: there must be at least 1 provider, and %d nodes at most", cfg.Providers, cfg.Consumers, maxNodes)
 	}
-	binaries, err := cfg.Finder.FindAll(Processes(Provider)) // a consumer's are among them
+	binaries, err := cfg.Finder.FindAll(Processes(Provider, cfg.mode())) // a consumer's are among them
 	if err != nil {
 		return err
 	}
@@ -61,6 +78,13 @@ func RunNetwork(ctx context.Context, cfg NetworkConfig) error {
 	defer release()
 	net := &network{cfg: cfg, dir: dir, started: time.Now(), joined: make(chan struct{}), starting: make(chan struct{}, max(4, 2*runtime.NumCPU()))}
 	defer net.close()
+	if err := net.checkModes(); err != nil {
+		return err
+	}
+	defer net.closeTor()
+	if err := net.openTor(ctx); err != nil {
+		return ignoreEnd(ctx, err)
+	}
 	if err := net.open(binaries); err != nil {
 		return err
 	}
@@ -77,6 +101,29 @@ type network struct {
 	starting  chan struct{}
 	joined    chan struct{} // closed when bootstrap is set
 	bootstrap []string
+
+	anonymity *Anonymity // nil in open mode
+	tor       torNetwork // nil without a private Tor network
+	torLog    *processLog
+	torReady  chan struct{} // nil too, or closed when the network can be used
+}
+
+// checkModes refuses a directory of the other mode before anything starts.
+func (n *network) checkModes() error {
+	old, err := ReadNetwork(n.dir.Dir)
+	if err != nil {
+		return nil //nolint:nilerr // there was none, or each node is asked when it is opened
+	}
+	for _, place := range old.Nodes {
+		h, err := home.Find(place.Home)
+		if err != nil {
+			continue // it has been removed
+		}
+		if err := CheckMode(h, n.cfg.mode()); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (n *network) open(binaries map[string]string) error {
@@ -97,7 +144,8 @@ func (n *network) open(binaries map[string]string) error {
 }
 
 func (n *network) add(name, role string, binaries map[string]string, shared *ports) error {
-	cfg := NodeConfig{Name: name, Role: role, Home: filepath.Join(n.dir.Dir, name), Network: n.dir.Dir, Loopback: true, Ports: shared, Binaries: binaries, Print: n.cfg.Print, Mirror: n.cfg.Mirror}
+	cfg := NodeConfig{Name: name, Role: role, Home: filepath.Join(n.dir.Dir, name), Network: n.dir.Dir, Loopback: true, Ports: shared, Binaries: binaries, Print: n.cfg.Print, Mirror: n.cfg.Mirror,
+		Anonymity: n.anonymity, TorReady: n.torReady}
 	if len(n.nodes) > 0 {
 		cfg.Bootstrap = n.joined
 		cfg.BootstrapAddrs = func() []string { return n.bootstrap }
@@ -170,7 +218,7 @@ func plural(n int, what string) string {
 }
 
 func (n *network) write(pid int) error {
-	file := Network{PID: pid, StartedAt: n.started.UTC(), Nodes: []NodePlace{}}
+	file := Network{PID: pid, Mode: n.cfg.mode(), StartedAt: n.started.UTC(), Nodes: []NodePlace{}}
 	for _, node := range n.nodes {
 		file.Nodes = append(file.Nodes, n.place(node))
 	}
@@ -197,6 +245,9 @@ func (n *network) waitReady(ctx context.Context) error {
 		}
 		defer p.close()
 		probes[i] = p
+	}
+	if err := n.waitTor(ctx, w); err != nil {
+		return ignoreEnd(ctx, err)
 	}
 	if err := n.findBootstrap(ctx, probes[0], w); err != nil {
 		return ignoreEnd(ctx, err)
@@ -255,20 +306,21 @@ func (n *network) interval() time.Duration {
 }
 
 func (n *network) findBootstrap(ctx context.Context, p *probe, w *waiting) error {
-	return poll(ctx, probeInterval, w.note(n.nodes[0].Name()), func(ctx context.Context) string {
+	first := n.nodes[0]
+	return poll(ctx, probeInterval, w.note(first.Name()), func(ctx context.Context) string {
 		node, err := p.node(ctx)
 		if err != nil {
-			return err.Error()
+			return first.waits(err.Error())
 		}
 		if n.bootstrap = joinable(node.GetAddresses()); len(n.bootstrap) == 0 {
-			return "it has no address yet"
+			return first.waits("it has no address yet")
 		}
 		close(n.joined)
 		return ""
 	})
 }
 
-// joinable picks what others of this machine can dial: loopback addresses, or all where there is none.
+// joinable picks what others of this machine can dial: loopback addresses, or all where there is none, as with onion addresses.
 func joinable(addresses []string) []string {
 	var full, loopback []string
 	for _, a := range addresses {
@@ -290,10 +342,10 @@ func (n *network) waitHealthy(ctx context.Context, node *Node, p *probe, w *wait
 	err = poll(ctx, n.interval(), w.note(node.Name()), func(ctx context.Context) string {
 		got, err := p.node(ctx)
 		if err != nil {
-			return err.Error()
+			return node.waits(err.Error())
 		}
 		id = got.GetPeerId()
-		return missing(got)
+		return node.waits(missing(got))
 	})
 	if err == nil {
 		close(node.healthy)

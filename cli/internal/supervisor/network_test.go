@@ -116,7 +116,7 @@ func TestKilledProcessesRunAgainAtOnce(t *testing.T) {
 	r := startNetwork(t, 1, 1)
 	r.awaitReady(t)
 	h := r.home(t, "provider-1")
-	for _, name := range Processes(Provider) {
+	for _, name := range Processes(Provider, Open) {
 		old := pidOf(t, h, name)
 		begin := time.Now()
 		if err := syscall.Kill(old, syscall.SIGKILL); err != nil {

@@ -5,12 +5,15 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/shallot-net/shallot/kit/fault"
 	"github.com/shallot-net/shallot/kit/home"
+	"github.com/shallot-net/shallot/kit/tor"
 )
 
 // NodeConfig says what a node is.
@@ -21,11 +24,17 @@ type NodeConfig struct {
 	Listen   []string // swarm addresses of the broker; empty: those of before, else the role's default
 	Network  string   // the folder whose private network the node is of, where it has one; empty: its home's
 	Loopback bool     // listen on loopback where Listen does not say otherwise
-	// Executors are a provider's own, TYPE=ADDRESS; empty: those of its configuration.
+	// Executors are a provider's own, TYPE=ADDRESS; empty: those of its configuration, and on an anonymous node none.
 	Executors []string
-	Ports     *ports // shared by the nodes of a network
-	Binaries  map[string]string
-	Print     *Printer
+	// Anonymity of the node; nil: an open one.
+	Anonymity *Anonymity
+	// TorReady is closed when the node's own tor may start. Nil: at once.
+	TorReady <-chan struct{}
+	// Progress has each step of a node's own tor printed.
+	Progress bool
+	Ports    *ports // shared by the nodes of a network
+	Binaries map[string]string
+	Print    *Printer
 	// Mirror gets every line that a process writes; nil: only its log file does.
 	Mirror func(node, process, line string)
 	// Bootstrap is closed when BootstrapAddrs may be asked; those processes that need the addresses start then.
@@ -40,6 +49,7 @@ type Node struct {
 	keep    settings
 	home    home.Home
 	release func()
+	tor     *bootstrap // nil unless the node has a tor of its own
 
 	healthy chan struct{} // closed by a network once its services are
 	dirty   chan struct{}
@@ -51,7 +61,7 @@ type Node struct {
 // defaultListen: a provider is dialled by others and should stay where it is; a consumer only dials.
 var defaultListen = map[string][]string{Provider: {"/ip4/0.0.0.0/tcp/4001"}, Consumer: {"/ip4/0.0.0.0/tcp/0"}}
 
-// OpenNode locks the home and checks that it is one of this role. Close it.
+// OpenNode locks the home and checks that it is one of this role and mode. Close it.
 func OpenNode(cfg NodeConfig) (*Node, error) {
 	h, err := home.Open(cfg.Home)
 	if err != nil {
@@ -64,6 +74,10 @@ func OpenNode(cfg NodeConfig) (*Node, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := CheckMode(h, cfg.mode()); err != nil {
+		release()
+		return nil, err
+	}
 	old, err := readSettings(h)
 	if err == nil && old.Role != "" && old.Role != cfg.Role {
 		release()
@@ -73,16 +87,63 @@ func OpenNode(cfg NodeConfig) (*Node, error) {
 	if err == nil {
 		err = writeSettings(h, keep)
 	}
+	n := &Node{cfg: cfg, keep: keep, home: h, release: release, healthy: make(chan struct{}), dirty: make(chan struct{}, 1)}
+	if err == nil {
+		err = n.openTor()
+	}
 	if err != nil {
 		release()
 		return nil, err
 	}
-	n := &Node{cfg: cfg, keep: keep, home: h, release: release, healthy: make(chan struct{}), dirty: make(chan struct{}, 1)}
-	n.state = State{Name: cfg.Name, Role: cfg.Role, SupervisorPID: os.Getpid(), StartedAt: time.Now().UTC()}
-	for _, p := range Processes(cfg.Role) {
+	n.state = State{Name: cfg.Name, Role: cfg.Role, Mode: cfg.mode(), Fence: cfg.Anonymity.fenceState(), SupervisorPID: os.Getpid(), StartedAt: time.Now().UTC()}
+	for _, p := range n.processes() {
 		n.state.Processes = append(n.state.Processes, ProcessState{Name: p})
 	}
 	return n, nil
+}
+
+func (cfg *NodeConfig) mode() string {
+	if cfg.Anonymity != nil {
+		return Anonymous
+	}
+	return Open
+}
+
+// openTor writes the configuration of the node's own tor.
+func (n *Node) openTor() error {
+	a := n.cfg.Anonymity
+	if a == nil || !a.Tor.own() {
+		return nil
+	}
+	n.tor = &bootstrap{}
+	if n.cfg.Progress {
+		n.tor.say = func(what string) { n.cfg.Print.Printf("%s: %s", n.cfg.Name, what) }
+	}
+	return a.client(n.home).Write()
+}
+
+// processes are all that the supervisor starts.
+func (n *Node) processes() []string {
+	names := Processes(n.cfg.Role, n.cfg.mode())
+	if n.tor != nil {
+		names = append([]string{Tor}, names...)
+	}
+	return names
+}
+
+// waits puts what tor waits for before what the rest of the node does: it is the reason of it more often than not.
+func (n *Node) waits(complaint string) string {
+	if n.tor == nil {
+		return complaint
+	}
+	switch waits := n.tor.waits(); {
+	case waits == "":
+		return complaint
+	case complaint == "":
+		return waits
+	default:
+		return waits + ", " + complaint
+	}
 }
 
 // places decides where the node listens.
@@ -90,9 +151,13 @@ func (cfg *NodeConfig) places(old settings) (settings, error) {
 	if cfg.Ports == nil {
 		cfg.Ports = &ports{}
 	}
-	keep := settings{Role: cfg.Role, Listen: cfg.Listen}
+	keep := settings{Role: cfg.Role, Mode: cfg.mode(), Listen: cfg.Listen}
 	var err error
 	switch {
+	case cfg.Anonymity != nil: // its only address is that of its onion service
+		if cfg.Anonymity.Test == nil {
+			keep.Tor = &cfg.Anonymity.Tor
+		}
 	case len(keep.Listen) > 0:
 	case cfg.Loopback:
 		if keep.Listen, err = cfg.Ports.swarm(old.Listen); err != nil {
@@ -119,8 +184,8 @@ func (n *Node) Role() string { return n.cfg.Role }
 // Close gives the home back.
 func (n *Node) Close() { n.release() }
 
-// Run keeps the node's processes running until ctx ends, then stops them: the broker last, because the others say
-// good-bye through it. It returns when all are gone, at most five seconds later.
+// Run keeps the node's processes running until ctx ends, then stops them: the broker after the services, because these say good-bye through it, and
+// tor after the broker. It returns when all are gone, at most five seconds later.
 func (n *Node) Run(ctx context.Context) error {
 	if err := n.write(); err != nil {
 		return err
@@ -133,18 +198,25 @@ func (n *Node) Run(ctx context.Context) error {
 	}()
 	brokerCtx, stopBroker := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopBroker()
-	var services, broker sync.WaitGroup
-	for _, name := range Processes(n.cfg.Role) {
+	torCtx, stopTor := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopTor()
+	var services, broker, last sync.WaitGroup
+	for _, name := range n.processes() {
 		p := n.process(name)
-		if name == Broker {
+		switch name {
+		case Broker:
 			broker.Go(func() { p.run(brokerCtx) })
-			continue
+		case Onion, Tor:
+			last.Go(func() { p.run(torCtx) })
+		default:
+			services.Go(func() { p.run(ctx) })
 		}
-		services.Go(func() { p.run(ctx) })
 	}
 	services.Wait()
 	stopBroker()
 	broker.Wait()
+	stopTor()
+	last.Wait()
 	close(stopWriting)
 	<-written
 	return n.sweep()
@@ -152,7 +224,11 @@ func (n *Node) Run(ctx context.Context) error {
 
 // sweep removes what killed processes leave, and what is no longer true.
 func (n *Node) sweep() error {
-	for _, name := range Processes(n.cfg.Role) {
+	sockets := n.processes()
+	if n.tor != nil {
+		sockets = append(sockets, "tor-control", "tor-socks")
+	}
+	for _, name := range sockets {
 		if path := n.home.Socket(name); !answers(path) {
 			_ = os.Remove(path)
 		}
@@ -184,15 +260,37 @@ func (n *Node) process(name string) *process {
 	if n.cfg.Mirror != nil {
 		mirror = func(line string) { n.cfg.Mirror(n.cfg.Name, name, line) }
 	}
+	if name == Tor {
+		return n.torProcess(mirror)
+	}
 	p := &process{name: name, path: n.cfg.Binaries[name], log: openLog(n.home, name, mirror), grace: serviceGrace, changed: n.changed}
 	p.args = func() []string { return n.args(name) }
-	if name == Broker {
+	switch name {
+	case Broker:
 		p.grace = brokerGrace
+	case Onion:
+		p.grace = torGrace
+	}
+	if n.cfg.Anonymity != nil && enclosed(name) {
+		p.way = n.cfg.Anonymity.Way
 	}
 	if needsBootstrap(n.cfg.Role, name) {
 		p.gate = n.cfg.Bootstrap
 	}
 	return p
+}
+
+// torProcess is the node's own tor.
+func (n *Node) torProcess(mirror func(string)) *process {
+	lines := func(line string) {
+		n.tor.line(line)
+		if mirror != nil {
+			mirror(line)
+		}
+	}
+	args := append(tor.Args(n.cfg.Anonymity.client(n.home).TorrcFile()), "__OwningControllerProcess", strconv.Itoa(os.Getpid()))
+	return &process{name: Tor, path: n.cfg.Anonymity.Program.Path, log: openLog(n.home, Tor, lines), gate: n.cfg.TorReady, grace: torGrace, foreign: true,
+		args: func() []string { n.tor.restarted(); return args }, changed: n.changed}
 }
 
 // needsBootstrap: a provider joins through discovery, a consumer, which has none, through node.
@@ -203,15 +301,17 @@ func needsBootstrap(role, process string) bool {
 // args is the command line of a process; the home comes first, so that whoever looks at a process table sees it.
 func (n *Node) args(name string) []string {
 	args := []string{"--home", n.home.Dir}
+	anonymous := n.cfg.Anonymity
 	switch name {
+	case Onion:
+		args = append(args, anonymous.onion(n.home)...)
 	case "task", "node", "discovery", "metric":
 		args = append(args, "--role", n.cfg.Role)
 	case Broker:
-		if len(n.cfg.Listen) > 0 || !configured(n.home, Broker, "listen_addrs") {
-			args = append(args, "--listen-addrs", strings.Join(n.keep.Listen, ","))
-		}
-		if n.cfg.Role == Provider && !configured(n.home, Broker, "routing") { // others find it, and it keeps their records; a consumer only asks
-			args = append(args, "--routing", "server")
+		if anonymous != nil {
+			args = append(args, anonymous.broker(n.home, n.cfg.Role)...)
+		} else {
+			args = append(args, n.openBroker()...)
 		}
 		// The home's own the broker finds itself.
 		if key := filepath.Join(n.cfg.Network, networkKeyFile); n.cfg.Network != "" && exists(key) && !configured(n.home, Broker, "network_key_file") {
@@ -222,13 +322,25 @@ func (n *Node) args(name string) []string {
 			args = append(args, "--http", fmt.Sprintf("127.0.0.1:%d", n.keep.GatewayPort))
 		}
 	}
-	if name == "task" && len(n.cfg.Executors) > 0 {
+	// On an anonymous provider only those run that are named at its start, whatever its configuration has.
+	if name == "task" && (len(n.cfg.Executors) > 0 || anonymous != nil && n.cfg.Role == Provider) {
 		args = append(args, "--provider.executors", strings.Join(n.cfg.Executors, ","))
 	}
 	if needsBootstrap(n.cfg.Role, name) {
 		if addrs := n.bootstrap(); len(addrs) > 0 {
 			args = append(args, "--bootstrap", strings.Join(addrs, ","))
 		}
+	}
+	return args
+}
+
+// openBroker are the arguments of a broker in open mode.
+func (n *Node) openBroker() (args []string) {
+	if len(n.cfg.Listen) > 0 || !configured(n.home, Broker, "listen_addrs") {
+		args = append(args, "--listen-addrs", strings.Join(n.keep.Listen, ","))
+	}
+	if n.cfg.Role == Provider && !configured(n.home, Broker, "routing") { // others find it, and it keeps their records; a consumer only asks
+		args = append(args, "--routing", "server")
 	}
 	return args
 }
@@ -242,7 +354,11 @@ func (n *Node) bootstrap() (out []string) {
 	if dir == "" {
 		dir = n.home.Dir
 	}
-	return append(out, NetworkBootstrap(dir)...)
+	out = append(out, NetworkBootstrap(dir)...)
+	if n.cfg.Anonymity != nil { // an open network's are none for it
+		out = slices.DeleteFunc(out, func(a string) bool { return !strings.HasPrefix(a, "/onion3/") })
+	}
+	return out
 }
 
 func exists(path string) bool {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/thejerf/suture/v4"
 
+	"github.com/shallot-net/shallot/kit/fence"
 	"github.com/shallot-net/shallot/kit/lifecycle"
 )
 
@@ -25,10 +26,11 @@ const (
 	restartPause     = 2 * time.Second
 )
 
-// Stopping: together under five seconds, with the broker after all others.
+// Stopping: together under five seconds, with the broker after the services and tor after it.
 const (
 	serviceGrace = 2500 * time.Millisecond
 	brokerGrace  = 1200 * time.Millisecond
+	torGrace     = 800 * time.Millisecond // of tor and of what controls it
 	// pipeGrace is how long what a dead process wrote may take to arrive.
 	pipeGrace = 50 * time.Millisecond
 )
@@ -41,12 +43,14 @@ type ending struct {
 
 // process is one supervised process, a suture.Service.
 type process struct {
-	name  string
-	path  string
-	args  func() []string // asked at every start
-	log   *processLog
-	gate  <-chan struct{} // nil, or closed when it may start
-	grace time.Duration
+	name    string
+	path    string
+	args    func() []string // asked at every start
+	log     *processLog
+	gate    <-chan struct{} // nil, or closed when it may start
+	grace   time.Duration
+	way     fence.Way // how it is enclosed
+	foreign bool      // it is no program of ours and watches no pipe
 	// changed is told of every start (pid > 0) and end (pid 0, with why).
 	changed func(name string, pid int, why string)
 
@@ -105,16 +109,20 @@ func (p *process) Serve(ctx context.Context) error {
 }
 
 func (p *process) command() (*exec.Cmd, error) {
-	parent, err := parentPipe()
-	if err != nil {
-		return nil, err
-	}
 	cmd := exec.Command(p.path, p.args()...)
-	cmd.Env = append(os.Environ(), lifecycle.ParentFD+"="+strconv.Itoa(3))
-	cmd.ExtraFiles = []*os.File{parent.read} // descriptor 3
+	cmd.Env = os.Environ()
+	if !p.foreign {
+		parent, err := parentPipe()
+		if err != nil {
+			return nil, err
+		}
+		cmd.Env = append(cmd.Env, lifecycle.ParentFD+"="+strconv.Itoa(3))
+		cmd.ExtraFiles = []*os.File{parent.read} // descriptor 3
+	}
 	cmd.Stdout, cmd.Stderr = p.log, p.log
 	cmd.SysProcAttr = sysProc()
 	cmd.WaitDelay = pipeGrace
+	p.way.Enclose(cmd)
 	return cmd, nil
 }
 
