@@ -7,6 +7,8 @@ import (
 
 	"github.com/shallot-net/shallot/broker/internal/adapter/onion"
 	"github.com/shallot-net/shallot/broker/internal/adapter/onionclient"
+	"github.com/shallot-net/shallot/kit/fault"
+	"github.com/shallot-net/shallot/kit/fence"
 	"github.com/shallot-net/shallot/kit/home"
 	"github.com/shallot-net/shallot/kit/rpc"
 )
@@ -17,8 +19,29 @@ const maxStreams = 16
 // path is that of tor's SOCKS socket.
 func (o Onion) path() string { return strings.TrimPrefix(o.SOCKS, "unix:") }
 
+// enclosed tells whether this process has no way out but Unix sockets. One that has is an error, unless its user knows: a mistake in a library would be seen by the world.
+func enclosed(unfenced bool, log *slog.Logger) (bool, error) {
+	f, err := fence.Observe()
+	if err == nil && f.Enclosed {
+		return true, nil
+	}
+	if unfenced {
+		log.Warn("unfenced: nothing but this program itself keeps its traffic inside Tor")
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	return false, fault.FailedPrecondition("NOT_FENCED", "this process can reach a network beside tor (%s): start it without one (shallot up does; PrivateNetwork=yes of systemd, network_mode: none of a container), or with --unfenced",
+		strings.Join(f.Interfaces, ", "))
+}
+
 // connect reaches shallot-onion, now or when it comes.
 func (o Onion) connect(h home.Home, unfenced bool, log *slog.Logger) (*onionclient.Client, error) {
+	fenced, err := enclosed(unfenced, log)
+	if err != nil {
+		return nil, err
+	}
 	endpoint := o.Endpoint
 	if endpoint == "" {
 		endpoint = h.Endpoint("onion")
@@ -28,7 +51,7 @@ func (o Onion) connect(h home.Home, unfenced bool, log *slog.Logger) (*onionclie
 		return nil, err
 	}
 	return onionclient.New(conn, onionclient.Config{
-		Port: onion.Port, MaxStreams: maxStreams, Log: log,
+		Port: onion.Port, MaxStreams: maxStreams, Enclosed: fenced, Log: log,
 		Probe: func(ctx context.Context, serviceID string) error { return onion.Probe(ctx, o.path(), serviceID) },
 	}), nil
 }

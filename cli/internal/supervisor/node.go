@@ -307,6 +307,9 @@ func (n *Node) args(name string) []string {
 		args = append(args, anonymous.onion(n.home)...)
 	case "task", "node", "discovery", "metric":
 		args = append(args, "--role", n.cfg.Role)
+		if name == "node" && anonymous != nil {
+			args = append(args, "--mode", Anonymous)
+		}
 	case Broker:
 		if anonymous != nil {
 			args = append(args, anonymous.broker(n.home, n.cfg.Role)...)
