@@ -143,7 +143,9 @@ func (later) Keepers(*domain.Need, string) []*taskv1.Candidate { return nil }
 
 // Place finds a provider and reaches it as the task's persona. It takes some round trips, over Tor seconds.
 func (p *Personas) Place(ctx context.Context, need *domain.Need) (*taskv1.Candidate, string) {
-	candidate, detail := p.inner.Place(ctx, need)
+	careful := *need
+	careful.Vouched = true
+	candidate, detail := p.inner.Place(ctx, &careful)
 	if candidate == nil {
 		return nil, detail
 	}
