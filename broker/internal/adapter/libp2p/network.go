@@ -51,6 +51,8 @@ type Onion struct {
 	// Service says that the node's own persona can be reached; all others only dial.
 	Service  bool
 	Services OnionServices
+	// Authorize is onion.Config's.
+	Authorize func(ctx context.Context, serviceID string) error
 }
 
 // OnionServices keeps onion services at tor, whatever becomes of tor meanwhile. The methods do not block.
