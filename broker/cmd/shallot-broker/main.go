@@ -104,7 +104,7 @@ func run(ctx context.Context, args []string) error {
 	}
 	broker = app.New(app.Config{
 		Mode: cfg.Mode, Network: network, Keys: keys, Book: files.NewBook(state), Codec: messages, Signers: &libp2p.Signers{},
-		Observer: observer, Log: log, Limits: cfg.Limits.app(), Delivery: cfg.Limits.delivery(), Reach: reach,
+		Observer: observer, Log: log, Limits: cfg.Limits.app(cfg.Mode), Delivery: cfg.Limits.delivery(), Reach: reach,
 	})
 	people := files.NewAccess(h.Dir, libp2p.CanonicalID)
 	lists, err := people.Load()
