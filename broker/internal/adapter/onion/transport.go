@@ -27,10 +27,10 @@ type Config struct {
 	Self   peer.ID
 }
 
-// Transport is a libp2p transport that knows onion addresses and no others. Its dials never share a circuit with those of another Transport.
+// Transport is a libp2p transport that knows onion addresses and no others. Its dials never share a circuit with those of another Transport, nor with each other: who dials
+// again has lost a circuit, and wants none of its parts.
 type Transport struct {
 	cfg      Config
-	token    string
 	upgrader transport.Upgrader
 	rm       network.ResourceManager
 	dials    chan struct{}
@@ -40,7 +40,7 @@ var _ transport.Transport = (*Transport)(nil)
 
 // NewTransport makes the transport of one host.
 func NewTransport(cfg Config, up transport.Upgrader, rm network.ResourceManager) *Transport {
-	return &Transport{cfg: cfg, token: rand.Text(), upgrader: up, rm: rm, dials: make(chan struct{}, maxDials)}
+	return &Transport{cfg: cfg, upgrader: up, rm: rm, dials: make(chan struct{}, maxDials)}
 }
 
 // Dial connects to a peer, which takes seconds. The address must be the peer's own, see Address.
@@ -74,7 +74,7 @@ func (t *Transport) dial(ctx context.Context, a ma.Multiaddr, p peer.ID, scope n
 	if err != nil {
 		return nil, err
 	}
-	c, err := dialSOCKS(ctx, t.cfg.SOCKS, t.token, id, Port)
+	c, err := dialSOCKS(ctx, t.cfg.SOCKS, rand.Text(), id, Port)
 	if err != nil {
 		return nil, err
 	}

@@ -55,6 +55,9 @@ type Node struct {
 
 // New joins the parts; nothing runs yet.
 func New(cfg Config, conns Conns, registry prometheus.Registerer, log *slog.Logger) *Node {
+	if cfg.Mode == ModeAnonymous && cfg.SendTimeout == Default().SendTimeout {
+		cfg.SendTimeout = time.Minute // a dial and a round trip, of up to 3 s each way
+	}
 	n := &Node{cfg: cfg, log: log, sidecar: sidecar.New(conns.Broker, log), tasks: tasks.New(conns.Task, rand.Text(), log)}
 	n.carrier = app.NewCarrier(app.CarrierConfig{Outbox: domain.OutboxLimits{Bytes: int(cfg.OutboxMemory), LaneBytes: int(cfg.OutboxMemory) / 4},
 		SendTimeout: cfg.SendTimeout}, n.sidecar, n.tasks, log)
