@@ -173,10 +173,11 @@ func (f *Tor) add(line string, args []string) string {
 	if f.b.Uploads > 0 {
 		time.AfterFunc(f.b.UploadsAfter, func() { f.upload(id, line) })
 	}
+	said := id
 	if f.b.ServiceID != "" {
-		id = f.b.ServiceID
+		said = f.b.ServiceID
 	}
-	return "250-ServiceID=" + id + "\r\n250 OK\r\n"
+	return "250-ServiceID=" + said + "\r\n250 OK\r\n"
 }
 
 // upload is what a tor tells of a service that it publishes, if it still has it.
