@@ -21,7 +21,7 @@ else
 RACE := -race
 endif
 
-COMMANDS := broker/cmd/shallot-broker services/discovery/cmd/shallot-discovery services/metric/cmd/shallot-metric \
+COMMANDS := broker/cmd/shallot-broker broker/cmd/shallot-onion services/discovery/cmd/shallot-discovery services/metric/cmd/shallot-metric \
 	services/task/cmd/shallot-task services/task/cmd/shallot-executor-wasm services/node/cmd/shallot-node \
 	gateway/cmd/shallot-gateway cli/cmd/shallot
 

@@ -81,7 +81,9 @@ func TestProcess(t *testing.T) {
 	defer os.RemoveAll(run0)
 	control := filepath.Join(run0, "control")
 	cc, stop := start(t, dir, "--control", "unix:"+control)
-	r := watch(t, cc, func(r *onionv1.WatchResponse) bool { return strings.Contains(r.GetTor().GetDetail(), "there is no control socket") })
+	r := watch(t, cc, func(r *onionv1.WatchResponse) bool {
+		return strings.Contains(r.GetTor().GetDetail(), "there is no control socket")
+	})
 	if r.GetTor().GetState() != "unreachable" || r.GetTor().GetSince() == nil {
 		t.Errorf("%v", r)
 	}
