@@ -39,6 +39,10 @@ type PrivateConfig struct {
 }
 
 // Private is a Tor network on this machine's loopback. It hides nothing. A tor of it that dies is started again.
+//
+// Measured on two cores that others kept busy (load 5 to 9): ready after 19 to 32 s in a new Dir, of which the keys take 8 to 11, and after 5 to 8 s in one that
+// was used before; at a load of 30 it is a minute and 9 to 19 s. A client that starts then has joined in 2 to 4 s (once 13); its onion service is at the directories 1.1 to 2.1 s
+// after ADD_ONION and reached 0.3 to 1 s later. A tor takes 42 to 80 MB.
 type Private struct {
 	cfg   PrivateConfig
 	nodes []*node
