@@ -153,8 +153,11 @@ func TestConnectionCut(t *testing.T) {
 			t.Errorf("%d adds", n)
 		}
 		w.tor.End(id) // another controller
-		w.untilService(id, onions.ServiceAdding, 15*time.Second)
-		w.untilService(id, onions.ServicePublished, 15*time.Second)
+		pass(15 * time.Second)
+		w.untilService(id, onions.ServicePublished, 0)
+		if n := len(w.tor.Heard("ADD_ONION")); n != 2 || w.tor.Services()[id] == "" {
+			t.Errorf("%d adds after another controller ended it", n)
+		}
 	})
 }
 
