@@ -37,7 +37,7 @@ type Config struct {
 	Records     Records
 	Observer    Observer // default: none
 	Log         *slog.Logger
-	MaxServices int // default 70: what one tor publishes without loss when they are added one after the other
+	MaxServices int // default 70: each costs its tor some ten circuits
 }
 
 // Keeper keeps services at tor. Run does the work; the other methods say what it is to keep, and may be called at any time by anybody.
