@@ -10,6 +10,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/shallot-net/shallot/kit/alias"
 	"github.com/shallot-net/shallot/kit/brokerclient"
@@ -162,6 +164,24 @@ func FuzzText(f *testing.F) {
 	f.Fuzz(func(t *testing.T, before, after string) {
 		if got := k.Text(before + id + after); strings.Contains(got, id) {
 			t.Errorf("%q", got)
+		}
+	})
+}
+
+func TestAHomeNamesPeersOnceItHasAKey(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dir := openHome(t)
+		name := alias.OfHome(dir)
+		if got := name("alice"); got != "" {
+			t.Errorf("without a key she is %q", got)
+		}
+		k, err := alias.Open(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Second) //nolint:forbidigo // virtual time
+		if got := name("alice"); got != k.Of("alice") {
+			t.Errorf("she is %q", got)
 		}
 	})
 }
