@@ -112,6 +112,9 @@ func TestAnAliasIsShortAndCanBeTyped(t *testing.T) {
 		if _, ok := alias.Parse(s); ok {
 			t.Errorf("%q is taken for an alias", s)
 		}
+		if alias.Meant(s) != strings.HasPrefix(s, "p-") {
+			t.Errorf("an alias is meant by %q", s)
+		}
 	}
 	if string(k.Derive("a")) == string(k.Derive("b")) || len(k.Derive("a")) != alias.KeySize {
 		t.Error("derived keys are alike")

@@ -124,6 +124,11 @@ func Parse(typed string) (alias string, ok bool) {
 	return s, true
 }
 
+// Meant tells whether a person may have meant an alias, also where Parse reads none.
+func Meant(typed string) bool {
+	return len(typed) <= 2*(len(prefix)+length) && strings.HasPrefix(strings.ToLower(typed), prefix)
+}
+
 // Derive makes a key of 32 bytes for another purpose. It tells nothing of this one.
 func (k *Key) Derive(purpose string) []byte {
 	out, err := hkdf.Expand(sha256.New, k.secret, "shallot alias: "+purpose, KeySize)
