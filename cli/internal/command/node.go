@@ -152,10 +152,22 @@ func (v *nodeView) mode() string {
 	return v.state.Mode
 }
 
+// fence is what the broker sees, else what the supervisor made.
+func (v *nodeView) fence() string {
+	if v.node.GetFence() != "" {
+		return v.node.GetFence()
+	}
+	return v.state.Fence
+}
+
 // anonymity is what an anonymous node has to show beside the rest.
 func (v *nodeView) anonymity() (p pairRows) {
-	if v.mode() == supervisor.Anonymous {
-		p.add("fence", v.state.Fence, good(v.state.Fence == "enclosed"))
+	if v.mode() != supervisor.Anonymous {
+		return nil
+	}
+	p.add("fence", v.fence(), good(v.fence() == "enclosed"))
+	if t := v.node.GetTor(); t != nil {
+		p.add("tor", supervisor.TorState(t), good(t.GetState() == "online"))
 	}
 	return p
 }
@@ -169,7 +181,7 @@ func (v *nodeView) role() string {
 
 func (a *app) printNode(v nodeView) error {
 	if a.json() {
-		return a.out().Object(render.Proto(v.node).With("role", v.role()).With("mode", v.mode()).With("fence", v.state.Fence).With("processes", render.Protos(v.processes())).
+		return a.out().Object(render.Proto(v.node).With("role", v.role()).With("mode", v.mode()).With("fence", v.fence()).With("processes", render.Protos(v.processes())).
 			With("gateway_url", v.gateway.URL).With("token_file", v.gateway.TokenFile).
 			With("home", v.home).With("supervisor_pid", v.state.SupervisorPID))
 	}

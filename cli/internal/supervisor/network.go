@@ -310,10 +310,10 @@ func (n *network) findBootstrap(ctx context.Context, p *probe, w *waiting) error
 	return poll(ctx, probeInterval, w.note(first.Name()), func(ctx context.Context) string {
 		node, err := p.node(ctx)
 		if err != nil {
-			return first.waits(err.Error())
+			return first.waits(nil, err.Error())
 		}
 		if n.bootstrap = joinable(node.GetAddresses()); len(n.bootstrap) == 0 {
-			return first.waits("it has no address yet")
+			return first.waits(node, "it has no address yet")
 		}
 		close(n.joined)
 		return ""
@@ -342,10 +342,10 @@ func (n *network) waitHealthy(ctx context.Context, node *Node, p *probe, w *wait
 	err = poll(ctx, n.interval(), w.note(node.Name()), func(ctx context.Context) string {
 		got, err := p.node(ctx)
 		if err != nil {
-			return node.waits(err.Error())
+			return node.waits(nil, err.Error())
 		}
 		id = got.GetPeerId()
-		return node.waits(missing(got))
+		return node.waits(got, missing(got))
 	})
 	if err == nil {
 		close(node.healthy)

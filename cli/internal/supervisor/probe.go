@@ -95,6 +95,27 @@ func missing(n *nodev1.Node) string {
 	return strings.Join(bad, ", ")
 }
 
+// TorState says how an anonymous node gets on with tor.
+func TorState(t *nodev1.Tor) string {
+	s := t.GetState()
+	if s == "starting" {
+		s += fmt.Sprintf(", %d %%", t.GetProgress())
+	}
+	if t.GetDetail() != "" {
+		s += " (" + t.GetDetail() + ")"
+	}
+	return s
+}
+
+// torWaits is what a node waits for at tor, "" when others can reach it or it needs no tor.
+func torWaits(n *nodev1.Node) string {
+	t := n.GetTor()
+	if t == nil || t.GetState() == "online" {
+		return ""
+	}
+	return "tor: " + TorState(t)
+}
+
 // poll calls check until it has nothing to complain of, and hands every complaint to note.
 func poll(ctx context.Context, every time.Duration, note func(string), check func(context.Context) string) error {
 	timer := time.NewTimer(0)

@@ -107,10 +107,10 @@ func waitSingle(ctx context.Context, cfg SingleConfig, node *Node) error {
 	err = poll(ctx, probeInterval, w.note(node.Name()), func(ctx context.Context) string {
 		got, err := p.node(ctx)
 		if err != nil {
-			return node.waits(err.Error())
+			return node.waits(nil, err.Error())
 		}
 		id = got.GetPeerId()
-		return node.waits(missing(got))
+		return node.waits(got, missing(got))
 	})
 	if err != nil {
 		return ignoreEnd(ctx, err)

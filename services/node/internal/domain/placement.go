@@ -16,6 +16,7 @@ type Need struct {
 	Excluded map[string]string      // these not, with the reason
 	Copies   uint32                 // other providers wanted that keep the result, too
 	Job      string                 // that the task is a shard of; empty for others
+	Vouched  bool                   // only those that two peers have told of, or the user has named
 	PeerName func(id string) string // how a Detail calls a peer; nil for ShortPeer
 }
 
@@ -191,6 +192,9 @@ func (n *Need) fits(p *Provider) bool {
 	if len(n.Only) > 0 && !slices.Contains(n.Only, p.PeerID) {
 		return false
 	}
+	if n.Vouched && len(n.Only) == 0 && !p.Vouched() {
+		return false
+	}
 	c := p.Capability(n.Type)
 	return c != nil && n.Limits.Exceeds(c.Max) == ""
 }
@@ -200,6 +204,9 @@ func (n *Need) fits(p *Provider) bool {
 func (n *Need) whyNot(p *Provider) string {
 	if len(n.Only) > 0 && !slices.Contains(n.Only, p.PeerID) {
 		return "not one of the named providers"
+	}
+	if n.Vouched && len(n.Only) == 0 && !p.Vouched() {
+		return "only one peer has told of it, who may have made it up: name it with --provider to use it"
 	}
 	if why, no := n.Excluded[p.PeerID]; no {
 		if why == "" {

@@ -58,6 +58,9 @@ type Node struct {
 
 // New joins the parts; nothing runs yet. names is what users call peers by in anonymous mode, nil in open mode.
 func New(cfg Config, conns Conns, names *alias.Key, registry prometheus.Registerer, log *slog.Logger) *Node {
+	if cfg.Mode == ModeAnonymous && cfg.SendTimeout == Default().SendTimeout {
+		cfg.SendTimeout = time.Minute // a dial and a round trip, of up to 3 s each way
+	}
 	n := &Node{cfg: cfg, log: log, names: names, sidecar: sidecar.New(conns.Broker, log), tasks: tasks.New(conns.Task, rand.Text(), log)}
 	n.carrier = app.NewCarrier(app.CarrierConfig{Outbox: domain.OutboxLimits{Bytes: int(cfg.OutboxMemory), LaneBytes: int(cfg.OutboxMemory) / 4},
 		SendTimeout: cfg.SendTimeout}, n.sidecar, n.tasks, log)
