@@ -13,8 +13,8 @@ import (
 
 	"github.com/shallot-net/shallot/kit/fault"
 	"github.com/shallot-net/shallot/kit/home"
-	nodev1 "github.com/shallot-net/shallot/proto/shallot/node/v1"
 	"github.com/shallot-net/shallot/kit/lifecycle"
+	nodev1 "github.com/shallot-net/shallot/proto/shallot/node/v1"
 )
 
 // remindEvery is how often a start that takes long says what it waits for.
