@@ -39,5 +39,8 @@ func (h Home) Lock(process string) (release func(), err error) {
 	if err := f.Truncate(0); err == nil {
 		_, _ = f.WriteAt(fmt.Appendln(nil, os.Getpid()), 0)
 	}
-	return func() { _ = f.Close() }, nil
+	return func() {
+		_ = unix.Flock(int(f.Fd()), unix.LOCK_UN) // a process that is just being started has the descriptor, too, for a moment
+		_ = f.Close()
+	}, nil
 }
