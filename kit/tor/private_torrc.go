@@ -100,8 +100,20 @@ func (p *Private) authorities() (out []string) {
 	return out
 }
 
+// consensusFiles are those in which tor keeps the consensus.
+var consensusFiles = []string{"cached-consensus", microdescConsensus}
+
+const microdescConsensus = "cached-microdesc-consensus"
+
 func (p *Private) writeTorrcs() error {
 	for _, n := range p.nodes {
+		// With a consensus that still holds, authorities wait for its successor's turn and then disagree on whose turn it is; without one they vote within seconds. And
+		// Ready sees only what this run has made.
+		for _, f := range consensusFiles {
+			if err := os.Remove(filepath.Join(n.data(), f)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return fault.FailedPrecondition(ReasonConfig, "cannot remove %s", filepath.Join(n.data(), f)).Because(err)
+			}
+		}
 		if err := writeTorrc(n.torrcFile(), []byte(n.torrc(p.authorities()))); err != nil {
 			return err
 		}
@@ -138,6 +150,8 @@ func (n *node) authorityOptions(t *torrc) {
 	t.set("AuthoritativeDirectory", "1")
 	t.set("V3AuthoritativeDirectory", "1")
 	t.set("DirPort", fmt.Sprintf("127.0.0.1:%d", n.dirPort))
+	// A tor that is down is about to be started again, and one that came back would have to wait for up to 20 minutes until it is tested.
+	t.set("AuthDirTestReachability", "0")
 	t.set("TestingDirAuthVoteExit", "*")
 	t.set("TestingDirAuthVoteHSDir", "*")
 	t.set("TestingDirAuthVoteGuard", "*")

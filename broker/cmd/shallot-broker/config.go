@@ -143,8 +143,15 @@ func (c *Config) access() access.Lists {
 	return access.New(allow, deny)
 }
 
-func (l Limits) app() app.Limits {
-	return app.Limits{InEvents: l.PeerEvents, InBytes: int(l.PeerBytes), InTotal: int(l.TotalBytes), InPerSecond: l.PeerRate, InBytesPerSecond: int(l.PeerByteRate), Patience: l.Patience,
+// dialOverTor is how long a try to reach a peer may take there: three round trips and more, of up to 3 s each way.
+const dialOverTor = 90 * time.Second
+
+func (l Limits) app(mode string) app.Limits {
+	var dial time.Duration // as app has it
+	if mode == app.ModeAnonymous {
+		dial = dialOverTor
+	}
+	return app.Limits{Dial: dial, InEvents: l.PeerEvents, InBytes: int(l.PeerBytes), InTotal: int(l.TotalBytes), InPerSecond: l.PeerRate, InBytesPerSecond: int(l.PeerByteRate), Patience: l.Patience,
 		OutEvents: l.PeerEvents, OutBytes: int(l.PeerBytes), OutWaiting: l.Backlog, OutWaitingBytes: int(l.BacklogBytes)}
 }
 

@@ -25,6 +25,8 @@ type Config struct {
 	// Socket is the path of the Unix socket where tor is to bring what comes in. Its directory has to be there. Empty: the host only dials.
 	Socket string
 	Self   peer.ID
+	// Authorize lets tor see a service of a private network, before it is dialled; nil in an open one.
+	Authorize func(ctx context.Context, serviceID string) error
 }
 
 // Transport is a libp2p transport that knows onion addresses and no others. Its dials never share a circuit with those of another Transport, nor with each other: who dials
@@ -73,6 +75,11 @@ func (t *Transport) dial(ctx context.Context, a ma.Multiaddr, p peer.ID, scope n
 	id, _, err := split(a)
 	if err != nil {
 		return nil, err
+	}
+	if t.cfg.Authorize != nil {
+		if err := t.cfg.Authorize(ctx, id); err != nil {
+			return nil, err
+		}
 	}
 	c, err := dialSOCKS(ctx, t.cfg.SOCKS, rand.Text(), id, Port)
 	if err != nil {

@@ -213,9 +213,6 @@ func (k *Keeper) stateOf(s *service) string {
 func (k *Keeper) wait(ctx context.Context, done func() (bool, error)) error {
 	for {
 		if ok, err := done(); ok || err != nil {
-			if ok {
-				return nil
-			}
 			return err
 		}
 		if k.tried && !k.session {
