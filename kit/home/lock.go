@@ -40,7 +40,8 @@ func (h Home) Lock(process string) (release func(), err error) {
 		_, _ = f.WriteAt(fmt.Appendln(nil, os.Getpid()), 0)
 	}
 	return func() {
-		_ = unix.Flock(int(f.Fd()), unix.LOCK_UN) // a process that is just being started has the descriptor, too, for a moment
+		// A child of this process that has begun and does not run its program yet has the descriptor, too: closing alone would leave it locked.
+		_ = unix.Flock(int(f.Fd()), unix.LOCK_UN)
 		_ = f.Close()
 	}, nil
 }
