@@ -119,12 +119,12 @@ func TestGrantsOutliveTheProcess(t *testing.T) {
 	in := func(c *Config) { c.Dir = dir }
 	a := newStore(t, anonymous, in)
 	friend, stranger := newHost(t), newHost(t)
-	large, small := putFor(t, a, randomBytes(1, 5<<20), "p", friend), ""
+	large := putFor(t, a, randomBytes(1, 5<<20), "p", friend)
 	cids, err := a.PutMany([]Small{{Data: randomBytes(2, 1000), Pin: PinFor{Owner: "task:2", Persona: "p", Readers: []string{friend.ID().String()}}}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	small = cids[0].String()
+	small := cids[0].String()
 	if err := a.Close(); err != nil {
 		t.Fatal(err)
 	}

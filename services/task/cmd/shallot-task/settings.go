@@ -52,7 +52,7 @@ type providerSettings struct {
 
 type consumerSettings struct {
 	Lease      time.Duration `koanf:"lease" help:"how long a provider may be silent before its task is given to another; 8s at least"`
-	Redirect   bool          `koanf:"redirect" help:"whether a provider may hand a task on to a better one when its user did not say"`
+	Redirect   bool          `koanf:"redirect" help:"open mode: whether a provider may hand a task on to a better one when its user did not say; in anonymous mode it may not"`
 	Keep       time.Duration `koanf:"keep" help:"how long a provider is asked to keep a result"`
 	Retention  time.Duration `koanf:"retention" help:"how long tasks are kept after their end; 0: for ever"`
 	MaxResult  config.Size   `koanf:"max_result" help:"size of one result at most"`
@@ -180,7 +180,8 @@ func (s *settings) policy() provider.Policy {
 
 func (s *settings) consumer() consumer.Config {
 	c := &s.Consumer
-	return consumer.Config{Anonymous: s.anonymous(), Lease: c.Lease, Redirect: c.Redirect, Keep: c.Keep, Retention: c.Retention, MaxResult: int64(c.MaxResult), MaxPayload: int64(c.MaxPayload)}
+	redirect := c.Redirect && !s.anonymous() // there a task goes to nobody whom its user's node has not chosen, unless the user says so
+	return consumer.Config{Anonymous: s.anonymous(), Lease: c.Lease, Redirect: redirect, Keep: c.Keep, Retention: c.Retention, MaxResult: int64(c.MaxResult), MaxPayload: int64(c.MaxPayload)}
 }
 
 // wasmBinary is the executor to start.
