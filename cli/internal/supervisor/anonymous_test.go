@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/shallot-net/shallot/cli/internal/clitest"
+	"github.com/shallot-net/shallot/kit/alias"
 	"github.com/shallot-net/shallot/kit/fault"
 	"github.com/shallot-net/shallot/kit/fence"
 	"github.com/shallot-net/shallot/kit/home"
@@ -79,6 +80,12 @@ func TestAnonymousNetworkBecomesReadyEnclosed(t *testing.T) {
 	}
 	close(f.ready)
 	for _, n := range r.awaitReady(t) {
+		if n.Alias != "alias-of-peer-"+n.Name || n.PeerID != "" {
+			t.Errorf("%s is called %q, and its peer id %q is shown", n.Name, n.Alias, n.PeerID)
+		}
+		if info, err := os.Stat(alias.Path(n.Home)); err != nil || info.Mode().Perm() != 0o600 {
+			t.Errorf("%s has no key for aliases: %v, %v", n.Name, info, err)
+		}
 		for _, p := range Processes(n.Role, Anonymous) {
 			if p == "gateway" {
 				continue
@@ -278,7 +285,7 @@ func TestArgumentsOfAnAnonymousNode(t *testing.T) {
 		Onion:       {"--control", socket("tor-control"), "--cookie-file", filepath.Join(dir, "tor", "data", "control_auth_cookie")},
 		Broker:      {"--mode", "anonymous", "--onion.socks", socket("tor-socks"), "--onion.service=true"},
 		"discovery": {"--role", "provider", "--bootstrap", onion},
-		"task":      {"--role", "provider", "--provider.executors", ""}, // those of the configuration were not named
+		"task":      {"--role", "provider", "--mode", "anonymous", "--provider.executors", ""}, // those of the configuration were not named
 	} {
 		if got := n.args(process); !slices.Equal(got, append([]string{"--home", dir}, want...)) {
 			t.Errorf("%s has %q, want %q", process, got, want)

@@ -268,14 +268,15 @@ func TestDial(t *testing.T) {
 // Whatever answers at the socket, a dial ends with an error and says what it met.
 func TestDialMeetsWhatIsNoTor(t *testing.T) {
 	for name, talk := range map[string]func(net.Conn){
-		"hangs up":          func(net.Conn) {},
-		"wants no name":     func(c net.Conn) { _, _ = c.Write([]byte{5, 0}) },
-		"accepts nothing":   func(c net.Conn) { _, _ = c.Write([]byte{5, 0xff}) },
-		"refuses the name":  func(c net.Conn) { _, _ = c.Write([]byte{5, 2, 1, 1}) },
-		"speaks HTTP":       func(c net.Conn) { _, _ = c.Write([]byte("HTTP/1.0 400 Bad Request\r\n\r\n")) },
-		"half an answer":    func(c net.Conn) { _, _ = c.Write([]byte{5, 2, 1, 0, 5, 0, 0}) },
-		"a name for an end": func(c net.Conn) { _, _ = c.Write([]byte{5, 2, 1, 0, 5, 0, 0, 3, 4, 'e', 'v', 'i', 'l', 0, 1}) },
-		"an unknown code":   func(c net.Conn) { _, _ = c.Write([]byte{5, 2, 1, 0, 5, 0x77, 0, 1, 0, 0, 0, 0, 0, 0}) },
+		"hangs up":         func(net.Conn) {},
+		"wants no name":    func(c net.Conn) { _, _ = c.Write([]byte{5, 0}) },
+		"accepts nothing":  func(c net.Conn) { _, _ = c.Write([]byte{5, 0xff}) },
+		"refuses the name": func(c net.Conn) { _, _ = c.Write([]byte{5, 2, 1, 1}) },
+		"speaks HTTP":      func(c net.Conn) { _, _ = c.Write([]byte("HTTP/1.0 400 Bad Request\r\n\r\n")) },
+		"half an answer":   func(c net.Conn) { _, _ = c.Write([]byte{5, 2, 1, 0, 5, 0, 0}) },
+		"an unknown form":  func(c net.Conn) { _, _ = c.Write([]byte{5, 2, 1, 0, 5, 0, 0, 9, 0, 0}) },
+		"half an address":  func(c net.Conn) { _, _ = c.Write([]byte{5, 2, 1, 0, 5, 0, 0, 3, 4, 'e', 'v'}) },
+		"an unknown code":  func(c net.Conn) { _, _ = c.Write([]byte{5, 2, 1, 0, 5, 0x77, 0, 1, 0, 0, 0, 0, 0, 0}) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			socket := filepath.Join(t.TempDir(), "s")

@@ -36,13 +36,12 @@ var replies = map[byte]error{
 }
 
 const (
-	socksVersion  = 5
-	passwordAuth  = 2
-	authVersion   = 1
-	connect       = 1
-	domain        = 3
-	localTimeout  = 10 * time.Second // for what tor answers by itself, without the network
-	bindAddrBytes = 4 + 2            // tor answers with an IPv4 address and a port, all zero
+	socksVersion = 5
+	passwordAuth = 2
+	authVersion  = 1
+	connect      = 1
+	domain       = 3
+	localTimeout = 10 * time.Second // for what tor answers by itself, without the network
 )
 
 // dialSOCKS connects to an onion service through tor's SOCKS socket. Connections with different tokens never share a circuit. It returns once the service is connected, which
@@ -121,11 +120,23 @@ func answer(c net.Conn) error {
 		}
 		return fmt.Errorf("%w: tor's code is %#x", ErrUnreachable, head[1])
 	}
-	if head[3] != 1 {
-		return errors.New("tor's answer is of a form that it never has")
+	// The address from where tor has dialled follows, which it does not tell: zeros, in whatever form.
+	var rest [256 + 2]byte
+	n := 0
+	switch head[3] {
+	case 1:
+		n = net.IPv4len
+	case 4:
+		n = net.IPv6len
+	case domain:
+		if _, err := io.ReadFull(c, rest[:1]); err != nil {
+			return ErrOffline
+		}
+		n = int(rest[0])
+	default:
+		return errors.New("what answers is no SOCKS socket")
 	}
-	var rest [bindAddrBytes]byte
-	if _, err := io.ReadFull(c, rest[:]); err != nil {
+	if _, err := io.ReadFull(c, rest[:n+2]); err != nil {
 		return ErrOffline
 	}
 	return nil
