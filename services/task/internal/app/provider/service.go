@@ -32,6 +32,8 @@ type Config struct {
 	Metrics app.Metrics
 	Log     *slog.Logger
 	Policy  Policy
+	// Anonymous: content is given by its consumer to the provider that it named. A task that refers to any cannot be handed on.
+	Anonymous bool
 
 	Express  time.Duration // how long a submission waits for its result before it is only acknowledged; 25 ms
 	Progress time.Duration // between reports to one consumer; domain.ReportEvery
