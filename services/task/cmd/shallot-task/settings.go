@@ -10,6 +10,8 @@ import (
 	"github.com/shallot-net/shallot/kit/fault"
 	"github.com/shallot-net/shallot/services/task/internal/adapter/executor"
 	"github.com/shallot-net/shallot/services/task/internal/adapter/external"
+	"github.com/shallot-net/shallot/services/task/internal/adapter/wire"
+	"github.com/shallot-net/shallot/services/task/internal/app"
 	"github.com/shallot-net/shallot/services/task/internal/app/consumer"
 	"github.com/shallot-net/shallot/services/task/internal/app/provider"
 	"github.com/shallot-net/shallot/services/task/internal/domain"
@@ -19,10 +21,27 @@ import (
 type settings struct {
 	config.Common
 	Role     string           `koanf:"role" help:"provider or consumer"`
+	Mode     string           `koanf:"mode" help:"open, or anonymous: sizes and figures that leave this node are rounded"`
 	Broker   string           `koanf:"broker" help:"endpoint of the broker; empty: its socket in the home"`
 	Provider providerSettings `koanf:"provider"`
 	Consumer consumerSettings `koanf:"consumer"`
 	Wasm     wasmSettings     `koanf:"wasm"`
+}
+
+// The modes of a node.
+const (
+	modeOpen      = "open"
+	modeAnonymous = "anonymous"
+)
+
+func (s *settings) anonymous() bool { return s.Mode == modeAnonymous }
+
+// codec is how this node says what others may know.
+func (s *settings) codec() app.Codec {
+	if s.anonymous() {
+		return wire.Coarse{}
+	}
+	return wire.Codec{}
 }
 
 type providerSettings struct {
@@ -68,7 +87,7 @@ type wasmSettings struct {
 func newSettings() *settings {
 	p := provider.DefaultLimits
 	return &settings{
-		Role: "consumer",
+		Role: "consumer", Mode: modeOpen,
 		Provider: providerSettings{Evaluator: domain.TwoChoices{}.Name(), Queue: 1024, PerSecond: 1000, MaxPayload: 1 << 30, Parts: 2 << 30,
 			MaxTime: p.Max.Time, MaxMemory: config.Size(p.Max.Memory), MaxOutput: config.Size(p.Max.Output),
 			DefaultTime: p.Default.Time, DefaultMemory: config.Size(p.Default.Memory), DefaultOutput: config.Size(p.Default.Output), Keep: 48 * time.Hour,
@@ -88,6 +107,9 @@ var evaluators = map[string]provider.Evaluator{
 func (s *settings) Validate() error {
 	if s.Role != "provider" && s.Role != "consumer" {
 		return invalid("role", s.Role, "provider, consumer", []string{"provider", "consumer"})
+	}
+	if s.Mode != modeOpen && s.Mode != modeAnonymous {
+		return invalid("mode", s.Mode, "open, anonymous", []string{modeOpen, modeAnonymous})
 	}
 	if evaluators[s.Provider.Evaluator] == nil {
 		known := []string{"two-choices", "best-metric", "local"}
@@ -159,7 +181,7 @@ func (s *settings) policy() provider.Policy {
 
 func (s *settings) consumer() consumer.Config {
 	c := &s.Consumer
-	return consumer.Config{Lease: c.Lease, Redirect: c.Redirect, Keep: c.Keep, Retention: c.Retention, MaxResult: int64(c.MaxResult), MaxPayload: int64(c.MaxPayload)}
+	return consumer.Config{Lease: c.Lease, Redirect: c.Redirect, Keep: c.Keep, Retention: c.Retention, MaxResult: int64(c.MaxResult), MaxPayload: int64(c.MaxPayload), Padded: s.anonymous()}
 }
 
 // wasmBinary is the executor to start.

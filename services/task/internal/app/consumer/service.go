@@ -40,6 +40,7 @@ type Config struct {
 	MaxResult     int64         // bytes of one result; 4 GiB
 	MaxPayload    int64         // bytes of one payload; 4 GiB
 	Collectors    int           // large results fetched side by side; 4
+	Padded        bool          // whether bodies are padded before they are encrypted: anonymous mode
 }
 
 func (c Config) withDefaults() Config {

@@ -36,6 +36,7 @@ type Config struct {
 	Express  time.Duration // how long a submission waits for its result before it is only acknowledged; 25 ms
 	Progress time.Duration // between reports to one consumer; domain.ReportEvery
 	Keep     time.Duration // how long a result is kept at most; 48 h
+	Padded   bool          // whether results are padded before they are encrypted: anonymous mode
 	Tomb     time.Duration // how long a repeated submission is recognised; 48 h
 	Fetches  int           // large payloads fetched side by side, and as many results of others; 4
 
