@@ -11,7 +11,7 @@ import (
 	"github.com/shallot-net/shallot/services/task/internal/domain"
 )
 
-// Coarse is the Codec of an anonymous node. Figures of a machine and of what it has to do leave the node in classes that many share, and texts that hold
+// Coarse is the Codec of an anonymous node. Figures of a machine and of what it has to do leave the node in classes that many share, and texts that may hold
 // such figures do not leave it: "26.3 ms, 4.42 s of CPU" under a signature is as good as a serial number. What comes in is read as ever.
 //
 //	time        the next power of two of seconds, 1 s at the least
@@ -49,6 +49,9 @@ func (c Coarse) EncodeResultHeader(h *app.ResultHeader) []byte {
 	return c.Codec.EncodeResultHeader(&out)
 }
 
+// announced are the reasons of refusals whose texts say nothing but what the provider announces to everybody: its types, and the most that it grants.
+var announced = map[string]bool{"TYPE_UNKNOWN": true, "LIMITS_TOO_HIGH": true}
+
 // coarse returns a body as others may know it. b is not changed: this node's own users see it as it is.
 func coarse(b domain.Body) domain.Body {
 	switch b := b.(type) {
@@ -62,7 +65,9 @@ func coarse(b domain.Body) domain.Body {
 		return &out
 	case *domain.RefusedEvent:
 		out := *b
-		out.Message, out.RetryAfter = "", coarseTime(b.RetryAfter) // it says how much there is to do, and what the policy is
+		if out.RetryAfter = coarseTime(b.RetryAfter); !announced[b.Reason] {
+			out.Message = ""
+		}
 		return &out
 	case *domain.RedirectedEvent:
 		out := *b

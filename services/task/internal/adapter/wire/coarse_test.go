@@ -15,7 +15,9 @@ import (
 // TestCoarse: figures leave in their classes, and those that cannot be told apart any more are the same bytes.
 func TestCoarse(t *testing.T) {
 	t.Parallel()
-	result := func(u domain.Usage) *domain.ResultEvent { return &domain.ResultEvent{TaskID: id, Attempt: 1, Type: "sum", Usage: u} }
+	result := func(u domain.Usage) *domain.ResultEvent {
+		return &domain.ResultEvent{TaskID: id, Attempt: 1, Type: "sum", Usage: u}
+	}
 	for _, c := range []struct{ in, want domain.Usage }{
 		{domain.Usage{}, domain.Usage{}},
 		{domain.Usage{Wall: 26_300_000, CPU: 4_420_000_000, PeakMemory: 31 << 20, Output: 2}, domain.Usage{Wall: time.Second, CPU: 8 * time.Second, PeakMemory: 32 << 20, Output: 1 << 10}},
@@ -43,6 +45,10 @@ func TestCoarse(t *testing.T) {
 	b, err := Coarse{}.Decode(domain.TypeRefused, Coarse{}.Encode(refused))
 	if got, _ := b.(*domain.RefusedEvent); err != nil || got.Message != untold || got.RetryAfter != 2*time.Second || got.Reason != "QUEUE_FULL" {
 		t.Errorf("a refusal came as %+v, %v", b, err)
+	}
+	unknown := &domain.RefusedEvent{TaskID: id, Attempt: 1, Reason: "TYPE_UNKNOWN", Message: "it has sum and wasm"}
+	if !bytes.Equal(Coarse{}.Encode(unknown), Codec{}.Encode(unknown)) {
+		t.Error("what is announced anyway is not said")
 	}
 	if refused.Message != "1,024 tasks wait" {
 		t.Error("what this node's users see was changed")
