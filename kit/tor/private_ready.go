@@ -56,7 +56,7 @@ func (p *Private) state(now time.Time) (percent int, waiting string) {
 		if !n.authority {
 			continue
 		}
-		c, err := readConsensus(filepath.Join(n.data(), "cached-microdesc-consensus"))
+		c, err := readConsensus(filepath.Join(n.data(), microdescConsensus))
 		if err == nil && now.Before(c.validUntil) && c.hsDirs > dirs {
 			dirs = c.hsDirs
 		}

@@ -36,6 +36,7 @@ type Onion struct {
 	SOCKS    string `koanf:"socks" help:"anonymous mode: tor's SOCKS socket, unix:/path"`
 	Service  bool   `koanf:"service" help:"anonymous mode: be reachable as an onion service, as a provider must be; else only dial out"`
 	Endpoint string `koanf:"endpoint" help:"anonymous mode: where shallot-onion answers; empty: unix:HOME/run/onion.sock"`
+	Dir      string `koanf:"dir" help:"anonymous mode: the folder of the socket to which tor brings what comes in; a tor of another user must be able to enter it by its group, and others must not; empty: HOME/run"`
 }
 
 // Content says what the repository keeps.
@@ -113,6 +114,9 @@ func (c *Config) checkMode() error {
 		if path, ok := strings.CutPrefix(c.Onion.SOCKS, "unix:"); !ok || !filepath.IsAbs(path) {
 			return fmt.Errorf("onion.socks is %q: anonymous mode needs tor's SOCKS socket, in the form unix:/path (SocksPort unix:/path in torrc)", c.Onion.SOCKS)
 		}
+		if c.Onion.Dir != "" && !filepath.IsAbs(c.Onion.Dir) {
+			return fmt.Errorf("onion.dir is %q: it must be an absolute path, because tor takes it from elsewhere", c.Onion.Dir)
+		}
 		routing = app.RoutingOff // each step of a query is a dial to a stranger, who learns what is looked for
 	default:
 		return fmt.Errorf("mode is %q: it must be %s or %s", c.Mode, app.ModeOpen, app.ModeAnonymous)
@@ -143,8 +147,15 @@ func (c *Config) access() access.Lists {
 	return access.New(allow, deny)
 }
 
-func (l Limits) app() app.Limits {
-	return app.Limits{InEvents: l.PeerEvents, InBytes: int(l.PeerBytes), InTotal: int(l.TotalBytes), InPerSecond: l.PeerRate, InBytesPerSecond: int(l.PeerByteRate), Patience: l.Patience,
+// dialOverTor is how long a try to reach a peer may take there: three round trips and more, of up to 3 s each way.
+const dialOverTor = 90 * time.Second
+
+func (l Limits) app(mode string) app.Limits {
+	var dial time.Duration // as app has it
+	if mode == app.ModeAnonymous {
+		dial = dialOverTor
+	}
+	return app.Limits{Dial: dial, InEvents: l.PeerEvents, InBytes: int(l.PeerBytes), InTotal: int(l.TotalBytes), InPerSecond: l.PeerRate, InBytesPerSecond: int(l.PeerByteRate), Patience: l.Patience,
 		OutEvents: l.PeerEvents, OutBytes: int(l.PeerBytes), OutWaiting: l.Backlog, OutWaitingBytes: int(l.BacklogBytes)}
 }
 

@@ -2,6 +2,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -86,10 +87,10 @@ func run(ctx context.Context, args []string) error {
 	var tor *onionclient.Client // nil in open mode
 	var reach func() app.Reach
 	if cfg.Mode == app.ModeAnonymous {
-		if tor, err = cfg.Onion.connect(h, cfg.Unfenced, log); err != nil {
+		if tor, err = cfg.Onion.connect(h, cfg.Unfenced, networkKey, log); err != nil {
 			return err
 		}
-		hosts.Onion, reach = &libp2p.Onion{SOCKS: cfg.Onion.path(), Dir: filepath.Dir(h.Socket(process)), Service: cfg.Onion.Service, Services: tor}, tor.Reach
+		hosts.Onion, reach = &libp2p.Onion{SOCKS: cfg.Onion.path(), Dir: cmp.Or(cfg.Onion.Dir, filepath.Dir(h.Socket(process))), Service: cfg.Onion.Service, Services: tor, Authorize: tor.Authorize}, tor.Reach
 	}
 	network, err = libp2p.NewNetwork(hosts)
 	if err != nil {
@@ -104,7 +105,7 @@ func run(ctx context.Context, args []string) error {
 	}
 	broker = app.New(app.Config{
 		Mode: cfg.Mode, Network: network, Keys: keys, Book: files.NewBook(state), Codec: messages, Signers: &libp2p.Signers{},
-		Observer: observer, Log: log, Limits: cfg.Limits.app(), Delivery: cfg.Limits.delivery(), Reach: reach,
+		Observer: observer, Log: log, Limits: cfg.Limits.app(cfg.Mode), Delivery: cfg.Limits.delivery(), Reach: reach,
 	})
 	people := files.NewAccess(h.Dir, libp2p.CanonicalID)
 	lists, err := people.Load()

@@ -37,7 +37,7 @@ func enclosed(unfenced bool, log *slog.Logger) (bool, error) {
 }
 
 // connect reaches shallot-onion, now or when it comes.
-func (o Onion) connect(h home.Home, unfenced bool, log *slog.Logger) (*onionclient.Client, error) {
+func (o Onion) connect(h home.Home, unfenced bool, networkKey []byte, log *slog.Logger) (*onionclient.Client, error) {
 	fenced, err := enclosed(unfenced, log)
 	if err != nil {
 		return nil, err
@@ -51,7 +51,7 @@ func (o Onion) connect(h home.Home, unfenced bool, log *slog.Logger) (*onionclie
 		return nil, err
 	}
 	return onionclient.New(conn, onionclient.Config{
-		Port: onion.Port, MaxStreams: maxStreams, Enclosed: fenced, Log: log,
+		Port: onion.Port, MaxStreams: maxStreams, Enclosed: fenced, NetworkKey: networkKey, Log: log,
 		Probe: func(ctx context.Context, serviceID string) error { return onion.Probe(ctx, o.path(), serviceID) },
-	}), nil
+	})
 }

@@ -43,6 +43,7 @@ type Limits struct {
 	Patience  time.Duration // how long a frame that was begun may take, and a write; default 30 s: 256 KiB at 8 KiB a second
 	Grace     time.Duration // how long a peer may be out of reach, or without a known address, before that counts; default 1 s
 	TopicKept time.Duration // how long a topic is kept after its last subscriber left; default 30 s
+	Dial      time.Duration // how long one try to reach a peer may take; default 10 s. The events' own timeouts end the tries
 }
 
 func (l *Limits) defaults() {
@@ -62,6 +63,7 @@ func (l *Limits) defaults() {
 	set(&l.IdleAfter, 2*time.Minute)
 	set(&l.Grace, time.Second)
 	set(&l.TopicKept, 30*time.Second)
+	set(&l.Dial, 10*time.Second)
 }
 
 func set[T comparable](p *T, v T) {

@@ -15,7 +15,6 @@ import (
 )
 
 const (
-	dialTimeout  = 10 * time.Second // of one attempt; the events' own timeouts end the attempts
 	writeBuffer  = 16 << 10
 	ackBuffer    = 1 << 10
 	steadyStream = 2 * time.Second // a stream that lived this long was no failed attempt
@@ -120,7 +119,7 @@ func (s *sender) pause(d time.Duration) {
 
 // attempt opens a stream and uses it until it breaks, or until it has been idle for long (errIdle).
 func (s *sender) attempt() error {
-	ctx, cancel := context.WithTimeout(s.ctx, dialTimeout)
+	ctx, cancel := context.WithTimeout(s.ctx, s.persona.broker.limits.Dial)
 	defer cancel()
 	stream, err := s.persona.host.OpenStream(ctx, s.peer)
 	if err != nil {

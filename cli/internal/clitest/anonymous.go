@@ -15,6 +15,7 @@ import (
 
 	"github.com/shallot-net/shallot/kit/fence"
 	"github.com/shallot-net/shallot/kit/home"
+	nodev1 "github.com/shallot-net/shallot/proto/shallot/node/v1"
 )
 
 // observe writes down what the process sees of networks, for Observed.
@@ -52,12 +53,23 @@ func mode(h home.Home) string {
 
 // reachTor waits for tor's socket, as the processes do that need it.
 func reachTor(ctx context.Context, endpoint string) error {
+	return until(ctx, func() error {
+		c, err := net.Dial("unix", strings.TrimPrefix(endpoint, "unix:"))
+		if err != nil {
+			return err
+		}
+		return c.Close()
+	})
+}
+
+// until tries until it works.
+func until(ctx context.Context, try func() error) error {
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		c, err := net.Dial("unix", strings.TrimPrefix(endpoint, "unix:"))
+		err := try()
 		if err == nil {
-			return c.Close()
+			return nil
 		}
 		select {
 		case <-tick.C:
@@ -65,6 +77,25 @@ func reachTor(ctx context.Context, endpoint string) error {
 			return err
 		}
 	}
+}
+
+// fenceOf and torOf are what a node service says of an anonymous node.
+func fenceOf(h home.Home) string {
+	f, err := Observed(h.Dir, "broker")
+	switch {
+	case mode(h) != "anonymous" || err != nil:
+		return ""
+	case f.Enclosed:
+		return "enclosed"
+	}
+	return "none"
+}
+
+func torOf(h home.Home) *nodev1.Tor {
+	if mode(h) != "anonymous" {
+		return nil
+	}
+	return &nodev1.Tor{State: "online", Progress: 100}
 }
 
 func anonymousBroker(ctx context.Context, h home.Home, cfg settings) error {
@@ -88,8 +119,7 @@ func controls(ctx context.Context, control, cookie string) error {
 	if err := reachTor(ctx, control); err != nil || cookie == "" {
 		return err
 	}
-	_, err := os.Stat(cookie)
-	return err
+	return until(ctx, func() error { _, err := os.Stat(cookie); return err })
 }
 
 // torMain stands for tor: it says its version, or opens the sockets of its configuration and says that it has come into a network.

@@ -87,7 +87,7 @@ func processesUnder(t *testing.T, dir string) []string {
 	files, _ := filepath.Glob("/proc/[0-9]*/cmdline")
 	for _, f := range files {
 		data, err := os.ReadFile(f)
-		if args := bytes.Split(data, []byte{0}); err == nil && len(args) > 2 && string(args[1]) == "--home" && strings.HasPrefix(string(args[2]), dir) {
+		if args := bytes.Split(data, []byte{0}); err == nil && len(args) > 2 && (string(args[1]) == "--home" || string(args[1]) == "-f") && strings.HasPrefix(string(args[2]), dir) {
 			found = append(found, string(bytes.ReplaceAll(data, []byte{0}, []byte{' '})))
 		}
 	}

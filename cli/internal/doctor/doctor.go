@@ -246,6 +246,8 @@ func (d *Doctor) network() {
 	}
 	const join = "give the address of a node that runs: shallot up --bootstrap ADDRESS, or shallot node connect ADDRESS"
 	switch {
+	case !n.GetOnline() && n.GetTor() != nil:
+		d.wrong("network", "wait, or read "+supervisor.LogFile(d.Home, supervisor.Tor)+"; where Tor is blocked, start the node with --bridge", "the network cannot be reached: tor is %s", supervisor.TorState(n.GetTor()))
 	case !n.GetOnline():
 		d.wrong("network", "look whether this machine has a network, then "+join, "the network cannot be reached")
 	case n.GetProvidersKnown() == 0 && n.GetRole() == supervisor.Consumer:

@@ -41,7 +41,7 @@ func newProbe(h home.Home) (*probe, error) {
 func (p *probe) close() { _ = p.cc.Close() }
 
 func (p *probe) node(ctx context.Context) (*nodev1.Node, error) {
-	resp, err := p.client.GetNode(ctx, &nodev1.GetNodeRequest{})
+	resp, err := p.client.GetNode(ctx, &nodev1.GetNodeRequest{ShowAddresses: true})
 	if err != nil {
 		if f := fault.From(err); f.Code == codes.DeadlineExceeded || f.Code == codes.Unavailable {
 			return nil, errors.New("its node service does not answer yet")
@@ -59,7 +59,7 @@ func (p *probe) available(ctx context.Context) (map[string]bool, error) {
 	ids := map[string]bool{}
 	token := ""
 	for range maxPages {
-		resp, err := p.client.ListPeers(ctx, &nodev1.ListPeersRequest{State: "available", PageToken: token})
+		resp, err := p.client.ListPeers(ctx, &nodev1.ListPeersRequest{State: "available", PageToken: token, ShowAddresses: true})
 		if err != nil {
 			return nil, err
 		}
@@ -93,6 +93,27 @@ func missing(n *nodev1.Node) string {
 		return "not ready yet"
 	}
 	return strings.Join(bad, ", ")
+}
+
+// TorState says how an anonymous node gets on with tor.
+func TorState(t *nodev1.Tor) string {
+	s := t.GetState()
+	if s == "starting" {
+		s += fmt.Sprintf(", %d %%", t.GetProgress())
+	}
+	if t.GetDetail() != "" {
+		s += " (" + t.GetDetail() + ")"
+	}
+	return s
+}
+
+// torWaits is what a node waits for at tor, "" when others can reach it or it needs no tor.
+func torWaits(n *nodev1.Node) string {
+	t := n.GetTor()
+	if t == nil || t.GetState() == "online" {
+		return ""
+	}
+	return "tor: " + TorState(t)
 }
 
 // poll calls check until it has nothing to complain of, and hands every complaint to note.

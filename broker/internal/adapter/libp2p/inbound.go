@@ -26,7 +26,7 @@ func (n *Network) onion(persona string, key crypto.PrivKey, seed []byte) (cfg on
 	if o == nil {
 		return cfg, nil, nil
 	}
-	cfg.SOCKS = o.SOCKS
+	cfg.SOCKS, cfg.Authorize = o.SOCKS, o.Authorize
 	if cfg.Self, err = peer.IDFromPrivateKey(key); err != nil || !o.Service || persona != "" {
 		return cfg, nil, err
 	}

@@ -25,12 +25,14 @@ type Config struct {
 	// Socket is the path of the Unix socket where tor is to bring what comes in. Its directory has to be there. Empty: the host only dials.
 	Socket string
 	Self   peer.ID
+	// Authorize lets tor see a service of a private network, before it is dialled; nil in an open one.
+	Authorize func(ctx context.Context, serviceID string) error
 }
 
-// Transport is a libp2p transport that knows onion addresses and no others. Its dials never share a circuit with those of another Transport.
+// Transport is a libp2p transport that knows onion addresses and no others. Its dials never share a circuit with those of another Transport, nor with each other: who dials
+// again has lost a circuit, and wants none of its parts.
 type Transport struct {
 	cfg      Config
-	token    string
 	upgrader transport.Upgrader
 	rm       network.ResourceManager
 	dials    chan struct{}
@@ -40,7 +42,7 @@ var _ transport.Transport = (*Transport)(nil)
 
 // NewTransport makes the transport of one host.
 func NewTransport(cfg Config, up transport.Upgrader, rm network.ResourceManager) *Transport {
-	return &Transport{cfg: cfg, token: rand.Text(), upgrader: up, rm: rm, dials: make(chan struct{}, maxDials)}
+	return &Transport{cfg: cfg, upgrader: up, rm: rm, dials: make(chan struct{}, maxDials)}
 }
 
 // Dial connects to a peer, which takes seconds. The address must be the peer's own, see Address.
@@ -74,7 +76,12 @@ func (t *Transport) dial(ctx context.Context, a ma.Multiaddr, p peer.ID, scope n
 	if err != nil {
 		return nil, err
 	}
-	c, err := dialSOCKS(ctx, t.cfg.SOCKS, t.token, id, Port)
+	if t.cfg.Authorize != nil {
+		if err := t.cfg.Authorize(ctx, id); err != nil {
+			return nil, err
+		}
+	}
+	c, err := dialSOCKS(ctx, t.cfg.SOCKS, rand.Text(), id, Port)
 	if err != nil {
 		return nil, err
 	}

@@ -3,7 +3,10 @@ package onionclient
 
 import (
 	"context"
+	"crypto/ecdh"
+	"crypto/hkdf"
 	"crypto/sha256"
+	"encoding/base32"
 	"io"
 	"log/slog"
 	"maps"
@@ -35,6 +38,8 @@ type Config struct {
 	ProbeEvery time.Duration // default 10 min
 	ProbeAgain time.Duration // after a failure; default 5 s
 	Enclosed   bool
+	// NetworkKey is that of a private network, from which the key follows without which tor does not see its services; nil: they are open.
+	NetworkKey []byte
 	Log        *slog.Logger
 }
 
@@ -56,6 +61,8 @@ type Client struct {
 	tor    *onionv1.Tor  // nil: shallot-onion does not answer
 	life   int           // counts the connections to shallot-onion: each has to be asked anew
 	was    string
+	member *ecdh.PrivateKey // nil: the network is open
+	seen   map[string]int   // services that tor has been authorized for, and in which life
 }
 
 // service is one that is wanted.
@@ -69,8 +76,30 @@ type service struct {
 	probed  time.Time
 }
 
-// New makes a Client; Run keeps it going.
-func New(conn grpc.ClientConnInterface, cfg Config) *Client {
+// memberInfo sets the members' key of a network apart from other uses of the network's.
+const memberInfo = "shallot onion client authorization v1"
+
+// maxSeen bounds the services that are remembered as authorized; past it they are authorized again.
+const maxSeen = 4096
+
+// memberKey follows from a network's key: who has that is a member, and all members are alike (X25519 of Tor's rend-spec-v3, client authorization; HKDF of RFC 5869).
+func memberKey(network []byte) (*ecdh.PrivateKey, error) {
+	if network == nil {
+		return nil, nil
+	}
+	raw, err := hkdf.Key(sha256.New, network, nil, memberInfo, 32)
+	if err != nil {
+		return nil, err
+	}
+	return ecdh.X25519().NewPrivateKey(raw)
+}
+
+// New makes a Client; Run keeps it going. It fails for a network key that is none.
+func New(conn grpc.ClientConnInterface, cfg Config) (*Client, error) {
+	member, err := memberKey(cfg.NetworkKey)
+	if err != nil {
+		return nil, err
+	}
 	if cfg.ProbeEvery <= 0 {
 		cfg.ProbeEvery = 10 * time.Minute
 	}
@@ -80,7 +109,31 @@ func New(conn grpc.ClientConnInterface, cfg Config) *Client {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Client{cfg: cfg, calls: onionv1.NewOnionServiceClient(conn), wanted: make(map[string]*service), news: make(chan struct{})}
+	return &Client{cfg: cfg, calls: onionv1.NewOnionServiceClient(conn), wanted: make(map[string]*service), news: make(chan struct{}), member: member, seen: make(map[string]int)}, nil
+}
+
+// Authorize lets tor see a service of the private network. In an open one it does nothing.
+func (c *Client) Authorize(ctx context.Context, serviceID string) error {
+	if c.member == nil {
+		return nil
+	}
+	c.mu.Lock()
+	life := c.life
+	done := life > 0 && c.seen[serviceID] == life
+	c.mu.Unlock()
+	if done {
+		return nil
+	}
+	if _, err := c.calls.Authorize(ctx, &onionv1.AuthorizeRequest{ServiceId: serviceID, ClientKey: c.member.Bytes()}); err != nil {
+		return err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.seen) >= maxSeen {
+		clear(c.seen)
+	}
+	c.seen[serviceID] = life
+	return nil
 }
 
 // changed wakes whoever waits; the lock is held.
@@ -93,7 +146,11 @@ func (c *Client) changed() {
 func (c *Client) Keep(seed []byte, serviceID, socket string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.wanted[serviceID] = &service{request: &onionv1.PublishRequest{KeySeed: seed, Socket: socket, Port: c.cfg.Port, MaxStreams: c.cfg.MaxStreams, ProofOfWork: true}}
+	r := &onionv1.PublishRequest{KeySeed: seed, Socket: socket, Port: c.cfg.Port, MaxStreams: c.cfg.MaxStreams, ProofOfWork: true}
+	if c.member != nil {
+		r.ClientKeys = []string{base32.StdEncoding.WithPadding(base32.NoPadding).EncodeToString(c.member.PublicKey().Bytes())}
+	}
+	c.wanted[serviceID] = &service{request: r}
 	c.changed()
 }
 
@@ -289,7 +346,11 @@ func (c *Client) probe(ctx context.Context) {
 		wg.Go(func() {
 			call, cancel := context.WithTimeout(ctx, probeTimeout)
 			defer cancel()
-			c.probedTo(id, s, c.cfg.Probe(call, id))
+			err := c.Authorize(call, id) // to its own eyes, too, it is not there without
+			if err == nil {
+				err = c.cfg.Probe(call, id)
+			}
+			c.probedTo(id, s, err)
 		})
 	}
 }

@@ -27,6 +27,8 @@ type standIn struct {
 	tor       *onionv1.Tor
 	services  map[string]string // states
 	published int
+	clients   []string // keys that the services are for
+	allowed   []string // services that tor was authorized for
 	withdrawn int
 	down      bool // tor, for Publish
 	news      chan struct{}
@@ -49,6 +51,7 @@ func (s *standIn) Publish(_ context.Context, in *onionv1.PublishRequest) (*onion
 	var down bool
 	s.set(func() {
 		s.published++
+		s.clients = append(s.clients, in.GetClientKeys()...)
 		if s.services[id] == "" {
 			s.services[id] = "adding"
 		}
@@ -58,6 +61,14 @@ func (s *standIn) Publish(_ context.Context, in *onionv1.PublishRequest) (*onion
 		return nil, fault.Unavailable("TOR_UNREACHABLE", "tor does not answer")
 	}
 	return &onionv1.PublishResponse{ServiceId: id}, nil
+}
+
+func (s *standIn) Authorize(_ context.Context, in *onionv1.AuthorizeRequest) (*onionv1.AuthorizeResponse, error) {
+	if len(in.GetClientKey()) != 32 {
+		return nil, fault.InvalidArgument("CLIENT_KEY_INVALID", "no key")
+	}
+	s.set(func() { s.allowed = append(s.allowed, in.GetServiceId()) })
+	return &onionv1.AuthorizeResponse{}, nil
 }
 
 func (s *standIn) Withdraw(_ context.Context, in *onionv1.WithdrawRequest) (*onionv1.WithdrawResponse, error) {
@@ -101,11 +112,19 @@ func serve(t *testing.T, socket string, s *standIn) (stop func()) {
 
 func newClient(t *testing.T, socket string, probe func(context.Context, string) error) *Client {
 	t.Helper()
+	return newMember(t, socket, nil, probe)
+}
+
+func newMember(t *testing.T, socket string, key []byte, probe func(context.Context, string) error) *Client {
+	t.Helper()
 	conn, err := grpc.NewClient("unix:"+socket, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := New(conn, Config{Port: 4001, Probe: probe, ProbeAgain: 50 * time.Millisecond, Enclosed: true})
+	c, err := New(conn, Config{Port: 4001, Probe: probe, ProbeAgain: 50 * time.Millisecond, Enclosed: true, NetworkKey: key})
+	if err != nil {
+		t.Fatal(err)
+	}
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
 	go func() { defer close(done); _ = c.Run(ctx) }()
@@ -226,4 +245,45 @@ func TestUnreachableServiceIsMadeAnew(t *testing.T) {
 	mu.Unlock()
 	s.set(func() { s.services["a"] = "published" })
 	c.wait(t, "online", state("online"))
+}
+
+// Members of a private network have one key in common, and tor is authorized for each service once in a life of shallot-onion.
+func TestPrivateNetwork(t *testing.T) {
+	socket := filepath.Join(t.TempDir(), "s")
+	first := newStandIn()
+	stop := serve(t, socket, first)
+	key := bytes.Repeat([]byte{7}, 32)
+	c := newMember(t, socket, key, nil)
+	c.Keep([]byte("a"), "a", "/s")
+	c.wait(t, "it is told", func(app.Reach) bool { first.mu.Lock(); defer first.mu.Unlock(); return first.published == 1 })
+	if len(first.clients) != 1 || len(first.clients[0]) != 52 {
+		t.Errorf("the service is for %v", first.clients)
+	}
+	allow := func(s *standIn, want int) {
+		t.Helper()
+		for range 2 {
+			if err := c.Authorize(t.Context(), "b"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if len(s.allowed) != want {
+			t.Errorf("tor was authorized for %v", s.allowed)
+		}
+	}
+	allow(first, 1)
+	stop()
+	second := newStandIn()
+	serve(t, socket, second)
+	c.wait(t, "the second is told", func(app.Reach) bool { second.mu.Lock(); defer second.mu.Unlock(); return second.published == 1 })
+	allow(second, 1)
+	other, _ := memberKey(bytes.Repeat([]byte{8}, 32))
+	if c.member.Equal(other) || bytes.Equal(c.member.Bytes(), key) {
+		t.Error("the key is another network's, or the network's own")
+	}
+	open := newClient(t, socket, nil)
+	if err := open.Authorize(t.Context(), "b"); err != nil || len(second.allowed) != 1 {
+		t.Errorf("in an open network: %v, %v", err, second.allowed)
+	}
 }

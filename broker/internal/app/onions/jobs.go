@@ -35,7 +35,7 @@ func (k *Keeper) next(now time.Time) (job, time.Time) {
 		return j, time.Time{}
 	}
 	due := k.graceEnd
-	if now.After(due) {
+	if !now.Before(due) {
 		due = time.Time{}
 	}
 	sooner := func(t time.Time) {

@@ -26,11 +26,11 @@ type PublishRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The Ed25519 seed of the service, 32 bytes: the same as a persona's, so that its address follows from its peer id.
 	KeySeed []byte `protobuf:"bytes,1,opt,name=key_seed,json=keySeed,proto3" json:"key_seed,omitempty"`
-	// The absolute path of the Unix socket to which tor connects for every stream, 107 bytes at most.
+	// The absolute path of the Unix socket to which tor connects for every stream, 107 bytes at most. tor has no quoting for it: ASCII letters, digits and /._-+@~ only.
 	Socket string `protobuf:"bytes,2,opt,name=socket,proto3" json:"socket,omitempty"`
 	// The port under which the socket is reached, 1 to 65535.
 	Port uint32 `protobuf:"varint,3,opt,name=port,proto3" json:"port,omitempty"`
-	// How many streams of one circuit may be open; 0 for no limit.
+	// How many streams of one circuit may be open, 65535 at most; 0 for no limit. More are refused, and the circuit stays.
 	MaxStreams uint32 `protobuf:"varint,4,opt,name=max_streams,json=maxStreams,proto3" json:"max_streams,omitempty"`
 	// Have clients pay for their introduction when the service is flooded, where tor can.
 	ProofOfWork bool `protobuf:"varint,5,opt,name=proof_of_work,json=proofOfWork,proto3" json:"proof_of_work,omitempty"`

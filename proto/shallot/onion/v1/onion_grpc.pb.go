@@ -34,13 +34,16 @@ type OnionServiceClient interface {
 	// Publish makes an onion service of a key, or adopts the one that tor has, and keeps it until Withdraw: after a restart of tor it is added again, and where
 	// its descriptor was not taken by the network it is added anew. It returns once tor has it, which is before anybody can reach it: see Watch. A repetition with the same
 	// request changes nothing; with another socket or other clients the service is made anew.
-	// UNAVAILABLE, TOR_UNREACHABLE: tor does not answer now; what was asked for is kept and done when it does.
-	// INVALID_ARGUMENT: KEY_INVALID, SOCKET_INVALID, PORT_INVALID, CLIENT_KEY_INVALID. RESOURCE_EXHAUSTED, TOO_MANY_SERVICES.
+	// UNAVAILABLE, TOR_UNREACHABLE: tor does not answer now, or may not be used; what was asked for is kept and done when it can be. So it is after DEADLINE_EXCEEDED:
+	// services are added one after the other, and few before tor is online. INVALID_ARGUMENT: KEY_INVALID, SOCKET_INVALID, PORT_INVALID, MAX_STREAMS_INVALID,
+	// CLIENT_KEY_INVALID. RESOURCE_EXHAUSTED, TOO_MANY_SERVICES. FAILED_PRECONDITION, and tried again by itself: SERVICE_TAKEN (another program has one of this key at
+	// this tor), TOR_REJECTED.
 	Publish(ctx context.Context, in *PublishRequest, opts ...grpc.CallOption) (*PublishResponse, error)
-	// Withdraw ends an onion service; where there is none of that name it does nothing.
+	// Withdraw ends an onion service and returns once tor has; where none of that name is kept it does nothing. UNAVAILABLE, TOR_UNREACHABLE: it is done when tor answers.
+	// INVALID_ARGUMENT: SERVICE_ID_INVALID.
 	Withdraw(ctx context.Context, in *WithdrawRequest, opts ...grpc.CallOption) (*WithdrawResponse, error)
 	// Authorize gives tor the key without which an onion service of a private network cannot be seen. It is given again after a restart of tor.
-	// INVALID_ARGUMENT: SERVICE_ID_INVALID, CLIENT_KEY_INVALID.
+	// INVALID_ARGUMENT: SERVICE_ID_INVALID, CLIENT_KEY_INVALID. RESOURCE_EXHAUSTED, TOO_MANY_CLIENT_KEYS. UNAVAILABLE, TOR_UNREACHABLE, as Publish.
 	Authorize(ctx context.Context, in *AuthorizeRequest, opts ...grpc.CallOption) (*AuthorizeResponse, error)
 	// Watch streams the whole state, at first as it is and then after every change. It ends only with the caller or the process.
 	Watch(ctx context.Context, in *WatchRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchResponse], error)
@@ -112,13 +115,16 @@ type OnionServiceServer interface {
 	// Publish makes an onion service of a key, or adopts the one that tor has, and keeps it until Withdraw: after a restart of tor it is added again, and where
 	// its descriptor was not taken by the network it is added anew. It returns once tor has it, which is before anybody can reach it: see Watch. A repetition with the same
 	// request changes nothing; with another socket or other clients the service is made anew.
-	// UNAVAILABLE, TOR_UNREACHABLE: tor does not answer now; what was asked for is kept and done when it does.
-	// INVALID_ARGUMENT: KEY_INVALID, SOCKET_INVALID, PORT_INVALID, CLIENT_KEY_INVALID. RESOURCE_EXHAUSTED, TOO_MANY_SERVICES.
+	// UNAVAILABLE, TOR_UNREACHABLE: tor does not answer now, or may not be used; what was asked for is kept and done when it can be. So it is after DEADLINE_EXCEEDED:
+	// services are added one after the other, and few before tor is online. INVALID_ARGUMENT: KEY_INVALID, SOCKET_INVALID, PORT_INVALID, MAX_STREAMS_INVALID,
+	// CLIENT_KEY_INVALID. RESOURCE_EXHAUSTED, TOO_MANY_SERVICES. FAILED_PRECONDITION, and tried again by itself: SERVICE_TAKEN (another program has one of this key at
+	// this tor), TOR_REJECTED.
 	Publish(context.Context, *PublishRequest) (*PublishResponse, error)
-	// Withdraw ends an onion service; where there is none of that name it does nothing.
+	// Withdraw ends an onion service and returns once tor has; where none of that name is kept it does nothing. UNAVAILABLE, TOR_UNREACHABLE: it is done when tor answers.
+	// INVALID_ARGUMENT: SERVICE_ID_INVALID.
 	Withdraw(context.Context, *WithdrawRequest) (*WithdrawResponse, error)
 	// Authorize gives tor the key without which an onion service of a private network cannot be seen. It is given again after a restart of tor.
-	// INVALID_ARGUMENT: SERVICE_ID_INVALID, CLIENT_KEY_INVALID.
+	// INVALID_ARGUMENT: SERVICE_ID_INVALID, CLIENT_KEY_INVALID. RESOURCE_EXHAUSTED, TOO_MANY_CLIENT_KEYS. UNAVAILABLE, TOR_UNREACHABLE, as Publish.
 	Authorize(context.Context, *AuthorizeRequest) (*AuthorizeResponse, error)
 	// Watch streams the whole state, at first as it is and then after every change. It ends only with the caller or the process.
 	Watch(*WatchRequest, grpc.ServerStreamingServer[WatchResponse]) error

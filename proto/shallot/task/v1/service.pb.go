@@ -248,7 +248,7 @@ type SessionResponse struct {
 	// The request id was known: task is the one made before.
 	Existed bool `protobuf:"varint,9,opt,name=existed,proto3" json:"existed,omitempty"`
 	// For PersonasQuery: those that something of this node's tasks still has to come or go by.
-	Personas      []string `protobuf:"bytes,10,rep,name=personas,proto3" json:"personas,omitempty"`
+	Personas      []*PersonaUse `protobuf:"bytes,10,rep,name=personas,proto3" json:"personas,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -346,7 +346,7 @@ func (x *SessionResponse) GetExisted() bool {
 	return false
 }
 
-func (x *SessionResponse) GetPersonas() []string {
+func (x *SessionResponse) GetPersonas() []*PersonaUse {
 	if x != nil {
 		return x.Personas
 	}
@@ -1029,6 +1029,67 @@ func (*PersonasQuery) Descriptor() ([]byte, []int) {
 	return file_shallot_task_v1_service_proto_rawDescGZIP(), []int{12}
 }
 
+type PersonaUse struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Persona string                 `protobuf:"bytes,1,opt,name=persona,proto3" json:"persona,omitempty"`
+	// A provider that has a task which left from it and is not over; there is one PersonaUse for each. Empty: something is still to be sent by the persona.
+	PeerId        string   `protobuf:"bytes,2,opt,name=peer_id,json=peerId,proto3" json:"peer_id,omitempty"`
+	Addresses     []string `protobuf:"bytes,3,rep,name=addresses,proto3" json:"addresses,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PersonaUse) Reset() {
+	*x = PersonaUse{}
+	mi := &file_shallot_task_v1_service_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PersonaUse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PersonaUse) ProtoMessage() {}
+
+func (x *PersonaUse) ProtoReflect() protoreflect.Message {
+	mi := &file_shallot_task_v1_service_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PersonaUse.ProtoReflect.Descriptor instead.
+func (*PersonaUse) Descriptor() ([]byte, []int) {
+	return file_shallot_task_v1_service_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *PersonaUse) GetPersona() string {
+	if x != nil {
+		return x.Persona
+	}
+	return ""
+}
+
+func (x *PersonaUse) GetPeerId() string {
+	if x != nil {
+		return x.PeerId
+	}
+	return ""
+}
+
+func (x *PersonaUse) GetAddresses() []string {
+	if x != nil {
+		return x.Addresses
+	}
+	return nil
+}
+
 // OutboxEvent is an event to be sent to one peer.
 type OutboxEvent struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
@@ -1050,7 +1111,7 @@ type OutboxEvent struct {
 
 func (x *OutboxEvent) Reset() {
 	*x = OutboxEvent{}
-	mi := &file_shallot_task_v1_service_proto_msgTypes[13]
+	mi := &file_shallot_task_v1_service_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1062,7 +1123,7 @@ func (x *OutboxEvent) String() string {
 func (*OutboxEvent) ProtoMessage() {}
 
 func (x *OutboxEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_task_v1_service_proto_msgTypes[13]
+	mi := &file_shallot_task_v1_service_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1075,7 +1136,7 @@ func (x *OutboxEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OutboxEvent.ProtoReflect.Descriptor instead.
 func (*OutboxEvent) Descriptor() ([]byte, []int) {
-	return file_shallot_task_v1_service_proto_rawDescGZIP(), []int{13}
+	return file_shallot_task_v1_service_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *OutboxEvent) GetOutboxId() uint64 {
@@ -1160,7 +1221,7 @@ type PlacementNeeded struct {
 
 func (x *PlacementNeeded) Reset() {
 	*x = PlacementNeeded{}
-	mi := &file_shallot_task_v1_service_proto_msgTypes[14]
+	mi := &file_shallot_task_v1_service_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1172,7 +1233,7 @@ func (x *PlacementNeeded) String() string {
 func (*PlacementNeeded) ProtoMessage() {}
 
 func (x *PlacementNeeded) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_task_v1_service_proto_msgTypes[14]
+	mi := &file_shallot_task_v1_service_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1185,7 +1246,7 @@ func (x *PlacementNeeded) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PlacementNeeded.ProtoReflect.Descriptor instead.
 func (*PlacementNeeded) Descriptor() ([]byte, []int) {
-	return file_shallot_task_v1_service_proto_rawDescGZIP(), []int{14}
+	return file_shallot_task_v1_service_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *PlacementNeeded) GetTaskId() string {
@@ -1252,7 +1313,7 @@ type DescribeRequest struct {
 
 func (x *DescribeRequest) Reset() {
 	*x = DescribeRequest{}
-	mi := &file_shallot_task_v1_service_proto_msgTypes[15]
+	mi := &file_shallot_task_v1_service_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1264,7 +1325,7 @@ func (x *DescribeRequest) String() string {
 func (*DescribeRequest) ProtoMessage() {}
 
 func (x *DescribeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_task_v1_service_proto_msgTypes[15]
+	mi := &file_shallot_task_v1_service_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1277,7 +1338,7 @@ func (x *DescribeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DescribeRequest.ProtoReflect.Descriptor instead.
 func (*DescribeRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_task_v1_service_proto_rawDescGZIP(), []int{15}
+	return file_shallot_task_v1_service_proto_rawDescGZIP(), []int{16}
 }
 
 type DescribeResponse struct {
@@ -1298,7 +1359,7 @@ type DescribeResponse struct {
 
 func (x *DescribeResponse) Reset() {
 	*x = DescribeResponse{}
-	mi := &file_shallot_task_v1_service_proto_msgTypes[16]
+	mi := &file_shallot_task_v1_service_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1310,7 +1371,7 @@ func (x *DescribeResponse) String() string {
 func (*DescribeResponse) ProtoMessage() {}
 
 func (x *DescribeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_task_v1_service_proto_msgTypes[16]
+	mi := &file_shallot_task_v1_service_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1323,7 +1384,7 @@ func (x *DescribeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DescribeResponse.ProtoReflect.Descriptor instead.
 func (*DescribeResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_task_v1_service_proto_rawDescGZIP(), []int{16}
+	return file_shallot_task_v1_service_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *DescribeResponse) GetRole() string {
@@ -1376,7 +1437,7 @@ type WatchQueueRequest struct {
 
 func (x *WatchQueueRequest) Reset() {
 	*x = WatchQueueRequest{}
-	mi := &file_shallot_task_v1_service_proto_msgTypes[17]
+	mi := &file_shallot_task_v1_service_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1388,7 +1449,7 @@ func (x *WatchQueueRequest) String() string {
 func (*WatchQueueRequest) ProtoMessage() {}
 
 func (x *WatchQueueRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_task_v1_service_proto_msgTypes[17]
+	mi := &file_shallot_task_v1_service_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1401,7 +1462,7 @@ func (x *WatchQueueRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchQueueRequest.ProtoReflect.Descriptor instead.
 func (*WatchQueueRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_task_v1_service_proto_rawDescGZIP(), []int{17}
+	return file_shallot_task_v1_service_proto_rawDescGZIP(), []int{18}
 }
 
 type WatchQueueResponse struct {
@@ -1415,7 +1476,7 @@ type WatchQueueResponse struct {
 
 func (x *WatchQueueResponse) Reset() {
 	*x = WatchQueueResponse{}
-	mi := &file_shallot_task_v1_service_proto_msgTypes[18]
+	mi := &file_shallot_task_v1_service_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1427,7 +1488,7 @@ func (x *WatchQueueResponse) String() string {
 func (*WatchQueueResponse) ProtoMessage() {}
 
 func (x *WatchQueueResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_task_v1_service_proto_msgTypes[18]
+	mi := &file_shallot_task_v1_service_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1440,7 +1501,7 @@ func (x *WatchQueueResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchQueueResponse.ProtoReflect.Descriptor instead.
 func (*WatchQueueResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_task_v1_service_proto_rawDescGZIP(), []int{18}
+	return file_shallot_task_v1_service_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *WatchQueueResponse) GetQueue() *v1.Queue {
@@ -1467,7 +1528,7 @@ type UploadRequest struct {
 
 func (x *UploadRequest) Reset() {
 	*x = UploadRequest{}
-	mi := &file_shallot_task_v1_service_proto_msgTypes[19]
+	mi := &file_shallot_task_v1_service_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1479,7 +1540,7 @@ func (x *UploadRequest) String() string {
 func (*UploadRequest) ProtoMessage() {}
 
 func (x *UploadRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_task_v1_service_proto_msgTypes[19]
+	mi := &file_shallot_task_v1_service_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1492,7 +1553,7 @@ func (x *UploadRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UploadRequest.ProtoReflect.Descriptor instead.
 func (*UploadRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_task_v1_service_proto_rawDescGZIP(), []int{19}
+	return file_shallot_task_v1_service_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *UploadRequest) GetData() []byte {
@@ -1514,7 +1575,7 @@ type UploadResponse struct {
 
 func (x *UploadResponse) Reset() {
 	*x = UploadResponse{}
-	mi := &file_shallot_task_v1_service_proto_msgTypes[20]
+	mi := &file_shallot_task_v1_service_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1526,7 +1587,7 @@ func (x *UploadResponse) String() string {
 func (*UploadResponse) ProtoMessage() {}
 
 func (x *UploadResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_task_v1_service_proto_msgTypes[20]
+	mi := &file_shallot_task_v1_service_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1539,7 +1600,7 @@ func (x *UploadResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UploadResponse.ProtoReflect.Descriptor instead.
 func (*UploadResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_task_v1_service_proto_rawDescGZIP(), []int{20}
+	return file_shallot_task_v1_service_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *UploadResponse) GetUploadId() string {
@@ -1572,7 +1633,7 @@ type GetTaskRequest struct {
 
 func (x *GetTaskRequest) Reset() {
 	*x = GetTaskRequest{}
-	mi := &file_shallot_task_v1_service_proto_msgTypes[21]
+	mi := &file_shallot_task_v1_service_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1584,7 +1645,7 @@ func (x *GetTaskRequest) String() string {
 func (*GetTaskRequest) ProtoMessage() {}
 
 func (x *GetTaskRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_task_v1_service_proto_msgTypes[21]
+	mi := &file_shallot_task_v1_service_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1597,7 +1658,7 @@ func (x *GetTaskRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetTaskRequest.ProtoReflect.Descriptor instead.
 func (*GetTaskRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_task_v1_service_proto_rawDescGZIP(), []int{21}
+	return file_shallot_task_v1_service_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *GetTaskRequest) GetTaskId() string {
@@ -1616,7 +1677,7 @@ type GetTaskResponse struct {
 
 func (x *GetTaskResponse) Reset() {
 	*x = GetTaskResponse{}
-	mi := &file_shallot_task_v1_service_proto_msgTypes[22]
+	mi := &file_shallot_task_v1_service_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1628,7 +1689,7 @@ func (x *GetTaskResponse) String() string {
 func (*GetTaskResponse) ProtoMessage() {}
 
 func (x *GetTaskResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_task_v1_service_proto_msgTypes[22]
+	mi := &file_shallot_task_v1_service_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1641,7 +1702,7 @@ func (x *GetTaskResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetTaskResponse.ProtoReflect.Descriptor instead.
 func (*GetTaskResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_task_v1_service_proto_rawDescGZIP(), []int{22}
+	return file_shallot_task_v1_service_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *GetTaskResponse) GetTask() *Task {
@@ -1669,7 +1730,7 @@ type ListTasksRequest struct {
 
 func (x *ListTasksRequest) Reset() {
 	*x = ListTasksRequest{}
-	mi := &file_shallot_task_v1_service_proto_msgTypes[23]
+	mi := &file_shallot_task_v1_service_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1681,7 +1742,7 @@ func (x *ListTasksRequest) String() string {
 func (*ListTasksRequest) ProtoMessage() {}
 
 func (x *ListTasksRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_task_v1_service_proto_msgTypes[23]
+	mi := &file_shallot_task_v1_service_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1694,7 +1755,7 @@ func (x *ListTasksRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTasksRequest.ProtoReflect.Descriptor instead.
 func (*ListTasksRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_task_v1_service_proto_rawDescGZIP(), []int{23}
+	return file_shallot_task_v1_service_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ListTasksRequest) GetStates() []string {
@@ -1756,7 +1817,7 @@ type ListTasksResponse struct {
 
 func (x *ListTasksResponse) Reset() {
 	*x = ListTasksResponse{}
-	mi := &file_shallot_task_v1_service_proto_msgTypes[24]
+	mi := &file_shallot_task_v1_service_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1768,7 +1829,7 @@ func (x *ListTasksResponse) String() string {
 func (*ListTasksResponse) ProtoMessage() {}
 
 func (x *ListTasksResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_task_v1_service_proto_msgTypes[24]
+	mi := &file_shallot_task_v1_service_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1781,7 +1842,7 @@ func (x *ListTasksResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTasksResponse.ProtoReflect.Descriptor instead.
 func (*ListTasksResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_task_v1_service_proto_rawDescGZIP(), []int{24}
+	return file_shallot_task_v1_service_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ListTasksResponse) GetTasks() []*Task {
@@ -1807,7 +1868,7 @@ type WatchTaskRequest struct {
 
 func (x *WatchTaskRequest) Reset() {
 	*x = WatchTaskRequest{}
-	mi := &file_shallot_task_v1_service_proto_msgTypes[25]
+	mi := &file_shallot_task_v1_service_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1819,7 +1880,7 @@ func (x *WatchTaskRequest) String() string {
 func (*WatchTaskRequest) ProtoMessage() {}
 
 func (x *WatchTaskRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_task_v1_service_proto_msgTypes[25]
+	mi := &file_shallot_task_v1_service_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1832,7 +1893,7 @@ func (x *WatchTaskRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchTaskRequest.ProtoReflect.Descriptor instead.
 func (*WatchTaskRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_task_v1_service_proto_rawDescGZIP(), []int{25}
+	return file_shallot_task_v1_service_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *WatchTaskRequest) GetTaskId() string {
@@ -1851,7 +1912,7 @@ type WatchTaskResponse struct {
 
 func (x *WatchTaskResponse) Reset() {
 	*x = WatchTaskResponse{}
-	mi := &file_shallot_task_v1_service_proto_msgTypes[26]
+	mi := &file_shallot_task_v1_service_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1863,7 +1924,7 @@ func (x *WatchTaskResponse) String() string {
 func (*WatchTaskResponse) ProtoMessage() {}
 
 func (x *WatchTaskResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_task_v1_service_proto_msgTypes[26]
+	mi := &file_shallot_task_v1_service_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1876,7 +1937,7 @@ func (x *WatchTaskResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchTaskResponse.ProtoReflect.Descriptor instead.
 func (*WatchTaskResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_task_v1_service_proto_rawDescGZIP(), []int{26}
+	return file_shallot_task_v1_service_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *WatchTaskResponse) GetTask() *Task {
@@ -1895,7 +1956,7 @@ type CancelTaskRequest struct {
 
 func (x *CancelTaskRequest) Reset() {
 	*x = CancelTaskRequest{}
-	mi := &file_shallot_task_v1_service_proto_msgTypes[27]
+	mi := &file_shallot_task_v1_service_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1907,7 +1968,7 @@ func (x *CancelTaskRequest) String() string {
 func (*CancelTaskRequest) ProtoMessage() {}
 
 func (x *CancelTaskRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_task_v1_service_proto_msgTypes[27]
+	mi := &file_shallot_task_v1_service_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1920,7 +1981,7 @@ func (x *CancelTaskRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelTaskRequest.ProtoReflect.Descriptor instead.
 func (*CancelTaskRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_task_v1_service_proto_rawDescGZIP(), []int{27}
+	return file_shallot_task_v1_service_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *CancelTaskRequest) GetTaskId() string {
@@ -1939,7 +2000,7 @@ type CancelTaskResponse struct {
 
 func (x *CancelTaskResponse) Reset() {
 	*x = CancelTaskResponse{}
-	mi := &file_shallot_task_v1_service_proto_msgTypes[28]
+	mi := &file_shallot_task_v1_service_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1951,7 +2012,7 @@ func (x *CancelTaskResponse) String() string {
 func (*CancelTaskResponse) ProtoMessage() {}
 
 func (x *CancelTaskResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_task_v1_service_proto_msgTypes[28]
+	mi := &file_shallot_task_v1_service_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1964,7 +2025,7 @@ func (x *CancelTaskResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelTaskResponse.ProtoReflect.Descriptor instead.
 func (*CancelTaskResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_task_v1_service_proto_rawDescGZIP(), []int{28}
+	return file_shallot_task_v1_service_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *CancelTaskResponse) GetTask() *Task {
@@ -1986,7 +2047,7 @@ type GetResultRequest struct {
 
 func (x *GetResultRequest) Reset() {
 	*x = GetResultRequest{}
-	mi := &file_shallot_task_v1_service_proto_msgTypes[29]
+	mi := &file_shallot_task_v1_service_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1998,7 +2059,7 @@ func (x *GetResultRequest) String() string {
 func (*GetResultRequest) ProtoMessage() {}
 
 func (x *GetResultRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_task_v1_service_proto_msgTypes[29]
+	mi := &file_shallot_task_v1_service_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2011,7 +2072,7 @@ func (x *GetResultRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetResultRequest.ProtoReflect.Descriptor instead.
 func (*GetResultRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_task_v1_service_proto_rawDescGZIP(), []int{29}
+	return file_shallot_task_v1_service_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *GetResultRequest) GetTaskId() string {
@@ -2048,7 +2109,7 @@ type GetResultResponse struct {
 
 func (x *GetResultResponse) Reset() {
 	*x = GetResultResponse{}
-	mi := &file_shallot_task_v1_service_proto_msgTypes[30]
+	mi := &file_shallot_task_v1_service_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2060,7 +2121,7 @@ func (x *GetResultResponse) String() string {
 func (*GetResultResponse) ProtoMessage() {}
 
 func (x *GetResultResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_task_v1_service_proto_msgTypes[30]
+	mi := &file_shallot_task_v1_service_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2073,7 +2134,7 @@ func (x *GetResultResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetResultResponse.ProtoReflect.Descriptor instead.
 func (*GetResultResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_task_v1_service_proto_rawDescGZIP(), []int{30}
+	return file_shallot_task_v1_service_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *GetResultResponse) GetResponse() isGetResultResponse_Response {
@@ -2129,7 +2190,7 @@ type GetLogsRequest struct {
 
 func (x *GetLogsRequest) Reset() {
 	*x = GetLogsRequest{}
-	mi := &file_shallot_task_v1_service_proto_msgTypes[31]
+	mi := &file_shallot_task_v1_service_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2141,7 +2202,7 @@ func (x *GetLogsRequest) String() string {
 func (*GetLogsRequest) ProtoMessage() {}
 
 func (x *GetLogsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_task_v1_service_proto_msgTypes[31]
+	mi := &file_shallot_task_v1_service_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2154,7 +2215,7 @@ func (x *GetLogsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetLogsRequest.ProtoReflect.Descriptor instead.
 func (*GetLogsRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_task_v1_service_proto_rawDescGZIP(), []int{31}
+	return file_shallot_task_v1_service_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *GetLogsRequest) GetTaskId() string {
@@ -2187,7 +2248,7 @@ type GetLogsResponse struct {
 
 func (x *GetLogsResponse) Reset() {
 	*x = GetLogsResponse{}
-	mi := &file_shallot_task_v1_service_proto_msgTypes[32]
+	mi := &file_shallot_task_v1_service_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2199,7 +2260,7 @@ func (x *GetLogsResponse) String() string {
 func (*GetLogsResponse) ProtoMessage() {}
 
 func (x *GetLogsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_task_v1_service_proto_msgTypes[32]
+	mi := &file_shallot_task_v1_service_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2212,7 +2273,7 @@ func (x *GetLogsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetLogsResponse.ProtoReflect.Descriptor instead.
 func (*GetLogsResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_task_v1_service_proto_rawDescGZIP(), []int{32}
+	return file_shallot_task_v1_service_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *GetLogsResponse) GetData() []byte {
@@ -2240,7 +2301,7 @@ const file_shallot_task_v1_service_proto_rawDesc = "" +
 	"\x06online\x18\t \x01(\v2\x1e.shallot.task.v1.OnlineChangedH\x00R\x06online\x12<\n" +
 	"\bpersonas\x18\n" +
 	" \x01(\v2\x1e.shallot.task.v1.PersonasQueryH\x00R\bpersonasB\t\n" +
-	"\acommand\"\xa3\x03\n" +
+	"\acommand\"\xc0\x03\n" +
 	"\x0fSessionResponse\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12-\n" +
 	"\x05fault\x18\x02 \x01(\v2\x17.shallot.event.v1.FaultR\x05fault\x12)\n" +
@@ -2250,9 +2311,9 @@ const file_shallot_task_v1_service_proto_rawDesc = "" +
 	"\tplacement\x18\x06 \x01(\v2 .shallot.task.v1.PlacementNeededR\tplacement\x128\n" +
 	"\tdelivered\x18\a \x01(\v2\x1a.shallot.task.v1.DeliveredR\tdelivered\x12\x16\n" +
 	"\x06synced\x18\b \x01(\bR\x06synced\x12\x18\n" +
-	"\aexisted\x18\t \x01(\bR\aexisted\x12\x1a\n" +
+	"\aexisted\x18\t \x01(\bR\aexisted\x127\n" +
 	"\bpersonas\x18\n" +
-	" \x03(\tR\bpersonasB\t\n" +
+	" \x03(\v2\x1b.shallot.task.v1.PersonaUseR\bpersonasB\t\n" +
 	"\a_stdout\" \n" +
 	"\x05Hello\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\"\xe4\x01\n" +
@@ -2305,7 +2366,12 @@ const file_shallot_task_v1_service_proto_rawDesc = "" +
 	"\amessage\x18\x03 \x01(\tR\amessage\"'\n" +
 	"\rOnlineChanged\x12\x16\n" +
 	"\x06online\x18\x01 \x01(\bR\x06online\"\x0f\n" +
-	"\rPersonasQuery\"\xaa\x02\n" +
+	"\rPersonasQuery\"]\n" +
+	"\n" +
+	"PersonaUse\x12\x18\n" +
+	"\apersona\x18\x01 \x01(\tR\apersona\x12\x17\n" +
+	"\apeer_id\x18\x02 \x01(\tR\x06peerId\x12\x1c\n" +
+	"\taddresses\x18\x03 \x03(\tR\taddresses\"\xaa\x02\n" +
 	"\vOutboxEvent\x12\x1b\n" +
 	"\toutbox_id\x18\x01 \x01(\x04R\boutboxId\x12\x17\n" +
 	"\atask_id\x18\x02 \x01(\tR\x06taskId\x12\x18\n" +
@@ -2412,7 +2478,7 @@ func file_shallot_task_v1_service_proto_rawDescGZIP() []byte {
 	return file_shallot_task_v1_service_proto_rawDescData
 }
 
-var file_shallot_task_v1_service_proto_msgTypes = make([]protoimpl.MessageInfo, 34)
+var file_shallot_task_v1_service_proto_msgTypes = make([]protoimpl.MessageInfo, 35)
 var file_shallot_task_v1_service_proto_goTypes = []any{
 	(*SessionRequest)(nil),        // 0: shallot.task.v1.SessionRequest
 	(*SessionResponse)(nil),       // 1: shallot.task.v1.SessionResponse
@@ -2427,37 +2493,38 @@ var file_shallot_task_v1_service_proto_goTypes = []any{
 	(*SendFailed)(nil),            // 10: shallot.task.v1.SendFailed
 	(*OnlineChanged)(nil),         // 11: shallot.task.v1.OnlineChanged
 	(*PersonasQuery)(nil),         // 12: shallot.task.v1.PersonasQuery
-	(*OutboxEvent)(nil),           // 13: shallot.task.v1.OutboxEvent
-	(*PlacementNeeded)(nil),       // 14: shallot.task.v1.PlacementNeeded
-	(*DescribeRequest)(nil),       // 15: shallot.task.v1.DescribeRequest
-	(*DescribeResponse)(nil),      // 16: shallot.task.v1.DescribeResponse
-	(*WatchQueueRequest)(nil),     // 17: shallot.task.v1.WatchQueueRequest
-	(*WatchQueueResponse)(nil),    // 18: shallot.task.v1.WatchQueueResponse
-	(*UploadRequest)(nil),         // 19: shallot.task.v1.UploadRequest
-	(*UploadResponse)(nil),        // 20: shallot.task.v1.UploadResponse
-	(*GetTaskRequest)(nil),        // 21: shallot.task.v1.GetTaskRequest
-	(*GetTaskResponse)(nil),       // 22: shallot.task.v1.GetTaskResponse
-	(*ListTasksRequest)(nil),      // 23: shallot.task.v1.ListTasksRequest
-	(*ListTasksResponse)(nil),     // 24: shallot.task.v1.ListTasksResponse
-	(*WatchTaskRequest)(nil),      // 25: shallot.task.v1.WatchTaskRequest
-	(*WatchTaskResponse)(nil),     // 26: shallot.task.v1.WatchTaskResponse
-	(*CancelTaskRequest)(nil),     // 27: shallot.task.v1.CancelTaskRequest
-	(*CancelTaskResponse)(nil),    // 28: shallot.task.v1.CancelTaskResponse
-	(*GetResultRequest)(nil),      // 29: shallot.task.v1.GetResultRequest
-	(*GetResultResponse)(nil),     // 30: shallot.task.v1.GetResultResponse
-	(*GetLogsRequest)(nil),        // 31: shallot.task.v1.GetLogsRequest
-	(*GetLogsResponse)(nil),       // 32: shallot.task.v1.GetLogsResponse
-	nil,                           // 33: shallot.task.v1.PlacementNeeded.ExcludedEntry
-	(*v1.Fault)(nil),              // 34: shallot.event.v1.Fault
-	(*Task)(nil),                  // 35: shallot.task.v1.Task
-	(*TaskSpec)(nil),              // 36: shallot.task.v1.TaskSpec
-	(*v1.Metric)(nil),             // 37: shallot.event.v1.Metric
-	(*durationpb.Duration)(nil),   // 38: google.protobuf.Duration
-	(*v1.Event)(nil),              // 39: shallot.event.v1.Event
-	(*v1.Limits)(nil),             // 40: shallot.event.v1.Limits
-	(*v1.Capability)(nil),         // 41: shallot.event.v1.Capability
-	(*v1.Queue)(nil),              // 42: shallot.event.v1.Queue
-	(*timestamppb.Timestamp)(nil), // 43: google.protobuf.Timestamp
+	(*PersonaUse)(nil),            // 13: shallot.task.v1.PersonaUse
+	(*OutboxEvent)(nil),           // 14: shallot.task.v1.OutboxEvent
+	(*PlacementNeeded)(nil),       // 15: shallot.task.v1.PlacementNeeded
+	(*DescribeRequest)(nil),       // 16: shallot.task.v1.DescribeRequest
+	(*DescribeResponse)(nil),      // 17: shallot.task.v1.DescribeResponse
+	(*WatchQueueRequest)(nil),     // 18: shallot.task.v1.WatchQueueRequest
+	(*WatchQueueResponse)(nil),    // 19: shallot.task.v1.WatchQueueResponse
+	(*UploadRequest)(nil),         // 20: shallot.task.v1.UploadRequest
+	(*UploadResponse)(nil),        // 21: shallot.task.v1.UploadResponse
+	(*GetTaskRequest)(nil),        // 22: shallot.task.v1.GetTaskRequest
+	(*GetTaskResponse)(nil),       // 23: shallot.task.v1.GetTaskResponse
+	(*ListTasksRequest)(nil),      // 24: shallot.task.v1.ListTasksRequest
+	(*ListTasksResponse)(nil),     // 25: shallot.task.v1.ListTasksResponse
+	(*WatchTaskRequest)(nil),      // 26: shallot.task.v1.WatchTaskRequest
+	(*WatchTaskResponse)(nil),     // 27: shallot.task.v1.WatchTaskResponse
+	(*CancelTaskRequest)(nil),     // 28: shallot.task.v1.CancelTaskRequest
+	(*CancelTaskResponse)(nil),    // 29: shallot.task.v1.CancelTaskResponse
+	(*GetResultRequest)(nil),      // 30: shallot.task.v1.GetResultRequest
+	(*GetResultResponse)(nil),     // 31: shallot.task.v1.GetResultResponse
+	(*GetLogsRequest)(nil),        // 32: shallot.task.v1.GetLogsRequest
+	(*GetLogsResponse)(nil),       // 33: shallot.task.v1.GetLogsResponse
+	nil,                           // 34: shallot.task.v1.PlacementNeeded.ExcludedEntry
+	(*v1.Fault)(nil),              // 35: shallot.event.v1.Fault
+	(*Task)(nil),                  // 36: shallot.task.v1.Task
+	(*TaskSpec)(nil),              // 37: shallot.task.v1.TaskSpec
+	(*v1.Metric)(nil),             // 38: shallot.event.v1.Metric
+	(*durationpb.Duration)(nil),   // 39: google.protobuf.Duration
+	(*v1.Event)(nil),              // 40: shallot.event.v1.Event
+	(*v1.Limits)(nil),             // 41: shallot.event.v1.Limits
+	(*v1.Capability)(nil),         // 42: shallot.event.v1.Capability
+	(*v1.Queue)(nil),              // 43: shallot.event.v1.Queue
+	(*timestamppb.Timestamp)(nil), // 44: google.protobuf.Timestamp
 }
 var file_shallot_task_v1_service_proto_depIdxs = []int32{
 	2,  // 0: shallot.task.v1.SessionRequest.hello:type_name -> shallot.task.v1.Hello
@@ -2469,60 +2536,61 @@ var file_shallot_task_v1_service_proto_depIdxs = []int32{
 	10, // 6: shallot.task.v1.SessionRequest.send_failed:type_name -> shallot.task.v1.SendFailed
 	11, // 7: shallot.task.v1.SessionRequest.online:type_name -> shallot.task.v1.OnlineChanged
 	12, // 8: shallot.task.v1.SessionRequest.personas:type_name -> shallot.task.v1.PersonasQuery
-	34, // 9: shallot.task.v1.SessionResponse.fault:type_name -> shallot.event.v1.Fault
-	35, // 10: shallot.task.v1.SessionResponse.task:type_name -> shallot.task.v1.Task
-	13, // 11: shallot.task.v1.SessionResponse.outbox:type_name -> shallot.task.v1.OutboxEvent
-	14, // 12: shallot.task.v1.SessionResponse.placement:type_name -> shallot.task.v1.PlacementNeeded
+	35, // 9: shallot.task.v1.SessionResponse.fault:type_name -> shallot.event.v1.Fault
+	36, // 10: shallot.task.v1.SessionResponse.task:type_name -> shallot.task.v1.Task
+	14, // 11: shallot.task.v1.SessionResponse.outbox:type_name -> shallot.task.v1.OutboxEvent
+	15, // 12: shallot.task.v1.SessionResponse.placement:type_name -> shallot.task.v1.PlacementNeeded
 	8,  // 13: shallot.task.v1.SessionResponse.delivered:type_name -> shallot.task.v1.Delivered
-	36, // 14: shallot.task.v1.CreateTask.spec:type_name -> shallot.task.v1.TaskSpec
-	6,  // 15: shallot.task.v1.CreateTask.candidate:type_name -> shallot.task.v1.Candidate
-	6,  // 16: shallot.task.v1.CreateTask.replicas:type_name -> shallot.task.v1.Candidate
-	6,  // 17: shallot.task.v1.PlaceTask.candidate:type_name -> shallot.task.v1.Candidate
-	6,  // 18: shallot.task.v1.PlaceTask.replicas:type_name -> shallot.task.v1.Candidate
-	37, // 19: shallot.task.v1.Candidate.metric:type_name -> shallot.event.v1.Metric
-	38, // 20: shallot.task.v1.Candidate.metric_age:type_name -> google.protobuf.Duration
-	39, // 21: shallot.task.v1.Candidate.announcement:type_name -> shallot.event.v1.Event
-	39, // 22: shallot.task.v1.DeliverEvent.event:type_name -> shallot.event.v1.Event
-	37, // 23: shallot.task.v1.DeliverEvent.own_metric:type_name -> shallot.event.v1.Metric
-	6,  // 24: shallot.task.v1.DeliverEvent.candidates:type_name -> shallot.task.v1.Candidate
-	39, // 25: shallot.task.v1.OutboxEvent.event:type_name -> shallot.event.v1.Event
-	38, // 26: shallot.task.v1.OutboxEvent.timeout:type_name -> google.protobuf.Duration
-	33, // 27: shallot.task.v1.PlacementNeeded.excluded:type_name -> shallot.task.v1.PlacementNeeded.ExcludedEntry
-	40, // 28: shallot.task.v1.PlacementNeeded.limits:type_name -> shallot.event.v1.Limits
-	41, // 29: shallot.task.v1.DescribeResponse.capabilities:type_name -> shallot.event.v1.Capability
-	42, // 30: shallot.task.v1.DescribeResponse.queue:type_name -> shallot.event.v1.Queue
-	42, // 31: shallot.task.v1.WatchQueueResponse.queue:type_name -> shallot.event.v1.Queue
-	35, // 32: shallot.task.v1.GetTaskResponse.task:type_name -> shallot.task.v1.Task
-	43, // 33: shallot.task.v1.ListTasksRequest.created_after:type_name -> google.protobuf.Timestamp
-	43, // 34: shallot.task.v1.ListTasksRequest.created_before:type_name -> google.protobuf.Timestamp
-	35, // 35: shallot.task.v1.ListTasksResponse.tasks:type_name -> shallot.task.v1.Task
-	35, // 36: shallot.task.v1.WatchTaskResponse.task:type_name -> shallot.task.v1.Task
-	35, // 37: shallot.task.v1.CancelTaskResponse.task:type_name -> shallot.task.v1.Task
-	0,  // 38: shallot.task.v1.TaskService.Session:input_type -> shallot.task.v1.SessionRequest
-	15, // 39: shallot.task.v1.TaskService.Describe:input_type -> shallot.task.v1.DescribeRequest
-	17, // 40: shallot.task.v1.TaskService.WatchQueue:input_type -> shallot.task.v1.WatchQueueRequest
-	19, // 41: shallot.task.v1.TaskService.Upload:input_type -> shallot.task.v1.UploadRequest
-	21, // 42: shallot.task.v1.TaskService.GetTask:input_type -> shallot.task.v1.GetTaskRequest
-	23, // 43: shallot.task.v1.TaskService.ListTasks:input_type -> shallot.task.v1.ListTasksRequest
-	25, // 44: shallot.task.v1.TaskService.WatchTask:input_type -> shallot.task.v1.WatchTaskRequest
-	27, // 45: shallot.task.v1.TaskService.CancelTask:input_type -> shallot.task.v1.CancelTaskRequest
-	29, // 46: shallot.task.v1.TaskService.GetResult:input_type -> shallot.task.v1.GetResultRequest
-	31, // 47: shallot.task.v1.TaskService.GetLogs:input_type -> shallot.task.v1.GetLogsRequest
-	1,  // 48: shallot.task.v1.TaskService.Session:output_type -> shallot.task.v1.SessionResponse
-	16, // 49: shallot.task.v1.TaskService.Describe:output_type -> shallot.task.v1.DescribeResponse
-	18, // 50: shallot.task.v1.TaskService.WatchQueue:output_type -> shallot.task.v1.WatchQueueResponse
-	20, // 51: shallot.task.v1.TaskService.Upload:output_type -> shallot.task.v1.UploadResponse
-	22, // 52: shallot.task.v1.TaskService.GetTask:output_type -> shallot.task.v1.GetTaskResponse
-	24, // 53: shallot.task.v1.TaskService.ListTasks:output_type -> shallot.task.v1.ListTasksResponse
-	26, // 54: shallot.task.v1.TaskService.WatchTask:output_type -> shallot.task.v1.WatchTaskResponse
-	28, // 55: shallot.task.v1.TaskService.CancelTask:output_type -> shallot.task.v1.CancelTaskResponse
-	30, // 56: shallot.task.v1.TaskService.GetResult:output_type -> shallot.task.v1.GetResultResponse
-	32, // 57: shallot.task.v1.TaskService.GetLogs:output_type -> shallot.task.v1.GetLogsResponse
-	48, // [48:58] is the sub-list for method output_type
-	38, // [38:48] is the sub-list for method input_type
-	38, // [38:38] is the sub-list for extension type_name
-	38, // [38:38] is the sub-list for extension extendee
-	0,  // [0:38] is the sub-list for field type_name
+	13, // 14: shallot.task.v1.SessionResponse.personas:type_name -> shallot.task.v1.PersonaUse
+	37, // 15: shallot.task.v1.CreateTask.spec:type_name -> shallot.task.v1.TaskSpec
+	6,  // 16: shallot.task.v1.CreateTask.candidate:type_name -> shallot.task.v1.Candidate
+	6,  // 17: shallot.task.v1.CreateTask.replicas:type_name -> shallot.task.v1.Candidate
+	6,  // 18: shallot.task.v1.PlaceTask.candidate:type_name -> shallot.task.v1.Candidate
+	6,  // 19: shallot.task.v1.PlaceTask.replicas:type_name -> shallot.task.v1.Candidate
+	38, // 20: shallot.task.v1.Candidate.metric:type_name -> shallot.event.v1.Metric
+	39, // 21: shallot.task.v1.Candidate.metric_age:type_name -> google.protobuf.Duration
+	40, // 22: shallot.task.v1.Candidate.announcement:type_name -> shallot.event.v1.Event
+	40, // 23: shallot.task.v1.DeliverEvent.event:type_name -> shallot.event.v1.Event
+	38, // 24: shallot.task.v1.DeliverEvent.own_metric:type_name -> shallot.event.v1.Metric
+	6,  // 25: shallot.task.v1.DeliverEvent.candidates:type_name -> shallot.task.v1.Candidate
+	40, // 26: shallot.task.v1.OutboxEvent.event:type_name -> shallot.event.v1.Event
+	39, // 27: shallot.task.v1.OutboxEvent.timeout:type_name -> google.protobuf.Duration
+	34, // 28: shallot.task.v1.PlacementNeeded.excluded:type_name -> shallot.task.v1.PlacementNeeded.ExcludedEntry
+	41, // 29: shallot.task.v1.PlacementNeeded.limits:type_name -> shallot.event.v1.Limits
+	42, // 30: shallot.task.v1.DescribeResponse.capabilities:type_name -> shallot.event.v1.Capability
+	43, // 31: shallot.task.v1.DescribeResponse.queue:type_name -> shallot.event.v1.Queue
+	43, // 32: shallot.task.v1.WatchQueueResponse.queue:type_name -> shallot.event.v1.Queue
+	36, // 33: shallot.task.v1.GetTaskResponse.task:type_name -> shallot.task.v1.Task
+	44, // 34: shallot.task.v1.ListTasksRequest.created_after:type_name -> google.protobuf.Timestamp
+	44, // 35: shallot.task.v1.ListTasksRequest.created_before:type_name -> google.protobuf.Timestamp
+	36, // 36: shallot.task.v1.ListTasksResponse.tasks:type_name -> shallot.task.v1.Task
+	36, // 37: shallot.task.v1.WatchTaskResponse.task:type_name -> shallot.task.v1.Task
+	36, // 38: shallot.task.v1.CancelTaskResponse.task:type_name -> shallot.task.v1.Task
+	0,  // 39: shallot.task.v1.TaskService.Session:input_type -> shallot.task.v1.SessionRequest
+	16, // 40: shallot.task.v1.TaskService.Describe:input_type -> shallot.task.v1.DescribeRequest
+	18, // 41: shallot.task.v1.TaskService.WatchQueue:input_type -> shallot.task.v1.WatchQueueRequest
+	20, // 42: shallot.task.v1.TaskService.Upload:input_type -> shallot.task.v1.UploadRequest
+	22, // 43: shallot.task.v1.TaskService.GetTask:input_type -> shallot.task.v1.GetTaskRequest
+	24, // 44: shallot.task.v1.TaskService.ListTasks:input_type -> shallot.task.v1.ListTasksRequest
+	26, // 45: shallot.task.v1.TaskService.WatchTask:input_type -> shallot.task.v1.WatchTaskRequest
+	28, // 46: shallot.task.v1.TaskService.CancelTask:input_type -> shallot.task.v1.CancelTaskRequest
+	30, // 47: shallot.task.v1.TaskService.GetResult:input_type -> shallot.task.v1.GetResultRequest
+	32, // 48: shallot.task.v1.TaskService.GetLogs:input_type -> shallot.task.v1.GetLogsRequest
+	1,  // 49: shallot.task.v1.TaskService.Session:output_type -> shallot.task.v1.SessionResponse
+	17, // 50: shallot.task.v1.TaskService.Describe:output_type -> shallot.task.v1.DescribeResponse
+	19, // 51: shallot.task.v1.TaskService.WatchQueue:output_type -> shallot.task.v1.WatchQueueResponse
+	21, // 52: shallot.task.v1.TaskService.Upload:output_type -> shallot.task.v1.UploadResponse
+	23, // 53: shallot.task.v1.TaskService.GetTask:output_type -> shallot.task.v1.GetTaskResponse
+	25, // 54: shallot.task.v1.TaskService.ListTasks:output_type -> shallot.task.v1.ListTasksResponse
+	27, // 55: shallot.task.v1.TaskService.WatchTask:output_type -> shallot.task.v1.WatchTaskResponse
+	29, // 56: shallot.task.v1.TaskService.CancelTask:output_type -> shallot.task.v1.CancelTaskResponse
+	31, // 57: shallot.task.v1.TaskService.GetResult:output_type -> shallot.task.v1.GetResultResponse
+	33, // 58: shallot.task.v1.TaskService.GetLogs:output_type -> shallot.task.v1.GetLogsResponse
+	49, // [49:59] is the sub-list for method output_type
+	39, // [39:49] is the sub-list for method input_type
+	39, // [39:39] is the sub-list for extension type_name
+	39, // [39:39] is the sub-list for extension extendee
+	0,  // [0:39] is the sub-list for field type_name
 }
 
 func init() { file_shallot_task_v1_service_proto_init() }
@@ -2543,7 +2611,7 @@ func file_shallot_task_v1_service_proto_init() {
 		(*SessionRequest_Personas)(nil),
 	}
 	file_shallot_task_v1_service_proto_msgTypes[1].OneofWrappers = []any{}
-	file_shallot_task_v1_service_proto_msgTypes[30].OneofWrappers = []any{
+	file_shallot_task_v1_service_proto_msgTypes[31].OneofWrappers = []any{
 		(*GetResultResponse_Size)(nil),
 		(*GetResultResponse_Data)(nil),
 	}
@@ -2553,7 +2621,7 @@ func file_shallot_task_v1_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_shallot_task_v1_service_proto_rawDesc), len(file_shallot_task_v1_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   34,
+			NumMessages:   35,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

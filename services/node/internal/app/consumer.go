@@ -272,6 +272,9 @@ func (c *Consumer) DiscoverResponse(from string, ev *eventv1.Event) Verdict {
 			break
 		}
 		if c.old(a) {
+			c.mu.Lock()
+			c.dir.Vouch(a.GetAuthor(), from)
+			c.mu.Unlock()
 			continue
 		}
 		x, err := announcementOf(a)
@@ -314,6 +317,7 @@ func (c *Consumer) hear(from string, heard []domain.Announcement) {
 	learned, changed := 0, false
 	for _, a := range heard {
 		change := c.dir.Hear(a, a.PeerID == from, now)
+		c.dir.Vouch(a.PeerID, from)
 		if change == domain.Learned {
 			learned++
 			if c.conns[a.PeerID] != nil {

@@ -27,15 +27,17 @@ type PersonaNetwork interface {
 	ClosePersona(ctx context.Context, name string) error
 	// Personas lists the open ones, the node's own excluded.
 	Personas(ctx context.Context) ([]string, error)
-	// ConnectAs dials a peer as a persona.
+	// ConnectAs dials a peer as a persona; DisconnectAs ends the connection.
 	ConnectAs(ctx context.Context, persona, peer string, addresses []string) error
+	DisconnectAs(ctx context.Context, persona, peer string) error
 	// SendEventAs returns nil once the receiving service has acknowledged.
 	SendEventAs(ctx context.Context, persona, peer string, typ eventv1.EventType, id string, payload proto.Message, timeout time.Duration) error
 }
 
 // PersonaUse knows which personas are still needed.
 type PersonaUse interface {
-	PersonasInUse(ctx context.Context) ([]string, error)
+	// PersonasInUse names each once for every provider that has an unfinished task of it, or once without a provider.
+	PersonasInUse(ctx context.Context) ([]*taskv1.PersonaUse, error)
 }
 
 // PersonasConfig bounds them. Zero values take the defaults.
@@ -47,6 +49,9 @@ type PersonasConfig struct {
 	Introduce time.Duration
 	// Linger is about how long one that nothing needs any more stays; 20 s. It is drawn anew for each, so that its end tells little of the task's.
 	Linger time.Duration
+	// Beat is how often a provider that has a task is asked for a sign of life, by the task's persona, and how long it has for it; 10 s. A connection of
+	// which the far tor has died stands for half a minute and more, and only this side can make another.
+	Beat time.Duration
 	// Pause is about how long it is between two that are opened in advance; 1 s, drawn as Linger is.
 	Pause time.Duration
 }
@@ -57,6 +62,7 @@ func (c *PersonasConfig) defaults() {
 	set(&c.Most, 128)
 	set(&c.Introduce, 90*time.Second)
 	set(&c.Linger, 20*time.Second)
+	set(&c.Beat, 10*time.Second)
 	set(&c.Pause, time.Second)
 }
 
@@ -97,6 +103,7 @@ type Personas struct {
 	waiting map[string]chan *eventv1.DiscoverResponse // by the id of the question
 	asked   map[string][2]string                      // persona and peer of the same
 	kick    chan struct{}
+	beats   map[[2]string]bool // persona and peer that are being asked for a sign of life
 }
 
 // identity is a persona that tasks have left from, or are about to.
@@ -120,7 +127,7 @@ type meeting struct {
 func NewPersonas(cfg PersonasConfig, inner Placement, net PersonaNetwork, use PersonaUse, log *slog.Logger) *Personas {
 	cfg.defaults()
 	return &Personas{cfg: cfg, inner: inner, net: net, use: use, log: log, Unreachable: func(string) {}, held: map[string]*identity{}, byTask: map[string]*identity{},
-		byJob: map[string][]*identity{}, waiting: map[string]chan *eventv1.DiscoverResponse{}, asked: map[string][2]string{}, kick: make(chan struct{}, 1)}
+		byJob: map[string][]*identity{}, waiting: map[string]chan *eventv1.DiscoverResponse{}, asked: map[string][2]string{}, beats: map[[2]string]bool{}, kick: make(chan struct{}, 1)}
 }
 
 // Later is a Placement for the moment in which a task is made: to reach a provider takes seconds here, and nobody should wait so long to hear that a task is
@@ -136,7 +143,9 @@ func (later) Keepers(*domain.Need, string) []*taskv1.Candidate { return nil }
 
 // Place finds a provider and reaches it as the task's persona. It takes some round trips, over Tor seconds.
 func (p *Personas) Place(ctx context.Context, need *domain.Need) (*taskv1.Candidate, string) {
-	candidate, detail := p.inner.Place(ctx, need)
+	careful := *need
+	careful.Vouched = true
+	candidate, detail := p.inner.Place(ctx, &careful)
 	if candidate == nil {
 		return nil, detail
 	}
@@ -315,6 +324,7 @@ func (p *Personas) Run(ctx context.Context) error {
 	var loops sync.WaitGroup
 	loops.Go(func() { p.sweeping(ctx) })
 	loops.Go(func() { p.filling(ctx) })
+	loops.Go(func() { p.beating(ctx) })
 	loops.Wait()
 	return nil
 }
@@ -387,10 +397,10 @@ func (p *Personas) sweep(ctx context.Context) error {
 }
 
 // over are those whose time has come.
-func (p *Personas) over(open, used []string, now time.Time) (out []string) {
+func (p *Personas) over(open []string, used []*taskv1.PersonaUse, now time.Time) (out []string) {
 	needed := make(map[string]bool, len(used))
-	for _, name := range used {
-		needed[name] = true
+	for _, u := range used {
+		needed[u.GetPersona()] = true
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -441,6 +451,61 @@ func (p *Personas) forget(name string) {
 		p.byJob[who.job] = team
 	} else {
 		delete(p.byJob, who.job)
+	}
+}
+
+// maxBeats bounds the signs of life that are waited for at once.
+const maxBeats = 64
+
+// beating sees to it that the connections by which results come are alive.
+func (p *Personas) beating(ctx context.Context) {
+	var asks sync.WaitGroup
+	defer asks.Wait()
+	for wait(ctx, domain.Jitter(p.cfg.Beat, nil), nil) {
+		call, cancel := context.WithTimeout(ctx, personaCall)
+		used, err := p.use.PersonasInUse(call)
+		cancel()
+		if err != nil {
+			continue
+		}
+		for _, u := range used {
+			key := [2]string{u.GetPersona(), u.GetPeerId()}
+			p.mu.Lock()
+			ask := u.GetPeerId() != "" && !p.beats[key] && len(p.beats) < maxBeats
+			if ask {
+				p.beats[key] = true
+			}
+			p.mu.Unlock()
+			if !ask {
+				continue
+			}
+			asks.Go(func() {
+				p.beat(ctx, u)
+				p.mu.Lock()
+				defer p.mu.Unlock()
+				delete(p.beats, key)
+			})
+		}
+	}
+}
+
+// beat asks for one sign of life, and makes the connection anew where none comes: with the same key, by other circuits.
+func (p *Personas) beat(ctx context.Context, u *taskv1.PersonaUse) {
+	err := p.net.SendEventAs(ctx, u.GetPersona(), u.GetPeerId(), eventv1.EventType_EVENT_TYPE_PING, brokerclient.NewID(), &eventv1.Ping{}, p.cfg.Beat)
+	if err == nil || ctx.Err() != nil {
+		return
+	}
+	if f := fault.From(err); !slices.Contains([]string{"UNREACHABLE", "SEND_TIMEOUT"}, f.Reason) {
+		return // it is there: a service of it is not
+	}
+	p.log.Debug("a provider that has a task gives no sign of life: it is dialled anew", logging.Peer(u.GetPeerId()), logging.Err(err))
+	call, cancel := context.WithTimeout(ctx, personaCall)
+	_ = p.net.DisconnectAs(call, u.GetPersona(), u.GetPeerId())
+	cancel()
+	call, cancel = context.WithTimeout(ctx, p.cfg.Introduce)
+	defer cancel()
+	if err := p.net.ConnectAs(call, u.GetPersona(), u.GetPeerId(), u.GetAddresses()); err != nil {
+		p.log.Debug("it cannot be dialled", logging.Peer(u.GetPeerId()), logging.Err(err))
 	}
 }
 

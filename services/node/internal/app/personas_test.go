@@ -29,10 +29,12 @@ type masquerade struct {
 	opened   int
 	closed   []string
 	meetings []string // personas that asked the provider for its announcement
-	used     []string
-	down     bool // the provider
-	liar     bool // it hands over another's announcement
-	deaf     bool // the task service does not answer
+	used     []*taskv1.PersonaUse
+	beats    int
+	cut      []string // personas whose connections were made anew
+	down     bool     // the provider
+	liar     bool     // it hands over another's announcement
+	deaf     bool     // the task service does not answer
 }
 
 func (m *masquerade) OpenPersona(_ context.Context, name string) error {
@@ -57,7 +59,21 @@ func (m *masquerade) Personas(context.Context) ([]string, error) {
 	return slices.Clone(m.open), nil
 }
 
-func (m *masquerade) PersonasInUse(context.Context) ([]string, error) {
+func (m *masquerade) DisconnectAs(_ context.Context, persona, _ string) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.cut = append(m.cut, persona)
+	return nil
+}
+
+func uses(names ...string) (out []*taskv1.PersonaUse) {
+	for _, n := range names {
+		out = append(out, &taskv1.PersonaUse{Persona: n})
+	}
+	return out
+}
+
+func (m *masquerade) PersonasInUse(context.Context) ([]*taskv1.PersonaUse, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.deaf {
@@ -79,6 +95,13 @@ func (m *masquerade) ConnectAs(ctx context.Context, persona, peer string, _ []st
 func (m *masquerade) SendEventAs(_ context.Context, persona, peer string, typ eventv1.EventType, id string, payload proto.Message, _ time.Duration) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if typ == eventv1.EventType_EVENT_TYPE_PING {
+		m.beats++
+		if m.down {
+			return fault.Unavailable("UNREACHABLE", "no answer")
+		}
+		return nil
+	}
 	if d, ok := payload.(*eventv1.Discover); !ok || d.GetLimit() != 1 || len(d.GetHas()) > 0 || len(d.GetTypes()) > 0 || typ != eventv1.EventType_EVENT_TYPE_DISCOVER {
 		return fault.InvalidArgument("TELLING", "the question says more than it must")
 	}
@@ -98,6 +121,13 @@ func (m *masquerade) look() (opened, meetings int, closed []string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.opened, len(m.meetings), slices.Clone(m.closed)
+}
+
+func (m *masquerade) beaten() int {
+	synctest.Wait()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.beats
 }
 
 func (m *masquerade) count() int {
@@ -141,7 +171,7 @@ func place(t *testing.T, p *Personas, need *domain.Need) string {
 		t.Errorf("the task is sealed to %q, which is not what the provider handed to the persona", c.GetSealingKey())
 	}
 	m := p.use.(*masquerade)
-	m.set(func() { m.used = append(m.used, c.GetPersona()) }) // as the task service commits it
+	m.set(func() { m.used = append(m.used, uses(c.GetPersona())...) }) // as the task service commits it
 	return c.GetPersona()
 }
 
@@ -200,7 +230,7 @@ func TestPersonasComeAndGo(t *testing.T) {
 		if d := time.Since(began); d != time.Second {
 			t.Errorf("a task waited for %s, the provider is a second away", d)
 		}
-		m.set(func() { m.used = []string{name} })
+		m.set(func() { m.used = uses(name) })
 		time.Sleep(time.Hour) //nolint:forbidigo // virtual time
 		if _, _, closed := m.look(); slices.Contains(closed, name) {
 			t.Error("it is closed while it is needed")
@@ -224,7 +254,7 @@ func TestPersonasComeAndGo(t *testing.T) {
 // What an earlier life has left is closed, but for what its tasks still need.
 func TestPersonasOfAnEarlierLife(t *testing.T) {
 	masked(t, PersonasConfig{Warm: 1}, func(t *testing.T, m *masquerade, p *Personas) {
-		m.set(func() { m.open, m.used = append(m.open, "t-needed", "t-over", "bulk"), []string{"t-needed"} })
+		m.set(func() { m.open, m.used = append(m.open, "t-needed", "t-over", "bulk"), uses("t-needed") })
 		time.Sleep(5 * time.Minute) //nolint:forbidigo // virtual time
 		if _, _, closed := m.look(); !slices.Equal(closed, []string{"t-over"}) {
 			t.Errorf("%v are closed", closed)
@@ -235,7 +265,7 @@ func TestPersonasOfAnEarlierLife(t *testing.T) {
 func TestPersonasHaveABound(t *testing.T) {
 	masked(t, PersonasConfig{Warm: 1, Most: 2}, func(t *testing.T, m *masquerade, p *Personas) {
 		one, two := place(t, p, &domain.Need{TaskID: "1"}), place(t, p, &domain.Need{TaskID: "2"})
-		m.set(func() { m.used = []string{one, two} })
+		m.set(func() { m.used = uses(one, two) })
 		if c, detail := p.Place(t.Context(), &domain.Need{TaskID: "3"}); c != nil || detail == "" {
 			t.Errorf("a third one is placed: %v", c)
 		}
@@ -268,6 +298,33 @@ func TestPersonasMeetNobodyElse(t *testing.T) {
 		}
 		if v := p.DiscoverResponse("t-x", m.key.ID, &eventv1.Event{Payload: []byte{0xff}}); v.Reason != "NOT_DECODABLE" {
 			t.Errorf("an answer that is none: %+v", v)
+		}
+	})
+}
+
+// A provider that has a task is asked for a sign of life; one that gives none is dialled anew, until it answers.
+func TestConnectionsOfOpenTasksAreKeptAlive(t *testing.T) {
+	masked(t, PersonasConfig{Beat: 10 * time.Second}, func(t *testing.T, m *masquerade, p *Personas) {
+		name := place(t, p, &domain.Need{TaskID: "1"})
+		m.set(func() {
+			m.used = []*taskv1.PersonaUse{{Persona: name, PeerId: m.key.ID, Addresses: []string{"/memory/1"}}, {Persona: "t-sends"}}
+		})
+		time.Sleep(65 * time.Second) //nolint:forbidigo // virtual time
+		if beats := m.beaten(); beats < 4 || beats > 9 || len(m.cut) > 0 {
+			t.Errorf("%d signs of life were asked for in a minute, %v cut", beats, m.cut)
+		}
+		m.set(func() { m.down = true })
+		time.Sleep(25 * time.Second) //nolint:forbidigo // virtual time
+		m.set(func() { m.down = false })
+		m.beaten()
+		cut := len(m.cut)
+		if cut == 0 || m.cut[0] != name {
+			t.Errorf("%v are made anew", m.cut)
+		}
+		time.Sleep(time.Minute) //nolint:forbidigo // virtual time
+		m.beaten()
+		if len(m.cut) > cut+1 {
+			t.Errorf("%d are made anew after it came back", len(m.cut)-cut)
 		}
 	})
 }

@@ -159,6 +159,9 @@ func (c *Consumer) targets() []target {
 	bootstrap := c.cfg.Bootstrap()
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	for _, a := range append(bootstrap, c.joined...) {
+		c.dir.Name(domain.AddressPeer(a))
+	}
 	var out []target
 	missing := c.cfg.Neighbours - len(c.conns)
 	if missing <= 0 {
@@ -331,7 +334,7 @@ func (c *Consumer) marks(question string) []uint32 {
 	}
 	out := make([]uint32, 0, min(len(view), marks.Most))
 	for _, p := range view {
-		if p.State == domain.StateAvailable && len(out) < marks.Most {
+		if p.State == domain.StateAvailable && len(out) < marks.Most && (!c.cfg.Aloof || p.Vouched()) { // of the others it matters who tells of them
 			out = append(out, marks.Of(question, p.PeerID, p.Version))
 		}
 	}

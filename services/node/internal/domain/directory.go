@@ -113,6 +113,26 @@ func (d *Directory) Hear(a Announcement, direct bool, now time.Time) Change {
 	return Nothing
 }
 
+// Vouch notes that a peer has told of a provider. What a provider says of itself does not count.
+func (d *Directory) Vouch(peer, by string) {
+	r := d.rows[peer]
+	if r == nil || by == "" || by == peer || r.seenBy[0] == by {
+		return
+	}
+	if r.seenBy[0] == "" {
+		r.seenBy[0] = by
+	} else {
+		r.seenBy[1] = by
+	}
+}
+
+// Name notes that the user has named a provider.
+func (d *Directory) Name(peer string) {
+	if r := d.rows[peer]; r != nil {
+		r.Named = true
+	}
+}
+
 // Contact notes a sign of life that came from the provider itself.
 func (d *Directory) Contact(peer string, now time.Time) {
 	if r := d.rows[peer]; r != nil {

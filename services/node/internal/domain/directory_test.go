@@ -220,3 +220,31 @@ func TestDirectoryList(t *testing.T) {
 		t.Errorf("got %v", got)
 	}
 }
+
+// A provider of which one peer alone tells may be that peer's invention.
+func TestVouching(t *testing.T) {
+	d := NewDirectory(DirectoryLimits{})
+	d.Hear(announced(1, 5), false, t0)
+	p := d.Get(peerID(1))
+	need := &Need{Type: p.Capabilities[0].Type, Vouched: true}
+	for _, by := range []string{"", peerID(1), peerID(2), peerID(2)} {
+		d.Vouch(peerID(1), by)
+	}
+	if p.Vouched() || need.fits(p) || need.whyNot(p) == "" {
+		t.Error("one peer is enough")
+	}
+	if only := (&Need{Type: need.Type, Vouched: true, Only: []string{peerID(1)}}); !only.fits(p) {
+		t.Error("the user cannot name it")
+	}
+	d.Vouch(peerID(1), peerID(3))
+	if !p.Vouched() || !need.fits(p) || need.whyNot(p) != "" {
+		t.Error("two are not enough")
+	}
+	d.Hear(announced(4, 1), true, t0)
+	d.Name(peerID(4))
+	if q := d.Get(peerID(4)); !q.Vouched() {
+		t.Error("a bootstrap node is not")
+	}
+	d.Name("nobody")
+	d.Vouch("nobody", peerID(1))
+}

@@ -99,7 +99,12 @@ type Provider struct {
 	Placed, PlacedSince int
 	// Penalty is for faults of its own, in tasks; it decays.
 	Penalty float64
+	Named   bool      // by the user, as a bootstrap node
+	seenBy  [2]string // peers that have told of it
 }
+
+// Vouched tells whether more than one peer can have made it up: it is named by the user, or two others have told of it.
+func (p *Provider) Vouched() bool { return p.Named || p.seenBy[1] != "" }
 
 const (
 	assumedSlots = 2    // of a provider whose metric is not known

@@ -48,6 +48,12 @@ type Outgoing struct {
 	Withdrawn bool
 }
 
+// PersonaUse is a persona that is still needed, and a provider with an unfinished task that left from it, or none where something has only to be sent.
+type PersonaUse struct {
+	Persona, Peer string
+	Addresses     []string
+}
+
 // Placement asks node for a provider.
 type Placement struct {
 	TaskID   string
@@ -122,7 +128,7 @@ type Role interface {
 	SendFailed(ctx context.Context, id uint64, reason, message string) (Reply, error)
 	SetOnline(ctx context.Context, online bool)
 	// Personas are those that are still needed, in no order; none on a provider.
-	Personas() []string
+	Personas() []PersonaUse
 	// Sync tells everything that a new session must know, in order. tell blocks while node is slow.
 	Sync(ctx context.Context, tell func(Reply) error) error
 	// Lost says that the last session has ended.

@@ -75,6 +75,12 @@ func (c *Client) ConnectAs(ctx context.Context, persona, peer string, addresses 
 	return err
 }
 
+// DisconnectAs ends the connections of a persona to a peer.
+func (c *Client) DisconnectAs(ctx context.Context, persona, peer string) error {
+	_, err := c.network.Disconnect(ctx, &brokerv1.DisconnectRequest{Persona: persona, PeerId: peer})
+	return err
+}
+
 // OpenPersona makes a network identity; see app.PersonaNetwork.
 func (c *Client) OpenPersona(ctx context.Context, name string) error {
 	_, err := c.network.OpenPersona(ctx, &brokerv1.OpenPersonaRequest{Persona: name})

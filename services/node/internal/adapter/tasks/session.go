@@ -241,7 +241,7 @@ func (c *Client) SendFailed(ctx context.Context, id uint64, reason, message stri
 }
 
 // PersonasInUse asks which personas are still needed; see app.PersonaUse.
-func (c *Client) PersonasInUse(ctx context.Context) ([]string, error) {
+func (c *Client) PersonasInUse(ctx context.Context) ([]*taskv1.PersonaUse, error) {
 	r, err := c.do(ctx, &taskv1.SessionRequest{Command: &taskv1.SessionRequest_Personas{Personas: &taskv1.PersonasQuery{}}}, nil)
 	return r.GetPersonas(), err
 }

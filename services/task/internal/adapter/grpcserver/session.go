@@ -76,7 +76,11 @@ func (one *session) handle(ctx context.Context, req *taskv1.SessionRequest) *tas
 		return faulty(errNoHello)
 	}
 	if req.GetPersonas() != nil {
-		return &taskv1.SessionResponse{Personas: one.service.cfg.Role.Personas()}
+		m := &taskv1.SessionResponse{}
+		for _, u := range one.service.cfg.Role.Personas() {
+			m.Personas = append(m.Personas, &taskv1.PersonaUse{Persona: u.Persona, PeerId: u.Peer, Addresses: u.Addresses})
+		}
+		return m
 	}
 	r, err := one.command(ctx, req)
 	if err != nil {

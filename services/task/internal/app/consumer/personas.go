@@ -1,22 +1,27 @@
 package consumer
 
-import "maps"
+import "github.com/shallot-net/shallot/services/task/internal/app"
 
 // Personas are those that are still needed: an unfinished task has left from them, or a provider has still to hear something, at last that it may let a
 // result go. The node's own is not among them.
-func (s *Service) Personas() []string {
-	in := make(map[string]struct{})
+func (s *Service) Personas() []app.PersonaUse {
 	s.mu.Lock()
 	open := make([]*live, 0, len(s.live))
 	for _, l := range s.live {
 		open = append(open, l)
 	}
 	s.mu.Unlock()
+	with := make(map[releaseTo]app.PersonaUse)
+	in := make(map[string]struct{})
 	for _, l := range open {
 		l.mu.Lock()
-		if l.task != nil {
-			for i := range l.task.Attempts {
-				in[l.task.Attempts[i].Persona] = struct{}{}
+		if t := l.task; t != nil {
+			for i := range t.Attempts {
+				a := &t.Attempts[i]
+				in[a.Persona] = struct{}{}
+				if a.Ended == "" && a.Persona != "" {
+					with[releaseTo{a.Persona, a.Peer}] = app.PersonaUse{Persona: a.Persona, Peer: a.Peer, Addresses: a.Addresses}
+				}
 			}
 		}
 		l.mu.Unlock()
@@ -24,9 +29,13 @@ func (s *Service) Personas() []string {
 	s.outbox.Personas(in)
 	s.let.personas(in)
 	delete(in, "")
-	out := make([]string, 0, len(in))
-	for name := range maps.Keys(in) {
-		out = append(out, name)
+	out := make([]app.PersonaUse, 0, len(in)+len(with))
+	for _, u := range with {
+		out = append(out, u)
+		delete(in, u.Persona)
+	}
+	for name := range in {
+		out = append(out, app.PersonaUse{Persona: name})
 	}
 	return out
 }

@@ -291,7 +291,7 @@ func (s *Service) attachment(ctx context.Context, r app.OutboxRow) ([]byte, bool
 func (s *Service) Lost() {}
 
 // Personas are a consumer's.
-func (s *Service) Personas() []string { return nil }
+func (s *Service) Personas() []app.PersonaUse { return nil }
 
 // SetOnline changes nothing for a provider: leases are its consumers'.
 func (s *Service) SetOnline(context.Context, bool) {}
