@@ -8,6 +8,7 @@ import (
 
 	"github.com/shallot-net/shallot/kit/config"
 	"github.com/shallot-net/shallot/kit/fault"
+	"github.com/shallot-net/shallot/services/task/internal/adapter/broker"
 	"github.com/shallot-net/shallot/services/task/internal/adapter/executor"
 	"github.com/shallot-net/shallot/services/task/internal/adapter/external"
 	"github.com/shallot-net/shallot/services/task/internal/adapter/wire"
@@ -21,20 +22,12 @@ import (
 type settings struct {
 	config.Common
 	Role     string           `koanf:"role" help:"provider or consumer"`
-	Mode     string           `koanf:"mode" help:"open, or anonymous: sizes and figures that leave this node are rounded"`
+	Mode     string           `koanf:"mode" help:"open, or anonymous: sizes and figures that leave this node are rounded, and each task's content is its persona's own and given to its provider alone"`
 	Broker   string           `koanf:"broker" help:"endpoint of the broker; empty: its socket in the home"`
 	Provider providerSettings `koanf:"provider"`
 	Consumer consumerSettings `koanf:"consumer"`
 	Wasm     wasmSettings     `koanf:"wasm"`
 }
-
-// The modes of a node.
-const (
-	modeOpen      = "open"
-	modeAnonymous = "anonymous"
-)
-
-func (s *settings) anonymous() bool { return s.Mode == modeAnonymous }
 
 // codec is how this node says what others may know.
 func (s *settings) codec() app.Codec {
@@ -82,6 +75,22 @@ type wasmSettings struct {
 	Binary string      `koanf:"binary" help:"the shallot-executor-wasm to start; empty: the one beside this program"`
 	Warm   int         `koanf:"warm" help:"child processes that are kept ready"`
 	Cache  config.Size `koanf:"cache" help:"compiled modules on disk at most"`
+}
+
+// Modes.
+const (
+	modeOpen      = "open"
+	modeAnonymous = "anonymous"
+)
+
+func (s *settings) anonymous() bool { return s.Mode == modeAnonymous }
+
+// stall is how long a fetch of content may give nothing.
+func (s *settings) stall() time.Duration {
+	if s.anonymous() {
+		return broker.StallAnonymous
+	}
+	return broker.Stall
 }
 
 func newSettings() *settings {
@@ -181,7 +190,7 @@ func (s *settings) policy() provider.Policy {
 
 func (s *settings) consumer() consumer.Config {
 	c := &s.Consumer
-	return consumer.Config{Lease: c.Lease, Redirect: c.Redirect, Keep: c.Keep, Retention: c.Retention, MaxResult: int64(c.MaxResult), MaxPayload: int64(c.MaxPayload), Padded: s.anonymous()}
+	return consumer.Config{Anonymous: s.anonymous(), Lease: c.Lease, Redirect: c.Redirect, Keep: c.Keep, Retention: c.Retention, MaxResult: int64(c.MaxResult), MaxPayload: int64(c.MaxPayload)}
 }
 
 // wasmBinary is the executor to start.

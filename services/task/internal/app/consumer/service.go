@@ -30,6 +30,8 @@ type Config struct {
 	Validators map[string]Validator
 	Metrics    app.Metrics
 	Log        *slog.Logger
+	// Anonymous: each task's content is its persona's own, and given to the provider that it is placed at alone; and bodies are padded before they are encrypted.
+	Anonymous bool
 
 	Lease         time.Duration // how long a provider may be silent; 15 s
 	SubmitTimeout time.Duration // how long a submission is tried at one provider; 10 s
@@ -40,7 +42,6 @@ type Config struct {
 	MaxResult     int64         // bytes of one result; 4 GiB
 	MaxPayload    int64         // bytes of one payload; 4 GiB
 	Collectors    int           // large results fetched side by side; 4
-	Padded        bool          // whether bodies are padded before they are encrypted: anonymous mode
 }
 
 func (c Config) withDefaults() Config {

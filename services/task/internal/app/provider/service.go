@@ -32,11 +32,13 @@ type Config struct {
 	Metrics app.Metrics
 	Log     *slog.Logger
 	Policy  Policy
+	// Anonymous: content is given by its consumer to the provider that it named, so that a task that refers to any cannot be handed on; and results are padded
+	// before they are encrypted.
+	Anonymous bool
 
 	Express  time.Duration // how long a submission waits for its result before it is only acknowledged; 25 ms
 	Progress time.Duration // between reports to one consumer; domain.ReportEvery
 	Keep     time.Duration // how long a result is kept at most; 48 h
-	Padded   bool          // whether results are padded before they are encrypted: anonymous mode
 	Tomb     time.Duration // how long a repeated submission is recognised; 48 h
 	Fetches  int           // large payloads fetched side by side, and as many results of others; 4
 

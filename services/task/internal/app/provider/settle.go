@@ -28,6 +28,17 @@ const resultKind = "task:"
 
 func resultOwner(taskID string) string { return resultKind + taskID }
 
+// readers are the peers that may fetch an entry's result from here: its consumer, and those that were named to keep it.
+func readers(e *domain.Entry) []string {
+	out := []string{e.Consumer}
+	for _, r := range e.Replicas {
+		if domain.ValidPeer(r.Peer) && len(out) < app.MaxReaders {
+			out = append(out, r.Peer)
+		}
+	}
+	return out
+}
+
 // sealer encrypts one result to its task's key. The key agreement takes as long as a small run, and needs nothing of
 // it: it is made beside the run.
 type sealer struct {
@@ -95,7 +106,7 @@ func (s *Service) packResult(entry *domain.Entry, e *sealer, out *domain.Outcome
 	}
 	encoded := s.cfg.Codec.EncodeResultHeader(header)
 	total += int64(len(encoded))
-	if s.cfg.Padded {
+	if s.cfg.Anonymous {
 		header.Padding, total = app.Padding(total)
 		encoded = s.cfg.Codec.EncodeResultHeader(header)
 	}
@@ -126,7 +137,7 @@ func (s *Service) packLarge(entry *domain.Entry, e *sealer, header []byte, bodie
 		w.CloseWithError(err)
 		done <- err
 	}()
-	cid, err := s.cfg.Repository.Put(s.ctx, entry.Persona, r, app.Pin{Owner: s.ownerOf(entry), Keep: entry.Sub.Keep})
+	cid, err := s.cfg.Repository.Put(s.ctx, entry.Persona, r, app.Pin{Owner: s.ownerOf(entry), Keep: entry.Sub.Keep, Readers: readers(entry)})
 	r.CloseWithError(io.ErrClosedPipe) // ends the goroutine when Put did not read to the end
 	if encErr := <-done; encErr != nil && !errors.Is(encErr, io.ErrClosedPipe) {
 		return nil, encErr
@@ -305,7 +316,7 @@ func (s *Service) putSide(e *domain.Entry, small []byte) func() {
 		defer close(done)
 		ctx, cancel := context.WithTimeout(s.ctx, putTimeout)
 		defer cancel()
-		cid, err := s.cfg.Repository.PutSmall(ctx, small, app.Pin{Owner: s.ownerOf(e), Keep: e.Sub.Keep})
+		cid, err := s.cfg.Repository.PutSmall(ctx, e.Persona, small, app.Pin{Owner: s.ownerOf(e), Keep: e.Sub.Keep, Readers: readers(e)})
 		if err != nil {
 			s.cfg.Log.Warn("a small result is not in the repository; its event carries it", "error", err.Error())
 		} else if cid != e.Outcome.ResultCID {
