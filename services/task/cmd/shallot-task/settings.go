@@ -11,6 +11,8 @@ import (
 	"github.com/shallot-net/shallot/services/task/internal/adapter/broker"
 	"github.com/shallot-net/shallot/services/task/internal/adapter/executor"
 	"github.com/shallot-net/shallot/services/task/internal/adapter/external"
+	"github.com/shallot-net/shallot/services/task/internal/adapter/wire"
+	"github.com/shallot-net/shallot/services/task/internal/app"
 	"github.com/shallot-net/shallot/services/task/internal/app/consumer"
 	"github.com/shallot-net/shallot/services/task/internal/app/provider"
 	"github.com/shallot-net/shallot/services/task/internal/domain"
@@ -20,11 +22,19 @@ import (
 type settings struct {
 	config.Common
 	Role     string           `koanf:"role" help:"provider or consumer"`
-	Mode     string           `koanf:"mode" help:"open or anonymous: each task's content is its persona's own then, and given to its provider alone"`
+	Mode     string           `koanf:"mode" help:"open, or anonymous: sizes and figures that leave this node are rounded, and each task's content is its persona's own and given to its provider alone"`
 	Broker   string           `koanf:"broker" help:"endpoint of the broker; empty: its socket in the home"`
 	Provider providerSettings `koanf:"provider"`
 	Consumer consumerSettings `koanf:"consumer"`
 	Wasm     wasmSettings     `koanf:"wasm"`
+}
+
+// codec is how this node says what others may know.
+func (s *settings) codec() app.Codec {
+	if s.anonymous() {
+		return wire.Coarse{}
+	}
+	return wire.Codec{}
 }
 
 type providerSettings struct {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/shallot-net/shallot/kit/fault"
+	"github.com/shallot-net/shallot/kit/padding"
 	"github.com/shallot-net/shallot/services/task/internal/app"
 	"github.com/shallot-net/shallot/services/task/internal/domain"
 )
@@ -70,16 +71,20 @@ func (s *Service) pack(ctx context.Context, t *domain.Task, options []byte, part
 			follow, total = append(follow, p), total+p.Size
 		}
 	}
+	if s.cfg.Anonymous {
+		h.Padding, total = app.Padding(total)
+		header = s.cfg.Codec.EncodePayloadHeader(h)
+	}
 	var p packed
 	var err error
 	if total+overhead <= app.SmallLimit {
 		var out bytes.Buffer
 		out.Grow(int(total) + overhead)
-		p.key, err = s.encrypt(&out, header, follow)
+		p.key, err = s.encrypt(&out, header, follow, h.Padding)
 		p.ciphertext, p.hash, p.size = out.Bytes(), sha256.Sum256(out.Bytes()), int64(out.Len())
 	} else {
 		p, err = s.encryptInto(ctx, to.persona, app.Pin{Owner: s.leftovers.Owner(t.ID), Keep: t.Clocks.Total, Readers: to.readers()}, func(dst io.Writer) ([]byte, error) {
-			return s.encrypt(dst, header, follow)
+			return s.encrypt(dst, header, follow, h.Padding)
 		})
 	}
 	p.referred, p.refs = referred, refs
@@ -143,8 +148,8 @@ func (s *Service) encryptInto(ctx context.Context, persona string, pin app.Pin, 
 	return packed{key: m.key, cid: cid, hash: sum.Sum(), size: sum.N}, nil
 }
 
-// encrypt writes the ciphertext of header and parts, and returns its key.
-func (s *Service) encrypt(dst io.Writer, header []byte, parts []app.Part) ([]byte, error) {
+// encrypt writes the ciphertext of header, parts and padding, and returns its key.
+func (s *Service) encrypt(dst io.Writer, header []byte, parts []app.Part, pad int64) ([]byte, error) {
 	w, key, err := s.cfg.Cipher.EncryptPayload(dst)
 	if err != nil {
 		return nil, err
@@ -156,6 +161,9 @@ func (s *Service) encrypt(dst io.Writer, header []byte, parts []app.Part) ([]byt
 		if err := copyPart(w, &parts[i]); err != nil {
 			return nil, err
 		}
+	}
+	if err := padding.Write(w, pad); err != nil {
+		return nil, err
 	}
 	return key, w.Close()
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/shallot-net/shallot/kit/bounded"
+	"github.com/shallot-net/shallot/kit/padding"
 	"github.com/shallot-net/shallot/services/task/internal/app"
 	"github.com/shallot-net/shallot/services/task/internal/domain"
 )
@@ -93,6 +94,7 @@ func (s *Service) refer(ctx context.Context, infos []domain.Part, parts []app.Pa
 		if infos[i].Ref, err = s.share(ctx, k, &parts[i], until); err != nil {
 			return nil, 0, err
 		}
+		infos[i].Ref.Padding = s.sharePadding(parts[i].Size)
 		size += infos[i].Ref.Size
 		refs = append(refs, infos[i].Ref.CID)
 	}
@@ -134,6 +136,14 @@ func (s *Service) share(ctx context.Context, k shareKey, p *app.Part, until time
 	return &row.Ref, nil
 }
 
+// sharePadding is how many zeros follow a part of so many bytes that is content of its own.
+func (s *Service) sharePadding(size int64) int64 {
+	if !s.cfg.Anonymous {
+		return 0
+	}
+	return padding.Size(size) - size
+}
+
 func (s *Service) makeShare(ctx context.Context, k shareKey, p *app.Part, keep time.Duration) (app.ShareRow, error) {
 	put, err := s.encryptInto(ctx, k.persona, app.Pin{Owner: k.owner(), Keep: keep, Readers: k.readers()}, func(dst io.Writer) ([]byte, error) {
 		w, key, err := s.cfg.Cipher.EncryptPayload(dst)
@@ -141,6 +151,9 @@ func (s *Service) makeShare(ctx context.Context, k shareKey, p *app.Part, keep t
 			return nil, err
 		}
 		if err := copyPart(w, p); err != nil {
+			return nil, err
+		}
+		if err := padding.Write(w, s.sharePadding(p.Size)); err != nil {
 			return nil, err
 		}
 		return key, w.Close()

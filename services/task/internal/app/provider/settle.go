@@ -8,6 +8,7 @@ import (
 	"io"
 	"time"
 
+	"github.com/shallot-net/shallot/kit/padding"
 	"github.com/shallot-net/shallot/services/task/internal/app"
 	"github.com/shallot-net/shallot/services/task/internal/domain"
 )
@@ -75,7 +76,7 @@ func (s *Service) newSealer(recipient string) *sealer {
 	return e
 }
 
-func (e *sealer) encrypt(header []byte, bodies []*spool) error {
+func (e *sealer) encrypt(header []byte, bodies []*spool, pad int64) error {
 	if err := app.WriteHeader(e.w, header); err != nil {
 		return err
 	}
@@ -83,6 +84,9 @@ func (e *sealer) encrypt(header []byte, bodies []*spool) error {
 		if err := b.copyTo(e.w); err != nil {
 			return err
 		}
+	}
+	if err := padding.Write(e.w, pad); err != nil {
+		return err
 	}
 	return e.w.Close()
 }
@@ -102,14 +106,18 @@ func (s *Service) packResult(entry *domain.Entry, e *sealer, out *domain.Outcome
 	}
 	encoded := s.cfg.Codec.EncodeResultHeader(header)
 	total += int64(len(encoded))
+	if s.cfg.Anonymous {
+		header.Padding, total = app.Padding(total)
+		encoded = s.cfg.Codec.EncodeResultHeader(header)
+	}
 	if <-e.ready; e.err != nil {
 		return nil, e.err
 	}
 	if total+overhead > app.SmallLimit {
-		return s.packLarge(entry, e, encoded, bodies)
+		return s.packLarge(entry, e, encoded, bodies, header.Padding)
 	}
 	e.out.buf.Grow(int(total) + overhead)
-	if err := e.encrypt(encoded, bodies); err != nil {
+	if err := e.encrypt(encoded, bodies, header.Padding); err != nil {
 		return nil, err
 	}
 	b := e.out.buf.Bytes()
@@ -117,14 +125,14 @@ func (s *Service) packResult(entry *domain.Entry, e *sealer, out *domain.Outcome
 	return &packedResult{ciphertext: b, hash: sum, size: int64(len(b)), cid: app.SmallCID(sum)}, nil
 }
 
-func (s *Service) packLarge(entry *domain.Entry, e *sealer, header []byte, bodies []*spool) (*packedResult, error) {
+func (s *Service) packLarge(entry *domain.Entry, e *sealer, header []byte, bodies []*spool, pad int64) (*packedResult, error) {
 	r, w := io.Pipe()
 	out := app.NewHashingWriter(w)
 	done := make(chan error, 1)
 	go func() {
 		err := e.out.to(out)
 		if err == nil {
-			err = e.encrypt(header, bodies)
+			err = e.encrypt(header, bodies, pad)
 		}
 		w.CloseWithError(err)
 		done <- err
