@@ -89,6 +89,10 @@ fuzz: ## every fuzz target for FUZZTIME (10s)
 bench: build examples ## the figures of the suite beside their floors: a table and bin/bench.json
 	@cd test && GOWORK=off SHALLOT_BIN=$(BIN) go run ./cmd/bench -out $(BIN)/bench.json
 
+.PHONY: bench-tor
+bench-tor: build ## tasks over a private Tor network beside what tor alone takes; needs the program tor, and some minutes
+	@cd test && GOWORK=off SHALLOT_BIN=$(BIN) go run ./cmd/bench -rows tor -out $(BIN)/bench-tor.json
+
 .PHONY: lint
 lint: $(TOOLS)/golangci-lint $(TOOLS)/buf ## golangci-lint per module, buf lint
 	@$(TOOLS)/buf lint

@@ -120,8 +120,8 @@ func (s *settings) Validate() error {
 // maxExecutors is what an announcement has room for, beside the types that are built in.
 const maxExecutors = 12
 
-// checkExecutors finds executors that cannot be told from others. Whoever names one allows it: there is open mode only. A mode that hides
-// nodes has to ask for more here: external.Address.Unix, and a list of those that are allowed in it.
+// checkExecutors finds executors that cannot be told from others. Whoever names one allows it. For an anonymous node
+// the supervisor names those that were given at its start, on Unix sockets only, and with them none of the configuration's.
 func checkExecutors(list []external.Address) error {
 	if len(list) > maxExecutors {
 		return fault.InvalidArgument("CONFIG_INVALID", "provider.executors has %d entries, and may have %d", len(list), maxExecutors)
