@@ -152,7 +152,7 @@ func TestTextsNameNobody(t *testing.T) {
 	}
 	for _, s := range []string{
 		"", "no provider is known yet", "bafkreigh2akiscaildcqabsyg3dfr6chu3fgpregiymsck7e7aqa4s52zy", "unix:/tmp/x/run/task.sock", "0123456789abcdef0123456789abcdef",
-		"/home/me/in.csv", want, strings.Repeat("word ", 30), "QmYyQSo1c1Ym7orWxLYvCrM2EmxFTANf8wXmmE7DWjhx5N",
+		"/home/me/in.csv", "it has the form /onion3/SERVICE:4001/p2p/ID", want, strings.Repeat("word ", 30), "QmYyQSo1c1Ym7orWxLYvCrM2EmxFTANf8wXmmE7DWjhx5N",
 	} {
 		if got := k.Text(s); got != s {
 			t.Errorf("%q became %q", s, got)

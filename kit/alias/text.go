@@ -43,6 +43,9 @@ func (k *Key) replace(found string) string {
 			return k.replace(found[i+len("/p2p/"):])
 		}
 		if name, ok := strings.CutPrefix(found, "/onion3/"); ok {
+			if name[0] >= 'A' && name[0] <= 'Z' { // the form of an address, such as /onion3/SERVICE:4001/p2p/ID
+				return found
+			}
 			return k.onion(name)
 		}
 		return somewhere

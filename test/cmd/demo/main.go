@@ -165,11 +165,11 @@ func leak(ctx context.Context, net *dev.Network) error {
 	return err
 }
 
-// who prints which peer did which step of each task.
+// who prints which peer did which step of each task. It knows all nodes, and so asks an anonymous one for the ids behind its aliases.
 func who(ctx context.Context, net *dev.Network, tasks []string) error {
 	names := map[string]string{}
 	for _, node := range net.Nodes() {
-		stdout, _, _, err := net.CLI(ctx, node, nil, "node", "--output", "json")
+		stdout, _, _, err := net.CLI(ctx, node, nil, "node", "--show-addresses", "--output", "json")
 		if err != nil {
 			return err
 		}
@@ -187,7 +187,7 @@ func who(ctx context.Context, net *dev.Network, tasks []string) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "TASK\tTYPE\tSTATE\tPROVIDER\tATTEMPTS\tSTEPS")
 	for i := len(tasks) - 1; i >= 0; i-- {
-		raw, err := rest(ctx, net, "/v1/tasks/"+tasks[i])
+		raw, err := rest(ctx, net, "/v1/tasks/"+tasks[i]+"?show_addresses=true")
 		if err != nil {
 			return err
 		}

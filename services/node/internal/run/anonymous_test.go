@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/base32"
+	"errors"
 	"io"
 	"strings"
 	"sync"
@@ -102,7 +103,7 @@ func readAll[T any](s interface{ Recv() (T, error) }, err error) error {
 	for err == nil {
 		_, err = s.Recv()
 	}
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		return nil
 	}
 	return err

@@ -86,13 +86,13 @@ func (r *resolver) peer(field, given string) (string, error) {
 		return "", err
 	}
 	if !ok {
-		return "", fault.InvalidArgument("ALIAS_INVALID", "%s is %.40q, which is no alias%s; `shallot peers` lists them", field, given, r.near(given)).With("peer_id", given)
+		return "", fault.InvalidArgument("ALIAS_INVALID", "%s is %.40q, which is no alias%s (`shallot peers` lists them)", field, given, r.near(given)).With("peer_id", given)
 	}
 	switch found := r.by[name]; len(found) {
 	case 1:
 		return found[0], nil
 	case 0:
-		return "", fault.NotFound("PEER_NOT_FOUND", "%s is %s, and this node knows no peer of this alias%s; `shallot peers` lists them", field, name, r.near(name)).With("peer_id", name)
+		return "", fault.NotFound("PEER_NOT_FOUND", "%s is %s, and this node knows no peer of this alias%s (`shallot peers` lists them)", field, name, r.near(name)).With("peer_id", name)
 	default:
 		return "", fault.FailedPrecondition("ALIAS_AMBIGUOUS", "%s is %s, and %d peers have this alias: name one by its peer id, which `shallot peers --show-addresses` lists", field, name, len(found)).With("peer_id", name)
 	}
