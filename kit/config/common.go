@@ -4,6 +4,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/shallot-net/shallot/kit/alias"
 	"github.com/shallot-net/shallot/kit/fault"
 	"github.com/shallot-net/shallot/kit/home"
 	"github.com/shallot-net/shallot/kit/logging"
@@ -50,6 +51,7 @@ func (c *Common) finish(process string, l *Loaded) error {
 		return err
 	}
 	c.Home = h.Dir
+	logging.NamePeers(alias.OfHome(h.Dir)) // for every process of the home alike
 	if c.Listen == "" {
 		c.Listen = h.Endpoint(process)
 	}

@@ -5,7 +5,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 
 	"google.golang.org/grpc/codes"
@@ -123,6 +125,41 @@ func TestLockNamesItsHolder(t *testing.T) {
 		t.Fatal(err)
 	}
 	release()
+}
+
+func TestReleasingFreesALockThatAChildInheritedBetweenItsBeginAndItsProgram(t *testing.T) {
+	h := open(t, t.TempDir())
+	release, err := h.Lock("task")
+	if err != nil {
+		t.Fatal(err)
+	}
+	fds, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Skip("there is no /proc here")
+	}
+	copied := -1
+	for _, e := range fds {
+		if to, err := os.Readlink("/proc/self/fd/" + e.Name()); err == nil && to == filepath.Join(h.State("task"), "lock") {
+			fd, err := strconv.Atoi(e.Name())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if copied, err = syscall.Dup(fd); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if copied < 0 {
+		t.Fatal("the lock's descriptor is not among this process's")
+	}
+	defer syscall.Close(copied)
+	release()
+	again, err := h.Lock("task")
+	if err != nil {
+		t.Fatal(err)
+	}
+	again()
+	release() // twice is no harm
 }
 
 func TestLockEndsWithItsProcess(t *testing.T) {

@@ -39,5 +39,9 @@ func (h Home) Lock(process string) (release func(), err error) {
 	if err := f.Truncate(0); err == nil {
 		_, _ = f.WriteAt(fmt.Appendln(nil, os.Getpid()), 0)
 	}
-	return func() { _ = f.Close() }, nil
+	return func() {
+		// A child of this process that has begun and does not run its program yet has the descriptor, too: closing alone would leave it locked.
+		_ = unix.Flock(int(f.Fd()), unix.LOCK_UN)
+		_ = f.Close()
+	}, nil
 }

@@ -69,6 +69,24 @@ func TestHelpersCorrelateWithoutTelling(t *testing.T) {
 	}
 }
 
+func TestPeersHaveTheNamesThatTheyAreGiven(t *testing.T) {
+	logging.NamePeers(func(id string) string {
+		if id == "nobody" {
+			return ""
+		}
+		return "p-" + id
+	})
+	defer logging.NamePeers(nil)
+	var out bytes.Buffer
+	log := logging.New(&out, "", "text", "test")
+	log.Info("a", logging.Peer("alice"))
+	log.Info("b", logging.Peer("nobody"))
+	log.Info("c", logging.Addr("alice"))
+	if s := out.String(); !strings.Contains(s, "peer=p-alice") || !strings.Contains(s, "peer=peer-") || !strings.Contains(s, "addr=addr-") || strings.Contains(s, "nobody") {
+		t.Error(s)
+	}
+}
+
 func FuzzScrub(f *testing.F) {
 	f.Add("x 10.0.0.1:80 [::]:1 " + peer)
 	f.Fuzz(func(t *testing.T, s string) {

@@ -10,6 +10,7 @@ import (
 	"regexp"
 	"strings"
 	"sync"
+	"sync/atomic"
 )
 
 // hashKey lives as long as the process: lines of one run can be correlated, lines of two runs cannot, and
@@ -29,17 +30,37 @@ func short(v string) string {
 // redacted hashes only when a line is really written.
 type redacted struct{ kind, value string }
 
+const kindPeer = "peer"
+
 func (r redacted) LogValue() slog.Value { return slog.StringValue(r.String()) }
 
 func (r redacted) String() string {
 	if r.value == "" {
 		return ""
 	}
+	if name := peerNames.Load(); r.kind == kindPeer && name != nil {
+		if s := (*name)(r.value); s != "" {
+			return s
+		}
+	}
 	return r.kind + "-" + short(r.value)
 }
 
-// Peer is the attribute for a peer id: a short hash that differs in every run.
-func Peer(id string) slog.Attr { return slog.Any(KeyPeer, redacted{"peer", id}) }
+// peerNames is of the process, as hashKey is: whatever logger a line is written with, a peer has one name.
+var peerNames atomic.Pointer[func(id string) string]
+
+// NamePeers has this process call peers by names that others know them by, too; "" is one of whom there is none, and nil names nobody.
+// It is for names that do not tell who is meant.
+func NamePeers(name func(id string) string) {
+	if name == nil {
+		peerNames.Store(nil)
+		return
+	}
+	peerNames.Store(&name)
+}
+
+// Peer is the attribute for a peer id: what NamePeers calls it, else a short hash that differs in every run.
+func Peer(id string) slog.Attr { return slog.Any(KeyPeer, redacted{kindPeer, id}) }
 
 // Addr is the attribute for any address of a node: IP, onion, multiaddr.
 func Addr(addr string) slog.Attr { return slog.Any(KeyAddr, redacted{"addr", addr}) }
@@ -48,7 +69,7 @@ func Addr(addr string) slog.Attr { return slog.Any(KeyAddr, redacted{"addr", add
 func Secret(key, value string) slog.Attr { return slog.Any(key, redacted{"secret", value}) }
 
 // Redact is Peer's value for texts that are no log lines, such as a message for the terminal.
-func Redact(id string) string { return redacted{"peer", id}.String() }
+func Redact(id string) string { return redacted{kindPeer, id}.String() }
 
 // The guard reads lines in which JSON has escaped what is no letter: an escape is a boundary too.
 const (

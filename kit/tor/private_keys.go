@@ -43,19 +43,21 @@ func findGencert(p Program) (string, error) {
 	return lookUp("tor-gencert", append([]string{filepath.Dir(p.Path)}, outsidePath...))
 }
 
-// makeKeys reads every tor's keys and makes those that are missing. They cost a processor some seconds an authority, so two are made at a time.
+// makeKeys reads every tor's keys and then makes those that are missing. They cost a processor some seconds an authority, so two are made at a time.
 func (p *Private) makeKeys(ctx context.Context, gencert string) error {
+	var missing []*node
+	for _, n := range p.nodes {
+		switch err := n.readKeys(); {
+		case errors.Is(err, fs.ErrNotExist):
+			missing = append(missing, n)
+		case err != nil:
+			return err
+		}
+	}
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(2)
-	for _, n := range p.nodes {
+	for _, n := range missing {
 		group.Go(func() error {
-			err := n.readKeys()
-			if err == nil {
-				return nil
-			}
-			if !errors.Is(err, fs.ErrNotExist) {
-				return err
-			}
 			if err := n.makeKeys(ctx, p.cfg.Program, gencert); err != nil {
 				return err
 			}

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/shallot-net/shallot/kit/fault"
 	"github.com/shallot-net/shallot/kit/home"
@@ -114,14 +115,14 @@ func (p *Private) writeTorrcs() error {
 				return fault.FailedPrecondition(ReasonConfig, "cannot remove %s", filepath.Join(n.data(), f)).Because(err)
 			}
 		}
-		if err := writeTorrc(n.torrcFile(), []byte(n.torrc(p.authorities()))); err != nil {
+		if err := writeTorrc(n.torrcFile(), []byte(n.torrc(p.authorities(), p.cfg.VotingInterval))); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (n *node) torrc(authorities []string) string {
+func (n *node) torrc(authorities []string, voting time.Duration) string {
 	t := torrc{}
 	t.WriteString("# A tor of a private network on this machine, for tests and for trying things. It hides nothing. This file is written anew at each start.\n")
 	t.say("Who is in the network, and that it is one for tests.")
@@ -140,12 +141,12 @@ func (n *node) torrc(authorities []string) string {
 	t.set("NumCPUs", "1")
 	t.set("Log", "notice stdout")
 	if n.authority {
-		n.authorityOptions(&t)
+		n.authorityOptions(&t, voting)
 	}
 	return strings.TrimLeft(t.String(), "\n")
 }
 
-func (n *node) authorityOptions(t *torrc) {
+func (n *node) authorityOptions(t *torrc, voting time.Duration) {
 	t.say("An authority: every relay is good for all that onion services need.")
 	t.set("AuthoritativeDirectory", "1")
 	t.set("V3AuthoritativeDirectory", "1")
@@ -155,10 +156,12 @@ func (n *node) authorityOptions(t *torrc) {
 	t.set("TestingDirAuthVoteExit", "*")
 	t.set("TestingDirAuthVoteHSDir", "*")
 	t.set("TestingDirAuthVoteGuard", "*")
-	t.set("V3AuthNIntervalsValid", "2")
-	t.set("V3AuthVotingInterval", "10")
+	t.set("V3AuthVotingInterval", strconv.Itoa(int(voting/time.Second)))
+	// One vote may fail on a busy machine, and the consensus of before still holds.
+	t.set("V3AuthNIntervalsValid", "3")
 	t.set("V3AuthVoteDelay", "2")
 	t.set("V3AuthDistDelay", "2")
+	// Until there is a consensus: the shortest that tor takes.
 	t.set("TestingV3AuthInitialVotingInterval", "5")
 	t.set("TestingV3AuthInitialVoteDelay", "2")
 	t.set("TestingV3AuthInitialDistDelay", "2")

@@ -36,6 +36,7 @@ type Onion struct {
 	SOCKS    string `koanf:"socks" help:"anonymous mode: tor's SOCKS socket, unix:/path"`
 	Service  bool   `koanf:"service" help:"anonymous mode: be reachable as an onion service, as a provider must be; else only dial out"`
 	Endpoint string `koanf:"endpoint" help:"anonymous mode: where shallot-onion answers; empty: unix:HOME/run/onion.sock"`
+	Dir      string `koanf:"dir" help:"anonymous mode: the folder of the socket to which tor brings what comes in; a tor of another user must be able to enter it by its group, and others must not; empty: HOME/run"`
 }
 
 // Content says what the repository keeps.
@@ -112,6 +113,9 @@ func (c *Config) checkMode() error {
 		}
 		if path, ok := strings.CutPrefix(c.Onion.SOCKS, "unix:"); !ok || !filepath.IsAbs(path) {
 			return fmt.Errorf("onion.socks is %q: anonymous mode needs tor's SOCKS socket, in the form unix:/path (SocksPort unix:/path in torrc)", c.Onion.SOCKS)
+		}
+		if c.Onion.Dir != "" && !filepath.IsAbs(c.Onion.Dir) {
+			return fmt.Errorf("onion.dir is %q: it must be an absolute path, because tor takes it from elsewhere", c.Onion.Dir)
 		}
 		routing = app.RoutingOff // each step of a query is a dial to a stranger, who learns what is looked for
 	default:

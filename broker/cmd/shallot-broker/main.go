@@ -2,6 +2,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -89,7 +90,7 @@ func run(ctx context.Context, args []string) error {
 		if tor, err = cfg.Onion.connect(h, cfg.Unfenced, networkKey, log); err != nil {
 			return err
 		}
-		hosts.Onion, reach = &libp2p.Onion{SOCKS: cfg.Onion.path(), Dir: filepath.Dir(h.Socket(process)), Service: cfg.Onion.Service, Services: tor, Authorize: tor.Authorize}, tor.Reach
+		hosts.Onion, reach = &libp2p.Onion{SOCKS: cfg.Onion.path(), Dir: cmp.Or(cfg.Onion.Dir, filepath.Dir(h.Socket(process))), Service: cfg.Onion.Service, Services: tor, Authorize: tor.Authorize}, tor.Reach
 	}
 	network, err = libp2p.NewNetwork(hosts)
 	if err != nil {

@@ -16,7 +16,7 @@ type Config struct {
 	Control      string `koanf:"control" help:"tor's control port, unix:/path (required); never a port of TCP, which anybody on the machine can reach"`
 	CookieFile   string `koanf:"cookie_file" help:"tor's control cookie, where it is not seen under the path that tor says"`
 	PasswordFile string `koanf:"password_file" help:"a file of mode 600 with the password of tor's HashedControlPassword; empty: the cookie"`
-	MaxServices  int    `koanf:"max_services" help:"how many onion services are kept; one tor publishes about 70 without losing some"`
+	MaxServices  int    `koanf:"max_services" help:"how many onion services are kept; each costs its tor some ten circuits"`
 }
 
 func defaults() Config { return Config{MaxServices: 70} }

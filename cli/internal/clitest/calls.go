@@ -12,10 +12,12 @@ import (
 	"strings"
 
 	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/shallot-net/shallot/kit/fault"
 	brokerv1 "github.com/shallot-net/shallot/proto/shallot/broker/v1"
+	discoveryv1 "github.com/shallot-net/shallot/proto/shallot/discovery/v1"
 	nodev1 "github.com/shallot-net/shallot/proto/shallot/node/v1"
 	taskv1 "github.com/shallot-net/shallot/proto/shallot/task/v1"
 )
@@ -33,8 +35,12 @@ func sum(addends []string) (string, error) {
 }
 
 // GetNode implements NodeService.
-func (n *Node) GetNode(context.Context, *nodev1.GetNodeRequest) (*nodev1.GetNodeResponse, error) {
-	return &nodev1.GetNodeResponse{Node: n.Info()}, nil
+func (n *Node) GetNode(_ context.Context, r *nodev1.GetNodeRequest) (*nodev1.GetNodeResponse, error) {
+	info := proto.CloneOf(n.Info())
+	if info.GetAlias() != "" && !r.GetShowAddresses() {
+		info.PeerId, info.Addresses = "", nil
+	}
+	return &nodev1.GetNodeResponse{Node: info}, nil
 }
 
 // ConnectPeer implements NodeService.
@@ -53,7 +59,11 @@ func (n *Node) ListPeers(_ context.Context, r *nodev1.ListPeersRequest) (*nodev1
 	if at >= len(all) {
 		return &nodev1.ListPeersResponse{}, nil
 	}
-	return &nodev1.ListPeersResponse{Peers: all[at : at+1], NextPageToken: strconv.Itoa(at + 1)}, nil
+	p := proto.CloneOf(all[at])
+	if p.GetAlias() != "" && !r.GetShowAddresses() {
+		p.PeerId, p.Addresses, p.SealingKey, p.Announcement = "", nil, "", nil
+	}
+	return &nodev1.ListPeersResponse{Peers: []*discoveryv1.Peer{p}, NextPageToken: strconv.Itoa(at + 1)}, nil
 }
 
 // ListMetrics implements NodeService.

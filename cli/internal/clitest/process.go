@@ -197,6 +197,9 @@ func standIn(h home.Home, role string) *Node {
 	n := NewNode()
 	n.Info = func() *nodev1.Node {
 		info := &nodev1.Node{PeerId: peerID(h), Role: role, Mode: mode(h), Fence: fenceOf(h), Tor: torOf(h), Online: true, Ready: true, Version: "dev", ProvidersKnown: uint32(len(n.Peers()))} //nolint:gosec // few
+		if info.Mode == "anonymous" {
+			info.Alias = "alias-of-" + peerID(h)
+		}
 		if addr, err := os.ReadFile(filepath.Join(h.Dir, "address")); err == nil {
 			info.Addresses = []string{string(addr) + "/p2p/" + peerID(h)}
 		}

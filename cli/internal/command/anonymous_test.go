@@ -67,10 +67,24 @@ func TestAnonymousNodeAsAUserSeesIt(t *testing.T) {
 	if code := node.code(t); code != 0 {
 		t.Errorf("node: exit code %d, %s", code, &node.stderr)
 	}
-	for _, want := range []string{"mode:        anonymous\n", "fence:       " + wantFence + "\n", "tor:         online\n", "/onion3/"} {
+	for _, want := range []string{"mode:        anonymous\n", "fence:       " + wantFence + "\n", "tor:         online\n", "alias:       alias-of-peer-home\n"} {
 		if !strings.Contains(node.stdout.String(), want) {
 			t.Errorf("%q is not in\n%s", want, &node.stdout)
 		}
+	}
+	shown := startProgram(t, bin, nil, "--home", dir, "node", "--show-addresses")
+	if code := shown.code(t); code != 0 || !strings.Contains(shown.stdout.String(), "/onion3/") || !strings.Contains(shown.stdout.String(), "peer id:     peer-home\n") {
+		t.Errorf("with addresses: exit code %d, %s", code, &shown.stdout)
+	}
+	for _, said := range []string{node.stdout.String(), up.stdout.String(), up.stderr.String()} {
+		for _, secret := range []string{"/onion3/", "peer id", strings.Repeat("a", 56)} {
+			if strings.Contains(said, secret) {
+				t.Errorf("%q is in\n%s", secret, said)
+			}
+		}
+	}
+	if !strings.Contains(up.stdout.String(), "alias-of-peer-home") || !strings.Contains(up.stderr.String(), "others join through its onion address: shallot --home "+dir+" node --show-addresses") {
+		t.Errorf("it said\n%s\n%s", &up.stdout, &up.stderr)
 	}
 	// All of it ends with its supervisor, also what is behind the fence.
 	if err := up.Process.Kill(); err != nil {

@@ -110,7 +110,10 @@ func (a *app) printReady(nodes []supervisor.ReadyNode) error {
 	}
 	rows := make([][]render.Cell, len(nodes))
 	for i, n := range nodes {
-		rows[i] = []render.Cell{{Text: n.Name}, {Text: n.PeerID}, {Text: n.GatewayURL}, {Text: n.Home}}
+		rows[i] = []render.Cell{{Text: n.Name}, {Text: render.Peer(n.Alias, n.PeerID)}, {Text: n.GatewayURL}, {Text: n.Home}}
+	}
+	if len(nodes) > 0 && nodes[0].Alias != "" {
+		return a.out().Table([]string{"node", "calls itself", "gateway", "home"}, rows)
 	}
 	return a.out().Table([]string{"node", "peer id", "gateway", "home"}, rows)
 }

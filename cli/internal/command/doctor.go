@@ -2,6 +2,7 @@ package command
 
 import (
 	"context"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -13,12 +14,17 @@ import (
 )
 
 func (a *app) doctor() *cobra.Command {
-	return &cobra.Command{
+	var leak bool
+	watch := 10 * time.Second
+	cmd := &cobra.Command{
 		Use: "doctor", Short: "Say what is wrong and what to do", Args: exactly(),
 		Long: `Doctor looks at the node on this machine, or at every node of a dev network: programs, permissions, sockets, disk, clock,
-locks, processes, gateway, network. It changes nothing. The exit code is 1 if anything is wrong.`,
+locks, processes, gateway, network. It changes nothing. The exit code is 1 if anything is wrong.
+
+With --leak it watches an anonymous node instead: whether its processes have a network at all, what they have open, and what they send meanwhile.`,
 		Example: `  shallot doctor
-  shallot doctor --output json`,
+  shallot doctor --output json
+  shallot doctor --leak --for 1m`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx, stop := a.interruptible(cmd.Context())
 			defer stop()
@@ -29,9 +35,17 @@ locks, processes, gateway, network. It changes nothing. The exit code is 1 if an
 			if err != nil {
 				return err
 			}
-			return a.examine(ctx, homes)
+			if !leak {
+				watch = 0
+			} else if watch < time.Second || watch > time.Hour {
+				return usage("--for %s: it must be from 1s to 1h", watch)
+			}
+			return a.examine(ctx, homes, watch)
 		},
 	}
+	cmd.Flags().BoolVar(&leak, "leak", false, "watch an anonymous node for anything that would show where it is")
+	cmd.Flags().DurationVar(&watch, "for", watch, "how long to watch with --leak")
+	return cmd
 }
 
 // patients are the homes to look at.
@@ -75,12 +89,16 @@ func isHome(dir string) bool {
 	return err == nil
 }
 
-func (a *app) examine(ctx context.Context, homes []home.Home) error {
+func (a *app) examine(ctx context.Context, homes []home.Home, watch time.Duration) error {
 	reports := make([]doctor.Report, len(homes))
 	wrong := false
 	for i, h := range homes {
 		d := doctor.Doctor{Home: h, Finder: a.Finder, Now: a.Now}
 		reports[i] = d.Examine(ctx)
+		if watch > 0 {
+			a.say("watching %s for %s", h.Dir, watch)
+			reports[i] = d.Leak(ctx, watch)
+		}
 		wrong = wrong || reports[i].Wrong()
 	}
 	if err := a.printReports(reports, wrong); err != nil {

@@ -14,21 +14,22 @@ import (
 )
 
 func (a *app) metrics() *cobra.Command {
-	return &cobra.Command{
+	var show bool
+	cmd := &cobra.Command{
 		Use: "metrics [PEER]", Short: "Show the resources of nodes", Args: cobra.MaximumNArgs(1),
-		Long: "Metrics lists the freshest known resources of providers; with a peer id, those of one.",
+		Long: "Metrics lists the freshest known resources of providers; with a peer id, or an alias, those of one.",
 		Example: `  shallot metrics
   shallot metrics 12D3KooWEyoppNCUx8Yx66oV9fJnriXwCcXwDDUA2kj6vnc6iDEp --output json`,
 		RunE: a.withNode(func(cmd *cobra.Command, c *nodeclient.Client, args []string) error {
 			if len(args) == 1 {
-				resp, err := c.GetPeerMetrics(cmd.Context(), &nodev1.GetPeerMetricsRequest{PeerId: args[0]})
+				resp, err := c.GetPeerMetrics(cmd.Context(), &nodev1.GetPeerMetricsRequest{PeerId: args[0], ShowAddresses: show})
 				if err != nil {
 					return err
 				}
 				return a.printMetric(resp.GetMetric())
 			}
 			var all []*metricv1.KnownMetric
-			req := &nodev1.ListMetricsRequest{PageSize: pageSize}
+			req := &nodev1.ListMetricsRequest{PageSize: pageSize, ShowAddresses: show}
 			for len(all) < maxListed {
 				resp, err := c.ListMetrics(cmd.Context(), req)
 				if err != nil {
@@ -42,6 +43,8 @@ func (a *app) metrics() *cobra.Command {
 			return a.printMetrics(all)
 		}),
 	}
+	showAddresses(cmd, &show)
+	return cmd
 }
 
 func (a *app) printMetrics(list []*metricv1.KnownMetric) error {
@@ -55,7 +58,7 @@ func (a *app) printMetrics(list []*metricv1.KnownMetric) error {
 	rows := make([][]render.Cell, len(list))
 	for i, k := range list {
 		m := k.GetMetric()
-		peer := render.ShortPeer(m.GetPeerId())
+		peer := render.PeerCell(k.GetAlias(), m.GetPeerId())
 		if k.GetOwn() {
 			peer += " (this)"
 		}
@@ -75,7 +78,7 @@ func (a *app) printMetric(k *metricv1.KnownMetric) error {
 	}
 	m := k.GetMetric()
 	var p pairRows
-	p.add("peer", m.GetPeerId())
+	p.add("peer", render.Peer(k.GetAlias(), m.GetPeerId()))
 	p.add("cpu", m.GetCpu().GetModel())
 	p.add("cores", cpu(m.GetCpu()))
 	p.add("load", fmt.Sprintf("%s, %.2f over a minute", percent(m.GetCpu().GetLoad()), m.GetCpu().GetLoad1()))

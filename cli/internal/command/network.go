@@ -189,14 +189,14 @@ const inviteThrough = 4
 
 func joinThrough(ctx context.Context, c *nodeclient.Client) ([]string, error) {
 	var byNode [][]string
-	self, err := c.GetNode(ctx, &nodev1.GetNodeRequest{})
+	self, err := c.GetNode(ctx, &nodev1.GetNodeRequest{ShowAddresses: true}) // an invite is for the one who is invited
 	if err != nil {
 		return nil, err
 	}
 	if n := self.GetNode(); n.GetRole() == supervisor.Provider {
 		byNode = append(byNode, n.GetAddresses())
 	}
-	peers, err := c.ListPeers(ctx, &nodev1.ListPeersRequest{State: "available"})
+	peers, err := c.ListPeers(ctx, &nodev1.ListPeersRequest{State: "available", ShowAddresses: true})
 	if err != nil {
 		return nil, err
 	}

@@ -16,12 +16,15 @@ import (
 )
 
 func (a *app) node() *cobra.Command {
+	var show bool
 	cmd := &cobra.Command{
 		Use: "node", Short: "Show the node, its processes and its addresses", Args: cobra.ArbitraryArgs,
 		Long: `Node shows what the node is and how its processes are. Where its node service does not answer, what the supervisor
-knows is shown, and the exit code is 4.`,
+knows is shown, and the exit code is 4. An anonymous node shows an alias in place of its peer id and its
+onion address, unless they are asked for.`,
 		Example: `  shallot node
-  shallot node --output json`,
+  shallot node --output json
+  shallot node --show-addresses    # what others join an anonymous network through`,
 	}
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if len(args) > 0 {
@@ -29,8 +32,9 @@ knows is shown, and the exit code is 4.`,
 		}
 		ctx, stop := a.interruptible(cmd.Context())
 		defer stop()
-		return a.showNode(ctx)
+		return a.showNode(ctx, show)
 	}
+	showAddresses(cmd, &show)
 	cmd.AddCommand(a.connect())
 	return cmd
 }
@@ -47,7 +51,7 @@ func (a *app) connect() *cobra.Command {
 			if a.json() {
 				return a.out().Object(render.Proto(resp))
 			}
-			_, err = fmt.Fprintln(a.Stdout, render.Clean(resp.GetPeerId()))
+			_, err = fmt.Fprintln(a.Stdout, render.Clean(render.Peer(resp.GetAlias(), resp.GetPeerId())))
 			return err
 		}),
 	}
@@ -63,7 +67,7 @@ type nodeView struct {
 	gatewayErr error
 }
 
-func (a *app) showNode(ctx context.Context) error {
+func (a *app) showNode(ctx context.Context, show bool) error {
 	t, err := a.target()
 	if err != nil && t.Home == nil {
 		return err
@@ -75,7 +79,7 @@ func (a *app) showNode(ctx context.Context) error {
 		v.gateway, _ = supervisor.ReadGateway(*t.Home) // or without a gateway
 	}
 	if err == nil {
-		err = v.ask(ctx, t)
+		err = v.ask(ctx, t, show)
 	}
 	if err != nil && len(v.state.Processes) == 0 {
 		return err
@@ -92,7 +96,7 @@ func (a *app) showNode(ctx context.Context) error {
 // askTimeout is short: there is something to show without an answer.
 const askTimeout = 3 * time.Second
 
-func (v *nodeView) ask(ctx context.Context, t nodeclient.Target) error {
+func (v *nodeView) ask(ctx context.Context, t nodeclient.Target, show bool) error {
 	c, err := nodeclient.Dial(t)
 	if err != nil {
 		return err
@@ -100,7 +104,7 @@ func (v *nodeView) ask(ctx context.Context, t nodeclient.Target) error {
 	defer c.Close()
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
-	resp, err := c.GetNode(ctx, &nodev1.GetNodeRequest{})
+	resp, err := c.GetNode(ctx, &nodev1.GetNodeRequest{ShowAddresses: show})
 	if err != nil {
 		return err
 	}
@@ -187,11 +191,12 @@ func (a *app) printNode(v nodeView) error {
 	}
 	n := v.node
 	var p pairRows
+	p.add("alias", n.GetAlias())
 	p.add("peer id", n.GetPeerId())
 	p.add("role", v.role())
 	p.add("mode", v.mode())
 	p = append(p, v.anonymity()...)
-	if n.GetPeerId() != "" {
+	if n.GetPeerId() != "" || n.GetAlias() != "" {
 		p.add("ready", yes(n.GetReady()), good(n.GetReady()))
 		p.add("online", yes(n.GetOnline()), good(n.GetOnline()))
 		p.add("providers", strconv.FormatUint(uint64(n.GetProvidersKnown()), 10)+" known")

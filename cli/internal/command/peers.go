@@ -18,22 +18,30 @@ const maxListed = 100_000
 
 func (a *app) peers() *cobra.Command {
 	var capability, state string
+	var show bool
 	cmd := &cobra.Command{
 		Use: "peers", Short: "List the providers that the node knows", Args: exactly(),
 		Example: `  shallot peers
-  shallot peers --capability wasm --output json`,
+  shallot peers --capability wasm --output json
+  shallot peers --show-addresses`,
 		RunE: a.withNode(func(cmd *cobra.Command, c *nodeclient.Client, _ []string) error {
-			peers, err := listPeers(cmd.Context(), c, &nodev1.ListPeersRequest{Capability: capability, State: state, PageSize: pageSize})
+			peers, err := listPeers(cmd.Context(), c, &nodev1.ListPeersRequest{Capability: capability, State: state, PageSize: pageSize, ShowAddresses: show})
 			if err != nil {
 				return err
 			}
-			return a.printPeers(peers)
+			return a.printPeers(peers, show)
 		}),
 	}
 	cmd.Flags().StringVar(&capability, "capability", "", "only those that execute this task `TYPE`")
+	showAddresses(cmd, &show)
 	cmd.Flags().StringVar(&state, "state", "", "only those in this `STATE`: available, unavailable or leaving")
 	_ = cmd.RegisterFlagCompletionFunc("state", cobra.FixedCompletions([]cobra.Completion{"available", "unavailable", "leaving"}, cobra.ShellCompDirectiveNoFileComp))
 	return cmd
+}
+
+// showAddresses is a flag of commands that show peers.
+func showAddresses(cmd *cobra.Command, show *bool) {
+	cmd.Flags().BoolVar(show, "show-addresses", false, "show peer ids and addresses, which an anonymous node keeps to itself otherwise")
 }
 
 func listPeers(ctx context.Context, c *nodeclient.Client, req *nodev1.ListPeersRequest) ([]*discoveryv1.Peer, error) {
@@ -51,7 +59,7 @@ func listPeers(ctx context.Context, c *nodeclient.Client, req *nodev1.ListPeersR
 	return peers, nil
 }
 
-func (a *app) printPeers(peers []*discoveryv1.Peer) error {
+func (a *app) printPeers(peers []*discoveryv1.Peer, show bool) error {
 	if a.json() {
 		list := make([]render.Object, len(peers))
 		for i, p := range peers {
@@ -74,11 +82,18 @@ func (a *app) printPeers(peers []*discoveryv1.Peer) error {
 			connected = "yes"
 		}
 		rows[i] = []render.Cell{
-			{Text: p.GetPeerId()}, {Text: p.GetRole()}, {Text: p.GetState(), Colour: peerColour(p.GetState())},
+			{Text: render.Peer(p.GetAlias(), p.GetPeerId())}, {Text: p.GetRole()}, {Text: p.GetState(), Colour: peerColour(p.GetState())},
 			{Text: capabilities(p.GetCapabilities())}, {Text: connected}, {Text: rtt}, {Text: render.Age(a.Now(), at(p.GetLastSeen()))},
 		}
 	}
-	return a.out().Table([]string{"peer", "role", "state", "capabilities", "connected", "rtt", "last seen"}, rows)
+	head := []string{"peer", "role", "state", "capabilities", "connected", "rtt", "last seen"}
+	if show {
+		head = append(head, "addresses")
+		for i, p := range peers {
+			rows[i] = append(rows[i], render.Cell{Text: strings.Join(p.GetAddresses(), ", ")})
+		}
+	}
+	return a.out().Table(head, rows)
 }
 
 func peerColour(state string) render.Colour {

@@ -76,7 +76,7 @@ func (r *runFlags) addSpec(cmd *cobra.Command) {
 	f.Var(&r.outputLimit, "output-limit", "bytes that the program may write, a `SIZE` such as 1MiB; default: as the provider says")
 	f.BoolVar(&r.redirect, "redirect", false, "let the first provider hand the task to a better one (the default in open mode)")
 	f.BoolVar(&r.noRedirect, "no-redirect", false, "the first provider must run the task or refuse it; no other can read the input")
-	f.StringArrayVar(&r.providers, "provider", nil, "peer `ID` of a provider that may run it, repeatable; default: any")
+	f.StringArrayVar(&r.providers, "provider", nil, "peer `ID` or alias of a provider that may run it, repeatable; default: any")
 	r.replicas = 1
 	f.Var(&r.replicas, "replicas", "`N` providers keep the result until it is collected, 8 at most: it outlives the one that ran the task; the others see it encrypted")
 	f.StringArrayVar(&r.labels, "label", nil, "`K=V` for your own use, kept at this node, repeatable")

@@ -118,7 +118,7 @@ func (a *app) printTasks(tasks []*taskv1.Task) error {
 	for i, t := range tasks {
 		rows[i] = []render.Cell{
 			{Text: render.ShortID(t.GetId())}, {Text: t.GetType()}, {Text: t.GetState(), Colour: render.StateColour(t.GetState())},
-			{Text: attempts(t)}, {Text: exitText(t)}, {Text: render.ShortPeer(t.GetProvider())},
+			{Text: attempts(t)}, {Text: exitText(t)}, {Text: render.PeerCell(t.GetProviderAlias(), t.GetProvider())},
 			{Text: render.Age(a.Now(), at(t.GetCreatedAt()))}, {Text: took(t)}, {Text: t.GetError().GetReason()},
 		}
 	}
@@ -126,17 +126,20 @@ func (a *app) printTasks(tasks []*taskv1.Task) error {
 }
 
 func (a *app) taskShow() *cobra.Command {
-	return &cobra.Command{
+	var show bool
+	cmd := &cobra.Command{
 		Use: "show ID", Short: "Show one task and its history", Args: exactly("ID"), ValidArgsFunction: a.completeTasks,
 		Example: "  shallot task show 3f2a9c",
 		RunE: a.withTask(func(cmd *cobra.Command, c *nodeclient.Client, id string) error {
-			resp, err := c.GetTask(cmd.Context(), &nodev1.GetTaskRequest{TaskId: id})
+			resp, err := c.GetTask(cmd.Context(), &nodev1.GetTaskRequest{TaskId: id, ShowAddresses: show})
 			if err != nil {
 				return err
 			}
 			return a.printTask(resp.GetTask())
 		}),
 	}
+	showAddresses(cmd, &show)
+	return cmd
 }
 
 func (a *app) taskCancel() *cobra.Command {

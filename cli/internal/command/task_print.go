@@ -47,7 +47,7 @@ func replicas(t *taskv1.Task) string {
 	}
 	out := []string{fmt.Sprintf("%d wanted", max(t.GetReplicas(), 1))}
 	for _, r := range t.GetReplicaPeers() {
-		who := render.ShortPeer(r.GetPeerId())
+		who := render.PeerCell(r.GetAlias(), r.GetPeerId())
 		switch r.GetState() {
 		case "KEPT":
 			out = append(out, "kept by "+who)
@@ -90,8 +90,8 @@ func (a *app) printTask(t *taskv1.Task) error {
 		p.add("error", reason(t), render.Bad)
 	}
 	p.add("exit code", exitText(t))
-	p.add("provider", t.GetProvider())
-	p.add("consumer", t.GetConsumer())
+	p.add("provider", render.Peer(t.GetProviderAlias(), t.GetProvider()))
+	p.add("consumer", render.Peer(t.GetConsumerAlias(), t.GetConsumer()))
 	p.add("replicas", replicas(t))
 	p.add("attempts", attempts(t))
 	p.add("created", a.moment(at(t.GetCreatedAt())))
@@ -124,7 +124,7 @@ func (a *app) printHistory(t *taskv1.Task) error {
 		rows = append(rows, []render.Cell{
 			{Text: "+" + render.Duration(at(h.GetAt()).Sub(start))}, {Text: strconv.FormatUint(uint64(h.GetAttempt()), 10)},
 			{Text: h.GetWhat()}, {Text: h.GetState(), Colour: render.StateColour(h.GetState())},
-			{Text: render.ShortPeer(h.GetPeerId())}, {Text: h.GetDetail()},
+			{Text: render.PeerCell(h.GetAlias(), h.GetPeerId())}, {Text: h.GetDetail()},
 		})
 	}
 	return a.out().Table([]string{"at", "attempt", "what", "state", "peer", "detail"}, rows)

@@ -44,8 +44,8 @@ func (a *app) printChange(t *taskv1.Task) error {
 	if t.GetState() == "ACCEPTED" && t.GetQueuePosition() > 0 {
 		line += fmt.Sprintf("  at place %d in the queue", t.GetQueuePosition())
 	}
-	if t.GetProvider() != "" {
-		line += "  at " + render.ShortPeer(render.Clean(t.GetProvider()))
+	if who := render.PeerCell(t.GetProviderAlias(), t.GetProvider()); who != "" {
+		line += "  at " + render.Clean(who)
 	}
 	if t.GetAttempts() > 1 {
 		line += "  attempt " + attempts(t)

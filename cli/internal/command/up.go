@@ -24,7 +24,8 @@ what dies, and stops on Ctrl-C. The home is $XDG_DATA_HOME/shallot unless --home
 
 With --anonymous the node is reached and reaches others over Tor only, and its processes have no network beside it. It
 starts the program tor, which must be installed, or uses one that runs. A home is anonymous for good, or not at all:
-take another --home for the other mode. Bridges and the sockets of a tor are kept from one start to the next; "none" in
+take another --home for the other mode. Its onion address, which others join through, is said by 'shallot node
+--show-addresses' alone. Bridges and the sockets of a tor are kept from one start to the next; "none" in
 their place takes them back.`,
 		Example: `  shallot up --bootstrap /ip4/192.0.2.7/tcp/4001/p2p/12D3KooWEyoppNCUx8Yx66oV9fJnriXwCcXwDDUA2kj6vnc6iDEp
   shallot up --role provider --listen /ip4/0.0.0.0/tcp/4001
@@ -58,6 +59,9 @@ their place takes them back.`,
 			cfg.Ready = func(n supervisor.ReadyNode) {
 				if err := a.printReady([]supervisor.ReadyNode{n}); err != nil {
 					a.say("%v", err)
+				}
+				if anonymous && n.Role == supervisor.Provider {
+					cfg.Print.Printf("others join through its onion address: shallot --home %s node --show-addresses", shellQuote(n.Home))
 				}
 				cfg.Print.Printf("ready")
 			}

@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"math"
+	"slices"
 	"strconv"
 	"time"
 
@@ -111,9 +112,33 @@ func object(m protoreflect.Message) Object {
 		if od := fd.ContainingOneof(); od != nil && !od.IsSynthetic() && !m.Has(fd) {
 			continue // of a choice only what was chosen
 		}
+		if replaced(m, fd) {
+			continue
+		}
 		out = append(out, Field{string(fd.Name()), field(m, fd)})
 	}
 	return out
+}
+
+// aliases are the fields that an anonymous node fills, each with those that it is in the place of.
+var aliases = map[protoreflect.Name][]protoreflect.Name{
+	"alias": {"peer_id", "addresses", "sealing_key"}, "provider_alias": {"provider"}, "consumer_alias": {"consumer"},
+}
+
+// replaced tells whether a field is not there because of the mode: an alias in open mode, and what an alias is in the place of.
+func replaced(m protoreflect.Message, fd protoreflect.FieldDescriptor) bool {
+	if m.Has(fd) {
+		return false
+	}
+	if aliases[fd.Name()] != nil {
+		return true
+	}
+	for name, of := range aliases {
+		if to := m.Descriptor().Fields().ByName(name); to != nil && m.Has(to) && slices.Contains(of, fd.Name()) {
+			return true
+		}
+	}
+	return false
 }
 
 func field(m protoreflect.Message, fd protoreflect.FieldDescriptor) any {

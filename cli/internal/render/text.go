@@ -96,6 +96,25 @@ func ShortPeer(id string) string {
 	return "…" + id[len(id)-n:]
 }
 
+// Peer is what people see of a peer: its alias in anonymous mode, with its id beside it where that was asked for.
+func Peer(alias, id string) string {
+	switch {
+	case alias == "":
+		return id
+	case id == "":
+		return alias
+	}
+	return alias + " " + id
+}
+
+// PeerCell is Peer for a table, where an id without an alias is shortened.
+func PeerCell(alias, id string) string {
+	if alias == "" {
+		return ShortPeer(id)
+	}
+	return Peer(alias, id)
+}
+
 // Dash stands for what is not there.
 func Dash(s string) string {
 	if s == "" {

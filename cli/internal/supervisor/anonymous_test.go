@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/shallot-net/shallot/cli/internal/clitest"
+	"github.com/shallot-net/shallot/kit/alias"
 	"github.com/shallot-net/shallot/kit/fault"
 	"github.com/shallot-net/shallot/kit/fence"
 	"github.com/shallot-net/shallot/kit/home"
@@ -79,6 +80,12 @@ func TestAnonymousNetworkBecomesReadyEnclosed(t *testing.T) {
 	}
 	close(f.ready)
 	for _, n := range r.awaitReady(t) {
+		if n.Alias != "alias-of-peer-"+n.Name || n.PeerID != "" {
+			t.Errorf("%s is called %q, and its peer id %q is shown", n.Name, n.Alias, n.PeerID)
+		}
+		if info, err := os.Stat(alias.Path(n.Home)); err != nil || info.Mode().Perm() != 0o600 {
+			t.Errorf("%s has no key for aliases: %v, %v", n.Name, info, err)
+		}
 		for _, p := range Processes(n.Role, Anonymous) {
 			if p == "gateway" {
 				continue

@@ -14,6 +14,7 @@ import (
 	"github.com/shallot-net/shallot/kit/fault"
 	"github.com/shallot-net/shallot/kit/home"
 	"github.com/shallot-net/shallot/kit/lifecycle"
+	nodev1 "github.com/shallot-net/shallot/proto/shallot/node/v1"
 )
 
 // remindEvery is how often a start that takes long says what it waits for.
@@ -48,13 +49,6 @@ func (cfg *NetworkConfig) mode() string {
 		return Anonymous
 	}
 	return Open
-}
-
-// ReadyNode is one node at the moment of readiness.
-type ReadyNode struct {
-	NodePlace
-	PeerID     string `json:"peer_id"`
-	GatewayURL string `json:"gateway_url"`
 }
 
 // RunNetwork runs a dev network until ctx ends, then stops all of it. It returns an error at once when it cannot
@@ -252,10 +246,10 @@ func (n *network) waitReady(ctx context.Context) error {
 	if err := n.findBootstrap(ctx, probes[0], w); err != nil {
 		return ignoreEnd(ctx, err)
 	}
-	ids := make([]string, len(n.nodes))
+	found := make([]*nodev1.Node, len(n.nodes))
 	if err := n.each(ctx, func(ctx context.Context, i int) error {
-		id, err := n.waitHealthy(ctx, n.nodes[i], probes[i], w)
-		ids[i] = id
+		var err error
+		found[i], err = n.waitHealthy(ctx, n.nodes[i], probes[i], w)
 		return err
 	}); err != nil {
 		return ignoreEnd(ctx, err)
@@ -265,12 +259,12 @@ func (n *network) waitReady(ctx context.Context) error {
 		w.note(node.Name())("not asked yet")
 	}
 	if err := n.each(ctx, func(ctx context.Context, i int) error {
-		return n.waitKnows(ctx, i, ids, probes[i], w)
+		return n.waitKnows(ctx, i, found, probes[i], w)
 	}); err != nil {
 		return ignoreEnd(ctx, err)
 	}
 	stop()
-	n.announce(ids)
+	n.announce(found)
 	return nil
 }
 
@@ -338,28 +332,28 @@ func joinable(addresses []string) []string {
 	return full
 }
 
-func (n *network) waitHealthy(ctx context.Context, node *Node, p *probe, w *waiting) (id string, err error) {
+func (n *network) waitHealthy(ctx context.Context, node *Node, p *probe, w *waiting) (found *nodev1.Node, err error) {
 	err = poll(ctx, n.interval(), w.note(node.Name()), func(ctx context.Context) string {
 		got, err := p.node(ctx)
 		if err != nil {
 			return node.waits(nil, err.Error())
 		}
-		id = got.GetPeerId()
+		found = got
 		return node.waits(got, missing(got))
 	})
 	if err == nil {
 		close(node.healthy)
 		n.cfg.Print.Printf("%s is up (%s)", node.Name(), n.since())
 	}
-	return id, err
+	return found, err
 }
 
 // waitKnows waits until a node lists every other provider as available.
-func (n *network) waitKnows(ctx context.Context, i int, ids []string, p *probe, w *waiting) error {
+func (n *network) waitKnows(ctx context.Context, i int, nodes []*nodev1.Node, p *probe, w *waiting) error {
 	var want []string
-	for j, id := range ids {
+	for j, other := range nodes {
 		if j != i && n.nodes[j].Role() == Provider {
-			want = append(want, id)
+			want = append(want, other.GetPeerId())
 		}
 	}
 	return poll(ctx, n.interval(), w.note(n.nodes[i].Name()), func(ctx context.Context) string {
@@ -375,11 +369,10 @@ func (n *network) waitKnows(ctx context.Context, i int, ids []string, p *probe, 
 	})
 }
 
-func (n *network) announce(ids []string) {
+func (n *network) announce(found []*nodev1.Node) {
 	ready := make([]ReadyNode, len(n.nodes))
 	for i, node := range n.nodes {
-		g, _ := ReadGateway(node.Home()) // a gateway that does not say where it is shows as nothing
-		ready[i] = ReadyNode{NodePlace: n.place(node), PeerID: ids[i], GatewayURL: g.URL}
+		ready[i] = readyNode(n.place(node), found[i], node.Home())
 	}
 	n.cfg.Ready(ready)
 }

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/shallot-net/shallot/kit/alias"
 	"github.com/shallot-net/shallot/kit/fault"
 	"github.com/shallot-net/shallot/kit/home"
 	"github.com/shallot-net/shallot/kit/tor"
@@ -89,6 +90,9 @@ func OpenNode(cfg NodeConfig) (*Node, error) {
 	n := &Node{cfg: cfg, keep: keep, home: h, release: release, healthy: make(chan struct{}), dirty: make(chan struct{}, 1)}
 	if err == nil {
 		err = n.openTor()
+	}
+	if err == nil && cfg.Anonymity != nil {
+		_, err = alias.Open(h.Dir) // before the first process logs a peer
 	}
 	if err != nil {
 		release()

@@ -41,7 +41,7 @@ func newProbe(h home.Home) (*probe, error) {
 func (p *probe) close() { _ = p.cc.Close() }
 
 func (p *probe) node(ctx context.Context) (*nodev1.Node, error) {
-	resp, err := p.client.GetNode(ctx, &nodev1.GetNodeRequest{})
+	resp, err := p.client.GetNode(ctx, &nodev1.GetNodeRequest{ShowAddresses: true})
 	if err != nil {
 		if f := fault.From(err); f.Code == codes.DeadlineExceeded || f.Code == codes.Unavailable {
 			return nil, errors.New("its node service does not answer yet")
@@ -59,7 +59,7 @@ func (p *probe) available(ctx context.Context) (map[string]bool, error) {
 	ids := map[string]bool{}
 	token := ""
 	for range maxPages {
-		resp, err := p.client.ListPeers(ctx, &nodev1.ListPeersRequest{State: "available", PageToken: token})
+		resp, err := p.client.ListPeers(ctx, &nodev1.ListPeersRequest{State: "available", PageToken: token, ShowAddresses: true})
 		if err != nil {
 			return nil, err
 		}

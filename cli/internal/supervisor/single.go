@@ -6,6 +6,7 @@ import (
 
 	"github.com/shallot-net/shallot/kit/home"
 	"github.com/shallot-net/shallot/kit/lifecycle"
+	nodev1 "github.com/shallot-net/shallot/proto/shallot/node/v1"
 )
 
 // SingleConfig says what this machine's own node is.
@@ -103,13 +104,13 @@ func waitSingle(ctx context.Context, cfg SingleConfig, node *Node) error {
 		return err
 	}
 	defer p.close()
-	var id string
+	var found *nodev1.Node
 	err = poll(ctx, probeInterval, w.note(node.Name()), func(ctx context.Context) string {
 		got, err := p.node(ctx)
 		if err != nil {
 			return node.waits(nil, err.Error())
 		}
-		id = got.GetPeerId()
+		found = got
 		return node.waits(got, missing(got))
 	})
 	if err != nil {
@@ -117,7 +118,6 @@ func waitSingle(ctx context.Context, cfg SingleConfig, node *Node) error {
 	}
 	stop()
 	cfg.Print.Printf("all services are healthy (%s)", time.Since(started).Round(10*time.Millisecond))
-	g, _ := ReadGateway(node.Home())
-	cfg.Ready(ReadyNode{NodePlace: NodePlace{Name: node.Name(), Role: node.Role(), Home: node.Home().Dir}, PeerID: id, GatewayURL: g.URL})
+	cfg.Ready(readyNode(NodePlace{Name: node.Name(), Role: node.Role(), Home: node.Home().Dir}, found, node.Home()))
 	return nil
 }

@@ -19,6 +19,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/pnet"
 	"github.com/libp2p/go-libp2p/p2p/net/swarm"
 	ma "github.com/multiformats/go-multiaddr"
+	"golang.org/x/time/rate"
 
 	"github.com/shallot-net/shallot/broker/internal/app"
 	"github.com/shallot-net/shallot/kit/fault"
@@ -111,7 +112,8 @@ type Host struct {
 	handlers app.Handlers
 	gate     *gater
 	names    *resolver
-	inbound  *inbound // nil: the host has no onion service
+	inbound  *inbound      // nil: the host has no onion service
+	budget   *rate.Limiter // of dials to strangers; nil: there is none
 	texts    peerTexts
 	gossip   *gossip // nil on a throw-away persona, which talks to one provider and hears of nobody else
 	meter    *meter
@@ -146,6 +148,9 @@ func (n *Network) Open(persona string, seed []byte, h app.Handlers) (app.Host, e
 	out := &Host{persona: persona, network: n, handlers: h, gate: newGater(n.profile.dialable), names: newResolver(n.profile.resolve), log: n.cfg.Log,
 		protected: make(map[string]map[peer.ID]struct{}), measured: make(map[peer.ID]time.Time), measuring: make(chan struct{}, 4),
 		offences: make(chan offence, 256)}
+	if n.profile.strangers > 0 && persona == "" {
+		out.budget = rate.NewLimiter(n.profile.strangers, n.profile.strangersAt)
+	}
 	out.meter = newMeter(out.offences)
 	out.meter.gossip = n.cfg.GossipRate
 	w := parts{key: key, rm: rm, gate: out.gate, names: out.names, traffic: n.traffic, meter: out.meter}

@@ -19,7 +19,7 @@ import (
 )
 
 const (
-	patience = 10 * time.Second // for one answer
+	patience = 30 * time.Second // for one answer: a tor with many services on a busy machine was seen to take more than ten seconds; one that dies closes the connection
 	maxReply = 256 << 10        // bytes of one: the ids of 4,000 services
 )
 

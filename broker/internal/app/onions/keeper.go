@@ -37,7 +37,7 @@ type Config struct {
 	Records     Records
 	Observer    Observer // default: none
 	Log         *slog.Logger
-	MaxServices int // default 70: what one tor publishes without loss when they are added one after the other
+	MaxServices int // default 70: each costs its tor some ten circuits
 }
 
 // Keeper keeps services at tor. Run does the work; the other methods say what it is to keep, and may be called at any time by anybody.
@@ -61,7 +61,7 @@ type Keeper struct {
 	atTor    map[string]string   // detached services of this session, with the digests of their requests; "" where unknown
 	graceEnd time.Time           // until then services of a former process are kept for those who ask for them again
 	nextAdd  time.Time
-	online   time.Time // when it was last seen online
+	offline  time.Time // since when tor has said that it is not online; zero while it is
 }
 
 // TorState is what is known of tor.
@@ -86,6 +86,7 @@ type service struct {
 	digest      string
 	uploads     uint32
 	publishedAt time.Time // zero: not published
+	takenAt     time.Time // when a directory last took the descriptor
 	uploading   bool      // an upload has begun since it was added: what is taken now is of this service, not of one before it
 	deadline    time.Time // when it is made anew if nobody took its descriptor; zero while tor is not online
 	patience    time.Duration

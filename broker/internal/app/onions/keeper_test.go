@@ -86,7 +86,7 @@ func TestNothingIsLogged(t *testing.T) {
 func TestPacing(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.tor.Change(func(b *torcontroltest.Behaviour) { b.Progress, b.Tag = 50, "loading_descriptors" })
-		w.untilTor(onions.TorStarting, time.Second)
+		w.untilTor(onions.TorStarting, 11*time.Second)
 		const n = 40
 		start := time.Now()
 		done := make(chan error, n)
@@ -169,6 +169,18 @@ func TestNotPublishedInTime(t *testing.T) {
 		if len(w.tor.Heard("ADD_ONION")) != at {
 			t.Error("a published service was made anew")
 		}
+		// tor gives directories a new descriptor within two hours; where that stops, they forget it after three.
+		w.tor.Emit("HS_DESC UPLOADED " + id + " UNKNOWN $A~a")
+		pass(170 * time.Minute)
+		w.untilService(id, onions.ServicePublished, 0)
+		if len(w.tor.Heard("ADD_ONION")) != at {
+			t.Error("a published service was made anew")
+		}
+		w.untilService(id, onions.ServicePublishing, 15*time.Minute)
+		w.untilService(id, onions.ServicePublished, time.Minute)
+		if len(w.tor.Heard("ADD_ONION")) != at+1 {
+			t.Error("a service that directories forgot was not made anew")
+		}
 	})
 }
 
@@ -249,8 +261,8 @@ func TestDeadline(t *testing.T) {
 		if !strings.Contains(err.Error(), "it is kept") {
 			t.Error(err)
 		}
-		w.untilTor(onions.TorUnreachable, 20*time.Second) // it hangs
+		w.untilTor(onions.TorUnreachable, 40*time.Second) // it hangs
 		w.tor.Change(func(b *torcontroltest.Behaviour) { b.Silent = false })
-		w.untilService(idOf(t, request(1)), onions.ServicePublished, 30*time.Second)
+		w.untilService(idOf(t, request(1)), onions.ServicePublished, time.Minute)
 	})
 }

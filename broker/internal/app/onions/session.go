@@ -10,6 +10,7 @@ import (
 
 const (
 	outage        = 30 * time.Second // after a longer one a descriptor that was taken before leads to circuits that are gone
+	stale         = 3 * time.Hour    // a directory keeps a descriptor for as long, and tor gives it a new one within two hours
 	patienceFirst = 30 * time.Second
 	patienceMost  = 5 * time.Minute
 )
@@ -90,6 +91,12 @@ func (k *Keeper) look(ctx context.Context, s Session) error {
 	k.network = seen.Network
 	k.version, k.warning = s.Version(), s.Warning()
 	k.judge()
+	for _, svc := range k.services {
+		if !svc.publishedAt.IsZero() && k.tor.State == TorOnline && time.Since(svc.takenAt) > stale {
+			k.unpublish(svc)
+			k.await(svc)
+		}
+	}
 	if first {
 		k.notify()
 	}
@@ -102,9 +109,17 @@ func (k *Keeper) adopt(svc *service) {
 		svc.lost()
 		return
 	}
-	svc.publishedAt, svc.uploading = k.records[svc.ID].PublishedAt, true
+	svc.publishedAt, svc.takenAt, svc.uploading = k.records[svc.ID].PublishedAt, time.Now(), true
 	k.await(svc)
 	k.cfg.Observer.Added("adopted")
+}
+
+// unpublish says that nobody has a descriptor that leads anywhere, though tor has the service. With the lock.
+func (k *Keeper) unpublish(svc *service) {
+	svc.publishedAt, svc.uploads = time.Time{}, 0
+	k.records[svc.ID] = Record{Digest: svc.digest}
+	k.dirty = true
+	k.notify()
 }
 
 // lost says that tor does not have the service any more.
@@ -136,30 +151,35 @@ func (k *Keeper) judge() {
 		t.State, t.Detail = TorOnline, k.warning
 	}
 	k.setTor(t)
-	now := time.Now()
-	switch {
-	case t.State != TorOnline:
+	if t.State != TorOnline {
+		if k.offline.IsZero() {
+			k.offline = time.Now()
+		}
 		for _, svc := range k.services {
 			svc.deadline = time.Time{}
 		}
-	case was != TorOnline:
-		long := !k.online.IsZero() && now.Sub(k.online) > outage
-		for id, svc := range k.services {
-			if k.stateOf(svc) == ServiceAdding {
-				continue
-			}
-			if long && !svc.publishedAt.IsZero() {
-				svc.publishedAt, svc.uploads = time.Time{}, 0
-				k.records[id] = Record{Digest: svc.digest}
-				k.dirty = true
-			}
-			k.await(svc)
-		}
-		k.notify()
-		fallthrough
-	default:
-		k.online = now
+		return
 	}
+	if was != TorOnline {
+		k.back()
+	}
+}
+
+// back is when tor is online again, or is seen to be for the first time. With the lock.
+func (k *Keeper) back() {
+	// Only what tor itself said counts: that it did not answer, as on a machine that is too busy, says nothing of its circuits.
+	long := !k.offline.IsZero() && time.Since(k.offline) > outage
+	k.offline = time.Time{}
+	for _, svc := range k.services {
+		if k.stateOf(svc) == ServiceAdding {
+			continue
+		}
+		if long && !svc.publishedAt.IsZero() {
+			k.unpublish(svc)
+		}
+		k.await(svc)
+	}
+	k.notify()
 }
 
 // apply is what an event changes.
@@ -195,6 +215,7 @@ func (k *Keeper) upload(e Event) {
 		return
 	}
 	svc.uploads++
+	svc.takenAt = time.Now()
 	k.cfg.Observer.Uploaded()
 	if svc.publishedAt.IsZero() {
 		svc.publishedAt, svc.deadline, svc.patience = time.Now(), time.Time{}, 0

@@ -514,7 +514,9 @@ type Peer struct {
 	Connected bool                 `protobuf:"varint,10,opt,name=connected,proto3" json:"connected,omitempty"`
 	Version   uint64               `protobuf:"varint,11,opt,name=version,proto3" json:"version,omitempty"`
 	// The signed announcement, to hand on.
-	Announcement  *v1.Event `protobuf:"bytes,12,opt,name=announcement,proto3" json:"announcement,omitempty"`
+	Announcement *v1.Event `protobuf:"bytes,12,opt,name=announcement,proto3" json:"announcement,omitempty"`
+	// What node's users see of the peer in anonymous mode, in place of peer_id, addresses, sealing_key and announcement. Only node sets it.
+	Alias         string `protobuf:"bytes,13,opt,name=alias,proto3" json:"alias,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -631,6 +633,13 @@ func (x *Peer) GetAnnouncement() *v1.Event {
 		return x.Announcement
 	}
 	return nil
+}
+
+func (x *Peer) GetAlias() string {
+	if x != nil {
+		return x.Alias
+	}
+	return ""
 }
 
 type PingRequest struct {
@@ -841,7 +850,7 @@ const file_shallot_discovery_v1_discovery_proto_rawDesc = "" +
 	"\x11forgotten_peer_id\x18\x02 \x01(\tH\x00R\x0fforgottenPeerId\x126\n" +
 	"\x06synced\x18\x03 \x01(\v2\x1c.shallot.discovery.v1.SyncedH\x00R\x06syncedB\b\n" +
 	"\x06change\"\b\n" +
-	"\x06Synced\"\xe0\x03\n" +
+	"\x06Synced\"\xf6\x03\n" +
 	"\x04Peer\x12\x17\n" +
 	"\apeer_id\x18\x01 \x01(\tR\x06peerId\x12\x12\n" +
 	"\x04role\x18\x02 \x01(\tR\x04role\x12\x14\n" +
@@ -857,7 +866,8 @@ const file_shallot_discovery_v1_discovery_proto_rawDesc = "" +
 	"\tconnected\x18\n" +
 	" \x01(\bR\tconnected\x12\x18\n" +
 	"\aversion\x18\v \x01(\x04R\aversion\x12;\n" +
-	"\fannouncement\x18\f \x01(\v2\x17.shallot.event.v1.EventR\fannouncement\"&\n" +
+	"\fannouncement\x18\f \x01(\v2\x17.shallot.event.v1.EventR\fannouncement\x12\x14\n" +
+	"\x05alias\x18\r \x01(\tR\x05alias\"&\n" +
 	"\vPingRequest\x12\x17\n" +
 	"\apeer_id\x18\x01 \x01(\tR\x06peerId\";\n" +
 	"\fPingResponse\x12+\n" +

@@ -113,7 +113,9 @@ type KnownMetric struct {
 	ReceivedAt *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=received_at,json=receivedAt,proto3" json:"received_at,omitempty"`
 	Age        *durationpb.Duration   `protobuf:"bytes,3,opt,name=age,proto3" json:"age,omitempty"`
 	// It is this node's.
-	Own           bool `protobuf:"varint,4,opt,name=own,proto3" json:"own,omitempty"`
+	Own bool `protobuf:"varint,4,opt,name=own,proto3" json:"own,omitempty"`
+	// What node's users see in anonymous mode in place of the metric's peer_id. Only node sets it.
+	Alias         string `protobuf:"bytes,5,opt,name=alias,proto3" json:"alias,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -174,6 +176,13 @@ func (x *KnownMetric) GetOwn() bool {
 		return x.Own
 	}
 	return false
+}
+
+func (x *KnownMetric) GetAlias() string {
+	if x != nil {
+		return x.Alias
+	}
+	return ""
 }
 
 type GetMetricRequest struct {
@@ -592,13 +601,14 @@ const file_shallot_metric_v1_metric_proto_rawDesc = "" +
 	"\x1eshallot/metric/v1/metric.proto\x12\x11shallot.metric.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dshallot/event/v1/metric.proto\"C\n" +
 	"\x12ReportQueueRequest\x12-\n" +
 	"\x05queue\x18\x01 \x01(\v2\x17.shallot.event.v1.QueueR\x05queue\"\x15\n" +
-	"\x13ReportQueueResponse\"\xbb\x01\n" +
+	"\x13ReportQueueResponse\"\xd1\x01\n" +
 	"\vKnownMetric\x120\n" +
 	"\x06metric\x18\x01 \x01(\v2\x18.shallot.event.v1.MetricR\x06metric\x12;\n" +
 	"\vreceived_at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"receivedAt\x12+\n" +
 	"\x03age\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x03age\x12\x10\n" +
-	"\x03own\x18\x04 \x01(\bR\x03own\"+\n" +
+	"\x03own\x18\x04 \x01(\bR\x03own\x12\x14\n" +
+	"\x05alias\x18\x05 \x01(\tR\x05alias\"+\n" +
 	"\x10GetMetricRequest\x12\x17\n" +
 	"\apeer_id\x18\x01 \x01(\tR\x06peerId\"K\n" +
 	"\x11GetMetricResponse\x126\n" +

@@ -5,6 +5,10 @@
 // source: shallot/node/v1/node.proto
 
 // All that users do. The only API that is meant for people, clients and the gateway.
+//
+// In anonymous mode a peer id is as good as an address. So answers name peers by an alias, a short name that this node alone gives them, such as
+// p-3k9xw2mh; peer ids, addresses and sealing keys are empty and do not appear in texts either, unless show_addresses asks for them. Requests
+// take an alias wherever they take a peer id. In open mode there are no aliases.
 
 package nodev1
 
@@ -31,7 +35,9 @@ const (
 )
 
 type GetNodeRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Anonymous mode: say peer ids and addresses beside the aliases.
+	ShowAddresses bool `protobuf:"varint,1,opt,name=show_addresses,json=showAddresses,proto3" json:"show_addresses,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -64,6 +70,13 @@ func (x *GetNodeRequest) ProtoReflect() protoreflect.Message {
 // Deprecated: Use GetNodeRequest.ProtoReflect.Descriptor instead.
 func (*GetNodeRequest) Descriptor() ([]byte, []int) {
 	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{0}
+}
+
+func (x *GetNodeRequest) GetShowAddresses() bool {
+	if x != nil {
+		return x.ShowAddresses
+	}
+	return false
 }
 
 type GetNodeResponse struct {
@@ -133,7 +146,9 @@ type Node struct {
 	// Anonymous mode: enclosed, or none where the node was started --unfenced and could reach the network beside tor.
 	Fence string `protobuf:"bytes,13,opt,name=fence,proto3" json:"fence,omitempty"`
 	// Anonymous mode.
-	Tor           *Tor `protobuf:"bytes,14,opt,name=tor,proto3" json:"tor,omitempty"`
+	Tor *Tor `protobuf:"bytes,14,opt,name=tor,proto3" json:"tor,omitempty"`
+	// Anonymous mode: in place of peer_id and addresses.
+	Alias         string `protobuf:"bytes,15,opt,name=alias,proto3" json:"alias,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -264,6 +279,13 @@ func (x *Node) GetTor() *Tor {
 		return x.Tor
 	}
 	return nil
+}
+
+func (x *Node) GetAlias() string {
+	if x != nil {
+		return x.Alias
+	}
+	return ""
 }
 
 // Tor is what stands between an anonymous node and the network.
@@ -447,8 +469,10 @@ func (x *ConnectPeerRequest) GetAddress() string {
 }
 
 type ConnectPeerResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	PeerId        string                 `protobuf:"bytes,1,opt,name=peer_id,json=peerId,proto3" json:"peer_id,omitempty"`
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	PeerId string                 `protobuf:"bytes,1,opt,name=peer_id,json=peerId,proto3" json:"peer_id,omitempty"`
+	// Anonymous mode: in place of peer_id.
+	Alias         string `protobuf:"bytes,2,opt,name=alias,proto3" json:"alias,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -490,12 +514,21 @@ func (x *ConnectPeerResponse) GetPeerId() string {
 	return ""
 }
 
+func (x *ConnectPeerResponse) GetAlias() string {
+	if x != nil {
+		return x.Alias
+	}
+	return ""
+}
+
 type ListPeersRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Capability    string                 `protobuf:"bytes,1,opt,name=capability,proto3" json:"capability,omitempty"`
-	State         string                 `protobuf:"bytes,2,opt,name=state,proto3" json:"state,omitempty"`
-	PageSize      uint32                 `protobuf:"varint,3,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
-	PageToken     string                 `protobuf:"bytes,4,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	Capability string                 `protobuf:"bytes,1,opt,name=capability,proto3" json:"capability,omitempty"`
+	State      string                 `protobuf:"bytes,2,opt,name=state,proto3" json:"state,omitempty"`
+	PageSize   uint32                 `protobuf:"varint,3,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	PageToken  string                 `protobuf:"bytes,4,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	// Anonymous mode: say peer ids and addresses beside the aliases.
+	ShowAddresses bool `protobuf:"varint,5,opt,name=show_addresses,json=showAddresses,proto3" json:"show_addresses,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -558,6 +591,13 @@ func (x *ListPeersRequest) GetPageToken() string {
 	return ""
 }
 
+func (x *ListPeersRequest) GetShowAddresses() bool {
+	if x != nil {
+		return x.ShowAddresses
+	}
+	return false
+}
+
 type ListPeersResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Peers         []*v11.Peer            `protobuf:"bytes,1,rep,name=peers,proto3" json:"peers,omitempty"`
@@ -611,8 +651,11 @@ func (x *ListPeersResponse) GetNextPageToken() string {
 }
 
 type GetPeerRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	PeerId        string                 `protobuf:"bytes,1,opt,name=peer_id,json=peerId,proto3" json:"peer_id,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Or its alias.
+	PeerId string `protobuf:"bytes,1,opt,name=peer_id,json=peerId,proto3" json:"peer_id,omitempty"`
+	// Anonymous mode: say peer ids and addresses beside the aliases.
+	ShowAddresses bool `protobuf:"varint,2,opt,name=show_addresses,json=showAddresses,proto3" json:"show_addresses,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -652,6 +695,13 @@ func (x *GetPeerRequest) GetPeerId() string {
 		return x.PeerId
 	}
 	return ""
+}
+
+func (x *GetPeerRequest) GetShowAddresses() bool {
+	if x != nil {
+		return x.ShowAddresses
+	}
+	return false
 }
 
 type GetPeerResponse struct {
@@ -699,9 +749,11 @@ func (x *GetPeerResponse) GetPeer() *v11.Peer {
 }
 
 type ListMetricsRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	PageSize      uint32                 `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
-	PageToken     string                 `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	PageSize  uint32                 `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	PageToken string                 `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	// Anonymous mode: say peer ids and addresses beside the aliases.
+	ShowAddresses bool `protobuf:"varint,3,opt,name=show_addresses,json=showAddresses,proto3" json:"show_addresses,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -748,6 +800,13 @@ func (x *ListMetricsRequest) GetPageToken() string {
 		return x.PageToken
 	}
 	return ""
+}
+
+func (x *ListMetricsRequest) GetShowAddresses() bool {
+	if x != nil {
+		return x.ShowAddresses
+	}
+	return false
 }
 
 type ListMetricsResponse struct {
@@ -803,8 +862,11 @@ func (x *ListMetricsResponse) GetNextPageToken() string {
 }
 
 type GetPeerMetricsRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	PeerId        string                 `protobuf:"bytes,1,opt,name=peer_id,json=peerId,proto3" json:"peer_id,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Or its alias.
+	PeerId string `protobuf:"bytes,1,opt,name=peer_id,json=peerId,proto3" json:"peer_id,omitempty"`
+	// Anonymous mode: say peer ids and addresses beside the aliases.
+	ShowAddresses bool `protobuf:"varint,2,opt,name=show_addresses,json=showAddresses,proto3" json:"show_addresses,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -844,6 +906,13 @@ func (x *GetPeerMetricsRequest) GetPeerId() string {
 		return x.PeerId
 	}
 	return ""
+}
+
+func (x *GetPeerMetricsRequest) GetShowAddresses() bool {
+	if x != nil {
+		return x.ShowAddresses
+	}
+	return false
 }
 
 type GetPeerMetricsResponse struct {
@@ -1230,8 +1299,10 @@ func (*RunTaskResponse_Task) isRunTaskResponse_Response() {}
 func (*RunTaskResponse_Stdout) isRunTaskResponse_Response() {}
 
 type GetTaskRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	TaskId        string                 `protobuf:"bytes,1,opt,name=task_id,json=taskId,proto3" json:"task_id,omitempty"`
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	TaskId string                 `protobuf:"bytes,1,opt,name=task_id,json=taskId,proto3" json:"task_id,omitempty"`
+	// Anonymous mode: say peer ids and addresses beside the aliases.
+	ShowAddresses bool `protobuf:"varint,2,opt,name=show_addresses,json=showAddresses,proto3" json:"show_addresses,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1271,6 +1342,13 @@ func (x *GetTaskRequest) GetTaskId() string {
 		return x.TaskId
 	}
 	return ""
+}
+
+func (x *GetTaskRequest) GetShowAddresses() bool {
+	if x != nil {
+		return x.ShowAddresses
+	}
+	return false
 }
 
 type GetTaskResponse struct {
@@ -1326,6 +1404,8 @@ type ListTasksRequest struct {
 	Text          string                 `protobuf:"bytes,5,opt,name=text,proto3" json:"text,omitempty"`
 	PageSize      uint32                 `protobuf:"varint,6,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
 	PageToken     string                 `protobuf:"bytes,7,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	// Anonymous mode: say peer ids and addresses beside the aliases.
+	ShowAddresses bool `protobuf:"varint,8,opt,name=show_addresses,json=showAddresses,proto3" json:"show_addresses,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1409,6 +1489,13 @@ func (x *ListTasksRequest) GetPageToken() string {
 	return ""
 }
 
+func (x *ListTasksRequest) GetShowAddresses() bool {
+	if x != nil {
+		return x.ShowAddresses
+	}
+	return false
+}
+
 type ListTasksResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Tasks         []*v13.Task            `protobuf:"bytes,1,rep,name=tasks,proto3" json:"tasks,omitempty"`
@@ -1462,8 +1549,10 @@ func (x *ListTasksResponse) GetNextPageToken() string {
 }
 
 type WatchTaskRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	TaskId        string                 `protobuf:"bytes,1,opt,name=task_id,json=taskId,proto3" json:"task_id,omitempty"`
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	TaskId string                 `protobuf:"bytes,1,opt,name=task_id,json=taskId,proto3" json:"task_id,omitempty"`
+	// Anonymous mode: say peer ids and addresses beside the aliases.
+	ShowAddresses bool `protobuf:"varint,2,opt,name=show_addresses,json=showAddresses,proto3" json:"show_addresses,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1503,6 +1592,13 @@ func (x *WatchTaskRequest) GetTaskId() string {
 		return x.TaskId
 	}
 	return ""
+}
+
+func (x *WatchTaskRequest) GetShowAddresses() bool {
+	if x != nil {
+		return x.ShowAddresses
+	}
+	return false
 }
 
 type WatchTaskResponse struct {
@@ -2890,10 +2986,11 @@ var File_shallot_node_v1_node_proto protoreflect.FileDescriptor
 
 const file_shallot_node_v1_node_proto_rawDesc = "" +
 	"\n" +
-	"\x1ashallot/node/v1/node.proto\x12\x0fshallot.node.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\"shallot/broker/v1/repository.proto\x1a$shallot/discovery/v1/discovery.proto\x1a\x1cshallot/event/v1/event.proto\x1a\x1eshallot/metric/v1/metric.proto\x1a\x1ashallot/task/v1/task.proto\"\x10\n" +
-	"\x0eGetNodeRequest\"<\n" +
+	"\x1ashallot/node/v1/node.proto\x12\x0fshallot.node.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\"shallot/broker/v1/repository.proto\x1a$shallot/discovery/v1/discovery.proto\x1a\x1cshallot/event/v1/event.proto\x1a\x1eshallot/metric/v1/metric.proto\x1a\x1ashallot/task/v1/task.proto\"7\n" +
+	"\x0eGetNodeRequest\x12%\n" +
+	"\x0eshow_addresses\x18\x01 \x01(\bR\rshowAddresses\"<\n" +
 	"\x0fGetNodeResponse\x12)\n" +
-	"\x04node\x18\x01 \x01(\v2\x15.shallot.node.v1.NodeR\x04node\"\xeb\x03\n" +
+	"\x04node\x18\x01 \x01(\v2\x15.shallot.node.v1.NodeR\x04node\"\x81\x04\n" +
 	"\x04Node\x12\x17\n" +
 	"\apeer_id\x18\x01 \x01(\tR\x06peerId\x12\x12\n" +
 	"\x04role\x18\x02 \x01(\tR\x04role\x12\x12\n" +
@@ -2910,7 +3007,8 @@ const file_shallot_node_v1_node_proto_rawDesc = "" +
 	"\n" +
 	"started_at\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\tstartedAt\x12\x14\n" +
 	"\x05fence\x18\r \x01(\tR\x05fence\x12&\n" +
-	"\x03tor\x18\x0e \x01(\v2\x14.shallot.node.v1.TorR\x03tor\"O\n" +
+	"\x03tor\x18\x0e \x01(\v2\x14.shallot.node.v1.TorR\x03tor\x12\x14\n" +
+	"\x05alias\x18\x0f \x01(\tR\x05alias\"O\n" +
 	"\x03Tor\x12\x14\n" +
 	"\x05state\x18\x01 \x01(\tR\x05state\x12\x1a\n" +
 	"\bprogress\x18\x02 \x01(\rR\bprogress\x12\x16\n" +
@@ -2921,9 +3019,10 @@ const file_shallot_node_v1_node_proto_rawDesc = "" +
 	"\x05state\x18\x03 \x01(\tR\x05state\x12\x16\n" +
 	"\x06detail\x18\x04 \x01(\tR\x06detail\".\n" +
 	"\x12ConnectPeerRequest\x12\x18\n" +
-	"\aaddress\x18\x01 \x01(\tR\aaddress\".\n" +
+	"\aaddress\x18\x01 \x01(\tR\aaddress\"D\n" +
 	"\x13ConnectPeerResponse\x12\x17\n" +
-	"\apeer_id\x18\x01 \x01(\tR\x06peerId\"\x84\x01\n" +
+	"\apeer_id\x18\x01 \x01(\tR\x06peerId\x12\x14\n" +
+	"\x05alias\x18\x02 \x01(\tR\x05alias\"\xab\x01\n" +
 	"\x10ListPeersRequest\x12\x1e\n" +
 	"\n" +
 	"capability\x18\x01 \x01(\tR\n" +
@@ -2931,23 +3030,27 @@ const file_shallot_node_v1_node_proto_rawDesc = "" +
 	"\x05state\x18\x02 \x01(\tR\x05state\x12\x1b\n" +
 	"\tpage_size\x18\x03 \x01(\rR\bpageSize\x12\x1d\n" +
 	"\n" +
-	"page_token\x18\x04 \x01(\tR\tpageToken\"m\n" +
+	"page_token\x18\x04 \x01(\tR\tpageToken\x12%\n" +
+	"\x0eshow_addresses\x18\x05 \x01(\bR\rshowAddresses\"m\n" +
 	"\x11ListPeersResponse\x120\n" +
 	"\x05peers\x18\x01 \x03(\v2\x1a.shallot.discovery.v1.PeerR\x05peers\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\")\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"P\n" +
 	"\x0eGetPeerRequest\x12\x17\n" +
-	"\apeer_id\x18\x01 \x01(\tR\x06peerId\"A\n" +
+	"\apeer_id\x18\x01 \x01(\tR\x06peerId\x12%\n" +
+	"\x0eshow_addresses\x18\x02 \x01(\bR\rshowAddresses\"A\n" +
 	"\x0fGetPeerResponse\x12.\n" +
-	"\x04peer\x18\x01 \x01(\v2\x1a.shallot.discovery.v1.PeerR\x04peer\"P\n" +
+	"\x04peer\x18\x01 \x01(\v2\x1a.shallot.discovery.v1.PeerR\x04peer\"w\n" +
 	"\x12ListMetricsRequest\x12\x1b\n" +
 	"\tpage_size\x18\x01 \x01(\rR\bpageSize\x12\x1d\n" +
 	"\n" +
-	"page_token\x18\x02 \x01(\tR\tpageToken\"w\n" +
+	"page_token\x18\x02 \x01(\tR\tpageToken\x12%\n" +
+	"\x0eshow_addresses\x18\x03 \x01(\bR\rshowAddresses\"w\n" +
 	"\x13ListMetricsResponse\x128\n" +
 	"\ametrics\x18\x01 \x03(\v2\x1e.shallot.metric.v1.KnownMetricR\ametrics\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"0\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"W\n" +
 	"\x15GetPeerMetricsRequest\x12\x17\n" +
-	"\apeer_id\x18\x01 \x01(\tR\x06peerId\"P\n" +
+	"\apeer_id\x18\x01 \x01(\tR\x06peerId\x12%\n" +
+	"\x0eshow_addresses\x18\x02 \x01(\bR\rshowAddresses\"P\n" +
 	"\x16GetPeerMetricsResponse\x126\n" +
 	"\x06metric\x18\x01 \x01(\v2\x1e.shallot.metric.v1.KnownMetricR\x06metric\"#\n" +
 	"\rUploadRequest\x12\x12\n" +
@@ -2970,11 +3073,12 @@ const file_shallot_node_v1_node_proto_rawDesc = "" +
 	"\x04task\x18\x01 \x01(\v2\x15.shallot.task.v1.TaskH\x00R\x04task\x12\x18\n" +
 	"\x06stdout\x18\x02 \x01(\fH\x00R\x06stdoutB\n" +
 	"\n" +
-	"\bresponse\")\n" +
+	"\bresponse\"P\n" +
 	"\x0eGetTaskRequest\x12\x17\n" +
-	"\atask_id\x18\x01 \x01(\tR\x06taskId\"<\n" +
+	"\atask_id\x18\x01 \x01(\tR\x06taskId\x12%\n" +
+	"\x0eshow_addresses\x18\x02 \x01(\bR\rshowAddresses\"<\n" +
 	"\x0fGetTaskResponse\x12)\n" +
-	"\x04task\x18\x01 \x01(\v2\x15.shallot.task.v1.TaskR\x04task\"\x92\x02\n" +
+	"\x04task\x18\x01 \x01(\v2\x15.shallot.task.v1.TaskR\x04task\"\xb9\x02\n" +
 	"\x10ListTasksRequest\x12\x16\n" +
 	"\x06states\x18\x01 \x03(\tR\x06states\x12\x12\n" +
 	"\x04type\x18\x02 \x01(\tR\x04type\x12?\n" +
@@ -2983,12 +3087,14 @@ const file_shallot_node_v1_node_proto_rawDesc = "" +
 	"\x04text\x18\x05 \x01(\tR\x04text\x12\x1b\n" +
 	"\tpage_size\x18\x06 \x01(\rR\bpageSize\x12\x1d\n" +
 	"\n" +
-	"page_token\x18\a \x01(\tR\tpageToken\"h\n" +
+	"page_token\x18\a \x01(\tR\tpageToken\x12%\n" +
+	"\x0eshow_addresses\x18\b \x01(\bR\rshowAddresses\"h\n" +
 	"\x11ListTasksResponse\x12+\n" +
 	"\x05tasks\x18\x01 \x03(\v2\x15.shallot.task.v1.TaskR\x05tasks\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"+\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"R\n" +
 	"\x10WatchTaskRequest\x12\x17\n" +
-	"\atask_id\x18\x01 \x01(\tR\x06taskId\">\n" +
+	"\atask_id\x18\x01 \x01(\tR\x06taskId\x12%\n" +
+	"\x0eshow_addresses\x18\x02 \x01(\bR\rshowAddresses\">\n" +
 	"\x11WatchTaskResponse\x12)\n" +
 	"\x04task\x18\x01 \x01(\v2\x15.shallot.task.v1.TaskR\x04task\",\n" +
 	"\x11CancelTaskRequest\x12\x17\n" +

@@ -5,6 +5,10 @@
 // source: shallot/node/v1/node.proto
 
 // All that users do. The only API that is meant for people, clients and the gateway.
+//
+// In anonymous mode a peer id is as good as an address. So answers name peers by an alias, a short name that this node alone gives them, such as
+// p-3k9xw2mh; peer ids, addresses and sealing keys are empty and do not appear in texts either, unless show_addresses asks for them. Requests
+// take an alias wherever they take a peer id. In open mode there are no aliases.
 
 package nodev1
 

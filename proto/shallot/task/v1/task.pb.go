@@ -488,7 +488,7 @@ type PlacementPolicy struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The entry provider may hand the task to a better one. Unset: as the mode says (yes in open, no in anonymous).
 	Redirect *bool `protobuf:"varint,1,opt,name=redirect,proto3,oneof" json:"redirect,omitempty"`
-	// Only these providers.
+	// Only these providers. Node's users may name them by alias in anonymous mode.
 	Providers []string `protobuf:"bytes,2,rep,name=providers,proto3" json:"providers,omitempty"`
 	// None of these.
 	Exclude []string `protobuf:"bytes,3,rep,name=exclude,proto3" json:"exclude,omitempty"`
@@ -681,7 +681,10 @@ type Task struct {
 	// Providers that are to keep the result until it is collected, the one that ran the task among them. 0: that one alone.
 	Replicas uint32 `protobuf:"varint,21,opt,name=replicas,proto3" json:"replicas,omitempty"`
 	// Only from GetTask: the others that were named to keep it.
-	ReplicaPeers  []*Replica `protobuf:"bytes,22,rep,name=replica_peers,json=replicaPeers,proto3" json:"replica_peers,omitempty"`
+	ReplicaPeers []*Replica `protobuf:"bytes,22,rep,name=replica_peers,json=replicaPeers,proto3" json:"replica_peers,omitempty"`
+	// What node's users see in anonymous mode in place of provider and consumer. Only node sets them.
+	ProviderAlias string `protobuf:"bytes,23,opt,name=provider_alias,json=providerAlias,proto3" json:"provider_alias,omitempty"`
+	ConsumerAlias string `protobuf:"bytes,24,opt,name=consumer_alias,json=consumerAlias,proto3" json:"consumer_alias,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -870,6 +873,20 @@ func (x *Task) GetReplicaPeers() []*Replica {
 	return nil
 }
 
+func (x *Task) GetProviderAlias() string {
+	if x != nil {
+		return x.ProviderAlias
+	}
+	return ""
+}
+
+func (x *Task) GetConsumerAlias() string {
+	if x != nil {
+		return x.ConsumerAlias
+	}
+	return ""
+}
+
 // Replica is a provider that was named to keep a result beside the one that made it.
 type Replica struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
@@ -877,7 +894,9 @@ type Replica struct {
 	// NAMED (nothing is known of it), ASKED, KEPT, REFUSED or SILENT.
 	State string `protobuf:"bytes,2,opt,name=state,proto3" json:"state,omitempty"`
 	// UPPER_SNAKE, where it refused.
-	Reason        string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	Reason string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	// What node's users see in anonymous mode in place of peer_id. Only node sets it.
+	Alias         string `protobuf:"bytes,4,opt,name=alias,proto3" json:"alias,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -929,6 +948,13 @@ func (x *Replica) GetState() string {
 func (x *Replica) GetReason() string {
 	if x != nil {
 		return x.Reason
+	}
+	return ""
+}
+
+func (x *Replica) GetAlias() string {
+	if x != nil {
+		return x.Alias
 	}
 	return ""
 }
@@ -1200,7 +1226,9 @@ type HistoryEntry struct {
 	What   string `protobuf:"bytes,4,opt,name=what,proto3" json:"what,omitempty"`
 	PeerId string `protobuf:"bytes,5,opt,name=peer_id,json=peerId,proto3" json:"peer_id,omitempty"`
 	// Why, in words; for a placement per candidate why not.
-	Detail        string `protobuf:"bytes,6,opt,name=detail,proto3" json:"detail,omitempty"`
+	Detail string `protobuf:"bytes,6,opt,name=detail,proto3" json:"detail,omitempty"`
+	// What node's users see in anonymous mode in place of peer_id. Only node sets it.
+	Alias         string `protobuf:"bytes,7,opt,name=alias,proto3" json:"alias,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1277,6 +1305,13 @@ func (x *HistoryEntry) GetDetail() string {
 	return ""
 }
 
+func (x *HistoryEntry) GetAlias() string {
+	if x != nil {
+		return x.Alias
+	}
+	return ""
+}
+
 var File_shallot_task_v1_task_proto protoreflect.FileDescriptor
 
 const file_shallot_task_v1_task_proto_rawDesc = "" +
@@ -1331,7 +1366,7 @@ const file_shallot_task_v1_task_proto_rawDesc = "" +
 	"\n" +
 	"collection\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\n" +
 	"collection\x12/\n" +
-	"\x05total\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\x05total\"\xe2\a\n" +
+	"\x05total\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\x05total\"\xb0\b\n" +
 	"\x04Task\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04type\x18\x02 \x01(\tR\x04type\x12\x14\n" +
@@ -1359,16 +1394,19 @@ const file_shallot_task_v1_task_proto_rawDesc = "" +
 	"\brevision\x18\x13 \x01(\x04R\brevision\x125\n" +
 	"\bprogress\x18\x14 \x01(\v2\x19.shallot.task.v1.ProgressR\bprogress\x12\x1a\n" +
 	"\breplicas\x18\x15 \x01(\rR\breplicas\x12=\n" +
-	"\rreplica_peers\x18\x16 \x03(\v2\x18.shallot.task.v1.ReplicaR\freplicaPeers\x1a9\n" +
+	"\rreplica_peers\x18\x16 \x03(\v2\x18.shallot.task.v1.ReplicaR\freplicaPeers\x12%\n" +
+	"\x0eprovider_alias\x18\x17 \x01(\tR\rproviderAlias\x12%\n" +
+	"\x0econsumer_alias\x18\x18 \x01(\tR\rconsumerAlias\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\f\n" +
 	"\n" +
-	"_exit_code\"P\n" +
+	"_exit_code\"f\n" +
 	"\aReplica\x12\x17\n" +
 	"\apeer_id\x18\x01 \x01(\tR\x06peerId\x12\x14\n" +
 	"\x05state\x18\x02 \x01(\tR\x05state\x12\x16\n" +
-	"\x06reason\x18\x03 \x01(\tR\x06reason\"f\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\x12\x14\n" +
+	"\x05alias\x18\x04 \x01(\tR\x05alias\"f\n" +
 	"\bProgress\x12\x1a\n" +
 	"\bfraction\x18\x01 \x01(\x01R\bfraction\x12\x12\n" +
 	"\x04text\x18\x02 \x01(\tR\x04text\x12*\n" +
@@ -1389,14 +1427,15 @@ const file_shallot_task_v1_task_proto_rawDesc = "" +
 	"\n" +
 	"OutputFile\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x12\n" +
-	"\x04size\x18\x02 \x01(\x04R\x04size\"\xaf\x01\n" +
+	"\x04size\x18\x02 \x01(\x04R\x04size\"\xc5\x01\n" +
 	"\fHistoryEntry\x12*\n" +
 	"\x02at\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12\x18\n" +
 	"\aattempt\x18\x02 \x01(\rR\aattempt\x12\x14\n" +
 	"\x05state\x18\x03 \x01(\tR\x05state\x12\x12\n" +
 	"\x04what\x18\x04 \x01(\tR\x04what\x12\x17\n" +
 	"\apeer_id\x18\x05 \x01(\tR\x06peerId\x12\x16\n" +
-	"\x06detail\x18\x06 \x01(\tR\x06detailB=Z;github.com/shallot-net/shallot/proto/shallot/task/v1;taskv1b\x06proto3"
+	"\x06detail\x18\x06 \x01(\tR\x06detail\x12\x14\n" +
+	"\x05alias\x18\a \x01(\tR\x05aliasB=Z;github.com/shallot-net/shallot/proto/shallot/task/v1;taskv1b\x06proto3"
 
 var (
 	file_shallot_task_v1_task_proto_rawDescOnce sync.Once

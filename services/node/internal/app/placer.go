@@ -36,6 +36,8 @@ type Placer struct {
 	log       *slog.Logger
 	// Left is told of each task that has left its provider, with those it must not go to again and why. It must not block.
 	Left func(task string, excluded map[string]string)
+	// PeerName is how details of placements call a peer; nil for domain.ShortPeer.
+	PeerName func(id string) string
 
 	mu      sync.Mutex
 	pending map[string]*pendingTask
@@ -64,7 +66,7 @@ func NewPlacer(tasks TaskPlacer, placement Placement, log *slog.Logger) *Placer 
 
 // Needed says that a task wants a provider. It does not block.
 func (p *Placer) Needed(n *taskv1.PlacementNeeded) {
-	need := domain.Need{TaskID: n.GetTaskId(), Type: n.GetType(), Limits: limitsOf(n.GetLimits()), Only: n.GetOnly(), Excluded: n.GetExcluded(), Copies: n.GetCopies(), Job: n.GetJobId()}
+	need := domain.Need{TaskID: n.GetTaskId(), Type: n.GetType(), Limits: limitsOf(n.GetLimits()), Only: n.GetOnly(), Excluded: n.GetExcluded(), Copies: n.GetCopies(), Job: n.GetJobId(), PeerName: p.PeerName}
 	p.Left(need.TaskID, need.Excluded)
 	p.mu.Lock()
 	defer p.mu.Unlock()

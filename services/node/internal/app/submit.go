@@ -42,6 +42,8 @@ type Submitter struct {
 	watches   *Watches
 	// MayRedirect is what holds for tasks that do not say whether their provider may hand them on.
 	MayRedirect bool
+	// PeerName is how details of placements call a peer; nil for domain.ShortPeer.
+	PeerName func(id string) string
 }
 
 // NewSubmitter makes one. placement is nil on a provider, which takes no tasks from users.
@@ -61,7 +63,7 @@ func (s *Submitter) Submit(ctx context.Context, requestID string, spec *taskv1.T
 
 func (s *Submitter) create(ctx context.Context, requestID string, spec *taskv1.TaskSpec, seen func(*taskv1.Task)) (*taskv1.Task, error) {
 	if s.placement == nil {
-		return nil, fault.FailedPrecondition("ROLE_PROVIDER", "this node is a provider and runs other people's tasks: submit at a consumer node, for example one started by `shallot up --role consumer --bootstrap ADDR` with an address of this node (`shallot node` prints them)")
+		return nil, fault.FailedPrecondition("ROLE_PROVIDER", "this node is a provider and runs other people's tasks: submit at a consumer node, for example one started by `shallot up --role consumer --bootstrap ADDR` with an address of this node (`shallot node --show-addresses` prints them)")
 	}
 	if err := checkSubmission(requestID, spec); err != nil {
 		return nil, err
@@ -73,6 +75,7 @@ func (s *Submitter) create(ctx context.Context, requestID string, spec *taskv1.T
 		spec = NoRedirect(spec)
 	}
 	need := needOf(spec)
+	need.PeerName = s.PeerName
 	create := &taskv1.CreateTask{RequestId: requestID, Spec: spec}
 	if create.Candidate, create.Detail = s.placement.Place(ctx, need); create.Candidate != nil {
 		create.Replicas = s.placement.Keepers(need, create.GetCandidate().GetPeerId())
@@ -105,7 +108,7 @@ func keepersDetail(need *domain.Need, keepers []*taskv1.Candidate) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "; %d of these are to keep the result as well:", min(int(need.Copies), len(keepers)))
 	for _, k := range keepers {
-		b.WriteString(" " + domain.ShortPeer(k.GetPeerId()))
+		b.WriteString(" " + need.Name(k.GetPeerId()))
 	}
 	return b.String()
 }

@@ -12,11 +12,20 @@ type Need struct {
 	TaskID   string
 	Type     string
 	Limits   Limits
-	Only     []string          // these providers only; empty for all
-	Excluded map[string]string // these not, with the reason
-	Copies   uint32            // other providers wanted that keep the result, too
-	Job      string            // that the task is a shard of; empty for others
-	Vouched  bool              // only those that two peers have told of, or the user has named
+	Only     []string               // these providers only; empty for all
+	Excluded map[string]string      // these not, with the reason
+	Copies   uint32                 // other providers wanted that keep the result, too
+	Job      string                 // that the task is a shard of; empty for others
+	Vouched  bool                   // only those that two peers have told of, or the user has named
+	PeerName func(id string) string // how a Detail calls a peer; nil for ShortPeer
+}
+
+// Name is how a text about the task calls a peer.
+func (n *Need) Name(id string) string {
+	if n.PeerName == nil {
+		return ShortPeer(id)
+	}
+	return n.PeerName(id)
 }
 
 // Decision says who gets a task. Chosen is nil when nobody qualifies.
@@ -221,14 +230,14 @@ func (n *Need) whyNot(p *Provider) string {
 func (n *Need) explain(view []*Provider, chosen, other, fit int, silent map[string]bool) string {
 	var b strings.Builder
 	c := view[chosen]
-	fmt.Fprintf(&b, "chose %s (%s)", ShortPeer(c.PeerID), busy(c))
+	fmt.Fprintf(&b, "chose %s (%s)", n.Name(c.PeerID), busy(c))
 	if other >= 0 {
 		o := view[other]
 		how := "the less busy"
 		if o.Busy() == c.Busy() {
 			how = "as busy as the other, drawn first"
 		}
-		fmt.Fprintf(&b, ", %s of two drawn from %d that qualify; not %s (%s)", how, fit, ShortPeer(o.PeerID), busy(o))
+		fmt.Fprintf(&b, ", %s of two drawn from %d that qualify; not %s (%s)", how, fit, n.Name(o.PeerID), busy(o))
 	} else if fit > 1 {
 		fmt.Fprintf(&b, ", the only one drawn from %d that qualify that said in time how busy it is", fit)
 	} else {
@@ -255,7 +264,7 @@ func (n *Need) others(b *strings.Builder, view []*Provider, skip func(int) bool)
 		if why == "" {
 			why = "not drawn"
 		}
-		fmt.Fprintf(b, "; not %s: %s", ShortPeer(p.PeerID), why)
+		fmt.Fprintf(b, "; not %s: %s", n.Name(p.PeerID), why)
 		named++
 	}
 	if left > 0 {
@@ -276,7 +285,7 @@ func (n *Need) nobody(view []*Provider) string {
 			break
 		}
 		if !slices.ContainsFunc(view, func(p *Provider) bool { return p.PeerID == id }) {
-			fmt.Fprintf(&b, "; the named provider %s is not known", ShortPeer(id))
+			fmt.Fprintf(&b, "; the named provider %s is not known", n.Name(id))
 		}
 	}
 	return b.String()

@@ -7,6 +7,7 @@ import (
 
 	"google.golang.org/grpc"
 
+	"github.com/shallot-net/shallot/kit/alias"
 	"github.com/shallot-net/shallot/kit/config"
 	"github.com/shallot-net/shallot/kit/home"
 	"github.com/shallot-net/shallot/kit/lifecycle"
@@ -43,7 +44,13 @@ func Main(ctx context.Context, args []string) error {
 		return err
 	}
 	defer closeAll()
-	node := New(cfg, conns, registry, log)
+	var names *alias.Key
+	if cfg.Mode == ModeAnonymous {
+		if names, err = alias.Open(h.Dir); err != nil {
+			return err
+		}
+	}
+	node := New(cfg, conns, names, registry, log)
 	node.Register(server, registry)
 	if err := server.Listen(ctx); err != nil {
 		return err

@@ -9,11 +9,13 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
 
+	"github.com/shallot-net/shallot/kit/alias"
 	"github.com/shallot-net/shallot/kit/lifecycle"
 	"github.com/shallot-net/shallot/kit/telemetry"
 	"github.com/shallot-net/shallot/kit/version"
 	brokerv1 "github.com/shallot-net/shallot/proto/shallot/broker/v1"
 	telemetryv1 "github.com/shallot-net/shallot/proto/shallot/telemetry/v1"
+	"github.com/shallot-net/shallot/services/node/internal/adapter/aliased"
 	"github.com/shallot-net/shallot/services/node/internal/adapter/api"
 	"github.com/shallot-net/shallot/services/node/internal/adapter/peers"
 	"github.com/shallot-net/shallot/services/node/internal/adapter/probe"
@@ -51,14 +53,15 @@ type Node struct {
 	provider  *app.Provider // provider
 	api       *api.Service
 	jobs      *api.JobService
+	names     *alias.Key // anonymous mode
 }
 
-// New joins the parts; nothing runs yet.
-func New(cfg Config, conns Conns, registry prometheus.Registerer, log *slog.Logger) *Node {
+// New joins the parts; nothing runs yet. names is what users call peers by in anonymous mode, nil in open mode.
+func New(cfg Config, conns Conns, names *alias.Key, registry prometheus.Registerer, log *slog.Logger) *Node {
 	if cfg.Mode == ModeAnonymous && cfg.SendTimeout == Default().SendTimeout {
 		cfg.SendTimeout = time.Minute // a dial and a round trip, of up to 3 s each way
 	}
-	n := &Node{cfg: cfg, log: log, sidecar: sidecar.New(conns.Broker, log), tasks: tasks.New(conns.Task, rand.Text(), log)}
+	n := &Node{cfg: cfg, log: log, names: names, sidecar: sidecar.New(conns.Broker, log), tasks: tasks.New(conns.Task, rand.Text(), log)}
 	n.carrier = app.NewCarrier(app.CarrierConfig{Outbox: domain.OutboxLimits{Bytes: int(cfg.OutboxMemory), LaneBytes: int(cfg.OutboxMemory) / 4},
 		SendTimeout: cfg.SendTimeout}, n.sidecar, n.tasks, log)
 	n.carrier.Resync = n.tasks.Resync
@@ -81,6 +84,7 @@ func New(cfg Config, conns Conns, registry prometheus.Registerer, log *slog.Logg
 	n.newProcesses(conns)
 	submitter := app.NewSubmitter(n.tasks, n.tasks, placement, n.watches)
 	submitter.MayRedirect = cfg.Mode == ModeOpen
+	submitter.PeerName = n.peerName()
 	n.api = api.New(api.Config{Role: cfg.Role, Version: version.String(), StartedAt: time.Now(),
 		Submitter: submitter, Watcher: watcher, Tasks: n.tasks.API(), Bodies: n.tasks,
 		Content: n.sidecar.Repository, Putter: n.sidecar, View: view, Identity: n.identity, Processes: n.processes})
@@ -116,6 +120,7 @@ func (n *Node) newConsumer(sinks *app.IdentitySinks) api.View {
 		placement = n.personas
 	}
 	n.placer = app.NewPlacer(n.tasks, placement, n.log)
+	n.placer.PeerName = n.peerName()
 	n.consumer.Changed = n.placer.Changed
 	n.placer.Left = n.consumer.TaskLeft
 	n.carrier.Unreachable = n.consumer.Unreachable
@@ -152,10 +157,22 @@ func (n *Node) newProcesses(conns Conns) {
 	n.processes = app.NewProcesses(order, probers, n.log)
 }
 
+// peerName is how texts that users will read call a peer.
+func (n *Node) peerName() func(id string) string {
+	if n.names != nil {
+		return n.names.Of
+	}
+	return domain.ShortPeer
+}
+
 // Register adds what this process serves to a server.
 func (n *Node) Register(s grpc.ServiceRegistrar, registry prometheus.Gatherer) {
-	n.api.Register(s)
-	n.jobs.Register(s)
+	users := s
+	if n.names != nil {
+		users = aliased.New(s, n.names, n.api.PeerIDs)
+	}
+	n.api.Register(users)
+	n.jobs.Register(users)
 	telemetry.Register(s, Process, registry, telemetry.GathererFunc(func(ctx context.Context) ([]*telemetryv1.ProcessMetrics, error) {
 		return probe.Gather(ctx, n.probes)
 	}))

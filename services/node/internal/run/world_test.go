@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/shallot-net/shallot/kit/alias"
 	"github.com/shallot-net/shallot/kit/brokerclient"
 	"github.com/shallot-net/shallot/kit/brokertest"
 	"github.com/shallot-net/shallot/kit/grpctest"
@@ -31,6 +32,7 @@ type world struct {
 	net   *brokertest.Network
 	mu    sync.Mutex
 	nodes []*member
+	names *alias.Key // of all nodes, in anonymous mode
 }
 
 // member is one node.
@@ -69,6 +71,9 @@ func serve(t testing.TB, process string, register func(*rpc.Server)) *grpc.Clien
 func (w *world) provider() *member {
 	m := &member{w: w, role: RoleProvider, broker: w.net.Add(), task: fake.NewTask(RoleProvider), discovery: fake.NewDiscovery(), metric: fake.NewMetric(),
 		version: 1, types: []string{"sum"}, queue: &eventv1.Queue{Slots: 4}, content: fake.NewRepository()}
+	if w.names != nil {
+		m.broker.Move(onionOf(m.id()))
+	}
 	broker := serve(w.t, "broker", func(s *rpc.Server) { m.broker.Register(s); m.content.Register(s) })
 	m.start(Conns{Broker: broker, Task: serve(w.t, "task", func(s *rpc.Server) { m.task.Register(s) }),
 		Discovery: serve(w.t, "discovery", func(s *rpc.Server) { m.discovery.Register(s) }),
@@ -89,6 +94,14 @@ func (w *world) consumer(through ...*member) *member {
 	return m
 }
 
+// consumerWithJobs starts a consumer that is alone, and whose task service has jobs of the given kind.
+func (w *world) consumerWithJobs(jobs taskv1.JobServiceServer) *member {
+	m := &member{w: w, role: RoleConsumer, broker: w.net.Add(), task: fake.NewTask(RoleConsumer), content: fake.NewRepository()}
+	m.start(Conns{Broker: serve(w.t, "broker", func(s *rpc.Server) { m.broker.Register(s); m.content.Register(s) }),
+		Task: serve(w.t, "task", func(s *rpc.Server) { m.task.Register(s); taskv1.RegisterJobServiceServer(s, jobs) })}, Default())
+	return m
+}
+
 func (m *member) start(conns Conns, cfg Config) {
 	t := m.w.t
 	cfg.Role = m.role
@@ -97,7 +110,7 @@ func (m *member) start(conns Conns, cfg Config) {
 	m.w.nodes = append(m.w.nodes, m)
 	m.w.mu.Unlock()
 	registry := telemetry.NewRegistry()
-	m.node = New(cfg, conns, registry, logging.New(t.Output(), level(t), "text", name))
+	m.node = New(cfg, conns, m.w.names, registry, logging.New(t.Output(), level(t), "text", name))
 	m.conn = serve(t, Process, func(s *rpc.Server) { m.node.Register(s, registry) })
 	m.api = nodev1.NewNodeServiceClient(m.conn)
 	m.ready = make(chan bool, 64)

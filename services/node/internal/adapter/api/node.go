@@ -45,7 +45,7 @@ func (s *Service) GetNode(ctx context.Context, _ *nodev1.GetNodeRequest) (*nodev
 // ConnectPeer joins the network through one more address.
 func (s *Service) ConnectPeer(ctx context.Context, in *nodev1.ConnectPeerRequest) (*nodev1.ConnectPeerResponse, error) {
 	if domain.AddressPeer(in.GetAddress()) == "" {
-		return nil, fault.InvalidArgument("ADDRESS_INVALID", "address is %q: it must be a multiaddr that ends in /p2p/ID, as `shallot node` prints them at the other node", shown(in.GetAddress()))
+		return nil, fault.InvalidArgument("ADDRESS_INVALID", "address is %q: it must be a multiaddr that ends in /p2p/ID, as `shallot node --show-addresses` prints them at the other node", shown(in.GetAddress()))
 	}
 	id, err := s.cfg.View.Join(ctx, in.GetAddress())
 	if err != nil {
@@ -53,6 +53,31 @@ func (s *Service) ConnectPeer(ctx context.Context, in *nodev1.ConnectPeerRequest
 	}
 	return &nodev1.ConnectPeerResponse{PeerId: id}, nil
 }
+
+// PeerIDs are those of all peers that this node knows of, and its own.
+func (s *Service) PeerIDs(ctx context.Context) ([]string, error) {
+	var ids []string
+	self, err := s.cfg.Identity.Now(ctx)
+	if err == nil {
+		ids = append(ids, self.GetPeerId())
+	}
+	for token, pages := "", 0; pages < maxPeerPages; pages++ {
+		peers, next, err := s.cfg.View.ListPeers(ctx, PeerQuery{PageSize: maxPage, PageToken: token})
+		if err != nil {
+			return nil, err
+		}
+		for _, p := range peers {
+			ids = append(ids, p.GetPeerId())
+		}
+		if token = next; token == "" {
+			break
+		}
+	}
+	return ids, nil
+}
+
+// maxPeerPages bounds a list whose page tokens never end.
+const maxPeerPages = 100
 
 // ListPeers lists who is out there.
 func (s *Service) ListPeers(ctx context.Context, in *nodev1.ListPeersRequest) (*nodev1.ListPeersResponse, error) {
