@@ -7,15 +7,11 @@ import (
 	"testing"
 	"time"
 
-	eventv1 "github.com/shallot-net/shallot/proto/shallot/event/v1"
 	"github.com/shallot-net/shallot/test/internal/anonymous"
 	"github.com/shallot-net/shallot/test/internal/hostile"
 )
 
 const consumer = "consumer-1"
-
-// idle is a metric that makes a provider welcome.
-var idle = &eventv1.Metric{Cpu: &eventv1.Cpu{Cores: 64, Threads: 128, Mhz: 5000}, Memory: &eventv1.Memory{Total: 1 << 40, Free: 1 << 40}, Queue: &eventv1.Queue{Slots: 1 << 20, Capacity: 1 << 20}}
 
 // start starts a network that is watched, and a peer that poisons it. Sockets need a short path, so it is not in t.TempDir.
 func start(t *testing.T) (n *anonymous.Network, evil *hostile.Poisoner, dir string) {
@@ -37,15 +33,7 @@ func start(t *testing.T) (n *anonymous.Network, evil *hostile.Poisoner, dir stri
 			t.Logf("supervisor said:\n%s\n%s", n.Tail(), n.Logs())
 		}
 	})
-	tor, err := n.Tor("provider-3")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if evil, err = hostile.NewPoisoner(t.Context(), tor, dir, idle); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = evil.Close() })
-	return n, evil, dir
+	return n, n.Poison(t, "provider-3", consumer), dir
 }
 
 // The nodes are unfenced and have a way out: what keeps them in Tor is what they do. A peer says canaries in all ways there are, and is left and found again, while tasks of every
@@ -57,13 +45,6 @@ func TestNothingLeaks(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	victims := n.Addresses(t)
-	if len(victims) != 3 {
-		t.Fatalf("the addresses are %v", victims)
-	}
-	poisoned := make(chan error, 1)
-	go func() { poisoned <- evil.Run(t.Context(), victims...) }()
-	anonymous.Eventually(t, time.Minute, "the consumer believes the poisoner", func() bool { return n.Knows(t, consumer, evil.ID) })
 	if !t.Run("a stock host is caught", func(t *testing.T) { stockIsCaught(t, n, evil, dir) }) {
 		t.Fatal("the means do not catch what leaks, so what they find of others is worth nothing")
 	}

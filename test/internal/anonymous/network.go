@@ -111,13 +111,29 @@ func (n *Network) wrap() (string, error) {
 			return "", err
 		}
 	}
+	scripts := map[string]string{"tor": n.torScript()}
 	for _, name := range enclosed {
-		if err := os.WriteFile(filepath.Join(bin, "shallot-"+name), []byte(n.script(name)), 0o700); err != nil {
+		scripts["shallot-"+name] = n.script(name)
+	}
+	for name, script := range scripts {
+		if err := os.WriteFile(filepath.Join(bin, name), []byte(script), 0o700); err != nil {
 			return "", err
 		}
 	}
 	return bin, nil
 }
+
+// torScript runs tor, but not while the test holds it; see Offline.
+func (n *Network) torScript() string {
+	program, err := exec.LookPath("tor")
+	if err != nil {
+		program = "/usr/sbin/tor"
+	}
+	return fmt.Sprintf("#!/bin/sh\nwhile [ -n \"$2\" ] && [ -e \"${2%%/tor/torrc}/%s\" ]; do sleep 0.1; done\nexec %s \"$@\"\n", held, program)
+}
+
+// held is a file in a node's home: while it is there its tor does not start.
+const held = "tor-is-held"
 
 // script runs a program, or strace of it. The tracer is not the program's parent but a process apart (-DD), so that signals and the pid are the program's; and the
 // kernel stops it for those calls alone that are written down (--seccomp-bpf).
@@ -171,6 +187,15 @@ func (n *Network) KillTor(node string) error {
 		return err
 	}
 	return syscall.Kill(pid, syscall.SIGKILL)
+}
+
+// Offline ends a node's tor, and it does not come back before the function that is returned is called.
+func (n *Network) Offline(node string) (back func() error, err error) {
+	file := filepath.Join(n.Home(node), held)
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		return nil, err
+	}
+	return func() error { return os.Remove(file) }, n.KillTor(node)
 }
 
 // torOf finds a node's tor by its configuration on its command line.

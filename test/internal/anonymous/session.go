@@ -3,17 +3,21 @@ package anonymous
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	discoveryv1 "github.com/shallot-net/shallot/proto/shallot/discovery/v1"
+	eventv1 "github.com/shallot-net/shallot/proto/shallot/event/v1"
 	nodev1 "github.com/shallot-net/shallot/proto/shallot/node/v1"
+	"github.com/shallot-net/shallot/test/internal/dev"
+	"github.com/shallot-net/shallot/test/internal/hostile"
 )
 
 // patience is how long anything may take on a machine that is busy with other tests.
@@ -49,20 +53,26 @@ func (n *Network) Want(t testing.TB, node, stdout string, args ...string) {
 	}
 }
 
-// Status is what a node says of itself.
+// Status is what a node says of itself, peer id and addresses among it.
 func (n *Network) Status(t testing.TB, node string) *nodev1.Node {
+	t.Helper()
+	c, ctx := n.client(t, node)
+	r, err := c.GetNode(ctx, &nodev1.GetNodeRequest{ShowAddresses: true})
+	if err != nil {
+		t.Fatalf("GetNode of %s: %v", node, err)
+	}
+	return r.GetNode()
+}
+
+func (n *Network) client(t testing.TB, node string) (nodev1.NodeServiceClient, context.Context) {
 	t.Helper()
 	c, err := n.Node(node)
 	if err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	defer cancel()
-	r, err := c.GetNode(ctx, &nodev1.GetNodeRequest{})
-	if err != nil {
-		t.Fatalf("GetNode of %s: %v", node, err)
-	}
-	return r.GetNode()
+	t.Cleanup(cancel)
+	return c, ctx
 }
 
 // Addresses of all providers.
@@ -74,25 +84,40 @@ func (n *Network) Addresses(t testing.TB) (all []string) {
 	return all
 }
 
-// Knows tells whether a node lists a peer as available.
+// Knows tells whether a node takes a peer for an available provider.
 func (n *Network) Knows(t testing.TB, node, peer string) bool {
 	t.Helper()
-	r := n.Shallot(t, node, "", "peers", "--output", "json")
-	var list struct {
-		Peers []struct {
-			PeerID string `json:"peer_id"`
-			State  string
+	c, ctx := n.client(t, node)
+	r, err := c.ListPeers(ctx, &nodev1.ListPeersRequest{State: "available", ShowAddresses: true})
+	if err != nil {
+		t.Fatalf("ListPeers of %s: %v", node, err)
+	}
+	return slices.ContainsFunc(r.GetPeers(), func(p *discoveryv1.Peer) bool { return p.GetPeerId() == peer })
+}
+
+// idle is a metric that makes a provider welcome.
+var idle = &eventv1.Metric{Cpu: &eventv1.Cpu{Cores: 64, Threads: 128, Mhz: 5000}, Memory: &eventv1.Memory{Total: 1 << 40, Free: 1 << 40}, Queue: &eventv1.Queue{Slots: 1 << 20, Capacity: 1 << 20}}
+
+// Poison has a peer say canaries to all providers until the test ends, and returns when the consumer takes it for a provider. It is reached through the tor of a node.
+func (n *Network) Poison(t testing.TB, at, consumer string) *hostile.Poisoner {
+	t.Helper()
+	tor, err := n.Tor(at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	evil, err := hostile.NewPoisoner(t.Context(), tor, n.cfg.Dir, idle)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = evil.Close() })
+	victims := n.Addresses(t)
+	go func() {
+		if err := evil.Run(t.Context(), victims...); err != nil {
+			t.Error(err)
 		}
-	}
-	if err := json.Unmarshal([]byte(r.Stdout), &list); err != nil {
-		t.Fatalf("%v in %s%s", err, r.Stdout, r.Stderr)
-	}
-	for _, p := range list.Peers {
-		if p.PeerID == peer && p.State == "available" {
-			return true
-		}
-	}
-	return false
+	}()
+	Eventually(t, patience, "the consumer takes the poisoner for a provider", func() bool { return n.Knows(t, consumer, evil.ID) })
+	return evil
 }
 
 // Eventually waits until f says true, and fails the test after the timeout.
@@ -125,7 +150,7 @@ func (n *Network) Logs() string {
 // Probe compiles the WASI program for tests and returns its path in a folder.
 func Probe(dir string) (string, error) {
 	path := filepath.Join(dir, "probe.wasm")
-	build := exec.Command("go", "build", "-trimpath", "-o", path, "github.com/shallot-net/shallot/test/programs/probe")
+	build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", path, "github.com/shallot-net/shallot/test/programs/probe")
 	build.Env = append(os.Environ(), "GOOS=wasip1", "GOARCH=wasm", "CGO_ENABLED=0", "GOFLAGS=-buildvcs=false")
 	if out, err := build.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("build the probe: %w: %s", err, out)
@@ -169,3 +194,23 @@ func (n *Network) Tasks(t testing.TB, consumer, probe string) {
 }
 
 const largeResult = 4 << 20
+
+// Up starts one more node, in the folder of that name, that uses the tor of another one as the machine's own, and joins through that one. It is stopped when the test ends.
+func (n *Network) Up(t testing.TB, name, at string, args ...string) {
+	t.Helper()
+	tor, err := n.Tor(at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	argv := append([]string{"up", "--anonymous", "--home", n.Home(name), "--tor-control", "unix:" + tor.Control, "--tor-socks", "unix:" + tor.Socks,
+		"--bootstrap", n.Status(t, at).GetAddresses()[0]}, args...)
+	up, err := dev.Start(t.Context(), dev.Config{Bin: n.Bin, Dir: n.Home(name), Command: func(cmd *exec.Cmd) { cmd.Args = append(cmd.Args[:1], argv...) }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := up.Stop(); err != nil {
+			t.Errorf("stop %s: %v\n%s", name, err, up.Tail())
+		}
+	})
+}
