@@ -1,8 +1,9 @@
 package anonymous
 
 import (
-	"bytes"
 	"context"
+	"crypto/rand"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -18,6 +19,7 @@ import (
 	nodev1 "github.com/shallot-net/shallot/proto/shallot/node/v1"
 	"github.com/shallot-net/shallot/test/internal/dev"
 	"github.com/shallot-net/shallot/test/internal/hostile"
+	"github.com/shallot-net/shallot/test/internal/module"
 )
 
 // patience is how long anything may take on a machine that is busy with other tests.
@@ -158,42 +160,30 @@ func Probe(dir string) (string, error) {
 	return path, nil
 }
 
-// Tasks gives a consumer one task of every type, each with its known result: a sum, a program, one with a result of some MiB, one whose input goes by reference, and a job.
+// Tasks gives a consumer one task of every kind, each with its known result: a sum, a program that travels with its task, one that goes by reference as its input and its result of
+// some MiB do, and a job.
 func (n *Network) Tasks(t testing.TB, consumer, probe string) {
 	t.Helper()
 	dir := t.TempDir()
-	large := bytes.Repeat([]byte("by reference "), 64<<10)
-	input := filepath.Join(dir, "large")
-	if err := os.WriteFile(input, large, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	n.Want(t, consumer, "6\n", "run", "sum", "1", "2", "3")
-	n.Want(t, consumer, "hello\n", "run", "wasm", probe, "--", "echo", "hello")
-	n.Want(t, consumer, string(large), "run", "wasm", probe, "--input", input, "--", "read", "large")
-	if r := n.Shallot(t, consumer, "", "run", "wasm", probe, "--", "print", fmt.Sprint(largeResult)); r.Code != 0 || len(r.Stdout) != largeResult {
-		t.Errorf("a large result: exit code %d, %d bytes of %d, stderr %s", r.Code, len(r.Stdout), largeResult, r.Stderr)
-	}
-	shards, out := filepath.Join(dir, "in"), filepath.Join(dir, "out")
-	if err := os.Mkdir(shards, 0o700); err != nil {
-		t.Fatal(err)
-	}
-	for i := range 4 {
-		if err := os.WriteFile(filepath.Join(shards, fmt.Sprintf("%d.txt", i)), fmt.Appendf(nil, "shard %d\n", i), 0o600); err != nil {
+	large, small := make([]byte, 4<<20), module.Small()
+	_, _ = rand.Read(large)
+	for name, data := range map[string][]byte{"large": large, "small.wasm": small, "in/0.txt": nil, "in/1.txt": nil, "in/2.txt": nil} {
+		path := filepath.Join(dir, name)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o700), os.WriteFile(path, data, 0o600)); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if r := n.Shallot(t, consumer, "", "map", "wasm", probe, "--inputs", filepath.Join(shards, "*.txt"), "--output", out, "--", "cat"); r.Code != 0 {
+	program, out := filepath.Join(dir, "small.wasm"), filepath.Join(dir, "out")
+	n.Want(t, consumer, "6\n", "run", "sum", "1", "2", "3")
+	n.Want(t, consumer, "done\n", "run", "wasm", program)
+	n.Want(t, consumer, string(large), "run", "wasm", probe, "--input", filepath.Join(dir, "large"), "--", "read", "large")
+	if r := n.Shallot(t, consumer, "", "map", "wasm", program, "--inputs", filepath.Join(dir, "in", "*.txt"), "--output", out); r.Code != 0 {
 		t.Errorf("the job: exit code %d, %s%s", r.Code, r.Stdout, r.Stderr)
 	}
-	for i := range 4 {
-		got, err := filepath.Glob(filepath.Join(out, fmt.Sprintf("%d.txt*", i)))
-		if err != nil || len(got) != 1 {
-			t.Errorf("shard %d has %v, %v", i, got, err)
-		}
+	if shards, err := filepath.Glob(filepath.Join(out, "?.txt*")); err != nil || len(shards) != 3 {
+		t.Errorf("the job made %v, %v", shards, err)
 	}
 }
-
-const largeResult = 4 << 20
 
 // Up starts one more node, in the folder of that name, that uses the tor of another one as the machine's own, and joins through that one. It is stopped when the test ends.
 func (n *Network) Up(t testing.TB, name, at string, args ...string) {
