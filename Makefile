@@ -53,6 +53,11 @@ examples: ## the example programs, compiled to WebAssembly, into bin/examples/
 demo: build examples ## a small network on this machine: two tasks, their results, who did what
 	@cd test && GOWORK=off SHALLOT_BIN=$(BIN) go run ./cmd/demo $(DEMOFLAGS)
 
+.PHONY: demo-anonymous
+demo-anonymous: build examples ## the same over a private Tor network on this machine, which takes a minute; needs the program tor
+	@command -v tor >/dev/null || [ -x /usr/sbin/tor ] || { echo "make demo-anonymous needs the program tor: apt-get install tor" >&2; exit 1; }
+	@cd test && GOWORK=off SHALLOT_BIN=$(BIN) go run ./cmd/demo -anonymous $(DEMOFLAGS)
+
 .PHONY: test
 test: build examples ## all tests
 	@failed=; sum=$$(cat $(BIN)/shallot* $(BIN)/examples/* | cksum); for m in $(MODULES); do \
@@ -83,6 +88,10 @@ fuzz: ## every fuzz target for FUZZTIME (10s)
 .PHONY: bench
 bench: build examples ## the figures of the suite beside their floors: a table and bin/bench.json
 	@cd test && GOWORK=off SHALLOT_BIN=$(BIN) go run ./cmd/bench -out $(BIN)/bench.json
+
+.PHONY: bench-tor
+bench-tor: build ## tasks over a private Tor network beside what tor alone takes; needs the program tor, and some minutes
+	@cd test && GOWORK=off SHALLOT_BIN=$(BIN) go run ./cmd/bench -rows tor -out $(BIN)/bench-tor.json
 
 .PHONY: lint
 lint: $(TOOLS)/golangci-lint $(TOOLS)/buf ## golangci-lint per module, buf lint

@@ -67,9 +67,6 @@ func (w Way) Enclose(cmd *exec.Cmd) {
 // Available finds out how processes can be enclosed here: each way is tried with a real process, which is this program and does nothing else. Where
 // none works it is a fault with the reason Unavailable that says why, and how to get a fence. It takes some 10 ms a try, and 10 s each at most.
 func Available(ctx context.Context) (Way, error) {
-	if f, err := Observe(); err == nil && f.Enclosed {
-		return Inherited, nil
-	}
 	err := attempt(ctx, UserNamespace)
 	if err == nil {
 		return UserNamespace, nil
@@ -79,6 +76,10 @@ func Available(ctx context.Context) (Way, error) {
 	}
 	if ctx.Err() != nil {
 		return Open, ctx.Err()
+	}
+	// Last, because a machine without an interface may get one.
+	if f, err := Observe(); err == nil && f.Enclosed {
+		return Inherited, nil
 	}
 	return Open, unavailable(why(err, readSysctl), err)
 }

@@ -171,6 +171,13 @@ func findFence(ctx context.Context, unfenced bool, print *Printer) (fence.Way, e
 	return way, err
 }
 
+// warnOffline is for a tor that is started where it reaches nobody, such as in a container without a network.
+func (p *Printer) warnOffline() {
+	if f, err := fence.Observe(); err == nil && f.Enclosed {
+		p.Printf("WARNING: there is no network interface here, and a tor that is started here reaches nobody: name one that runs outside, --tor-control unix:PATH --tor-socks unix:PATH")
+	}
+}
+
 // FindTor looks for tor beside the other programs and then where it is installed.
 func (f Finder) FindTor() (tor.Program, error) {
 	for _, dir := range f.Dirs {

@@ -47,6 +47,7 @@ func (n *network) openTor(ctx context.Context) error {
 	}
 	n.anonymity = &Anonymity{Way: way, Program: program}
 	if a.Public {
+		n.cfg.Print.warnOffline()
 		n.cfg.Print.Printf("the public Tor network is used: these nodes can be reached by whoever knows their addresses")
 		return nil
 	}

@@ -54,6 +54,7 @@ func (cfg SingleConfig) anonymity(ctx context.Context) (*Anonymity, error) {
 	if a.Program, err = cfg.Finder.FindTor(); err != nil {
 		return nil, err
 	}
+	cfg.Print.warnOffline()
 	through := ""
 	if len(a.Tor.Bridges) > 0 {
 		through = ", through " + plural(len(a.Tor.Bridges), "bridge")

@@ -26,10 +26,11 @@ const consumer = "consumer-1"
 
 func main() {
 	file := flag.String("picture", "", "also draw what is shown, as an SVG file")
+	anonymous := flag.Bool("anonymous", false, "over a private Tor network on this machine; it needs the program tor")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	err := run(ctx)
+	err := run(ctx, *anonymous)
 	if err == nil && *file != "" {
 		err = os.WriteFile(*file, picture(shown.String()), 0o644) //nolint:gosec // a picture for everybody
 	}
@@ -45,7 +46,7 @@ var shown strings.Builder
 // out prints, and keeps a copy for the picture.
 var out = io.MultiWriter(os.Stdout, &shown)
 
-func run(ctx context.Context) (err error) {
+func run(ctx context.Context, anonymous bool) (err error) {
 	bin, err := dev.Bin()
 	if err != nil {
 		return err
@@ -60,8 +61,17 @@ func run(ctx context.Context) (err error) {
 		return err
 	}
 
-	say("$ shallot dev --providers 3 --consumers 1")
-	net, err := dev.Start(ctx, dev.Config{Bin: bin, Dir: filepath.Join(dir, "net"), Providers: 3, Consumers: 1})
+	cfg := dev.Config{Bin: bin, Dir: filepath.Join(dir, "net"), Providers: 3, Consumers: 1}
+	if anonymous {
+		cfg.Args, cfg.Timeout = []string{"--anonymous"}, torTimeout
+		cfg.Log = func(line string) { // a Tor network takes half a minute
+			if strings.Contains(line, "Tor") || strings.Contains(line, "fence") || strings.Contains(line, "still waiting") {
+				fmt.Fprintln(os.Stderr, line)
+			}
+		}
+	}
+	say("$ shallot dev %s", strings.Join(append(cfg.Args, "--providers 3 --consumers 1"), " "))
+	net, err := dev.Start(ctx, cfg)
 	if err != nil {
 		return err
 	}
@@ -106,6 +116,11 @@ func run(ctx context.Context) (err error) {
 		say("(%d ms, command included)", time.Since(begin).Milliseconds())
 	}
 
+	if anonymous {
+		if err := leak(ctx, net); err != nil {
+			return err
+		}
+	}
 	list, err := rest(ctx, net, "/v1/tasks")
 	if err != nil {
 		return err
@@ -136,6 +151,20 @@ func run(ctx context.Context) (err error) {
 	return who(ctx, net, tasks)
 }
 
+// torTimeout bounds the start of a network over Tor, on a busy machine.
+const torTimeout = 10 * time.Minute
+
+// leak has the consumer watched while it works.
+func leak(ctx context.Context, net *dev.Network) error {
+	say("\n$ shallot doctor --leak --for 3s")
+	stdout, talk, code, err := net.CLI(ctx, consumer, nil, "doctor", "--leak", "--for", "3s")
+	if err == nil && code != 0 {
+		err = fmt.Errorf("exit code %d: %s%s", code, stdout, talk)
+	}
+	fmt.Fprint(out, string(stdout))
+	return err
+}
+
 // who prints which peer did which step of each task.
 func who(ctx context.Context, net *dev.Network, tasks []string) error {
 	names := map[string]string{}
@@ -150,7 +179,9 @@ func who(ctx context.Context, net *dev.Network, tasks []string) error {
 		if err := json.Unmarshal(stdout, &n); err != nil {
 			return err
 		}
-		names[n.PeerID] = node
+		if n.PeerID != "" {
+			names[n.PeerID] = node
+		}
 	}
 	say("\nWho did what")
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)

@@ -20,7 +20,7 @@ type Config struct {
 	// Dir gets the homes of the nodes and everything else that is written, in a folder that is removed at the end. It should be on a
 	// disk: on tmpfs a commit costs nothing.
 	Dir  string
-	Rows []string // of Rows; empty for all
+	Rows []string // of Rows; empty for all but those of Apart
 	// Quick repeats little, for a smoke test.
 	Quick bool
 	// Profile is a folder for CPU profiles of all processes; empty for none.
@@ -53,10 +53,10 @@ func Run(ctx context.Context, cfg Config) (r Report, err error) {
 	stolenBefore := stolen()
 	rows := map[string]func(context.Context) ([]Figure, error){
 		"footprint": s.footprint, "latency": s.latency, "throughput": s.throughput, "map": s.mapping, "program": s.program, "compute": s.compute,
-		"content": s.content, "events": s.events, "lost": s.lost, "scale": s.scale, "traffic": s.traffic,
+		"content": s.content, "events": s.events, "lost": s.lost, "scale": s.scale, "traffic": s.traffic, "tor": s.tor,
 	}
-	for _, name := range []string{"footprint", "latency", "throughput", "map", "program", "compute", "content", "events", "lost", "scale", "traffic"} {
-		if len(cfg.Rows) > 0 && !slices.Contains(cfg.Rows, name) {
+	for _, name := range []string{"footprint", "latency", "throughput", "map", "program", "compute", "content", "events", "lost", "scale", "traffic", "tor"} {
+		if len(cfg.Rows) > 0 && !slices.Contains(cfg.Rows, name) || len(cfg.Rows) == 0 && slices.Contains(Apart, name) {
 			continue
 		}
 		cfg.Say("%s ...", name)

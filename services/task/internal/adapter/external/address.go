@@ -29,5 +29,5 @@ func (a *Address) UnmarshalText(text []byte) error {
 // MarshalText is the reverse.
 func (a Address) MarshalText() ([]byte, error) { return []byte(a.Type + "=" + a.Endpoint), nil }
 
-// Unix tells whether the endpoint is a Unix socket. An anonymous mode will take no other, and none that it was not told to allow.
+// Unix tells whether the endpoint is a Unix socket. An anonymous node has no network to reach any other.
 func (a Address) Unix() bool { return strings.HasPrefix(a.Endpoint, "unix:") }

@@ -1,0 +1,325 @@
+package bench
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"golang.org/x/net/proxy"
+
+	"github.com/shallot-net/shallot/kit/home"
+	nodev1 "github.com/shallot-net/shallot/proto/shallot/node/v1"
+	taskv1 "github.com/shallot-net/shallot/proto/shallot/task/v1"
+	"github.com/shallot-net/shallot/test/internal/dev"
+	"github.com/shallot-net/shallot/test/internal/module"
+	"github.com/shallot-net/shallot/test/internal/measure"
+)
+
+// The consumers of the row tor: as they are, with one persona for all shards of a job, and with no persona ready for the next task.
+const (
+	torConsumer = "consumer-1"
+	torShared   = "consumer-2"
+	torUnready  = "consumer-3"
+	torCircuits = 20 // each sample has circuits of its own
+	torStart    = 10 * time.Minute
+	torRefill   = 3 * time.Second // for the pool of personas to be full again
+)
+
+// tor measures tasks over a private Tor network, beside what tor alone takes on as many circuits in the same minutes. Which circuit one gets decides much: the
+// figures are medians over circuits.
+func (s *session) tor(ctx context.Context) (figures []Figure, err error) {
+	dir := filepath.Join(s.dir, "tor")
+	for name, cfg := range map[string]string{torShared: "per_job: 1", torUnready: "warm: 0"} {
+		if err := os.MkdirAll(filepath.Join(dir, name), 0o700); err != nil {
+			return nil, err
+		}
+		if err := os.WriteFile(filepath.Join(dir, name, "config.yaml"), []byte("node:\n  personas:\n    "+cfg+"\n"), 0o600); err != nil {
+			return nil, err
+		}
+	}
+	n, err := dev.Start(ctx, dev.Config{Bin: s.Bin, Dir: dir, Providers: 2, Consumers: 3, Args: []string{"--anonymous"}, Timeout: torStart})
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, n.Stop()) }()
+	echo, err := newOnionEcho(ctx, dir)
+	if err != nil {
+		return nil, err
+	}
+	defer echo.close()
+	memory, err := torMemory(n)
+	if err != nil {
+		return nil, err
+	}
+	cold, err := s.torCold(ctx, n, echo)
+	if err != nil {
+		return nil, err
+	}
+	warm, err := s.torWarm(ctx, n, echo)
+	if err != nil {
+		return append(cold, memory...), err
+	}
+	return append(append(cold, warm), memory...), nil
+}
+
+// torCold times first tasks of personas, between raw connections.
+func (s *session) torCold(ctx context.Context, n *dev.Network, echo *onionEcho) ([]Figure, error) {
+	var raw, ready, unready []time.Duration
+	for range s.or(torCircuits, 2) {
+		d, _, err := echo.connect(ctx, 1)
+		if err != nil {
+			return nil, err
+		}
+		raw = append(raw, d)
+		for _, c := range []struct {
+			consumer string
+			to       *[]time.Duration
+		}{{torConsumer, &ready}, {torUnready, &unready}} {
+			d, err := timedSum(ctx, n, c.consumer)
+			if err != nil {
+				return nil, fmt.Errorf("%s: %w", c.consumer, err)
+			}
+			*c.to = append(*c.to, d)
+		}
+		if err := pause(ctx, torRefill); err != nil {
+			return nil, err
+		}
+	}
+	bare := milliseconds(measure.Quantile(raw, 0.5))
+	figure := func(name string, d []time.Duration, times float64) Figure {
+		f := Figure{Name: name, Unit: "ms", Ours: milliseconds(measure.Quantile(d, 0.5)), Detail: map[string]float64{"p90, ms": milliseconds(measure.Quantile(d, 0.9)),
+			"floor p90, ms": milliseconds(measure.Quantile(raw, 0.9))}}.beside(bare, "raw onion connect + 1 round trip")
+		return f.atMost(times*bare, fmt.Sprintf("≤ %g × raw connect", times))
+	}
+	return []Figure{figure("sum over Tor, a persona from the pool, p50", ready, 2), figure("the same without a pool, p50", unready, 4)}, nil
+}
+
+// torWarm times the shards of jobs that run one after the other, all from one persona each, but the first of each job.
+func (s *session) torWarm(ctx context.Context, n *dev.Network, echo *onionEcho) (Figure, error) {
+	jobs, err := n.Jobs(torShared)
+	if err != nil {
+		return Figure{}, err
+	}
+	var raw, warm []time.Duration
+	for range s.or(torCircuits, 2) {
+		_, trips, err := echo.connect(ctx, 6)
+		if err != nil {
+			return Figure{}, err
+		}
+		raw = append(raw, trips[1:]...)
+		gaps, err := shardGaps(ctx, jobs, 5)
+		if err != nil {
+			return Figure{}, err
+		}
+		warm = append(warm, gaps...)
+	}
+	const execution = 8 // ms: what a small task takes without Tor, see the row latency
+	bare := milliseconds(measure.Quantile(raw, 0.5)) + execution
+	f := Figure{Name: "small wasm over Tor, its persona connected, p50", Unit: "ms", Ours: milliseconds(measure.Quantile(warm, 0.5)),
+		Detail: map[string]float64{"p90, ms": milliseconds(measure.Quantile(warm, 0.9)), "floor p90, ms": milliseconds(measure.Quantile(raw, 0.9)) + execution}}.beside(bare, "1 round trip + 8 ms")
+	return f.atMost(max(1.25*bare, bare+8), "≤ 1.25 × round trip, or 8 ms more"), nil
+}
+
+// shardGaps are the times from the end of one shard to the end of the next, of a job whose shards run one at a time.
+func shardGaps(ctx context.Context, jobs nodev1.JobServiceClient, n int) (gaps []time.Duration, err error) {
+	ctx, cancel := context.WithTimeout(ctx, 3*time.Minute)
+	defer cancel()
+	made, err := jobs.CreateJob(ctx, &nodev1.CreateJobRequest{RequestId: rand.Text(), Spec: &taskv1.JobSpec{Total: uint32(n), Parallel: 1, Task: wasmSpec(inline(module.Small()), nil)}})
+	if err != nil {
+		return nil, err
+	}
+	add := &nodev1.AddShardsRequest{JobId: made.GetJob().GetId()}
+	for i := range n {
+		add.Shards = append(add.Shards, &taskv1.NewShard{Index: uint32(i), Name: fmt.Sprintf("input-%d", i), Content: inline(fmt.Appendf(nil, "input %d", i))})
+	}
+	if _, err := jobs.AddShards(ctx, add); err != nil {
+		return nil, err
+	}
+	stream, err := jobs.WatchJob(ctx, &nodev1.WatchJobRequest{JobId: add.GetJobId(), Stdout: true})
+	if err != nil {
+		return nil, err
+	}
+	var last time.Time
+	for {
+		m, err := stream.Recv()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return nil, err
+		}
+		sh := m.GetShard()
+		if sh == nil {
+			continue
+		}
+		if string(sh.GetStdout()) != "done\n" {
+			return nil, fmt.Errorf("a shard printed %.100q and is %s: %v", sh.GetStdout(), sh.GetShard().GetState(), sh.GetShard().GetError())
+		}
+		now := time.Now()
+		if !last.IsZero() {
+			gaps = append(gaps, now.Sub(last))
+		}
+		last = now
+	}
+	if len(gaps) != n-1 {
+		return nil, fmt.Errorf("%d shards have ended, of %d", len(gaps)+1, n)
+	}
+	return gaps, nil
+}
+
+func timedSum(ctx context.Context, n *dev.Network, consumer string) (time.Duration, error) {
+	node, err := n.Node(consumer)
+	if err != nil {
+		return 0, err
+	}
+	one := &session{node: node}
+	begin := time.Now()
+	err = one.sum(ctx)
+	return time.Since(begin), err
+}
+
+func torMemory(n *dev.Network) ([]Figure, error) {
+	processes, err := n.Processes("provider-1")
+	if err != nil {
+		return nil, err
+	}
+	const mib = 1 << 20
+	detail, without, tor := map[string]float64{}, 0.0, 0.0
+	for _, p := range processes {
+		pss := float64(measure.PSS(p.Pid)) / mib
+		detail[p.Name+", MiB"] += pss
+		if p.Name == "tor" {
+			tor += pss
+		} else {
+			without += pss
+		}
+	}
+	return []Figure{
+		Figure{Name: "idle anonymous provider, memory (PSS), without its tor", Unit: "MiB", Ours: without, Detail: detail}.atMost(150, "≤ 150 MiB"),
+		Figure{Name: "the same with its tor", Unit: "MiB", Ours: without + tor}.atMost(220, "≤ 220 MiB"),
+	}, nil
+}
+
+// onionEcho is an onion service of the first provider's tor that gives back what it gets, as it is reached through the first consumer's.
+type onionEcho struct {
+	control  net.Conn
+	listener net.Listener
+	socks    string
+	address  string
+	dir      string
+}
+
+const echoPort = 7
+
+func newOnionEcho(ctx context.Context, dir string) (e *onionEcho, err error) {
+	provider, err := home.Find(filepath.Join(dir, "provider-1"))
+	if err != nil {
+		return nil, err
+	}
+	consumer, err := home.Find(filepath.Join(dir, torConsumer))
+	if err != nil {
+		return nil, err
+	}
+	e = &onionEcho{socks: consumer.Socket("tor-socks")}
+	if e.dir, err = os.MkdirTemp("", "echo"); err != nil { // a short path
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			e.close()
+		}
+	}()
+	socket := filepath.Join(e.dir, "s")
+	if e.listener, err = net.Listen("unix", socket); err != nil {
+		return nil, err
+	}
+	go func() {
+		for {
+			c, err := e.listener.Accept()
+			if err != nil {
+				return
+			}
+			go func() { _, _ = io.Copy(c, c); c.Close() }()
+		}
+	}()
+	cookie, err := os.ReadFile(filepath.Join(provider.Dir, "tor", "data", "control_auth_cookie"))
+	if err != nil {
+		return nil, err
+	}
+	if e.control, err = net.Dial("unix", provider.Socket("tor-control")); err != nil {
+		return nil, err
+	}
+	_ = e.control.SetDeadline(time.Now().Add(2 * time.Minute))
+	if _, err := fmt.Fprintf(e.control, "AUTHENTICATE %s\r\nSETEVENTS HS_DESC\r\nADD_ONION NEW:ED25519-V3 Flags=DiscardPK Port=%d,unix:%s\r\n", hex.EncodeToString(cookie), echoPort, socket); err != nil {
+		return nil, err
+	}
+	for r := bufio.NewReader(e.control); ; {
+		line, err := r.ReadString('\n')
+		if err != nil {
+			return nil, fmt.Errorf("no onion service for the floor: %w", err)
+		}
+		if id, ok := strings.CutPrefix(strings.TrimSpace(line), "250-ServiceID="); ok {
+			e.address = id + ".onion"
+		}
+		if e.address != "" && strings.Contains(line, "HS_DESC UPLOADED "+strings.TrimSuffix(e.address, ".onion")) {
+			_ = e.control.SetDeadline(time.Time{})
+			go func() { _, _ = io.Copy(io.Discard, r) }()
+			break
+		}
+	}
+	// The first dial fetches the descriptor, which later ones have.
+	_, _, err = e.connect(ctx, 1)
+	return e, err
+}
+
+func (e *onionEcho) close() {
+	if e.listener != nil {
+		e.listener.Close()
+	}
+	if e.control != nil {
+		e.control.Close()
+	}
+	os.RemoveAll(e.dir)
+}
+
+// connect dials by circuits of its own and makes round trips. took is from the dial to the end of the first.
+func (e *onionEcho) connect(ctx context.Context, trips int) (took time.Duration, each []time.Duration, err error) {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
+	defer cancel()
+	d, err := proxy.SOCKS5("unix", e.socks, &proxy.Auth{User: rand.Text(), Password: "-"}, nil)
+	if err != nil {
+		return 0, nil, err
+	}
+	begin := time.Now()
+	c, err := d.(proxy.ContextDialer).DialContext(ctx, "tcp", fmt.Sprintf("%s:%d", e.address, echoPort))
+	if err != nil {
+		return 0, nil, fmt.Errorf("the floor's onion service: %w", err)
+	}
+	defer c.Close()
+	_ = c.SetDeadline(time.Now().Add(time.Minute))
+	said, heard := bytes.Repeat([]byte{'x'}, 64), make([]byte, 64)
+	for i := range trips {
+		one := time.Now()
+		if _, err := c.Write(said); err != nil {
+			return 0, nil, err
+		}
+		if _, err := io.ReadFull(c, heard); err != nil {
+			return 0, nil, err
+		}
+		each = append(each, time.Since(one))
+		if i == 0 {
+			took = time.Since(begin)
+		}
+	}
+	return took, each, nil
+}
