@@ -172,6 +172,9 @@ func (t *Task) about(ev *eventv1.Event) (bool, proto.Message, error) {
 	return mine || !any, m, nil
 }
 
+// encapsulated are the bytes of the key that is agreed on, after one of a sealed key's version.
+const encapsulated = 1120
+
 // event takes everything from the first event of a kind: from what is heard every field, from what is said the sizes, since its content is the provider's own.
 func (t *Task) event(name string, s *Sight, m proto.Message) {
 	if s.What == Answered {
@@ -194,6 +197,10 @@ func (t *Task) event(name string, s *Sight, m proto.Message) {
 		var sealed eventv1.SealedPayload
 		if proto.Unmarshal(ev.GetAttachment(), &sealed) == nil {
 			t.fields(name+": sealed", &sealed)
+			// Where a sender uses one for several tasks, it is this part of the sealed key that repeats.
+			if key := sealed.GetSealedKey(); len(key) > encapsulated {
+				t.Texts["encapsulated key"] = string(key[1 : 1+encapsulated])
+			}
 		}
 	}
 }
@@ -299,4 +306,29 @@ func askers(tasks []*Task, sights []Sight, submitters map[string]bool, providers
 			t.Texts["asked last before"] = questions[next-1].Peer
 		}
 	}
+}
+
+// MustDiffer are texts that are drawn or made anew for every task.
+var MustDiffer = []string{
+	"peer", "heard DISCOVER: id", "heard TASK_SUBMISSION: id", "heard TASK_SUBMISSION: signature", "heard TASK_SUBMISSION: task_id", "heard TASK_SUBMISSION: result_recipient",
+	"heard TASK_SUBMISSION: payload_hash", "heard TASK_SUBMISSION: sealed: sealed_key", "heard TASK_SUBMISSION: sealed: ciphertext", "encapsulated key", "heard TASK_COLLECTED: id",
+}
+
+// Repeated are those of the names that any two tasks have in common, or that no task has at all.
+func Repeated(tasks []*Task, names []string) (out []string) {
+	for _, name := range names {
+		seen := map[string]bool{}
+		for _, t := range tasks {
+			s, ok := t.Texts[name]
+			if seen[s] && ok {
+				out = append(out, name)
+				break
+			}
+			seen[s] = seen[s] || ok
+		}
+		if len(seen) < len(tasks)*9/10 && !slices.Contains(out, name) { // an event that was not seen of some tasks is no repetition
+			out = append(out, name+", which few tasks have")
+		}
+	}
+	return out
 }
