@@ -30,5 +30,15 @@ func Jitter(interval time.Duration) time.Duration {
 // Stated is what a speaker says of its interval: the longest that Jitter draws, so that the next message is never later.
 func Stated(interval time.Duration) time.Duration { return interval + interval/2 }
 
+// StatedClass is Stated, rounded up to a power of two of seconds: how many speakers a node believes in is its own, and would tell it from others. Whoever
+// takes it for Stated makes the network twice as large as it is at most, and what follows from that states the same class again.
+func StatedClass(interval time.Duration) time.Duration {
+	class := time.Second
+	for class < Stated(interval) {
+		class *= 2
+	}
+	return class
+}
+
 // Mean turns a stated interval back into the mean one.
 func Mean(stated time.Duration) time.Duration { return stated / 3 * 2 }

@@ -9,6 +9,15 @@ import (
 
 var cfg = pace.Config{Min: 10 * time.Second, Max: 40 * time.Minute, PerPeer: time.Second}
 
+func TestStatedClass(t *testing.T) {
+	for in, want := range map[time.Duration]time.Duration{0: time.Second, time.Second: 2 * time.Second, 10 * time.Second: 16 * time.Second, 12 * time.Hour: 1 << 16 * time.Second} {
+		got := pace.StatedClass(in)
+		if got != want || got < pace.Stated(in) || pace.StatedClass(pace.Mean(got)) != got {
+			t.Errorf("the class of %v is %v, want %v, and that of what follows from it %v", in, got, want, pace.StatedClass(pace.Mean(got)))
+		}
+	}
+}
+
 func TestIntervalGrowsWithTheNetworkBetweenItsBounds(t *testing.T) {
 	for _, c := range []struct {
 		n    int

@@ -70,7 +70,7 @@ func run(ctx context.Context, args []string) error {
 	observer := metrics.New(registry)
 	var broker *app.Broker      // before any host there is one
 	var network *libp2p.Network // made after the store, which it tells of its hosts
-	contents := repository.Config{Dir: filepath.Join(state, "repository"), Log: log, Registry: registry, Quota: int64(cfg.Content.Quota), CollectEvery: cfg.Content.Keep,
+	contents := repository.Config{Dir: filepath.Join(state, "repository"), Log: log, Registry: registry, Quota: int64(cfg.Content.Quota), CollectEvery: cfg.Content.Keep, Anonymous: cfg.Mode == app.ModeAnonymous,
 		Flooded: func(persona, peer string) { broker.Misbehaved(persona, peer, app.Flooded) }}
 	if cfg.Routing != app.RoutingOff {
 		contents.Routing = func(persona string) repository.Routing { return network.Contents(persona) }

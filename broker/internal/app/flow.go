@@ -84,13 +84,15 @@ func (f *flow) close() {
 	f.budget.freed.Broadcast()
 }
 
-// maxAckBacklog is how many bytes of acknowledgements may wait for a peer to read them: some ten thousand.
+// maxAckBacklog is how many bytes of acknowledgements may wait for a peer to read them: some ten thousand, or 512 padded ones, which are still twice as
+// many as a peer may have events on their way.
 const maxAckBacklog = 512 << 10
 
 // ackWriter writes acknowledgements in a goroutine of its own, those that came meanwhile in one write.
 type ackWriter struct {
 	stream   Stream
 	patience time.Duration // for one write
+	padded   bool
 	wake     chan struct{}
 
 	mu       sync.Mutex
@@ -100,8 +102,8 @@ type ackWriter struct {
 	unread   bool // a write was not taken in time
 }
 
-func newAckWriter(s Stream, patience time.Duration) *ackWriter {
-	return &ackWriter{stream: s, patience: patience, wake: make(chan struct{}, 1)}
+func newAckWriter(s Stream, patience time.Duration, padded bool) *ackWriter {
+	return &ackWriter{stream: s, patience: patience, padded: padded, wake: make(chan struct{}, 1)}
 }
 
 // push never blocks.
@@ -120,7 +122,11 @@ func (a *ackWriter) pushIn(id event.ID, o event.Outcome) error {
 		}
 		return nil
 	}
+	start := len(a.buf)
 	a.buf = frame.AppendAck(a.buf, id, o)
+	if a.padded {
+		a.buf = frame.Pad(a.buf, start, paddedSize(len(a.buf)-start))
+	}
 	signal(a.wake)
 	return nil
 }

@@ -53,7 +53,7 @@ func (p *persona) serve(peer string, stream Stream) {
 	b.obs.Adjust("streams_in", 1)
 	defer b.obs.Adjust("streams_in", -1)
 	r := p.remote(peer)
-	in := &inStream{remote: r, stream: stream, acks: newAckWriter(stream, b.limits.Patience), flow: newFlow(b.limits.InEvents, b.limits.InBytes, b.budget), stopped: make(chan struct{})}
+	in := &inStream{remote: r, stream: stream, acks: newAckWriter(stream, b.limits.Patience, b.padded()), flow: newFlow(b.limits.InEvents, b.limits.InBytes, b.budget), stopped: make(chan struct{})}
 	if former := r.replace(in); former != nil {
 		former.stop()
 	}
@@ -193,7 +193,7 @@ func (in *inStream) read() error {
 			}
 		}
 		if err == nil && kind == frame.KindEvent {
-			err = in.event(body)
+			err = in.event(body, fr.Size())
 		}
 		switch {
 		case err == nil:
@@ -212,8 +212,9 @@ func (in *inStream) read() error {
 	}
 }
 
-// event takes one in: it is checked, recognised if it came before, and offered to the groups. An error ends the stream.
-func (in *inStream) event(body []byte) error {
+// event takes one in: it is checked, recognised if it came before, and offered to the groups. An error ends the stream. size is what it took to send it, padding
+// included: that is what its sender may not have too much of.
+func (in *inStream) event(body []byte, size int) error {
 	r := in.remote
 	p := r.persona
 	b := p.broker
@@ -230,17 +231,17 @@ func (in *inStream) event(body []byte) error {
 	if problem := b.rules.CheckDirected(e, len(body)); problem != event.OK {
 		return in.refuse(id, e, problem)
 	}
-	if err := in.hold(e, len(body)); err != nil {
+	if err := in.hold(e, size); err != nil {
 		return err
 	}
-	if err := in.flow.acquire(len(body)); err != nil {
+	if err := in.flow.acquire(size); err != nil {
 		return err
 	}
 	r.mu.Lock()
 	state, outcome := r.recent.Begin(id)
 	r.mu.Unlock()
 	if state != recent.New {
-		in.flow.release(len(body))
+		in.flow.release(size)
 		b.obs.Event(e.Type, "in", "repeated")
 		// After a broken stream an honest peer sends again what it had not been answered: a window full at most.
 		if in.repeated++; in.repeated > b.limits.InEvents {
@@ -251,7 +252,6 @@ func (in *inStream) event(body []byte) error {
 		}
 		return nil
 	}
-	size := len(body)
 	b.obs.Adjust("pending_in", 1)
 	b.inbox.offer(&delivery.Item{Persona: p.name, Sender: r.peer, Type: e.Type, Value: &arrival{event: e, done: func(o event.Outcome, useful bool) {
 		in.finished(id, e.Type, size, o, useful)

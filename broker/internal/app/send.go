@@ -8,6 +8,7 @@ import (
 	"github.com/shallot-net/shallot/broker/internal/domain/event"
 	"github.com/shallot-net/shallot/broker/internal/domain/frame"
 	"github.com/shallot-net/shallot/kit/fault"
+	"github.com/shallot-net/shallot/kit/padding"
 )
 
 // Bounds of a Send's timeout.
@@ -95,8 +96,19 @@ func (b *Broker) encode(e *event.Event, signed bool) ([]byte, event.Problem, err
 	if problem != event.OK {
 		return data, problem, nil
 	}
-	return frame.AppendEvent(make([]byte, 0, len(data)+8), data), event.OK, nil
+	if !b.padded() {
+		return frame.AppendEvent(make([]byte, 0, len(data)+8), data), event.OK, nil
+	}
+	size := paddedSize(len(data) + frame.Overhead)
+	return frame.Pad(frame.AppendEvent(make([]byte, 0, size), data), 0, size), event.OK, nil
 }
+
+// padded tells whether what this broker writes is of few sizes: whoever watches a circuit sees how much goes over it. In open mode the events themselves can be
+// told by when they come, and it would cost for nothing.
+func (b *Broker) padded() bool { return b.cfg.Mode == ModeAnonymous }
+
+// paddedSize is what a frame of n bytes becomes. All those without a payload to speak of, acknowledgements among them, become one kibibyte.
+func paddedSize(n int) int { return int(padding.Size(int64(n + frame.PadOverhead))) }
 
 // send queues the frame at the peer's sender.
 func (p *persona) send(peer string, id event.ID, data []byte, timeout time.Duration, done func(error)) {

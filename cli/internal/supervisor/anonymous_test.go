@@ -288,8 +288,10 @@ func TestArgumentsOfAnAnonymousNode(t *testing.T) {
 	for process, want := range map[string][]string{
 		Onion:       {"--control", socket("tor-control"), "--cookie-file", filepath.Join(dir, "tor", "data", "control_auth_cookie")},
 		Broker:      {"--mode", "anonymous", "--onion.socks", socket("tor-socks"), "--onion.service=true"},
-		"discovery": {"--role", "provider", "--bootstrap", onion},
-		"task":      {"--role", "provider", "--provider.executors", ""}, // those of the configuration were not named
+		"discovery": {"--role", "provider", "--mode", "anonymous", "--bootstrap", onion},
+		"metric":    {"--role", "provider", "--mode", "anonymous"},
+		"node":      {"--role", "provider", "--mode", "anonymous"},
+		"task":      {"--role", "provider", "--mode", "anonymous", "--provider.executors", ""}, // those of the configuration were not named
 	} {
 		if got := n.args(process); !slices.Equal(got, append([]string{"--home", dir}, want...)) {
 			t.Errorf("%s has %q, want %q", process, got, want)

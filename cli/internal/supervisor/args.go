@@ -22,7 +22,7 @@ func (n *Node) args(name string) []string {
 		args = append(args, anonymous.onion(n.home)...)
 	case "task", "node", "discovery", "metric":
 		args = append(args, "--role", n.cfg.Role)
-		if name == "node" && anonymous != nil {
+		if anonymous != nil {
 			args = append(args, "--mode", Anonymous)
 		}
 	case Broker:

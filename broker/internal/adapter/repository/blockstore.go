@@ -16,7 +16,10 @@ import (
 )
 
 // blockstore is the store as bitswap sees it. Blocks whose name holds their bytes are not stored.
-type blockstore struct{ s *Store }
+type blockstore struct {
+	s       *Store
+	persona string
+}
 
 var _ bstore.Blockstore = (*blockstore)(nil)
 
@@ -45,7 +48,10 @@ func missing(err error, c cid.Cid) error {
 	return err
 }
 
-func (b *blockstore) Has(_ context.Context, c cid.Cid) (bool, error) {
+func (b *blockstore) Has(ctx context.Context, c cid.Cid) (bool, error) {
+	if !b.may(ctx, c) {
+		return false, nil
+	}
 	if _, ok := identity(c); ok {
 		return true, nil
 	}
@@ -56,6 +62,7 @@ func (b *blockstore) Has(_ context.Context, c cid.Cid) (bool, error) {
 	return err == nil, err
 }
 
+// Get reads what bitswap has planned to send, after GetSize.
 func (b *blockstore) Get(_ context.Context, c cid.Cid) (blocks.Block, error) {
 	if data, ok := identity(c); ok {
 		return blocks.NewBlockWithCid(data, c)
@@ -72,7 +79,10 @@ func (b *blockstore) Get(_ context.Context, c cid.Cid) (blocks.Block, error) {
 
 // GetSize is what bitswap plans with. An empty block has the size 1 here: boxo's engine takes a size of 0 for "only asked whether it is
 // there", so that nobody would ever get one.
-func (b *blockstore) GetSize(_ context.Context, c cid.Cid) (int, error) {
+func (b *blockstore) GetSize(ctx context.Context, c cid.Cid) (int, error) {
+	if !b.may(ctx, c) {
+		return -1, missing(content.ErrNotFound, c)
+	}
 	if data, ok := identity(c); ok {
 		return len(data), nil
 	}

@@ -25,18 +25,13 @@ import (
 // Source says where content may come from. The zero value is the node's own persona, asking whoever is connected.
 type Source struct {
 	Persona string
-	Peers   []string // asked first
+	Peers   []string // asked first; in anonymous mode, asked
 	Local   bool     // the disk only
 }
 
 const (
-	maxFromPeers   = 32
-	connectTimeout = 15 * time.Second
-	window         = 16 // blocks asked for at once, of 2 MiB at most
-
-	// firstTimeout is how long content that nobody is named for is waited for: all who are connected have been asked at once, and answer within
-	// a round trip; a second later those are looked for who have advertised it. Less than the ten seconds that callers give a call, so that they hear "not found" and not "too late".
-	firstTimeout = 7 * time.Second
+	maxFromPeers = 32
+	window       = 16 // blocks asked for at once, of 2 MiB at most
 )
 
 // fetcher gives the blocks of one request: from disk, and otherwise from peers, by one bitswap session that begins with the first miss.
@@ -51,7 +46,7 @@ type fetcher struct {
 
 	mu      sync.Mutex
 	session exchange.Fetcher
-	ex      exchange.Interface
+	from    *persona
 	failed  error
 	stall   *time.Timer
 	waiting int
@@ -93,17 +88,20 @@ func (f *fetcher) online() (exchange.Fetcher, error) {
 	if f.session != nil || f.failed != nil {
 		return f.session, f.failed
 	}
-	f.session, f.ex, f.failed = f.begin()
+	f.session, f.from, f.failed = f.begin()
 	return f.session, f.failed
 }
 
-func (f *fetcher) begin() (exchange.Fetcher, exchange.Interface, error) {
+func (f *fetcher) begin() (exchange.Fetcher, *persona, error) {
 	if f.src.Local {
 		return nil, nil, content.ErrNotFound
 	}
 	p, err := f.s.persona(f.src.Persona)
 	if err != nil {
 		return nil, nil, err
+	}
+	if f.s.profile.byName {
+		return f.beginByName(p)
 	}
 	f.connect(p)
 	if err := f.ctx.Err(); err != nil {
@@ -115,13 +113,28 @@ func (f *fetcher) begin() (exchange.Fetcher, exchange.Interface, error) {
 		}
 		return nil, nil, fault.NotFound(ReasonNotFound, "the content %s is not here, and no peer is connected to ask: name one that has it", f.root)
 	}
-	return p.bitswap.NewSession(f.ctx), p.bitswap, nil
+	return p.bitswap.NewSession(f.ctx), p, nil
+}
+
+// beginByName is begin where nobody is asked but those who are named.
+func (f *fetcher) beginByName(p *persona) (exchange.Fetcher, *persona, error) {
+	f.peers = slices.DeleteFunc(f.peers, func(id peer.ID) bool { return id == p.host.ID() })
+	if len(f.peers) == 0 {
+		return nil, nil, fault.NotFound(ReasonNotFound, "the content %s is not here, and in anonymous mode only peers that are named are asked: name one that has it (from_peers)", f.root)
+	}
+	connected := f.connect(p)
+	if err := f.ctx.Err(); err != nil {
+		return nil, nil, f.cause(err)
+	}
+	if !connected {
+		return nil, nil, fault.Unavailable(ReasonUnreachable, "the content %s is not here, and none of the %d peers named for it can be reached", f.root, len(f.peers))
+	}
+	return p.bitswap.NewSession(withNamed(f.ctx, f.peers)), p, nil
 }
 
 // connect dials the named peers, and returns when one is connected or none can be.
-func (f *fetcher) connect(p *persona) {
+func (f *fetcher) connect(p *persona) (connected bool) {
 	var dial []peer.ID
-	connected := false
 	for _, id := range f.peers {
 		switch {
 		case id == p.host.ID():
@@ -134,7 +147,7 @@ func (f *fetcher) connect(p *persona) {
 	outcomes := make(chan error, len(dial))
 	for _, id := range dial {
 		go func() {
-			ctx, cancel := context.WithTimeout(f.ctx, connectTimeout)
+			ctx, cancel := context.WithTimeout(f.ctx, f.s.profile.connect)
 			defer cancel()
 			outcomes <- p.host.Connect(ctx, peer.AddrInfo{ID: id})
 		}()
@@ -146,6 +159,7 @@ func (f *fetcher) connect(p *persona) {
 			f.s.log.Debug("connecting to a peer named for content", logging.Err(err))
 		}
 	}
+	return connected
 }
 
 // await begins to wait for blocks: when none comes for too long, the request ends. done ends waiting.
@@ -182,7 +196,7 @@ func (f *fetcher) progressLocked() {
 // patience is how long the next block may take. Locked by the caller.
 func (f *fetcher) patience() time.Duration {
 	if f.unknown() {
-		return min(firstTimeout, f.s.cfg.StallTimeout)
+		return min(f.s.profile.first, f.s.cfg.StallTimeout)
 	}
 	return f.s.cfg.StallTimeout
 }
@@ -224,7 +238,10 @@ func (f *fetcher) remote(ctx context.Context, cids []cid.Cid, each func(cid.Cid,
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer f.await()()
-	f.s.wanted.add(cids)
+	f.from.net.wanted.add(cids)
+	if f.s.profile.byName {
+		defer f.from.net.asked.name(f.peers, cids)()
+	}
 	got, err := session.GetBlocks(ctx, cids)
 	if err != nil {
 		return f.cause(err)
@@ -272,7 +289,10 @@ func (f *fetcher) keep(b blocks.Block) error {
 		return err
 	}
 	f.s.metrics.flow("fetched", 1, len(data))
-	return f.ex.NotifyNewBlocks(f.ctx, b)
+	if f.s.profile.byName { // to those who wait for it here; not to peers that have asked this persona for it
+		return f.from.bitswap.Client.NotifyNewBlocks(f.ctx, b)
+	}
+	return f.from.bitswap.NotifyNewBlocks(f.ctx, b)
 }
 
 func decode(c cid.Cid, data []byte) (ipld.Node, error) {

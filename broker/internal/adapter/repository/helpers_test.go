@@ -49,12 +49,19 @@ func newStore(t testing.TB, edit ...func(*Config)) *Store {
 
 func attach(t testing.TB, s *Store) host.Host {
 	t.Helper()
+	return attachAs(t, s, "")
+}
+
+func attachAs(t testing.TB, s *Store, persona string) host.Host {
+	t.Helper()
 	h := newHost(t)
-	if err := s.Attach("", h); err != nil {
+	if err := s.Attach(persona, h); err != nil {
 		t.Fatal(err)
 	}
 	return h
 }
+
+func anonymous(c *Config) { c.Anonymous = true }
 
 // know tells a of b's address, and does not connect.
 func know(a, b host.Host) {

@@ -52,6 +52,8 @@ type watched struct {
 	s       *Store
 	persona string
 	wants   *wants
+	wanted  wanted
+	asked   asked // anonymous mode
 
 	mu      sync.Mutex
 	refused *bounded.Map[peer.ID, time.Time] // until then
@@ -97,7 +99,7 @@ func (g *guard) ReceiveMessage(ctx context.Context, sender peer.ID, incoming mes
 		return
 	}
 	for _, b := range incoming.Blocks() {
-		if !g.w.s.wanted.has(b.Cid()) {
+		if !g.w.wanted.has(b.Cid()) { // by this persona: what another one wants is nobody's business
 			g.w.refuse(sender)
 			g.Receiver.PeerDisconnected(sender) // whoever waits for it asks others
 			return
@@ -106,7 +108,7 @@ func (g *guard) ReceiveMessage(ctx context.Context, sender peer.ID, incoming mes
 	if !g.w.admit(g.w.s.ctx, sender, max(1, len(incoming.Wantlist()))) {
 		return
 	}
-	g.Receiver.ReceiveMessage(ctx, sender, incoming)
+	g.Receiver.ReceiveMessage(asking(ctx, sender), sender, incoming)
 }
 
 // PeerConnected implements network.Receiver.

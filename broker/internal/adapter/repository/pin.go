@@ -67,7 +67,7 @@ func (s *Store) Pin(ctx context.Context, text string, pin PinFor, src Source) (s
 	if err != nil {
 		return 0, err
 	}
-	p, err := content.NewPin(c.String(), pin.Owner, pin.Keep, s.cfg.Now())
+	p, err := s.newPin(c.String(), pin, s.cfg.Now())
 	if err != nil {
 		return 0, toFault(err, c)
 	}

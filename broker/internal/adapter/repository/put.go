@@ -30,6 +30,9 @@ var builder = cid.V1Builder{Codec: cid.DagProtobuf, MhType: mh.SHA2_256}
 type PinFor struct {
 	Owner string
 	Keep  time.Duration
+	// Readers are the peers that may have it from Persona's host. In open mode everybody may.
+	Persona string
+	Readers []string
 }
 
 // Put stores a file and returns when it, and the pin, are durable. It holds a few chunks in memory, whatever the file's size.
@@ -52,10 +55,8 @@ func layout(w *sink, r io.Reader) (root ipld.Node, size uint64, err error) {
 // put stores what make gives to the sink, and pins the root that it returns.
 func (s *Store) put(ctx context.Context, pin PinFor, make func(*sink) (ipld.Node, uint64, error)) (c cid.Cid, size uint64, err error) {
 	defer func() { s.metrics.done("put", err) }()
-	if pin.Owner != "" { // before the first byte, not after the last
-		if err := content.CheckOwner(pin.Owner); err != nil {
-			return cid.Undef, 0, toFault(err, cid.Undef)
-		}
+	if err := s.checkPin(pin); err != nil { // before the first byte, not after the last
+		return cid.Undef, 0, toFault(err, cid.Undef)
 	}
 	leave, err := s.puts.enter(ctx)
 	if err != nil {
@@ -73,7 +74,7 @@ func (s *Store) put(ctx context.Context, pin PinFor, make func(*sink) (ipld.Node
 	c = canonical(root.Cid())
 	last := app.Change{Durable: true}
 	if pin.Owner != "" {
-		p, err := content.NewPin(c.String(), pin.Owner, pin.Keep, s.cfg.Now())
+		p, err := s.newPin(c.String(), pin, s.cfg.Now())
 		if err != nil {
 			return cid.Undef, 0, toFault(err, cid.Undef)
 		}
@@ -102,7 +103,7 @@ func (s *Store) PutMany(files []Small) (cids []cid.Cid, err error) {
 	now := s.cfg.Now()
 	total := 0
 	for _, f := range files {
-		if err := f.check(); err != nil {
+		if err := s.check(f); err != nil {
 			return nil, toFault(err, cid.Undef)
 		}
 		sum, err := mh.Sum(f.Data, mh.SHA2_256, -1)
@@ -112,7 +113,7 @@ func (s *Store) PutMany(files []Small) (cids []cid.Cid, err error) {
 		id := cid.NewCidV1(cid.Raw, sum)
 		c.Blocks = append(c.Blocks, app.Block{Key: string(sum), Data: f.Data})
 		if f.Pin.Owner != "" {
-			p, err := content.NewPin(id.String(), f.Pin.Owner, f.Pin.Keep, now)
+			p, err := s.newPin(id.String(), f.Pin, now)
 			if err != nil {
 				return nil, toFault(err, cid.Undef)
 			}
@@ -134,15 +135,22 @@ func (s *Store) PutMany(files []Small) (cids []cid.Cid, err error) {
 	return cids, nil
 }
 
-func (f Small) check() error {
+func (s *Store) check(f Small) error {
 	if len(f.Data) > content.MaxSmall {
 		return &content.InvalidError{Field: "data", Value: sizeText(len(f.Data)), Why: "256 KiB at most: use Put for more"}
 	}
-	if f.Pin.Owner == "" {
-		return nil
+	return s.checkPin(f.Pin)
+}
+
+func (s *Store) checkPin(pin PinFor) error {
+	if pin.Owner != "" {
+		_, err := s.newPin("", pin, time.Time{})
+		return err
 	}
-	_, err := content.NewPin("", f.Pin.Owner, f.Pin.Keep, time.Time{})
-	return err
+	if len(pin.Readers) > 0 {
+		return &content.InvalidError{Field: "readers", Value: pin.Readers[0][:min(len(pin.Readers[0]), 16)], Why: "content is granted as long as it is pinned, and there is no owner to pin it for"}
+	}
+	return nil
 }
 
 // sink takes the nodes that the layout makes and writes them in batches, one of which is written while the next one is filled.

@@ -28,7 +28,9 @@ type Config struct {
 	Dir      string
 	Log      *slog.Logger
 	Registry prometheus.Registerer
-	// StallTimeout is how long a fetch waits for the next block before it gives up; default 30 s.
+	// Anonymous: blocks are served to those only to whom their pins grant them, and asked for only at the peers that a request names. Routing and Advertise mean nothing then.
+	Anonymous bool
+	// StallTimeout is how long a fetch waits for the next block before it gives up; default 30 s, in anonymous mode 90 s.
 	StallTimeout time.Duration
 	// CollectEvery is the time between collections of what nobody pins; default 30 minutes, negative for never. Content that is not
 	// pinned is kept for one such time at least after it was last written or pinned, a fifth of it when there is little room left; so a
@@ -36,8 +38,6 @@ type Config struct {
 	CollectEvery time.Duration
 	// Quota is how many bytes may be on disk; 0 for no limit. What would go beyond it is refused.
 	Quota int64
-	// Allow says whether a persona serves a block to a peer; nil serves everything to everyone, as in open mode.
-	Allow func(persona string, p peer.ID, c cid.Cid) bool
 	// Routing finds providers of content for a persona; nil asks connected peers only. It is called when the persona is attached.
 	Routing func(persona string) Routing
 	// Advertise is the owner whose pinned content the node's own persona says through Routing that it has; empty: nobody's. AdvertiseFirst is how long after the start
@@ -55,8 +55,10 @@ type Config struct {
 // Store is the repository of one node: one set of blocks, shared by all personas.
 type Store struct {
 	cfg     Config
+	profile profile
 	log     *slog.Logger
 	blocks  app.Store
+	grants  *app.Grants // nil: everybody may have everything
 	disk    *disk.Store
 	close   func() error
 	metrics *metrics
@@ -66,7 +68,6 @@ type Store struct {
 	collect *app.Collector
 	puts    gate
 	gets    gate
-	wanted  wanted
 	pinned  chan cid.Cid // content that is to be advertised now; nil: none is
 
 	mu       sync.Mutex
@@ -78,6 +79,7 @@ type persona struct {
 	name    string
 	host    host.Host
 	bitswap *bitswap.Bitswap
+	net     *watched
 	routing Routing // nil: none
 }
 
@@ -86,8 +88,13 @@ func New(cfg Config) (*Store, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
+	mode := openProfile()
+	if cfg.Anonymous {
+		mode = anonymousProfile()
+		cfg.Routing, cfg.Advertise = nil, ""
+	}
 	if cfg.StallTimeout <= 0 {
-		cfg.StallTimeout = 30 * time.Second
+		cfg.StallTimeout = mode.stall
 	}
 	if cfg.CollectEvery == 0 {
 		cfg.CollectEvery = 30 * time.Minute
@@ -104,11 +111,18 @@ func New(cfg Config) (*Store, error) {
 		}
 		return nil, fault.FailedPrecondition("CONTENT_STORE_UNUSABLE", "%s", err).Because(err)
 	}
-	s := &Store{cfg: cfg, log: cfg.Log, blocks: blocks, disk: blocks, close: blocks.Close, personas: make(map[string]*persona),
+	s := &Store{cfg: cfg, profile: mode, log: cfg.Log, blocks: blocks, disk: blocks, close: blocks.Close, personas: make(map[string]*persona),
 		puts: make(gate, maxTransfers), gets: make(gate, maxTransfers)}
 	s.metrics = newMetrics(cfg.Registry, blocks.Used)
 	s.ctx, s.cancel = context.WithCancelCause(context.Background())
-	s.collect = app.NewCollector(app.CollectorConfig{Store: blocks, Links: linksOf, Now: cfg.Now})
+	if mode.byName {
+		s.grants = app.NewGrants(app.GrantsConfig{Store: blocks, Links: linksOf, Now: cfg.Now, Log: cfg.Log})
+		s.blocks = granting{blocks, s.grants}
+		if err := s.grants.Load(); err != nil {
+			return nil, errors.Join(toFault(err, cid.Undef), blocks.Close())
+		}
+	}
+	s.collect = app.NewCollector(app.CollectorConfig{Store: s.blocks, Links: linksOf, Now: cfg.Now})
 	if cfg.CollectEvery > 0 {
 		s.done.Add(1)
 		go s.collectLoop()
@@ -130,26 +144,18 @@ func (s *Store) Attach(name string, h host.Host) error {
 	if _, ok := s.personas[name]; ok {
 		return fault.AlreadyExists("PERSONA_ATTACHED", "the persona %q shares content already", name)
 	}
-	opts := []bitswap.Option{
-		// The defaults are made for machines that do nothing else: 128 goroutines that read the disk, and so on.
-		bitswap.EngineBlockstoreWorkerCount(8), bitswap.TaskWorkerCount(4), bitswap.EngineTaskWorkerCount(4),
-		// With leaves of 1 MiB the default of 1 MiB in flight per peer would stop after each leaf.
-		bitswap.MaxOutstandingBytesPerPeer(8 << 20), bitswap.WithTargetMessageSize(1 << 20),
-		bitswap.MaxCidSize(128), bitswap.MaxQueuedWantlistEntriesPerPeer(1024),
-		bitswap.WithoutDuplicatedBlockStats(),
-	}
-	if s.cfg.Allow != nil {
-		opts = append(opts, bitswap.WithPeerBlockRequestFilter(func(p peer.ID, c cid.Cid) bool { return s.cfg.Allow(name, p, c) }))
-	}
 	var finder routing.ContentDiscovery
 	var table Routing
 	if s.cfg.Routing != nil {
 		table = s.cfg.Routing(name)
 		finder = table
 	}
+	if s.profile.byName {
+		finder = namedProviders{h, s.profile.connect}
+	}
 	net := &watched{BitSwapNetwork: bsnet.NewFromIpfsHost(h), s: s, persona: name, wants: newWants(), refused: bounded.New[peer.ID, time.Time](maxRefused)}
-	bs := bitswap.New(s.ctx, net, finder, &blockstore{s}, opts...)
-	s.personas[name] = &persona{name: name, host: h, bitswap: bs, routing: table}
+	bs := bitswap.New(s.ctx, net, finder, &blockstore{s, name}, s.profile.options()...)
+	s.personas[name] = &persona{name: name, host: h, bitswap: bs, net: net, routing: table}
 	return nil
 }
 
@@ -182,8 +188,11 @@ func (s *Store) Close() error {
 	return errors.Join(append(errs, s.close())...)
 }
 
-// serve tells the personas' servers of new blocks: a peer may have asked for one before it was there.
+// serve tells the personas' servers of new blocks: a peer may have asked for one before it was there. Not in anonymous mode: a server would give them to whoever has.
 func (s *Store) serve(cids []cid.Cid, data [][]byte) {
+	if s.profile.byName {
+		return
+	}
 	s.mu.Lock()
 	servers := make([]*bitswap.Bitswap, 0, len(s.personas))
 	for _, p := range s.personas {

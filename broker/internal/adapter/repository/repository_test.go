@@ -14,7 +14,6 @@ import (
 
 	"github.com/ipfs/boxo/ipld/unixfs"
 	"github.com/ipfs/go-cid"
-	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"google.golang.org/grpc/codes"
 
@@ -227,22 +226,6 @@ func TestNobodyHasIt(t *testing.T) {
 	wantFault(t, err, codes.Canceled, fault.ReasonCancelled)
 }
 
-func TestAllow(t *testing.T) {
-	data, secret := randomBytes(1, 1000), randomBytes(2, 1000)
-	var hidden atomic.Value
-	a := newStore(t, func(c *Config) {
-		c.Allow = func(persona string, _ peer.ID, c cid.Cid) bool { return persona == "" && c.String() != hidden.Load() }
-	})
-	b := newStore(t, func(c *Config) { c.StallTimeout = 300 * time.Millisecond })
-	ha, hb := attach(t, a), attach(t, b)
-	know(hb, ha)
-	from := Source{Peers: []string{ha.ID().String()}}
-	hidden.Store(put(t, a, secret, ""))
-	mustGet(t, b, put(t, a, data, ""), from, data)
-	_, err := get(b, hidden.Load().(string), from)
-	wantFault(t, err, codes.Unavailable, ReasonUnreachable)
-}
-
 func TestAttachDetach(t *testing.T) {
 	a, b, from := pair(t, func(c *Config) { c.StallTimeout = 300 * time.Millisecond })
 	h := newHost(t)
@@ -407,7 +390,7 @@ func TestEmptyBlock(t *testing.T) {
 	if size, err := s.Pin(t.Context(), c, PinFor{Owner: "user"}, Source{}); err != nil || size != 0 {
 		t.Error(size, err)
 	}
-	if n, err := (&blockstore{s}).GetSize(t.Context(), mustParse(t, c)); err != nil || n != 1 {
+	if n, err := (&blockstore{s, ""}).GetSize(t.Context(), mustParse(t, c)); err != nil || n != 1 {
 		t.Errorf("bitswap plans with %d, %v", n, err)
 	}
 }

@@ -37,11 +37,11 @@ const (
 	pageSize  = 100
 )
 
-func pinFor(p *brokerv1.PinOptions) PinFor {
+func pinFor(persona string, p *brokerv1.PinOptions) PinFor {
 	if p == nil {
 		return PinFor{}
 	}
-	return PinFor{Owner: p.GetOwner(), Keep: p.GetKeep().AsDuration()}
+	return PinFor{Owner: p.GetOwner(), Keep: p.GetKeep().AsDuration(), Persona: persona, Readers: p.GetReaders()}
 }
 
 // Put implements RepositoryService.
@@ -55,11 +55,13 @@ func (s *Server) Put(stream grpc.ClientStreamingServer[brokerv1.PutRequest, brok
 		return fault.InvalidArgument("OPTIONS_MISSING", "the first message of a Put must be its options")
 	}
 	r := &putReader{stream: stream}
-	put := func() (cid.Cid, uint64, error) { return s.store.Put(stream.Context(), r, pinFor(options.GetPin())) }
+	put := func() (cid.Cid, uint64, error) {
+		return s.store.Put(stream.Context(), r, pinFor(options.GetPersona(), options.GetPin()))
+	}
 	if options.GetDirectory() {
 		r.directory = true
 		put = func() (cid.Cid, uint64, error) {
-			return s.store.PutDirectory(stream.Context(), r.next, pinFor(options.GetPin()))
+			return s.store.PutDirectory(stream.Context(), r.next, pinFor(options.GetPersona(), options.GetPin()))
 		}
 	}
 	c, size, err := put()
@@ -190,8 +192,8 @@ func (s *Server) putBatch(stream grpc.BidiStreamingServer[brokerv1.PutManyReques
 	files := make([]Small, 0, len(batch))
 	var good []*brokerv1.PutManyRequest
 	for _, m := range batch {
-		f := Small{Data: m.GetData(), Pin: pinFor(m.GetPin())}
-		if err := f.check(); err != nil { // it fails alone
+		f := Small{Data: m.GetData(), Pin: pinFor(m.GetPersona(), m.GetPin())}
+		if err := s.store.check(f); err != nil { // it fails alone
 			if err := stream.Send(&brokerv1.PutManyResponse{Seq: m.GetSeq(), Fault: toProto(toFault(err, noCID))}); err != nil {
 				return err
 			}
@@ -284,7 +286,7 @@ func (s *Server) Stat(ctx context.Context, req *brokerv1.StatRequest) (*brokerv1
 
 // Pin implements RepositoryService.
 func (s *Server) Pin(ctx context.Context, req *brokerv1.PinRequest) (*brokerv1.PinResponse, error) {
-	size, err := s.store.Pin(ctx, req.GetCid(), pinFor(req.GetPin()), Source{Persona: req.GetPersona(), Peers: req.GetFromPeers()})
+	size, err := s.store.Pin(ctx, req.GetCid(), pinFor(req.GetPersona(), req.GetPin()), Source{Persona: req.GetPersona(), Peers: req.GetFromPeers()})
 	if err != nil {
 		return nil, err
 	}

@@ -34,6 +34,8 @@ type Network struct {
 	unknown map[string]bool
 	dials   int
 
+	// Wrote is called with the length of all that a stream is given at once, if it is set before the first stream is opened.
+	Wrote func(n int)
 	// Signing is called before something is signed, if it is set before the first host is opened.
 	Signing func()
 }
@@ -208,6 +210,13 @@ func (s *Stream) Close() error {
 	delete(s.network.streams, s.other)
 	s.network.mu.Unlock()
 	return s.Conn.Close()
+}
+
+func (s *Stream) Write(b []byte) (int, error) {
+	if f := s.network.Wrote; f != nil {
+		f(len(b))
+	}
+	return s.Conn.Write(b)
 }
 
 func (s *Stream) Read(b []byte) (int, error) {

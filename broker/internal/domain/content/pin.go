@@ -2,6 +2,7 @@ package content
 
 import (
 	"fmt"
+	"strconv"
 	"time"
 	"unicode/utf8"
 )
@@ -13,6 +14,10 @@ const (
 	MaxSmall = 256 << 10 // bytes of a file that is one raw block by PutMany
 	MaxBlock = 2 << 20   // bytes; what peers send in one block at most
 	MaxPage  = 1000      // pins
+
+	MaxReaders = 16  // of one pin
+	MaxPersona = 128 // bytes of a persona's name
+	MaxPeerID  = 128 // bytes of a peer id as text
 )
 
 // Pin keeps a DAG, for one owner: content stays as long as anyone pins it. It is the same pin when content and owner are.
@@ -20,6 +25,10 @@ type Pin struct {
 	CID       string // canonical: version 1, base32
 	Owner     string
 	ExpiresAt time.Time // zero: until it is lifted
+	// Readers are the peers that may have the content from Persona's host, as long as the pin lasts. Only anonymous mode has them: in
+	// open mode everybody may have everything.
+	Persona string
+	Readers []string
 }
 
 // Expired says whether the pin has ended.
@@ -38,6 +47,25 @@ func NewPin(cid, owner string, keep time.Duration, now time.Time) (Pin, error) {
 		return p, &InvalidError{Field: "keep", Value: keep.String(), Why: "ten years at most; leave it out to keep until Unpin"}
 	case keep > 0:
 		p.ExpiresAt = now.Add(keep).Truncate(time.Millisecond)
+	}
+	return p, nil
+}
+
+// GrantedTo is the pin with readers. Whether they are peer ids is for those to check who know peers.
+func (p Pin) GrantedTo(persona string, readers []string) (Pin, error) {
+	switch {
+	case len(readers) > MaxReaders:
+		return p, &InvalidError{Field: "readers", Value: strconv.Itoa(len(readers)), Why: fmt.Sprintf("%d peers at most may be named: pin it for another owner as well", MaxReaders)}
+	case len(persona) > MaxPersona:
+		return p, &InvalidError{Field: "persona", Value: persona[:16] + "…", Why: fmt.Sprintf("it has %d bytes and may have %d", len(persona), MaxPersona)}
+	}
+	for _, r := range readers {
+		if r == "" || len(r) > MaxPeerID {
+			return p, &InvalidError{Field: "readers", Value: r[:min(len(r), 16)], Why: "it is not a peer id"}
+		}
+	}
+	if len(readers) > 0 {
+		p.Persona, p.Readers = persona, readers
 	}
 	return p, nil
 }

@@ -33,3 +33,34 @@ func TestNewPin(t *testing.T) {
 		t.Error("a pin ends when its time is up, and one without an end never")
 	}
 }
+
+func TestReaders(t *testing.T) {
+	many := make([]string, MaxReaders+1)
+	for i := range many {
+		many[i] = "peer"
+	}
+	for name, c := range map[string]struct {
+		persona string
+		readers []string
+		field   string // that is refused
+	}{
+		"none":            {"", nil, ""},
+		"as many as may":  {"p", many[1:], ""},
+		"one more":        {"p", many, "readers"},
+		"an empty one":    {"p", []string{"a", ""}, "readers"},
+		"a very long one": {"p", []string{strings.Repeat("x", MaxPeerID+1)}, "readers"},
+		"a long persona":  {strings.Repeat("x", MaxPersona+1), []string{"a"}, "persona"},
+		"the own persona": {"", []string{"a"}, ""},
+		"a longest one":   {strings.Repeat("x", MaxPersona), []string{strings.Repeat("x", MaxPeerID)}, ""},
+	} {
+		p, err := Pin{CID: "cid", Owner: "o"}.GrantedTo(c.persona, c.readers)
+		var invalid *InvalidError
+		if c.field == "" {
+			if err != nil || len(p.Readers) != len(c.readers) || len(c.readers) > 0 && p.Persona != c.persona || p.CID != "cid" {
+				t.Errorf("%s: %+v, %v", name, p, err)
+			}
+		} else if !errors.As(err, &invalid) || invalid.Field != c.field {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}

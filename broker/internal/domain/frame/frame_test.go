@@ -118,3 +118,57 @@ func FuzzReader(f *testing.F) {
 		}
 	})
 }
+
+// TestPadded: a padded frame is what it was, whatever its size; and Size tells what it cost.
+func TestPadded(t *testing.T) {
+	id := event.ID{1, 2, 3}
+	for _, size := range []int{0, 1, 900, 1010, 5000, event.MaxSize, frame.MaxBody} {
+		envelope := bytes.Repeat([]byte{7}, size)
+		wire := frame.AppendEvent(nil, []byte("before"))
+		start := len(wire)
+		wire = frame.AppendEvent(wire, envelope)
+		total := max(1<<10, len(wire)-start+frame.PadOverhead+size/10)
+		wire = frame.Pad(wire, start, total)
+		if len(wire)-start != total {
+			t.Fatalf("%d bytes became %d, want %d", size, len(wire)-start, total)
+		}
+		wire = frame.AppendAck(wire, id, event.Outcome{Status: event.Rejected, Detail: "BAD_LIMITS"})
+		start = len(wire)
+		wire = frame.Pad(frame.AppendAck(wire, id, event.Outcome{}), start, 1<<10)
+		r := frame.NewReader(iotest.HalfReader(bytes.NewReader(wire)), 64)
+		for i, want := range []struct {
+			kind       frame.Kind
+			body, size int
+		}{{frame.KindEvent, 6, 6}, {frame.KindEvent, size, total - frame.Overhead}, {frame.KindAck, 27, 27}, {frame.KindAck, 17, 1<<10 - frame.Overhead}} {
+			kind, body, err := r.Next()
+			if err != nil || kind != want.kind || len(body) != want.body || r.Size() != want.size {
+				t.Fatalf("frame %d: kind %d, %d bytes of %d, %v; want %+v", i, kind, len(body), r.Size(), err, want)
+			}
+			if i == 1 && !bytes.Equal(body, envelope) {
+				t.Fatal("the envelope is another")
+			}
+		}
+	}
+}
+
+func TestPaddingThatLies(t *testing.T) {
+	good := func() []byte { return frame.Pad(frame.AppendEvent(nil, []byte("envelope")), 0, 1<<10) }
+	change := func(f func(b []byte) []byte) []byte { return f(good()) }
+	huge := binary.BigEndian.AppendUint32(nil, frame.MaxBody/8*9+6)
+	for name, wire := range map[string][]byte{
+		"a body longer than its frame": change(func(b []byte) []byte { binary.BigEndian.PutUint32(b[5:], 1<<10); return b }),
+		"a body of 4 GiB":              change(func(b []byte) []byte { binary.BigEndian.PutUint32(b[5:], 1<<32-1); return b }),
+		"no room for a length":         {0, 0, 0, 4, 0x81, 0, 0, 0},
+		"something in the padding":     change(func(b []byte) []byte { b[len(b)-1] = 1; return b }),
+		"far too much of it":           frame.Pad(frame.AppendEvent(nil, []byte("envelope")), 0, 100<<10),
+		"a frame beyond all":           append(huge, 0x81, 0, 0, 0, 0),
+		"an event beyond all":          frame.Pad(frame.AppendEvent(nil, make([]byte, frame.MaxBody+1)), 0, frame.MaxBody+100),
+	} {
+		if _, _, err := frame.NewReader(bytes.NewReader(wire), 64).Next(); !errors.Is(err, frame.ErrMalformed) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if _, _, err := frame.NewReader(bytes.NewReader(good()), 64).Next(); err != nil {
+		t.Fatal(err)
+	}
+}

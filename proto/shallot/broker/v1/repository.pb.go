@@ -246,7 +246,11 @@ type PinOptions struct {
 	// For example "task:ID", "user".
 	Owner string `protobuf:"bytes,1,opt,name=owner,proto3" json:"owner,omitempty"`
 	// Unset: until Unpin.
-	Keep          *durationpb.Duration `protobuf:"bytes,2,opt,name=keep,proto3" json:"keep,omitempty"`
+	Keep *durationpb.Duration `protobuf:"bytes,2,opt,name=keep,proto3" json:"keep,omitempty"`
+	// Anonymous mode: ids of the peers, 16 at most, that may have the content from the host of the request's persona, as long as the pin lasts.
+	// Whoever asks without being named gets the answer for content that is not here. To pin again for the same owner replaces them. In open mode
+	// everybody may have everything.
+	Readers       []string `protobuf:"bytes,3,rep,name=readers,proto3" json:"readers,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -291,6 +295,13 @@ func (x *PinOptions) GetOwner() string {
 func (x *PinOptions) GetKeep() *durationpb.Duration {
 	if x != nil {
 		return x.Keep
+	}
+	return nil
+}
+
+func (x *PinOptions) GetReaders() []string {
+	if x != nil {
+		return x.Readers
 	}
 	return nil
 }
@@ -481,7 +492,7 @@ type GetRequest struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	Persona string                 `protobuf:"bytes,1,opt,name=persona,proto3" json:"persona,omitempty"`
 	Cid     string                 `protobuf:"bytes,2,opt,name=cid,proto3" json:"cid,omitempty"`
-	// Peers that should have it; asked first.
+	// Peers that should have it; asked first. In anonymous mode nobody else is asked, and without them what is not on disk is not found.
 	FromPeers []string `protobuf:"bytes,3,rep,name=from_peers,json=fromPeers,proto3" json:"from_peers,omitempty"`
 	// Fails with RESOURCE_EXHAUSTED once it is found to be larger; 0 for no limit.
 	MaxSize uint64 `protobuf:"varint,4,opt,name=max_size,json=maxSize,proto3" json:"max_size,omitempty"`
@@ -664,7 +675,8 @@ type ListRequest struct {
 	// A directory in it, as in a GetRequest.
 	Path string `protobuf:"bytes,3,opt,name=path,proto3" json:"path,omitempty"`
 	// With what is in its directories, and theirs. 100,000 entries at most, else RESOURCE_EXHAUSTED.
-	Recursive     bool     `protobuf:"varint,4,opt,name=recursive,proto3" json:"recursive,omitempty"`
+	Recursive bool `protobuf:"varint,4,opt,name=recursive,proto3" json:"recursive,omitempty"`
+	// As in a GetRequest.
 	FromPeers     []string `protobuf:"bytes,5,rep,name=from_peers,json=fromPeers,proto3" json:"from_peers,omitempty"`
 	Local         bool     `protobuf:"varint,6,opt,name=local,proto3" json:"local,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -1083,11 +1095,12 @@ func (x *Pin) GetSize() uint64 {
 }
 
 type PinRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Persona       string                 `protobuf:"bytes,1,opt,name=persona,proto3" json:"persona,omitempty"`
-	Cid           string                 `protobuf:"bytes,2,opt,name=cid,proto3" json:"cid,omitempty"`
-	Pin           *PinOptions            `protobuf:"bytes,3,opt,name=pin,proto3" json:"pin,omitempty"`
-	FromPeers     []string               `protobuf:"bytes,4,rep,name=from_peers,json=fromPeers,proto3" json:"from_peers,omitempty"`
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Persona string                 `protobuf:"bytes,1,opt,name=persona,proto3" json:"persona,omitempty"`
+	Cid     string                 `protobuf:"bytes,2,opt,name=cid,proto3" json:"cid,omitempty"`
+	Pin     *PinOptions            `protobuf:"bytes,3,opt,name=pin,proto3" json:"pin,omitempty"`
+	// As in a GetRequest.
+	FromPeers     []string `protobuf:"bytes,4,rep,name=from_peers,json=fromPeers,proto3" json:"from_peers,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1578,7 +1591,7 @@ type VerifyRequest struct {
 	Persona string                 `protobuf:"bytes,1,opt,name=persona,proto3" json:"persona,omitempty"`
 	// Fetch what is damaged or missing from peers.
 	Repair bool `protobuf:"varint,2,opt,name=repair,proto3" json:"repair,omitempty"`
-	// Peers that should have it; asked first.
+	// As in a GetRequest.
 	FromPeers     []string `protobuf:"bytes,3,rep,name=from_peers,json=fromPeers,proto3" json:"from_peers,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1883,11 +1896,12 @@ const file_shallot_broker_v1_repository_proto_rawDesc = "" +
 	"\tdirectory\x18\x03 \x01(\bR\tdirectory\"<\n" +
 	"\bPutEntry\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x1c\n" +
-	"\tdirectory\x18\x02 \x01(\bR\tdirectory\"Q\n" +
+	"\tdirectory\x18\x02 \x01(\bR\tdirectory\"k\n" +
 	"\n" +
 	"PinOptions\x12\x14\n" +
 	"\x05owner\x18\x01 \x01(\tR\x05owner\x12-\n" +
-	"\x04keep\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x04keep\"3\n" +
+	"\x04keep\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x04keep\x12\x18\n" +
+	"\areaders\x18\x03 \x03(\tR\areaders\"3\n" +
 	"\vPutResponse\x12\x10\n" +
 	"\x03cid\x18\x01 \x01(\tR\x03cid\x12\x12\n" +
 	"\x04size\x18\x02 \x01(\x04R\x04size\"\x81\x01\n" +

@@ -23,7 +23,7 @@ const (
 )
 
 // PayloadHeader begins the plaintext of a payload: its encoded length as 4 bytes big endian, the header, then the bytes of the
-// parts one after the other. 4 MiB at most.
+// parts one after the other, and the padding. 4 MiB at most.
 type PayloadHeader struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Binds the payload to its task: must be that of the submission.
@@ -32,7 +32,10 @@ type PayloadHeader struct {
 	// The type's own, for example an encoded shallot.executor.v1.WasmOptions. 1 MiB at most.
 	Options []byte `protobuf:"bytes,3,opt,name=options,proto3" json:"options,omitempty"`
 	// 1,024 at most.
-	Parts         []*PartInfo `protobuf:"bytes,4,rep,name=parts,proto3" json:"parts,omitempty"`
+	Parts []*PartInfo `protobuf:"bytes,4,rep,name=parts,proto3" json:"parts,omitempty"`
+	// Zeros that follow the last part, and nothing after them: an anonymous node pads before it encrypts, so that the length of a ciphertext
+	// says little. An eighth of the whole at most, or 1 KiB. Its encoding has the same length for any value but 0.
+	Padding       uint64 `protobuf:"fixed64,5,opt,name=padding,proto3" json:"padding,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -93,6 +96,13 @@ func (x *PayloadHeader) GetParts() []*PartInfo {
 		return x.Parts
 	}
 	return nil
+}
+
+func (x *PayloadHeader) GetPadding() uint64 {
+	if x != nil {
+		return x.Padding
+	}
+	return 0
 }
 
 // PartInfo is one body of bytes that follows a header, or that the header refers to.
@@ -175,7 +185,9 @@ type Reference struct {
 	// 16 bytes.
 	Key []byte `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"`
 	// Of the ciphertext, in bytes.
-	Size          uint64 `protobuf:"varint,3,opt,name=size,proto3" json:"size,omitempty"`
+	Size uint64 `protobuf:"varint,3,opt,name=size,proto3" json:"size,omitempty"`
+	// Zeros that follow the bytes, as in a payload.
+	Padding       uint64 `protobuf:"varint,4,opt,name=padding,proto3" json:"padding,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -231,6 +243,13 @@ func (x *Reference) GetSize() uint64 {
 	return 0
 }
 
+func (x *Reference) GetPadding() uint64 {
+	if x != nil {
+		return x.Padding
+	}
+	return 0
+}
+
 // ResultHeader begins the plaintext of a result, in the same way.
 type ResultHeader struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
@@ -241,7 +260,9 @@ type ResultHeader struct {
 	Message string    `protobuf:"bytes,4,opt,name=message,proto3" json:"message,omitempty"`
 	Usage   *v1.Usage `protobuf:"bytes,5,opt,name=usage,proto3" json:"usage,omitempty"`
 	// 1,024 at most.
-	Parts         []*PartInfo `protobuf:"bytes,6,rep,name=parts,proto3" json:"parts,omitempty"`
+	Parts []*PartInfo `protobuf:"bytes,6,rep,name=parts,proto3" json:"parts,omitempty"`
+	// Zeros that follow the last part, as in a payload.
+	Padding       uint64 `protobuf:"fixed64,7,opt,name=padding,proto3" json:"padding,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -318,32 +339,42 @@ func (x *ResultHeader) GetParts() []*PartInfo {
 	return nil
 }
 
+func (x *ResultHeader) GetPadding() uint64 {
+	if x != nil {
+		return x.Padding
+	}
+	return 0
+}
+
 var File_shallot_task_v1_payload_proto protoreflect.FileDescriptor
 
 const file_shallot_task_v1_payload_proto_rawDesc = "" +
 	"\n" +
-	"\x1dshallot/task/v1/payload.proto\x12\x0fshallot.task.v1\x1a\x1bshallot/event/v1/task.proto\"\x87\x01\n" +
+	"\x1dshallot/task/v1/payload.proto\x12\x0fshallot.task.v1\x1a\x1bshallot/event/v1/task.proto\"\xa1\x01\n" +
 	"\rPayloadHeader\x12\x17\n" +
 	"\atask_id\x18\x01 \x01(\tR\x06taskId\x12\x12\n" +
 	"\x04type\x18\x02 \x01(\tR\x04type\x12\x18\n" +
 	"\aoptions\x18\x03 \x01(\fR\aoptions\x12/\n" +
-	"\x05parts\x18\x04 \x03(\v2\x19.shallot.task.v1.PartInfoR\x05parts\"\x84\x01\n" +
+	"\x05parts\x18\x04 \x03(\v2\x19.shallot.task.v1.PartInfoR\x05parts\x12\x18\n" +
+	"\apadding\x18\x05 \x01(\x06R\apadding\"\x84\x01\n" +
 	"\bPartInfo\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04size\x18\x02 \x01(\x04R\x04size\x12\x16\n" +
 	"\x06sha256\x18\x03 \x01(\fR\x06sha256\x128\n" +
-	"\treference\x18\x04 \x01(\v2\x1a.shallot.task.v1.ReferenceR\treference\"C\n" +
+	"\treference\x18\x04 \x01(\v2\x1a.shallot.task.v1.ReferenceR\treference\"]\n" +
 	"\tReference\x12\x10\n" +
 	"\x03cid\x18\x01 \x01(\tR\x03cid\x12\x10\n" +
 	"\x03key\x18\x02 \x01(\fR\x03key\x12\x12\n" +
-	"\x04size\x18\x03 \x01(\x04R\x04size\"\xd6\x01\n" +
+	"\x04size\x18\x03 \x01(\x04R\x04size\x12\x18\n" +
+	"\apadding\x18\x04 \x01(\x04R\apadding\"\xf0\x01\n" +
 	"\fResultHeader\x12\x17\n" +
 	"\atask_id\x18\x01 \x01(\tR\x06taskId\x12\x1b\n" +
 	"\texit_code\x18\x02 \x01(\x05R\bexitCode\x12\x16\n" +
 	"\x06reason\x18\x03 \x01(\tR\x06reason\x12\x18\n" +
 	"\amessage\x18\x04 \x01(\tR\amessage\x12-\n" +
 	"\x05usage\x18\x05 \x01(\v2\x17.shallot.event.v1.UsageR\x05usage\x12/\n" +
-	"\x05parts\x18\x06 \x03(\v2\x19.shallot.task.v1.PartInfoR\x05partsB=Z;github.com/shallot-net/shallot/proto/shallot/task/v1;taskv1b\x06proto3"
+	"\x05parts\x18\x06 \x03(\v2\x19.shallot.task.v1.PartInfoR\x05parts\x12\x18\n" +
+	"\apadding\x18\a \x01(\x06R\apaddingB=Z;github.com/shallot-net/shallot/proto/shallot/task/v1;taskv1b\x06proto3"
 
 var (
 	file_shallot_task_v1_payload_proto_rawDescOnce sync.Once

@@ -15,12 +15,19 @@ import (
 type settings struct {
 	config.Common
 	Broker     string   `koanf:"broker" help:"endpoint of the node's broker; empty: its socket in the home"`
+	Mode       string   `koanf:"mode" help:"open, or anonymous: what is told of this node is rounded to classes that many share"`
 	Role       string   `koanf:"role" help:"the node's role: only a provider has a discovery service"`
 	Bootstrap  []string `koanf:"bootstrap" help:"multiaddrs that end in /p2p/ID, to join the network through; any of them suffices"`
 	MaxPeers   int      `koanf:"max_peers" help:"rows of the peer table, 128 to 4096"`
 	Neighbours int      `koanf:"neighbours" help:"providers to be connected to, 1 to 64"`
 	Announce   announce `koanf:"announce"`
 }
+
+// The modes of a node.
+const (
+	modeOpen      = "open"
+	modeAnonymous = "anonymous"
+)
 
 type announce struct {
 	Min     time.Duration `koanf:"min" help:"mean time between two announcements in a small network"`
@@ -30,7 +37,7 @@ type announce struct {
 
 func newSettings() *settings {
 	d := app.DefaultPace
-	return &settings{Role: domain.RoleProvider, MaxPeers: app.DefaultMaxPeers, Neighbours: app.DefaultNeighbours,
+	return &settings{Mode: modeOpen, Role: domain.RoleProvider, MaxPeers: app.DefaultMaxPeers, Neighbours: app.DefaultNeighbours,
 		Announce: announce{d.Min, d.Max, d.PerPeer}}
 }
 
@@ -38,6 +45,9 @@ func newSettings() *settings {
 func (s *settings) Validate() error {
 	if s.Role != domain.RoleProvider {
 		return fmt.Errorf("role is %q: only a provider has a discovery service", s.Role)
+	}
+	if s.Mode != modeOpen && s.Mode != modeAnonymous {
+		return fmt.Errorf("mode is %q: it must be %s or %s", s.Mode, modeOpen, modeAnonymous)
 	}
 	for _, addr := range s.Bootstrap {
 		if !domain.JoinAddressShaped(addr) {
@@ -72,5 +82,5 @@ type link interface {
 
 func (s *settings) app(l link, store app.Store, counter app.Counter, log *slog.Logger) app.Config {
 	return app.Config{Bootstrap: s.Bootstrap, Pace: pace.Config{Min: s.Announce.Min, Max: s.Announce.Max, PerPeer: s.Announce.PerPeer},
-		MaxPeers: s.MaxPeers, Neighbours: s.Neighbours, Log: log, Counter: counter, Network: l, Events: l, Store: store, Routing: l}
+		MaxPeers: s.MaxPeers, Neighbours: s.Neighbours, Coarse: s.Mode == modeAnonymous, Log: log, Counter: counter, Network: l, Events: l, Store: store, Routing: l}
 }

@@ -16,6 +16,8 @@ func TestSettings(t *testing.T) {
 	}{
 		{nil, ""},
 		{[]string{"--role", "provider", "--bootstrap", addr + "," + addr, "--max-peers", "128", "--announce.min", "1s"}, ""},
+		{[]string{"--mode", "anonymous"}, ""},
+		{[]string{"--mode", "hidden"}, "hidden"},
 		{[]string{"--role", "consumer"}, "consumer"},
 		{[]string{"--bootstrap", "127.0.0.1:4001"}, "127.0.0.1:4001"},
 		{[]string{"--max-peers", "64"}, "64"},

@@ -150,6 +150,9 @@ func (s *Service) compose() (domain.Announcement, bool) {
 	}
 	a := domain.Announcement{PeerID: s.identity.PeerID, Role: domain.RoleProvider, Capabilities: s.self.Capabilities, SealingKey: s.self.SealingKey,
 		Interval: pace.Stated(s.cfg.Pace.Interval(s.networkLocked()))}
+	if s.cfg.Coarse {
+		a.Interval = pace.StatedClass(s.cfg.Pace.Interval(s.networkLocked()))
+	}
 	for _, addr := range s.identity.Addresses {
 		if len(a.Addresses) < domain.MaxAddresses && domain.AddressShaped(addr) {
 			a.Addresses = append(a.Addresses, addr)

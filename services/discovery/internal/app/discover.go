@@ -3,6 +3,7 @@ package app
 import (
 	"bytes"
 	"context"
+	"math/bits"
 	"math/rand/v2"
 	"time"
 
@@ -190,6 +191,9 @@ func (s *Service) answer(from string, q Question) DiscoverResponse {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	r := DiscoverResponse{InReplyTo: q.ID, Known: s.size.Told(time.Now(), s.table.CountAvailable()+1)}
+	if s.cfg.Coarse { // the next power of two
+		r.Known = 1 << bits.Len(uint(r.Known-1))
+	}
 	size := 0
 	add := func(signed []byte) {
 		if len(signed) > 0 && size+len(signed) <= maxAnswerSize {

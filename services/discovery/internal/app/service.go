@@ -49,8 +49,10 @@ type Config struct {
 	Patience   domain.Patience
 	MaxPeers   int
 	Neighbours int // providers to be connected to
-	Log        *slog.Logger
-	Counter    Counter
+	// Coarse tells classes instead of what this node counts: anonymous mode.
+	Coarse  bool
+	Log     *slog.Logger
+	Counter Counter
 
 	Network Network
 	Events  Events

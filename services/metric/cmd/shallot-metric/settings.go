@@ -11,11 +11,16 @@ import (
 	"github.com/shallot-net/shallot/services/metric/internal/app"
 )
 
-const roleProvider = "provider"
+const (
+	roleProvider  = "provider"
+	modeOpen      = "open"
+	modeAnonymous = "anonymous"
+)
 
 type settings struct {
 	config.Common
 	Broker     string        `koanf:"broker" help:"endpoint of the node's broker; empty: its socket in the home"`
+	Mode       string        `koanf:"mode" help:"open, or anonymous: what is told of this node is rounded to classes that many share"`
 	Role       string        `koanf:"role" help:"the node's role: only a provider has a metric service"`
 	MaxMetrics int           `koanf:"max_metrics" help:"peers whose metrics are kept, 128 to 4096"`
 	Sample     time.Duration `koanf:"sample" help:"time between two measurements of this host, 500ms to 1m"`
@@ -30,13 +35,16 @@ type publish struct {
 
 func newSettings() *settings {
 	d := app.DefaultPace
-	return &settings{Role: roleProvider, MaxMetrics: app.DefaultMaxMetrics, Sample: app.DefaultSample, Publish: publish{d.Min, d.Max, d.PerPeer}}
+	return &settings{Mode: modeOpen, Role: roleProvider, MaxMetrics: app.DefaultMaxMetrics, Sample: app.DefaultSample, Publish: publish{d.Min, d.Max, d.PerPeer}}
 }
 
 // Validate finds what the types cannot.
 func (s *settings) Validate() error {
 	if s.Role != roleProvider {
 		return fmt.Errorf("role is %q: only a provider has a metric service", s.Role)
+	}
+	if s.Mode != modeOpen && s.Mode != modeAnonymous {
+		return fmt.Errorf("mode is %q: it must be %s or %s", s.Mode, modeOpen, modeAnonymous)
 	}
 	if s.MaxMetrics < 128 || s.MaxMetrics > 4096 {
 		return fmt.Errorf("max_metrics is %d: it must be 128 to 4096", s.MaxMetrics)
@@ -59,5 +67,5 @@ func (s *settings) brokerEndpoint(node home.Home) string {
 
 func (s *settings) app(events app.Events, versions app.Versions, host app.Host, counter app.Counter, log *slog.Logger) app.Config {
 	return app.Config{Pace: pace.Config{Min: s.Publish.Min, Max: s.Publish.Max, PerPeer: s.Publish.PerPeer}, MaxMetrics: s.MaxMetrics,
-		Sample: s.Sample, Log: log, Counter: counter, Host: host, Events: events, Versions: versions}
+		Sample: s.Sample, Coarse: s.Mode == modeAnonymous, Log: log, Counter: counter, Host: host, Events: events, Versions: versions}
 }

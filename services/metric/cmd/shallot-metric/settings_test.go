@@ -15,6 +15,8 @@ func TestSettings(t *testing.T) {
 	}{
 		{nil, ""},
 		{[]string{"--role", "provider", "--sample", "1s", "--publish.min", "1s", "--max-metrics", "128"}, ""},
+		{[]string{"--mode", "anonymous"}, ""},
+		{[]string{"--mode", "hidden"}, "hidden"},
 		{[]string{"--role", "consumer"}, "consumer"},
 		{[]string{"--sample", "1ms"}, "sample"},
 		{[]string{"--max-metrics", "64"}, "64"},

@@ -44,6 +44,7 @@ type Config struct {
 	Pace       pace.Config
 	MaxMetrics int
 	Sample     time.Duration // between two measurements
+	Coarse     bool          // tell classes that many nodes share instead of figures: anonymous mode
 	Log        *slog.Logger
 	Counter    Counter
 
@@ -165,7 +166,11 @@ func (s *Service) measure(ctx context.Context) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	m.PeerID, m.Version, m.Queue = s.peerID, s.own.Version, s.queue
-	m.Interval = pace.Stated(s.cfg.Pace.Interval(s.networkLocked()))
+	stated := pace.Stated
+	if s.cfg.Coarse {
+		stated = pace.StatedClass
+	}
+	m.Interval = stated(s.cfg.Pace.Interval(s.networkLocked()))
 	s.setOwnLocked(m)
 	for _, id := range s.table.Expire(time.Now()) {
 		s.cfg.Counter.Count(CountExpired)
@@ -183,6 +188,9 @@ func (s *Service) requeue() {
 
 // setOwnLocked takes a measurement, and tells whoever should know by now.
 func (s *Service) setOwnLocked(m domain.Metric) {
+	if s.cfg.Coarse { // here and nowhere later: what is not known cannot be told
+		m = m.Coarse()
+	}
 	s.own = domain.Known{Metric: m, ReceivedAt: time.Now()}
 	if domain.MarkedChange(&s.told, &m) {
 		wake(s.marked)

@@ -58,7 +58,7 @@ func run(ctx context.Context, args []string) error {
 		return err
 	}
 	defer conn.Close()
-	repository := broker.NewRepository(conn, server.SetServing)
+	repository := broker.NewRepository(conn, cfg.stall(), server.SetServing)
 	defer repository.Close()
 
 	sessions := &grpcserver.Sessions{}

@@ -14,7 +14,6 @@ import (
 	"github.com/shallot-net/shallot/services/task/internal/adapter/grpcserver"
 	"github.com/shallot-net/shallot/services/task/internal/adapter/identity"
 	"github.com/shallot-net/shallot/services/task/internal/adapter/metrics"
-	"github.com/shallot-net/shallot/services/task/internal/adapter/wire"
 	"github.com/shallot-net/shallot/services/task/internal/app"
 	"github.com/shallot-net/shallot/services/task/internal/app/consumer"
 	"github.com/shallot-net/shallot/services/task/internal/app/provider"
@@ -46,7 +45,7 @@ func (p *parts) consumer(ctx context.Context) (grpcserver.Config, background, er
 	}
 	keys := crypt.NewKeys(p.cfg.Consumer.KeyPool)
 	cfg := p.cfg.consumer()
-	cfg.Store, cfg.Codec, cfg.Cipher, cfg.Keys = p.store, wire.Codec{}, crypt.NewCipher(), keys
+	cfg.Store, cfg.Codec, cfg.Cipher, cfg.Keys = p.store, p.cfg.codec(), crypt.NewCipher(), keys
 	cfg.Repository, cfg.Verifier, cfg.Pusher = p.repository, identity.Verifier{}, p.sessions
 	cfg.Results, cfg.Uploads, cfg.Logs, cfg.Inputs = results, uploads, logs, inputs
 	cfg.Metrics, cfg.Log = metrics.New(p.registry, "sum", "wasm"), p.log
@@ -112,9 +111,9 @@ func (p *parts) provider(ctx context.Context) (grpcserver.Config, background, er
 	for i, e := range executors {
 		types[i] = e.Describe().Type
 	}
-	s, err := provider.New(provider.Config{Store: p.store, Codec: wire.Codec{}, Cipher: crypt.NewCipher(), Key: key, Repository: p.repository, Verifier: identity.Verifier{},
+	s, err := provider.New(provider.Config{Store: p.store, Codec: p.cfg.codec(), Cipher: crypt.NewCipher(), Key: key, Repository: p.repository, Verifier: identity.Verifier{},
 		Executors: executors, Evaluator: evaluators[p.cfg.Provider.Evaluator], Workspace: work, Parts: kept, Pusher: p.sessions,
-		Metrics: metrics.New(p.registry, types...), Log: p.log, Policy: p.cfg.policy(), Keep: p.cfg.Provider.Keep})
+		Metrics: metrics.New(p.registry, types...), Log: p.log, Policy: p.cfg.policy(), Anonymous: p.cfg.anonymous(), Keep: p.cfg.Provider.Keep})
 	if err != nil {
 		return none, nil, err
 	}

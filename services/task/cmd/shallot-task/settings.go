@@ -8,8 +8,11 @@ import (
 
 	"github.com/shallot-net/shallot/kit/config"
 	"github.com/shallot-net/shallot/kit/fault"
+	"github.com/shallot-net/shallot/services/task/internal/adapter/broker"
 	"github.com/shallot-net/shallot/services/task/internal/adapter/executor"
 	"github.com/shallot-net/shallot/services/task/internal/adapter/external"
+	"github.com/shallot-net/shallot/services/task/internal/adapter/wire"
+	"github.com/shallot-net/shallot/services/task/internal/app"
 	"github.com/shallot-net/shallot/services/task/internal/app/consumer"
 	"github.com/shallot-net/shallot/services/task/internal/app/provider"
 	"github.com/shallot-net/shallot/services/task/internal/domain"
@@ -19,10 +22,19 @@ import (
 type settings struct {
 	config.Common
 	Role     string           `koanf:"role" help:"provider or consumer"`
+	Mode     string           `koanf:"mode" help:"open, or anonymous: sizes and figures that leave this node are rounded, and each task's content is its persona's own and given to its provider alone"`
 	Broker   string           `koanf:"broker" help:"endpoint of the broker; empty: its socket in the home"`
 	Provider providerSettings `koanf:"provider"`
 	Consumer consumerSettings `koanf:"consumer"`
 	Wasm     wasmSettings     `koanf:"wasm"`
+}
+
+// codec is how this node says what others may know.
+func (s *settings) codec() app.Codec {
+	if s.anonymous() {
+		return wire.Coarse{}
+	}
+	return wire.Codec{}
 }
 
 type providerSettings struct {
@@ -50,7 +62,7 @@ type providerSettings struct {
 
 type consumerSettings struct {
 	Lease      time.Duration `koanf:"lease" help:"how long a provider may be silent before its task is given to another; 8s at least"`
-	Redirect   bool          `koanf:"redirect" help:"whether a provider may hand a task on to a better one when its user did not say"`
+	Redirect   bool          `koanf:"redirect" help:"open mode: whether a provider may hand a task on to a better one when its user did not say; in anonymous mode it may not"`
 	Keep       time.Duration `koanf:"keep" help:"how long a provider is asked to keep a result"`
 	Retention  time.Duration `koanf:"retention" help:"how long tasks are kept after their end; 0: for ever"`
 	MaxResult  config.Size   `koanf:"max_result" help:"size of one result at most"`
@@ -65,10 +77,26 @@ type wasmSettings struct {
 	Cache  config.Size `koanf:"cache" help:"compiled modules on disk at most"`
 }
 
+// Modes.
+const (
+	modeOpen      = "open"
+	modeAnonymous = "anonymous"
+)
+
+func (s *settings) anonymous() bool { return s.Mode == modeAnonymous }
+
+// stall is how long a fetch of content may give nothing.
+func (s *settings) stall() time.Duration {
+	if s.anonymous() {
+		return broker.StallAnonymous
+	}
+	return broker.Stall
+}
+
 func newSettings() *settings {
 	p := provider.DefaultLimits
 	return &settings{
-		Role: "consumer",
+		Role: "consumer", Mode: modeOpen,
 		Provider: providerSettings{Evaluator: domain.TwoChoices{}.Name(), Queue: 1024, PerSecond: 1000, MaxPayload: 1 << 30, Parts: 2 << 30,
 			MaxTime: p.Max.Time, MaxMemory: config.Size(p.Max.Memory), MaxOutput: config.Size(p.Max.Output),
 			DefaultTime: p.Default.Time, DefaultMemory: config.Size(p.Default.Memory), DefaultOutput: config.Size(p.Default.Output), Keep: 48 * time.Hour,
@@ -88,6 +116,9 @@ var evaluators = map[string]provider.Evaluator{
 func (s *settings) Validate() error {
 	if s.Role != "provider" && s.Role != "consumer" {
 		return invalid("role", s.Role, "provider, consumer", []string{"provider", "consumer"})
+	}
+	if s.Mode != modeOpen && s.Mode != modeAnonymous {
+		return invalid("mode", s.Mode, "open, anonymous", []string{modeOpen, modeAnonymous})
 	}
 	if evaluators[s.Provider.Evaluator] == nil {
 		known := []string{"two-choices", "best-metric", "local"}
@@ -159,7 +190,8 @@ func (s *settings) policy() provider.Policy {
 
 func (s *settings) consumer() consumer.Config {
 	c := &s.Consumer
-	return consumer.Config{Lease: c.Lease, Redirect: c.Redirect, Keep: c.Keep, Retention: c.Retention, MaxResult: int64(c.MaxResult), MaxPayload: int64(c.MaxPayload)}
+	redirect := c.Redirect && !s.anonymous() // there a task goes to nobody whom its user's node has not chosen, unless the user says so
+	return consumer.Config{Anonymous: s.anonymous(), Lease: c.Lease, Redirect: redirect, Keep: c.Keep, Retention: c.Retention, MaxResult: int64(c.MaxResult), MaxPayload: int64(c.MaxPayload)}
 }
 
 // wasmBinary is the executor to start.

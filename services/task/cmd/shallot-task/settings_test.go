@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/shallot-net/shallot/kit/config"
+	"github.com/shallot-net/shallot/services/task/internal/adapter/broker"
 )
 
 func load(t *testing.T, args ...string) (*settings, error) {
@@ -36,10 +37,26 @@ func TestDefaultsAreValid(t *testing.T) {
 	}
 }
 
+func TestModes(t *testing.T) {
+	for mode, anonymous := range map[string]bool{modeOpen: false, modeAnonymous: true} {
+		s, err := load(t, "--mode", mode)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if c := s.consumer(); c.Anonymous != anonymous || c.Redirect == anonymous || s.anonymous() != anonymous || (s.stall() > broker.Stall) != anonymous {
+			t.Errorf("%s: %+v", mode, c)
+		}
+	}
+	if s, err := load(t); err != nil || s.anonymous() {
+		t.Errorf("open is not the default: %v", err)
+	}
+}
+
 func TestBadSettingsAreNamed(t *testing.T) {
 	for want, args := range map[string][]string{
 		`did you mean "provider"`:    {"--role", "provide"},
 		`did you mean "two-choices"`: {"--provider.evaluator", "two-choice"},
+		`did you mean "anonymous"`:   {"--mode", "anonymus"},
 		"not a peer id":              {"--provider.allow", "nobody!"},
 		"not above 0":                {"--consumer.lease", "0s"},
 		"make it 8s at least":        {"--consumer.lease", "7s"},

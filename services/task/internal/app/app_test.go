@@ -118,7 +118,7 @@ func TestCopyPartKnowsWhoseFaultItIs(t *testing.T) {
 	if err := CopyPart(fails{full}, strings.NewReader("abc"), p); !errors.Is(err, full) || BadData(err) {
 		t.Errorf("a full disk: %v", err)
 	}
-	if AtEnd(strings.NewReader("")) != nil || !errors.Is(AtEnd(strings.NewReader("x")), ErrTooLong) {
+	if AtEnd(strings.NewReader(""), 0) != nil || !errors.Is(AtEnd(strings.NewReader("x"), 0), ErrTooLong) {
 		t.Error("the end")
 	}
 }

@@ -8,6 +8,7 @@ type PayloadHeader struct {
 	Type    string
 	Options []byte
 	Parts   []domain.Part
+	Padding int64 // zeros that follow the parts
 }
 
 // ResultHeader begins a result's plaintext; the parts' bytes follow.
@@ -18,6 +19,7 @@ type ResultHeader struct {
 	Message  string
 	Usage    domain.Usage
 	Parts    []domain.Part
+	Padding  int64 // zeros that follow the parts
 }
 
 // Codec is the wire form of what nodes say to each other. Decoding checks form and bounds, and an error says

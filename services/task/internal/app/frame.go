@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
+
+	"github.com/shallot-net/shallot/kit/padding"
 )
 
 // maxHeader bounds a header: options of at most 4 MiB and 1,024 parts.
@@ -18,6 +20,17 @@ func WriteHeader(w io.Writer, header []byte) error {
 	}
 	_, err := w.Write(header)
 	return err
+}
+
+// paddingField is what the length of padding takes in the encoding of a header, in bytes.
+const paddingField = 9
+
+// Padding is how many zeros have to follow a plaintext of total bytes, whose header says nothing of padding yet, and how long it is with them and what
+// the header will say of them: the length of its class. The padding is never 0: a header would not say that.
+func Padding(total int64) (pad, padded int64) {
+	n := total + paddingField
+	padded = padding.Size(n + 1)
+	return padded - n, padded
 }
 
 // ReadHeader reads what WriteHeader wrote; total is how large the whole plaintext can be at most, so that a length alone

@@ -43,7 +43,7 @@ type Writes struct {
 	Sent     []uint64     // outbox rows to delete; absent ones are no error
 	Releases []ReleaseRow // results to let go
 	Released []ReleaseRow // rows of Releases to delete; absent ones are no error
-	Shares   []ShareRow   // replace those of the same persona and hash
+	Shares   []ShareRow   // replace those of the same persona, peer and hash
 	// ShareEnd, where set, deletes shares whose pins have ended by then.
 	ShareEnd time.Time
 	Jobs     []JobWrite
@@ -116,9 +116,11 @@ type ReleaseRow struct {
 	Addresses []string
 }
 
-// ShareRow is a part of payloads that was made content of its own, for the tasks of one persona.
+// ShareRow is a part of payloads that was made content of its own, for the tasks of one persona; in anonymous mode for those that go to one provider, so that two of them
+// cannot tell by its name that they were sent the same.
 type ShareRow struct {
 	Persona string
+	Peer    string      // the provider, in anonymous mode
 	SHA256  domain.Hash // of the part
 	Ref     domain.Reference
 	Until   time.Time // when its pin ends

@@ -6,6 +6,7 @@ import (
 	"hash"
 	"io"
 
+	"github.com/shallot-net/shallot/kit/padding"
 	"github.com/shallot-net/shallot/services/task/internal/domain"
 )
 
@@ -67,6 +68,7 @@ func (h *HashingWriter) Sum() domain.Hash { return domain.Hash(h.sum.Sum(nil)) }
 var (
 	ErrCutOff    = errors.New("it is cut off")
 	ErrWrongHash = errors.New("it is not what its hash says")
+	ErrPadding   = errors.New("its padding is cut off or not of zeros, or the ciphertext is damaged at its end")
 	ErrTooLong   = errors.New("something follows the last part, or the ciphertext is damaged at its end")
 )
 
@@ -86,8 +88,11 @@ func CopyPart(dst io.Writer, src io.Reader, p domain.Part) error {
 	return nil
 }
 
-// AtEnd makes sure that nothing follows, which also proves the end of a ciphertext.
-func AtEnd(src io.Reader) error {
+// AtEnd makes sure that nothing follows but padding of so many bytes, which also proves the end of a ciphertext.
+func AtEnd(src io.Reader, pad int64) error {
+	if err := padding.Read(src, pad); err != nil {
+		return ErrPadding
+	}
 	var one [1]byte
 	if n, err := io.ReadFull(src, one[:]); n != 0 || !errors.Is(err, io.EOF) {
 		return ErrTooLong
@@ -97,5 +102,5 @@ func AtEnd(src io.Reader) error {
 
 // BadData tells whether an error of CopyPart or AtEnd is the data's own.
 func BadData(err error) bool {
-	return errors.Is(err, ErrCutOff) || errors.Is(err, ErrWrongHash) || errors.Is(err, ErrTooLong)
+	return errors.Is(err, ErrCutOff) || errors.Is(err, ErrWrongHash) || errors.Is(err, ErrTooLong) || errors.Is(err, ErrPadding)
 }

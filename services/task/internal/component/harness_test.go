@@ -216,7 +216,7 @@ func (nd *node) newConsumer(p app.Pusher) (grpcserver.Config, []func(context.Con
 	uploads := must[*files.Uploads](t)(files.NewUploads(filepath.Join(nd.dir, "uploads"), time.Hour, 1<<30))
 	keys := crypt.NewKeys(4)
 	c := nd.cconf
-	c.Store, c.Codec, c.Cipher, c.Keys, c.Repository, c.Verifier, c.Pusher = nd.store, wire.Codec{}, crypt.NewCipher(), keys, nd.net.repo.of(nd.peer), identity.Verifier{}, p
+	c.Store, c.Codec, c.Cipher, c.Keys, c.Repository, c.Verifier, c.Pusher = nd.store, codecOf(c.Anonymous), crypt.NewCipher(), keys, nd.net.repo.of(nd.peer), identity.Verifier{}, p
 	c.Results = must[*files.Results](t)(files.NewResults(filepath.Join(nd.dir, "results")))
 	c.Logs = must[*files.Logs](t)(files.NewLogs(filepath.Join(nd.dir, "logs")))
 	c.Uploads = uploads
@@ -231,12 +231,20 @@ func (nd *node) newConsumer(p app.Pusher) (grpcserver.Config, []func(context.Con
 	return grpcserver.Config{Role: s, Reader: s, Consumer: s, Uploads: uploads, Jobs: s}, []func(context.Context) error{s.Run, keys.Run}
 }
 
+// codecOf is what a node of a mode speaks.
+func codecOf(anonymous bool) app.Codec {
+	if anonymous {
+		return wire.Coarse{}
+	}
+	return wire.Codec{}
+}
+
 func (nd *node) newProvider(p app.Pusher) (grpcserver.Config, []func(context.Context) error) {
 	t := nd.t
 	secret := must[[]byte](t)(nd.store.Setting(nd.ctx, "sealing_key", func() ([]byte, error) { s, err := crypt.NewSecret(); return []byte(s), err }))
 	c := nd.pconf
 	c.Key = must[*crypt.SealingKey](t)(crypt.ParseSealingKey(string(secret)))
-	c.Store, c.Codec, c.Cipher, c.Repository, c.Verifier, c.Pusher = nd.store, wire.Codec{}, crypt.NewCipher(), nd.net.repo.of(nd.peer), identity.Verifier{}, p
+	c.Store, c.Codec, c.Cipher, c.Repository, c.Verifier, c.Pusher = nd.store, codecOf(c.Anonymous), crypt.NewCipher(), nd.net.repo.of(nd.peer), identity.Verifier{}, p
 	c.Workspace = must[*files.Workspace](t)(files.NewWorkspace(filepath.Join(nd.dir, "work")))
 	c.Parts = must[*files.Parts](t)(files.NewParts(filepath.Join(nd.dir, "parts"), 1<<30))
 	c.Log = logging.New(t.Output(), "debug", "text", "provider")

@@ -144,7 +144,7 @@ func TestHostileReplicaRequests(t *testing.T) {
 	}
 	if lie := ask(func(r *request) { // the content is another than the receipt says
 		r.runner = runner
-		cid, _ := n.repo.of("nobody").PutSmall(t.Context(), []byte("anything"), app.Pin{})
+		cid, _ := n.repo.of("nobody").PutSmall(t.Context(), "", []byte("anything"), app.Pin{})
 		r.result.ResultCID, r.attachment = cid, nil
 	}); lie != "CONTENT_DIFFERS" {
 		t.Errorf("other content than was promised: %q", lie)

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -26,6 +27,13 @@ type repository struct {
 	disk    *diskRepository // for what Put gets, where set
 	gets    int
 	instead func(cid string) []byte // what Get gives in place of content; nil, or it gives nil: the content
+	grants  map[pinned]granted      // set: who may have what is what the pins say, as in anonymous mode
+}
+
+// granted is a pin's persona and readers.
+type granted struct {
+	persona string
+	readers []string
 }
 
 type pinned struct {
@@ -45,16 +53,44 @@ type nodeRepository struct {
 	peer string
 }
 
-func (r *nodeRepository) PutSmall(_ context.Context, data []byte, pin app.Pin) (string, error) {
+func (r *nodeRepository) PutSmall(_ context.Context, persona string, data []byte, pin app.Pin) (string, error) {
 	cid := app.SmallCID(sha256.Sum256(data))
 	r.mu.Lock()
 	r.content[cid] = data
 	r.mu.Unlock()
 	r.pin(r.peer, app.Pinned{CID: cid, Owner: pin.Owner})
+	r.grant(persona, cid, pin)
 	return cid, nil
 }
 
-func (r *nodeRepository) Put(_ context.Context, _ string, src io.Reader, pin app.Pin) (string, error) {
+func (r *nodeRepository) grant(persona, cid string, pin app.Pin) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.grants != nil {
+		r.grants[pinned{r.peer, app.Pinned{CID: cid, Owner: pin.Owner}}] = granted{persona, pin.Readers}
+	}
+}
+
+// mayHave tells whether this node has the content, or one of those that are named gives it.
+func (r *nodeRepository) mayHave(cid string, from []string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for p, g := range r.grants {
+		if p.CID == cid && (p.peer == r.peer || slices.Contains(from, p.peer) && slices.Contains(g.readers, r.peer)) {
+			return true
+		}
+	}
+	return r.grants == nil
+}
+
+func (r *nodeRepository) Get(ctx context.Context, persona, cid string, from []string, maxSize int64) (io.ReadCloser, error) {
+	if !r.mayHave(cid, from) {
+		return nil, fault.Unavailable("CONTENT_UNREACHABLE", "nobody who is named gives it")
+	}
+	return r.repository.Get(ctx, persona, cid, from, maxSize)
+}
+
+func (r *nodeRepository) Put(_ context.Context, persona string, src io.Reader, pin app.Pin) (string, error) {
 	if r.disk != nil {
 		return r.disk.put(src)
 	}
@@ -62,7 +98,7 @@ func (r *nodeRepository) Put(_ context.Context, _ string, src io.Reader, pin app
 	if err != nil {
 		return "", err
 	}
-	return r.PutSmall(context.Background(), b, pin)
+	return r.PutSmall(context.Background(), persona, b, pin)
 }
 
 func (r *repository) Get(ctx context.Context, _, cid string, from []string, maxSize int64) (io.ReadCloser, error) {
@@ -99,7 +135,7 @@ func (r *repository) Get(ctx context.Context, _, cid string, from []string, maxS
 	return io.NopCloser(&slowReader{b: b}), nil
 }
 
-func (r *nodeRepository) Renew(_ context.Context, _, cid string, pin app.Pin) error {
+func (r *nodeRepository) Renew(_ context.Context, persona, cid string, pin app.Pin) error {
 	r.mu.Lock()
 	_, ok := r.content[cid]
 	r.mu.Unlock()
@@ -107,6 +143,7 @@ func (r *nodeRepository) Renew(_ context.Context, _, cid string, pin app.Pin) er
 		return app.ErrNotFound
 	}
 	r.pin(r.peer, app.Pinned{CID: cid, Owner: pin.Owner})
+	r.grant(persona, cid, pin)
 	return nil
 }
 
@@ -115,6 +152,7 @@ func (r *nodeRepository) Unpin(_ context.Context, pins ...app.Pinned) error {
 	defer r.mu.Unlock()
 	for _, p := range pins {
 		delete(r.pins, pinned{r.peer, p})
+		delete(r.grants, pinned{r.peer, p})
 	}
 	return nil
 }

@@ -365,7 +365,7 @@ type repo struct {
 	pins    map[app.Pinned]bool
 }
 
-func (r *repo) PutSmall(_ context.Context, data []byte, pin app.Pin) (string, error) {
+func (r *repo) PutSmall(_ context.Context, _ string, data []byte, pin app.Pin) (string, error) {
 	cid := app.SmallCID(sha256.Sum256(data))
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -379,7 +379,7 @@ func (r *repo) Put(ctx context.Context, _ string, src io.Reader, pin app.Pin) (s
 	if err != nil {
 		return "", err
 	}
-	return r.PutSmall(ctx, b, pin)
+	return r.PutSmall(ctx, "", b, pin)
 }
 
 func (r *repo) Get(_ context.Context, _, cid string, _ []string, _ int64) (io.ReadCloser, error) {

@@ -24,6 +24,7 @@ type Task struct {
 	PayloadSize int64         `json:"payload_size"`
 	PayloadCID  string        `json:"payload_cid,omitempty"`
 	RefSize     int64         `json:"ref_size,omitempty"` // of what the payload refers to, in bytes of ciphertext
+	Refs        []string      `json:"refs,omitempty"`     // CIDs of that; in anonymous mode alone, where they have to be granted
 	ProgramHash Hash          `json:"program_hash"`
 	Keep        time.Duration `json:"keep"`
 
@@ -154,6 +155,14 @@ func (a *Attempt) Had(peer string) bool {
 // not ordered. An attempt that nobody was known to have taken when it ended stays SUBMITTED.
 func (t *Task) MayBeAt(a *Attempt, peer string) bool {
 	return a != nil && !a.Had(peer) && a.State == Submitted && t.MayHandOn(a.Number) && len(a.Trail) < MaxHops
+}
+
+// Content is what is kept for the task in the repository, by CID.
+func (t *Task) Content() []string {
+	if t.PayloadCID == "" {
+		return t.Refs
+	}
+	return append([]string{t.PayloadCID}, t.Refs...)
 }
 
 // Collecting tells whether the outcome is known and its body is being fetched.

@@ -114,6 +114,8 @@ type Reference struct {
 	CID  string // of the ciphertext
 	Key  []byte
 	Size int64 // of the ciphertext, in bytes
+	// Padding is how many zeros follow the part in its plaintext. It is never stored: it follows from the part's size, and from the mode, which a node does not change.
+	Padding int64
 }
 
 // Failure says why something ended badly.

@@ -96,7 +96,7 @@ func (r repository) fails(what string) bool {
 	return r.l.gone() || w.hostile() && w.dice.chance(w.odds.content, w.dice.nth(r.l.side.name+" "+what))
 }
 
-func (r repository) PutSmall(_ context.Context, data []byte, pin app.Pin) (string, error) {
+func (r repository) PutSmall(_ context.Context, _ string, data []byte, pin app.Pin) (string, error) {
 	w := r.l.side.w
 	if r.fails("puts a little of " + w.labelOf(pin.Owner)) {
 		return "", errRepository

@@ -28,16 +28,43 @@ const (
 func pinKey(p content.Pin) []byte   { return []byte(prefixPin + p.CID + "\x00" + p.Owner) }
 func ownerKey(p content.Pin) []byte { return []byte(prefixOwner + p.Owner + "\x00" + p.CID) }
 
+// endSize is what a pin without readers has: its end in milliseconds, 0 for none. With readers their persona and their ids follow, each with its length
+// in one byte before it.
+const endSize = 8
+
 func pinValue(p content.Pin) []byte {
 	var ms int64
 	if !p.ExpiresAt.IsZero() {
 		ms = p.ExpiresAt.UnixMilli()
 	}
-	return binary.BigEndian.AppendUint64(nil, uint64(ms))
+	v := binary.BigEndian.AppendUint64(nil, uint64(ms))
+	if len(p.Readers) == 0 {
+		return v
+	}
+	for _, text := range append([]string{p.Persona}, p.Readers...) {
+		v = append(append(v, byte(len(text))), text...) // content.Pin.GrantedTo bounds them below 256
+	}
+	return v
+}
+
+// decodeReaders reads what follows a pin's end.
+func decodeReaders(v []byte) (persona string, readers []string, err error) {
+	var texts []string
+	for len(v) > 0 {
+		n := int(v[0])
+		if len(v) < 1+n || len(texts) > content.MaxReaders {
+			return "", nil, errors.New("the readers of a pin in the index cannot be read")
+		}
+		texts, v = append(texts, string(v[1:1+n])), v[1+n:]
+	}
+	if len(texts) < 2 {
+		return "", nil, errors.New("a pin in the index has a persona, and no readers")
+	}
+	return texts[0], texts[1:], nil
 }
 
 func decodePin(key, value []byte) (content.Pin, error) {
-	if len(key) == 0 || len(value) != 8 {
+	if len(key) == 0 || len(value) < endSize {
 		return content.Pin{}, errors.New("a pin in the index cannot be read")
 	}
 	a, b, ok := strings.Cut(string(key[1:]), "\x00")
@@ -51,7 +78,12 @@ func decodePin(key, value []byte) (content.Pin, error) {
 	if ms := int64(binary.BigEndian.Uint64(value)); ms != 0 {
 		p.ExpiresAt = time.UnixMilli(ms)
 	}
-	return p, nil
+	if len(value) == endSize {
+		return p, nil
+	}
+	var err error
+	p.Persona, p.Readers, err = decodeReaders(value[endSize:])
+	return p, err
 }
 
 // indexOptions keep the index small in memory: its entries are about a hundred bytes, and blocks are not in it.

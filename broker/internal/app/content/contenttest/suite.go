@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -32,7 +34,7 @@ func Run(t *testing.T, h Harness) {
 	}{
 		{"blocks", testBlocks}, {"damaged", testDamaged}, {"pins", testPins}, {"pages", testPages}, {"conditional unpin", testConditional},
 		{"sweep", testSweep}, {"hold", testHold}, {"touch", testTouch}, {"reopen", testReopen}, {"concurrent", testConcurrent},
-		{"cancelled sweep", testCancelled},
+		{"cancelled sweep", testCancelled}, {"readers", testReaders},
 	} {
 		t.Run(c.name, func(t *testing.T) { t.Parallel(); c.f(t, h) })
 	}
@@ -178,6 +180,50 @@ func testPins(t *testing.T, h Harness) {
 	}
 }
 
+// testReaders: what a pin grants is the pin's, as durable as it is, and another pin of the same content has its own.
+func testReaders(t *testing.T, h Harness) {
+	s := h.Open(t)
+	end := time.Now().Add(time.Hour).Truncate(time.Millisecond)
+	want := map[string]content.Pin{
+		"x": {CID: "a", Owner: "x", Persona: "p", Readers: []string{"one", "two"}, ExpiresAt: end},
+		"y": {CID: "a", Owner: "y", Persona: "", Readers: []string{strings.Repeat("r", content.MaxPeerID)}},
+		"z": {CID: "a", Owner: "z"},
+	}
+	for _, p := range want {
+		must(t, s.Commit(app.Change{Pins: []content.Pin{p}, Durable: true}))
+	}
+	check := func() {
+		t.Helper()
+		for _, by := range []struct{ cid, owner string }{{"a", ""}, {"", ""}, {"", "x"}} {
+			got := all(t, s, by.cid, by.owner, 2)
+			if len(got) != len(want) && by.owner == "" {
+				t.Fatalf("%d pins of %d", len(got), len(want))
+			}
+			for _, p := range got {
+				if w := want[p.Owner]; p.Persona != w.Persona || !slices.Equal(p.Readers, w.Readers) || !p.ExpiresAt.Equal(w.ExpiresAt) {
+					t.Errorf("by %+v: the pin is %+v, and was %+v", by, p, w)
+				}
+			}
+		}
+	}
+	check()
+	if h.Reopen != nil {
+		s = h.Reopen(t, s)
+		check()
+	}
+	// A pin that is made again is the new one, and one that is lifted only if it is still the same is compared with its readers.
+	old := want["x"]
+	renewed := old
+	renewed.Readers = []string{"three"}
+	want["x"] = renewed
+	must(t, s.Commit(app.Change{Pins: []content.Pin{renewed}}))
+	check()
+	must(t, s.Commit(app.Change{Unpins: []content.Pin{renewed}}))
+	if got := all(t, s, "a", "x", 2); len(got) != 0 {
+		t.Errorf("a pin with readers was not lifted: %+v", got)
+	}
+}
+
 func testPages(t *testing.T, h Harness) {
 	s := h.Open(t)
 	var c app.Change
@@ -187,12 +233,12 @@ func testPages(t *testing.T, h Harness) {
 	must(t, s.Commit(c))
 	for _, limit := range []int{1, 7, 100, 1000} {
 		for owner, want := range map[string]int{"": 100, "owner0": 34, "owner1": 33} {
-			seen := make(map[content.Pin]bool)
+			seen := make(map[string]bool)
 			for _, p := range all(t, s, "", owner, limit) {
-				if seen[p] {
+				if seen[p.CID+p.Owner] {
 					t.Fatalf("%v twice", p)
 				}
-				seen[p] = true
+				seen[p.CID+p.Owner] = true
 			}
 			if len(seen) != want {
 				t.Errorf("%d pins by %q in pages of %d", len(seen), owner, limit)

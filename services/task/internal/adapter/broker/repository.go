@@ -22,13 +22,20 @@ import (
 type Repository struct {
 	client brokerv1.RepositoryServiceClient
 	small  *mux.Caller[*brokerv1.PutManyRequest, *brokerv1.PutManyResponse]
+	stall  time.Duration
 }
 
 var _ app.Repository = (*Repository)(nil)
 
-// NewRepository keeps one PutMany stream open until Close. onState hears whether there is one, and must not block.
-func NewRepository(cc grpc.ClientConnInterface, onState func(up bool)) *Repository {
-	r := &Repository{client: brokerv1.NewRepositoryServiceClient(cc)}
+// How long a fetch may give nothing: longer than the broker takes to dial somebody and to wait for a block, which says more of why it ended.
+const (
+	Stall          = 30 * time.Second
+	StallAnonymous = 4 * time.Minute
+)
+
+// NewRepository keeps one PutMany stream open until Close. onState hears whether there is one, and must not block. stall is the mode's.
+func NewRepository(cc grpc.ClientConnInterface, stall time.Duration, onState func(up bool)) *Repository {
+	r := &Repository{client: brokerv1.NewRepositoryServiceClient(cc), stall: stall}
 	r.small = mux.NewCaller(
 		func(ctx context.Context) (mux.Stream[*brokerv1.PutManyRequest, *brokerv1.PutManyResponse], error) {
 			return r.client.PutMany(ctx)
@@ -42,7 +49,7 @@ func NewRepository(cc grpc.ClientConnInterface, onState func(up bool)) *Reposito
 func (r *Repository) Close() { r.small.Close() }
 
 func pinOptions(p app.Pin) *brokerv1.PinOptions {
-	o := &brokerv1.PinOptions{Owner: p.Owner}
+	o := &brokerv1.PinOptions{Owner: p.Owner, Readers: p.Readers}
 	if p.Keep > 0 {
 		o.Keep = durationpb.New(p.Keep)
 	}
@@ -50,8 +57,8 @@ func pinOptions(p app.Pin) *brokerv1.PinOptions {
 }
 
 // PutSmall implements app.Repository.
-func (r *Repository) PutSmall(ctx context.Context, data []byte, pin app.Pin) (string, error) {
-	m, err := r.small.Call(ctx, &brokerv1.PutManyRequest{Data: data, Pin: pinOptions(pin)})
+func (r *Repository) PutSmall(ctx context.Context, persona string, data []byte, pin app.Pin) (string, error) {
+	m, err := r.small.Call(ctx, &brokerv1.PutManyRequest{Persona: persona, Data: data, Pin: pinOptions(pin)})
 	if err != nil {
 		return "", err
 	}
@@ -96,14 +103,11 @@ func (r *Repository) Put(ctx context.Context, persona string, src io.Reader, pin
 	return m.GetCid(), nil
 }
 
-// stall is how long a fetch may give nothing.
-const stall = 30 * time.Second
-
 // Get implements app.Repository.
 func (r *Repository) Get(ctx context.Context, persona, cid string, from []string, maxSize int64) (io.ReadCloser, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
-	timer := time.AfterFunc(stall, func() {
-		cancel(fault.Unavailable("CONTENT_STALLED", "the content did not come: nothing was received for %s", stall))
+	timer := time.AfterFunc(r.stall, func() {
+		cancel(fault.Unavailable("CONTENT_STALLED", "the content did not come: nothing was received for %s", r.stall))
 	})
 	stream, err := r.client.Get(ctx, &brokerv1.GetRequest{Persona: persona, Cid: cid, FromPeers: from, MaxSize: uint64(maxSize)})
 	if err != nil {
@@ -111,7 +115,7 @@ func (r *Repository) Get(ctx context.Context, persona, cid string, from []string
 		cancel(nil)
 		return nil, err
 	}
-	g := &getter{stream: stream, ctx: ctx, cancel: cancel, timer: timer, left: maxSize}
+	g := &getter{stream: stream, ctx: ctx, cancel: cancel, timer: timer, stall: r.stall, left: maxSize}
 	m, err := stream.Recv() // the size
 	if err != nil {
 		err = g.why(err)
@@ -130,6 +134,7 @@ type getter struct {
 	ctx    context.Context
 	cancel context.CancelCauseFunc
 	timer  *time.Timer
+	stall  time.Duration
 	rest   []byte
 	left   int64
 }
@@ -143,7 +148,7 @@ func (g *getter) why(err error) error {
 
 func (g *getter) Read(b []byte) (int, error) {
 	for len(g.rest) == 0 {
-		g.timer.Reset(stall)
+		g.timer.Reset(g.stall)
 		m, err := g.stream.Recv()
 		g.timer.Stop() // whoever reads slowly is no reason to end
 		if errors.Is(err, io.EOF) {

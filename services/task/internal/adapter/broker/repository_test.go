@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -28,6 +29,8 @@ type fake struct {
 	content map[string][]byte
 	owner   string
 	keep    time.Duration
+	persona string
+	readers []string
 	whole   bool // the last Put came to its end
 	lie     uint64
 }
@@ -38,6 +41,9 @@ func (f *fake) PutMany(s grpc.BidiStreamingServer[brokerv1.PutManyRequest, broke
 		if err != nil {
 			return nil
 		}
+		f.mu.Lock()
+		f.persona, f.readers = m.GetPersona(), m.GetPin().GetReaders()
+		f.mu.Unlock()
 		r := &brokerv1.PutManyResponse{Seq: m.GetSeq(), Cid: app.SmallCID(sha256.Sum256(m.GetData()))}
 		if len(m.GetData()) == 0 {
 			r.Cid, r.Fault = "", &eventv1.Fault{Code: 8, Reason: "QUOTA", Message: "full"}
@@ -60,7 +66,7 @@ func (f *fake) Put(s grpc.ClientStreamingServer[brokerv1.PutRequest, brokerv1.Pu
 		}
 		f.mu.Lock()
 		if o := m.GetOptions(); o != nil {
-			f.owner, f.keep = o.GetPin().GetOwner(), o.GetPin().GetKeep().AsDuration()
+			f.owner, f.keep, f.readers, f.persona = o.GetPin().GetOwner(), o.GetPin().GetKeep().AsDuration(), o.GetPin().GetReaders(), o.GetPersona()
 		}
 		f.mu.Unlock()
 		b = append(b, m.GetData()...)
@@ -95,19 +101,22 @@ func (f *fake) Get(r *brokerv1.GetRequest, s grpc.ServerStreamingServer[brokerv1
 func start(t *testing.T) (*fake, *Repository) {
 	f := &fake{content: make(map[string][]byte)}
 	cc := grpctest.Start(t, func(s *rpc.Server) { brokerv1.RegisterRepositoryServiceServer(s, f) })
-	r := NewRepository(cc, func(bool) {})
+	r := NewRepository(cc, Stall, func(bool) {})
 	t.Cleanup(r.Close)
 	return f, r
 }
 
 func TestSmallContentHasItsCID(t *testing.T) {
 	t.Parallel()
-	_, r := start(t)
-	cid, err := r.PutSmall(context.Background(), []byte("hello"), app.Pin{Owner: "task:1"})
+	f, r := start(t)
+	cid, err := r.PutSmall(context.Background(), "p", []byte("hello"), app.Pin{Owner: "task:1", Readers: []string{"a"}})
 	if err != nil || cid != "bafkreibm6jg3ux5qumhcn2b3flc3tyu6dmlb4xa7u5bf44yegnrjhc4yeq" {
 		t.Fatalf("%s, %v", cid, err)
 	}
-	if _, err := r.PutSmall(context.Background(), nil, app.Pin{}); fault.From(err).Reason != "QUOTA" {
+	if f.persona != "p" || !slices.Equal(f.readers, []string{"a"}) {
+		t.Fatalf("for %v of %q", f.readers, f.persona)
+	}
+	if _, err := r.PutSmall(context.Background(), "p", nil, app.Pin{}); fault.From(err).Reason != "QUOTA" {
 		t.Fatalf("a fault: %v", err)
 	}
 }
@@ -116,9 +125,9 @@ func TestLargeContentStreams(t *testing.T) {
 	t.Parallel()
 	f, r := start(t)
 	want := bytes.Repeat([]byte("x1"), 700_000)
-	cid, err := r.Put(context.Background(), "", bytes.NewReader(want), app.Pin{Owner: "task:1", Keep: time.Hour})
-	if err != nil || f.owner != "task:1" || f.keep != time.Hour {
-		t.Fatalf("%v, %s, %s", err, f.owner, f.keep)
+	cid, err := r.Put(context.Background(), "p", bytes.NewReader(want), app.Pin{Owner: "task:1", Keep: time.Hour, Readers: []string{"a", "b"}})
+	if err != nil || f.owner != "task:1" || f.keep != time.Hour || f.persona != "p" || !slices.Equal(f.readers, []string{"a", "b"}) {
+		t.Fatalf("%v, %s, %s, %s, %v", err, f.owner, f.keep, f.persona, f.readers)
 	}
 	get, err := r.Get(context.Background(), "", cid, nil, int64(len(want)))
 	if err != nil {
@@ -175,17 +184,18 @@ func (f *fake) Stat(_ context.Context, r *brokerv1.StatRequest) (*brokerv1.StatR
 func (f *fake) Pin(_ context.Context, r *brokerv1.PinRequest) (*brokerv1.PinResponse, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.owner, f.keep = r.GetPin().GetOwner(), r.GetPin().GetKeep().AsDuration()
+	f.owner, f.keep, f.readers, f.persona = r.GetPin().GetOwner(), r.GetPin().GetKeep().AsDuration(), r.GetPin().GetReaders(), r.GetPersona()
 	return &brokerv1.PinResponse{}, nil
 }
 
 func TestRenewKeepsWhatIsHere(t *testing.T) {
 	t.Parallel()
 	f := &fake{content: map[string][]byte{"here": nil, "elsewhere": nil}}
-	r := NewRepository(grpctest.Start(t, func(s *rpc.Server) { brokerv1.RegisterRepositoryServiceServer(s, f) }), func(bool) {})
+	r := NewRepository(grpctest.Start(t, func(s *rpc.Server) { brokerv1.RegisterRepositoryServiceServer(s, f) }), Stall, func(bool) {})
 	defer r.Close()
-	if err := r.Renew(t.Context(), "", "here", app.Pin{Owner: "o", Keep: time.Hour}); err != nil || f.owner != "o" || f.keep != time.Hour {
-		t.Fatalf("pinned for %q, %s: %v", f.owner, f.keep, err)
+	if err := r.Renew(t.Context(), "p", "here", app.Pin{Owner: "o", Keep: time.Hour, Readers: []string{"a"}}); err != nil || f.owner != "o" || f.keep != time.Hour || f.persona != "p" ||
+		!slices.Equal(f.readers, []string{"a"}) {
+		t.Fatalf("pinned for %q, %s, %q, %v: %v", f.owner, f.keep, f.persona, f.readers, err)
 	}
 	for _, cid := range []string{"elsewhere", "nowhere"} {
 		if err := r.Renew(t.Context(), "", cid, app.Pin{Owner: "o"}); !errors.Is(err, app.ErrNotFound) {

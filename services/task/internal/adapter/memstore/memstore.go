@@ -38,8 +38,8 @@ var (
 )
 
 type shareKey struct {
-	persona string
-	sum     domain.Hash
+	persona, peer string
+	sum           domain.Hash
 }
 
 type releaseKey struct {
@@ -164,7 +164,7 @@ func (s *Store) apply(w *app.Writes) error {
 		maps.DeleteFunc(s.shares, func(_ shareKey, r app.ShareRow) bool { return !r.Until.After(w.ShareEnd) })
 	}
 	for _, r := range w.Shares {
-		s.shares[shareKey{r.Persona, r.SHA256}] = r
+		s.shares[shareKey{r.Persona, r.Peer, r.SHA256}] = r
 	}
 	s.writeJobs(w)
 	return nil

@@ -154,10 +154,10 @@ func (s *Store) Releases(_ context.Context, limit int) ([]app.ReleaseRow, error)
 }
 
 // Share implements consumer.Store.
-func (s *Store) Share(_ context.Context, persona string, sum domain.Hash) (app.ShareRow, error) {
+func (s *Store) Share(_ context.Context, persona, peer string, sum domain.Hash) (app.ShareRow, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if r, ok := s.shares[shareKey{persona, sum}]; ok {
+	if r, ok := s.shares[shareKey{persona, peer, sum}]; ok {
 		return r, nil
 	}
 	return app.ShareRow{}, app.ErrNotFound

@@ -52,10 +52,10 @@ func (s *Store) Body(ctx context.Context, id string) ([]byte, error) {
 }
 
 // Share implements consumer.Store.
-func (s *Store) Share(ctx context.Context, persona string, sum domain.Hash) (app.ShareRow, error) {
-	r := app.ShareRow{Persona: persona, SHA256: sum}
+func (s *Store) Share(ctx context.Context, persona, peer string, sum domain.Hash) (app.ShareRow, error) {
+	r := app.ShareRow{Persona: persona, Peer: peer, SHA256: sum}
 	var until int64
-	err := s.db.Read().QueryRowContext(ctx, `SELECT cid, key, size, until FROM shares WHERE persona = ? AND sha256 = ?`, persona, sum[:]).
+	err := s.db.Read().QueryRowContext(ctx, `SELECT cid, key, size, until FROM shares WHERE persona = ? AND peer = ? AND sha256 = ?`, persona, peer, sum[:]).
 		Scan(&r.Ref.CID, &r.Ref.Key, &r.Ref.Size, &until)
 	r.Until = time.UnixMicro(until)
 	return r, missing(err)

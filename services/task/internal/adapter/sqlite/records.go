@@ -177,6 +177,7 @@ var taskFields = message[domain.Task]{
 	number(30, func(v *domain.Task) *uint64 { return &v.Revision }),
 	number(31, func(v *domain.Task) *int64 { return &v.RefSize }),
 	optional(32, shardRefFields, func(v *domain.Task) **domain.ShardRef { return &v.Shard }),
+	texts(33, func(v *domain.Task) *[]string { return &v.Refs }),
 }
 
 var submissionFields = message[domain.Submission]{

@@ -191,8 +191,8 @@ func writeShares(tx *sqlstore.Tx, w *app.Writes) error {
 	}
 	for i := range w.Shares {
 		r := &w.Shares[i]
-		if _, err := tx.Exec(`INSERT OR REPLACE INTO shares (persona, sha256, cid, key, size, until) VALUES (?, ?, ?, ?, ?, ?)`,
-			r.Persona, r.SHA256[:], r.Ref.CID, r.Ref.Key, r.Ref.Size, micros(r.Until)); err != nil {
+		if _, err := tx.Exec(`INSERT OR REPLACE INTO shares (persona, peer, sha256, cid, key, size, until) VALUES (?, ?, ?, ?, ?, ?, ?)`,
+			r.Persona, r.Peer, r.SHA256[:], r.Ref.CID, r.Ref.Key, r.Ref.Size, micros(r.Until)); err != nil {
 			return err
 		}
 	}

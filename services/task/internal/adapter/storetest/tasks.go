@@ -15,7 +15,7 @@ import (
 
 func shares(t *testing.T, s Store) {
 	sum, other := domain.Hash{1}, domain.Hash{2}
-	if _, err := s.Share(ctx, "", sum); !errors.Is(err, app.ErrNotFound) {
+	if _, err := s.Share(ctx, "", "", sum); !errors.Is(err, app.ErrNotFound) {
 		t.Fatalf("no share: %v", err)
 	}
 	row := func(persona string, sum domain.Hash, cid string, until time.Time) app.ShareRow {
@@ -25,7 +25,7 @@ func shares(t *testing.T, s Store) {
 	commit(t, s, &app.Writes{Shares: []app.ShareRow{row("", sum, "d", base.Add(time.Second))}}) // replaces
 	check := func(persona string, sum domain.Hash, cid string, until time.Time) {
 		t.Helper()
-		r, err := s.Share(ctx, persona, sum)
+		r, err := s.Share(ctx, persona, "", sum)
 		if err != nil || r.Ref.CID != cid || string(r.Ref.Key) != cid+" key" || r.Ref.Size != 7 || !r.Until.Equal(until) || r.Persona != persona || r.SHA256 != sum {
 			t.Fatalf("the share is %+v, %v; want %s", r, err, cid)
 		}
@@ -33,11 +33,22 @@ func shares(t *testing.T, s Store) {
 	check("", sum, "d", base.Add(time.Second))
 	check("p", sum, "b", base.Add(time.Hour))
 	commit(t, s, &app.Writes{ShareEnd: base.Add(time.Second)})
-	if _, err := s.Share(ctx, "", sum); !errors.Is(err, app.ErrNotFound) {
+	if _, err := s.Share(ctx, "", "", sum); !errors.Is(err, app.ErrNotFound) {
 		t.Fatalf("a share that has ended: %v", err)
 	}
 	check("p", sum, "b", base.Add(time.Hour))
 	check("", other, "c", base.Add(time.Hour))
+	// What was made for one provider is no other's.
+	of := row("p", sum, "e", base.Add(2*time.Hour))
+	of.Peer = "peer"
+	commit(t, s, &app.Writes{Shares: []app.ShareRow{of}})
+	check("p", sum, "b", base.Add(time.Hour))
+	if r, err := s.Share(ctx, "p", "peer", sum); err != nil || r.Ref.CID != "e" || r.Peer != "peer" {
+		t.Errorf("the share of a provider is %+v, %v", r, err)
+	}
+	if _, err := s.Share(ctx, "p", "another", sum); !errors.Is(err, app.ErrNotFound) {
+		t.Errorf("the share of another provider: %v", err)
+	}
 }
 
 func newTask(request string) *domain.Task {

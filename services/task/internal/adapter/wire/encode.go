@@ -146,12 +146,12 @@ func (Codec) EncodeSealed(sealedKey, ciphertext []byte) []byte {
 
 // EncodePayloadHeader is a payload's header, without its length.
 func (Codec) EncodePayloadHeader(h *app.PayloadHeader) []byte {
-	return encode(&taskv1.PayloadHeader{TaskId: h.TaskID, Type: h.Type, Options: h.Options, Parts: parts(h.Parts)})
+	return encode(&taskv1.PayloadHeader{TaskId: h.TaskID, Type: h.Type, Options: h.Options, Parts: parts(h.Parts), Padding: uint64(h.Padding)})
 }
 
 // EncodeResultHeader is a result's header, without its length.
 func (Codec) EncodeResultHeader(h *app.ResultHeader) []byte {
-	return encode(&taskv1.ResultHeader{TaskId: h.TaskID, ExitCode: h.ExitCode, Reason: h.Reason, Message: h.Message, Usage: Usage(h.Usage), Parts: parts(h.Parts)})
+	return encode(&taskv1.ResultHeader{TaskId: h.TaskID, ExitCode: h.ExitCode, Reason: h.Reason, Message: h.Message, Usage: Usage(h.Usage), Parts: parts(h.Parts), Padding: uint64(h.Padding)})
 }
 
 func parts(ps []domain.Part) []*taskv1.PartInfo {
@@ -159,7 +159,7 @@ func parts(ps []domain.Part) []*taskv1.PartInfo {
 	for i := range ps {
 		out[i] = &taskv1.PartInfo{Name: ps[i].Name, Size: uint64(ps[i].Size), Sha256: ps[i].SHA256[:]}
 		if r := ps[i].Ref; r != nil {
-			out[i].Reference = &taskv1.Reference{Cid: r.CID, Key: r.Key, Size: uint64(r.Size)}
+			out[i].Reference = &taskv1.Reference{Cid: r.CID, Key: r.Key, Size: uint64(r.Size), Padding: uint64(r.Padding)}
 		}
 	}
 	return out

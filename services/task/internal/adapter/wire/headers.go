@@ -4,6 +4,7 @@ import (
 	"errors"
 	"strings"
 
+	"github.com/shallot-net/shallot/kit/padding"
 	"github.com/shallot-net/shallot/kit/treepath"
 	taskv1 "github.com/shallot-net/shallot/proto/shallot/task/v1"
 	"github.com/shallot-net/shallot/services/task/internal/app"
@@ -28,12 +29,14 @@ func (Codec) DecodePayloadHeader(b []byte) (*app.PayloadHeader, error) {
 	if len(m.Options) > maxOptions {
 		c.fail("options has %d bytes: it may have %d", len(m.Options), maxOptions)
 	}
-	h := &app.PayloadHeader{TaskID: c.id("task_id", m.TaskId), Type: c.text("type", m.Type, maxType), Options: m.Options, Parts: c.parts(m.Parts)}
+	h := &app.PayloadHeader{TaskID: c.id("task_id", m.TaskId), Type: c.text("type", m.Type, maxType), Options: m.Options, Parts: c.parts(m.Parts), Padding: c.size("padding", m.Padding)}
 	for i, p := range m.Parts {
 		if r := p.GetReference(); r != nil && c.err == nil {
 			h.Parts[i].Ref = c.reference(r)
+			c.padding("reference.padding", h.Parts[i].Size, h.Parts[i].Ref.Padding)
 		}
 	}
+	c.padding("padding", following(b, h.Parts), h.Padding)
 	return h, c.err
 }
 
@@ -41,7 +44,26 @@ func (c *checker) reference(r *taskv1.Reference) *domain.Reference {
 	if r.GetCid() == "" || len(r.GetKey()) != contentKey {
 		c.fail("a part's reference has no cid, or a key of %d bytes: it must have %d", len(r.GetKey()), contentKey)
 	}
-	return &domain.Reference{CID: c.text("reference.cid", r.GetCid(), maxCID), Key: r.GetKey(), Size: c.size("reference.size", r.GetSize())}
+	return &domain.Reference{CID: c.text("reference.cid", r.GetCid(), maxCID), Key: r.GetKey(), Size: c.size("reference.size", r.GetSize()),
+		Padding: c.size("reference.padding", r.GetPadding())}
+}
+
+// following is how long a plaintext is without its padding.
+func following(header []byte, parts []domain.Part) int64 {
+	total := 4 + int64(len(header))
+	for i := range parts {
+		if parts[i].Ref == nil {
+			total += parts[i].Size
+		}
+	}
+	return total
+}
+
+// padding: what is left unread must not be more than there is a use for.
+func (c *checker) padding(name string, n, pad int64) {
+	if c.err == nil && !padding.Fits(n, pad) {
+		c.fail("%s is %d behind %d bytes: it may be an eighth of them, or %d", name, pad, n, padding.Floor)
+	}
 }
 
 // DecodeResultHeader reads what EncodeResultHeader wrote.
@@ -50,8 +72,9 @@ func (Codec) DecodeResultHeader(b []byte) (*app.ResultHeader, error) {
 	var m taskv1.ResultHeader
 	c.unmarshal(b, &m)
 	h := &app.ResultHeader{TaskID: c.id("task_id", m.TaskId), ExitCode: m.ExitCode, Reason: c.upper("reason", m.Reason),
-		Message: c.text("message", m.Message, maxMessage), Usage: c.usage(m.Usage), Parts: c.parts(m.Parts)}
+		Message: c.text("message", m.Message, maxMessage), Usage: c.usage(m.Usage), Parts: c.parts(m.Parts), Padding: c.size("padding", m.Padding)}
 	c.bodies(h.Parts)
+	c.padding("padding", following(b, h.Parts), h.Padding)
 	return h, c.err
 }
 

@@ -124,7 +124,7 @@ func (s *Service) decryptTo(t *domain.Task, key app.TaskKey, in io.Reader) ([]do
 	if err != nil {
 		return nil, nil, err
 	}
-	if err := copyParts(file, plain, h.Parts); app.BadData(err) {
+	if err := copyParts(file, plain, h); app.BadData(err) {
 		return nil, file, spoiled(err.Error())
 	} else if err != nil {
 		return nil, file, err

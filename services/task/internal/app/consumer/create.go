@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/shallot-net/shallot/kit/fault"
@@ -41,7 +42,7 @@ func (s *Service) Create(ctx context.Context, c app.Create) (app.Reply, error) {
 	if err != nil {
 		return app.Reply{}, err
 	}
-	t.PayloadHash, t.PayloadSize, t.PayloadCID, t.RefSize = p.hash, p.size, p.cid, p.referred
+	p.of(t, s.cfg.Anonymous)
 
 	l := &live{refs: 1, task: t, key: key, payload: p.key}
 	l.mu.Lock()
@@ -103,9 +104,7 @@ func (s *Service) existing(ctx context.Context, requestID string) (app.Reply, er
 
 // drop lets go what was put away for a task that was not made.
 func (s *Service) drop(t *domain.Task) {
-	if t.PayloadCID != "" {
-		go s.unpin(t.ID, t.PayloadCID)
-	}
+	s.unpinLater(t)
 }
 
 const payloadKind = "payload:"
@@ -118,15 +117,25 @@ func (s *Service) wanted(ctx context.Context, taskID, cid string) (bool, error) 
 	if errors.Is(err, app.ErrNotFound) {
 		return false, nil
 	}
-	return err == nil && !t.State.Terminal() && t.PayloadCID == cid, err
+	return err == nil && !t.State.Terminal() && slices.Contains(t.Content(), cid), err
 }
 
-func (s *Service) unpin(taskID, cid string) {
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
-	defer cancel()
-	if err := s.cfg.Repository.Unpin(ctx, app.Pinned{CID: cid, Owner: payloadOwner(taskID)}); err != nil {
-		s.cfg.Log.Warn("a payload stays pinned until its time is over", "error", err.Error())
+// unpinLater lets go what is kept for a task, beside what its caller does.
+func (s *Service) unpinLater(t *domain.Task) {
+	var pins []app.Pinned
+	for _, cid := range t.Content() {
+		pins = append(pins, app.Pinned{CID: cid, Owner: payloadOwner(t.ID)})
 	}
+	if len(pins) == 0 {
+		return
+	}
+	go func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+		defer cancel()
+		if err := s.cfg.Repository.Unpin(ctx, pins...); err != nil {
+			s.cfg.Log.Warn("a payload stays pinned until its time is over", "error", err.Error())
+		}
+	}()
 }
 
 func hasUploads(parts []app.PartSource) bool {

@@ -25,6 +25,24 @@ const (
 // lost, its shard still waits.
 type draft struct {
 	secret, payload []byte
+	// pack makes the payload, for the provider that the task is placed at. In open mode it has been made for whoever that is: nil.
+	pack func(ctx context.Context, t *domain.Task, c *app.Candidate) (packed, error)
+}
+
+// packDraft makes the payload of a draft that is about to be placed.
+func (s *Service) packDraft(ctx context.Context, e *edit, c *app.Candidate) error {
+	d := e.draft
+	if d.pack == nil {
+		return nil
+	}
+	p, err := d.pack(ctx, e.t, c)
+	if err != nil {
+		return err
+	}
+	p.of(e.t, s.cfg.Anonymous)
+	e.live.payload = p.key
+	d.secret, d.payload = append(append([]byte(nil), p.key...), e.key.Secret()...), p.ciphertext
+	return nil
 }
 
 // fillJob makes tasks until the job has as many in flight as it may have, and ends a job whose shards have ended.
@@ -191,11 +209,17 @@ func (j *jobs) makeTask(ctx context.Context, b *job, sh *domain.Shard, try uint3
 	t := j.s.newTask(&app.Create{RequestID: ref.RequestID(), Spec: app.Spec{Type: spec.Type, Limits: spec.Limits, Redirect: spec.Redirect, Policy: policy, Clocks: spec.Clocks, Labels: labels}},
 		parts, time.Now())
 	t.Shard = &ref
+	if j.s.cfg.Anonymous {
+		options := spec.Options
+		return t, &live{task: t, key: key, draft: &draft{pack: func(ctx context.Context, t *domain.Task, c *app.Candidate) (packed, error) {
+			return j.s.pack(ctx, t, options, parts, c)
+		}}}, nil
+	}
 	p, err := j.s.pack(ctx, t, spec.Options, parts, nil)
 	if err != nil {
 		return nil, nil, err
 	}
-	t.PayloadHash, t.PayloadSize, t.PayloadCID, t.RefSize = p.hash, p.size, p.cid, p.referred
+	p.of(t, false)
 	return t, &live{task: t, key: key, payload: p.key, draft: &draft{secret: append(append([]byte(nil), p.key...), key.Secret()...), payload: p.ciphertext}}, nil
 }
 

@@ -21,7 +21,13 @@ func (s *Service) Place(ctx context.Context, taskID string, c app.Candidate, det
 			return errUnchanged
 		}
 		if e.draft != nil {
+			if err := s.packDraft(ctx, e, &c); err != nil {
+				return err
+			}
 			return s.place(e, c, detail, e.draft.payload)
+		}
+		if err := s.grant(ctx, e.t, &c); err != nil {
+			return err
 		}
 		ciphertext, err := s.ciphertext(ctx, e.t)
 		if err != nil {
@@ -196,9 +202,8 @@ func (s *Service) letGo(e *edit) {
 			}
 		}
 	}
-	if cid := e.t.PayloadCID; cid != "" {
-		id := e.t.ID
-		e.after = append(e.after, func() { go s.unpin(id, cid) })
+	if t := e.t; len(t.Content()) > 0 {
+		e.after = append(e.after, func() { s.unpinLater(t) })
 	}
 	s.forgetLogs(e)
 }

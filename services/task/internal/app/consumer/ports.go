@@ -28,7 +28,7 @@ type Store interface {
 	// FinishedBefore returns the ids of terminal tasks that ended before t.
 	FinishedBefore(ctx context.Context, t time.Time, limit int) ([]string, error)
 	Releases(ctx context.Context, limit int) ([]app.ReleaseRow, error)
-	Share(ctx context.Context, persona string, sum domain.Hash) (app.ShareRow, error)
+	Share(ctx context.Context, persona, peer string, sum domain.Hash) (app.ShareRow, error)
 	JobStore
 }
 

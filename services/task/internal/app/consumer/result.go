@@ -137,10 +137,11 @@ func (s *Service) openSmall(e *edit, ciphertext []byte) error {
 	if err != nil {
 		return s.spoil(e, err.Error())
 	}
-	e.body = plain[len(plain)-src.Len():]
-	if err := copyParts(io.Discard, src, h.Parts); err != nil {
+	body := plain[len(plain)-src.Len():]
+	if err := copyParts(io.Discard, src, h); err != nil {
 		return s.spoil(e, err.Error())
 	}
+	e.body = body[:int64(len(body))-h.Padding] // it has that much: copyParts has seen it
 	if err := s.settle(e, &domain.Result{CID: e.t.Receipt.CID, Parts: h.Parts}); err != nil {
 		return err
 	}
@@ -169,14 +170,14 @@ func (s *Service) readResult(t *domain.Task, plain io.Reader, total int64) (*app
 	return h, nil
 }
 
-// copyParts copies the parts' bytes to dst, and makes sure that each is what the header says, and that nothing follows.
-func copyParts(dst io.Writer, plain io.Reader, parts []domain.Part) error {
-	for _, p := range parts {
+// copyParts copies the parts' bytes to dst, and makes sure that each is what the header says, and that nothing follows but padding.
+func copyParts(dst io.Writer, plain io.Reader, h *app.ResultHeader) error {
+	for _, p := range h.Parts {
 		if err := app.CopyPart(dst, plain, p); err != nil {
 			return fmt.Errorf("the result's %s: %w", p.Name, err)
 		}
 	}
-	return app.AtEnd(plain)
+	return app.AtEnd(plain, h.Padding)
 }
 
 // settle makes the receipt the task's outcome, and lets everybody else go.

@@ -30,6 +30,8 @@ type Config struct {
 	Validators map[string]Validator
 	Metrics    app.Metrics
 	Log        *slog.Logger
+	// Anonymous: each task's content is its persona's own, and given to the provider that it is placed at alone; and bodies are padded before they are encrypted.
+	Anonymous bool
 
 	Lease         time.Duration // how long a provider may be silent; 15 s
 	SubmitTimeout time.Duration // how long a submission is tried at one provider; 10 s

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/shallot-net/shallot/kit/bounded"
+	"github.com/shallot-net/shallot/kit/padding"
 	"github.com/shallot-net/shallot/services/task/internal/app"
 	"github.com/shallot-net/shallot/services/task/internal/domain"
 )
@@ -19,7 +20,9 @@ const (
 	shareFrom = 32 << 10
 	// shareSlack is how much longer than its task needs a shared part is pinned, so that the next tasks renew nothing.
 	shareSlack = 24 * time.Hour
-	maxShares  = 4096 // remembered, and as many of those that were no shares yet
+	// shareSlackAnonymous is the same where each persona has its own, and few tasks.
+	shareSlackAnonymous = 10 * time.Minute
+	maxShares           = 4096 // remembered, and as many of those that were no shares yet
 )
 
 // shareable tells whether a part is worth a reference. Stdin is what differs between tasks, until it comes a second time: a program may be run on the same
@@ -41,8 +44,8 @@ func (s *shares) again(k shareKey) bool {
 }
 
 type shareKey struct {
-	persona string
-	sum     domain.Hash
+	recipient
+	sum domain.Hash
 }
 
 func (k shareKey) owner() string { return "share:" + k.sum.String() }
@@ -81,19 +84,21 @@ func (s *shares) doubt() {
 	s.known = nil
 }
 
-// refer replaces parts by references where that is worth it, and returns how much a provider may have to fetch, in bytes.
-func (s *Service) refer(ctx context.Context, infos []domain.Part, parts []app.Part, persona string, until time.Time) (size int64, err error) {
+// refer replaces parts by references where that is worth it. It returns what a provider may have to fetch, and how much that is, in bytes.
+func (s *Service) refer(ctx context.Context, infos []domain.Part, parts []app.Part, to recipient, until time.Time) (refs []string, size int64, err error) {
 	for i := range parts {
-		k := shareKey{persona, parts[i].SHA256}
+		k := shareKey{to, parts[i].SHA256}
 		if !s.shares.shareable(k, &parts[i]) {
 			continue
 		}
 		if infos[i].Ref, err = s.share(ctx, k, &parts[i], until); err != nil {
-			return 0, err
+			return nil, 0, err
 		}
+		infos[i].Ref.Padding = s.sharePadding(parts[i].Size)
 		size += infos[i].Ref.Size
+		refs = append(refs, infos[i].Ref.CID)
 	}
-	return size, nil
+	return refs, size, nil
 }
 
 // share makes a part content of its own that is there until the given time; or finds that it is, and sees to it that it stays.
@@ -110,9 +115,12 @@ func (s *Service) share(ctx context.Context, k shareKey, p *app.Part, until time
 		return r, nil
 	}
 	keep := time.Until(until) + shareSlack
-	row, err := s.cfg.Store.Share(ctx, k.persona, k.sum)
+	if s.cfg.Anonymous {
+		keep = time.Until(until) + shareSlackAnonymous
+	}
+	row, err := s.cfg.Store.Share(ctx, k.persona, k.peer, k.sum)
 	if err == nil {
-		err = s.cfg.Repository.Renew(ctx, k.persona, row.Ref.CID, app.Pin{Owner: k.owner(), Keep: keep})
+		err = s.cfg.Repository.Renew(ctx, k.persona, row.Ref.CID, app.Pin{Owner: k.owner(), Keep: keep, Readers: k.readers()})
 	}
 	if errors.Is(err, app.ErrNotFound) { // never made, or the repository has lost it
 		row, err = s.makeShare(ctx, k, p, keep)
@@ -128,8 +136,16 @@ func (s *Service) share(ctx context.Context, k shareKey, p *app.Part, until time
 	return &row.Ref, nil
 }
 
+// sharePadding is how many zeros follow a part of so many bytes that is content of its own.
+func (s *Service) sharePadding(size int64) int64 {
+	if !s.cfg.Anonymous {
+		return 0
+	}
+	return padding.Size(size) - size
+}
+
 func (s *Service) makeShare(ctx context.Context, k shareKey, p *app.Part, keep time.Duration) (app.ShareRow, error) {
-	put, err := s.encryptInto(ctx, k.persona, app.Pin{Owner: k.owner(), Keep: keep}, func(dst io.Writer) ([]byte, error) {
+	put, err := s.encryptInto(ctx, k.persona, app.Pin{Owner: k.owner(), Keep: keep, Readers: k.readers()}, func(dst io.Writer) ([]byte, error) {
 		w, key, err := s.cfg.Cipher.EncryptPayload(dst)
 		if err != nil {
 			return nil, err
@@ -137,10 +153,13 @@ func (s *Service) makeShare(ctx context.Context, k shareKey, p *app.Part, keep t
 		if err := copyPart(w, p); err != nil {
 			return nil, err
 		}
+		if err := padding.Write(w, s.sharePadding(p.Size)); err != nil {
+			return nil, err
+		}
 		return key, w.Close()
 	})
 	if err != nil {
 		return app.ShareRow{}, err
 	}
-	return app.ShareRow{Persona: k.persona, SHA256: k.sum, Ref: domain.Reference{CID: put.cid, Key: put.key, Size: put.size}}, nil
+	return app.ShareRow{Persona: k.persona, Peer: k.peer, SHA256: k.sum, Ref: domain.Reference{CID: put.cid, Key: put.key, Size: put.size}}, nil
 }

@@ -88,7 +88,11 @@ func (s *Service) onForceSubmission(ctx context.Context, d *app.Delivery, b *dom
 	if b.Path[len(b.Path)-1] != d.From || slices.Contains(b.Path, d.OwnPeer) {
 		return verdict(app.Rejected, "PATH_INVALID")
 	}
-	return s.onSubmission(ctx, &offer{d: d, sub: *sub, signed: b.Submission, consumer: b.Submission.Author, path: b.Path})
+	o := &offer{d: d, sub: *sub, signed: b.Submission, consumer: b.Submission.Author, path: b.Path}
+	if s.bound(o) {
+		return verdict(app.Rejected, "CANNOT_BE_HANDED_ON")
+	}
+	return s.onSubmission(ctx, o)
 }
 
 // onSubmission decides about a submission: refuse, hand on, or take it.

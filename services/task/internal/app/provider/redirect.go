@@ -14,7 +14,7 @@ const forceTimeout = 10 * time.Second
 
 // evaluate finds the provider that should run the task instead of this one: nil when none should.
 func (s *Service) evaluate(o *offer) (*app.Candidate, string) {
-	if !o.sub.Redirect || len(o.path) >= domain.MaxHops || o.d.OwnPeer == "" {
+	if !o.sub.Redirect || s.bound(o) || len(o.path) >= domain.MaxHops || o.d.OwnPeer == "" {
 		return nil, ""
 	}
 	own := o.d.Own
@@ -39,6 +39,11 @@ func (s *Service) evaluate(o *offer) (*app.Candidate, string) {
 		return nil, ""
 	}
 	return able[d.Contender], d.Reason
+}
+
+// bound tells whether a task refers to content that is granted to one provider alone.
+func (s *Service) bound(o *offer) bool {
+	return s.cfg.Anonymous && (o.sub.PayloadCID != "" || o.sub.RefSize > 0)
 }
 
 // redirect hands the task on: the other provider gets the consumer's own signed submission with the payload key sealed

@@ -33,7 +33,7 @@ func (s *Service) ready(h *held, sealed *app.Material) bool {
 		return false
 	}
 	f := &staged{header: header, release: func() {}}
-	if f.parts, err = cut(header.Parts, plain); err != nil {
+	if f.parts, err = cut(header, plain); err != nil {
 		return false
 	}
 	for i := range header.Parts {
@@ -162,7 +162,7 @@ func (s *Service) copyReferred(dst io.Writer, src io.Reader, p *domain.Part) err
 	plain, err := s.cfg.Cipher.DecryptPayload(p.Ref.Key, in)
 	if err == nil {
 		if err = app.CopyPart(dst, plain, *p); err == nil {
-			err = app.AtEnd(plain)
+			err = app.AtEnd(plain, p.Ref.Padding)
 		}
 	} else {
 		err = errNotDecrypted

@@ -318,7 +318,7 @@ func (s *Service) copyReplica(ctx context.Context, e *domain.Entry, out domain.O
 		return err
 	}
 	defer src.Close()
-	pin := app.Pin{Owner: s.ownerOf(e), Keep: e.Sub.Keep}
+	pin := app.Pin{Owner: s.ownerOf(e), Keep: e.Sub.Keep, Readers: readers(e)}
 	cid, err := s.cfg.Repository.Put(ctx, e.Persona, proven{app.NewHashingReader(src), out.ResultSize, out.ResultHash}, pin)
 	if err != nil {
 		return err

@@ -111,7 +111,7 @@ func (s *Service) putAgain(ctx context.Context) {
 				continue
 			}
 			put, cancel := context.WithTimeout(ctx, putTimeout)
-			_, err = s.cfg.Repository.PutSmall(put, b, app.Pin{Owner: pinOwner(e), Keep: time.Until(e.ForgetAt)})
+			_, err = s.cfg.Repository.PutSmall(put, e.Persona, b, app.Pin{Owner: pinOwner(e), Keep: time.Until(e.ForgetAt), Readers: readers(e)})
 			cancel()
 			if err != nil { // the broker is away: the events carry the results
 				return

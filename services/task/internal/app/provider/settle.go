@@ -8,6 +8,7 @@ import (
 	"io"
 	"time"
 
+	"github.com/shallot-net/shallot/kit/padding"
 	"github.com/shallot-net/shallot/services/task/internal/app"
 	"github.com/shallot-net/shallot/services/task/internal/domain"
 )
@@ -26,6 +27,17 @@ const overhead = 3 << 10
 const resultKind = "task:"
 
 func resultOwner(taskID string) string { return resultKind + taskID }
+
+// readers are the peers that may fetch an entry's result from here: its consumer, and those that were named to keep it.
+func readers(e *domain.Entry) []string {
+	out := []string{e.Consumer}
+	for _, r := range e.Replicas {
+		if domain.ValidPeer(r.Peer) && len(out) < app.MaxReaders {
+			out = append(out, r.Peer)
+		}
+	}
+	return out
+}
 
 // sealer encrypts one result to its task's key. The key agreement takes as long as a small run, and needs nothing of
 // it: it is made beside the run.
@@ -64,7 +76,7 @@ func (s *Service) newSealer(recipient string) *sealer {
 	return e
 }
 
-func (e *sealer) encrypt(header []byte, bodies []*spool) error {
+func (e *sealer) encrypt(header []byte, bodies []*spool, pad int64) error {
 	if err := app.WriteHeader(e.w, header); err != nil {
 		return err
 	}
@@ -72,6 +84,9 @@ func (e *sealer) encrypt(header []byte, bodies []*spool) error {
 		if err := b.copyTo(e.w); err != nil {
 			return err
 		}
+	}
+	if err := padding.Write(e.w, pad); err != nil {
+		return err
 	}
 	return e.w.Close()
 }
@@ -91,14 +106,18 @@ func (s *Service) packResult(entry *domain.Entry, e *sealer, out *domain.Outcome
 	}
 	encoded := s.cfg.Codec.EncodeResultHeader(header)
 	total += int64(len(encoded))
+	if s.cfg.Anonymous {
+		header.Padding, total = app.Padding(total)
+		encoded = s.cfg.Codec.EncodeResultHeader(header)
+	}
 	if <-e.ready; e.err != nil {
 		return nil, e.err
 	}
 	if total+overhead > app.SmallLimit {
-		return s.packLarge(entry, e, encoded, bodies)
+		return s.packLarge(entry, e, encoded, bodies, header.Padding)
 	}
 	e.out.buf.Grow(int(total) + overhead)
-	if err := e.encrypt(encoded, bodies); err != nil {
+	if err := e.encrypt(encoded, bodies, header.Padding); err != nil {
 		return nil, err
 	}
 	b := e.out.buf.Bytes()
@@ -106,19 +125,19 @@ func (s *Service) packResult(entry *domain.Entry, e *sealer, out *domain.Outcome
 	return &packedResult{ciphertext: b, hash: sum, size: int64(len(b)), cid: app.SmallCID(sum)}, nil
 }
 
-func (s *Service) packLarge(entry *domain.Entry, e *sealer, header []byte, bodies []*spool) (*packedResult, error) {
+func (s *Service) packLarge(entry *domain.Entry, e *sealer, header []byte, bodies []*spool, pad int64) (*packedResult, error) {
 	r, w := io.Pipe()
 	out := app.NewHashingWriter(w)
 	done := make(chan error, 1)
 	go func() {
 		err := e.out.to(out)
 		if err == nil {
-			err = e.encrypt(header, bodies)
+			err = e.encrypt(header, bodies, pad)
 		}
 		w.CloseWithError(err)
 		done <- err
 	}()
-	cid, err := s.cfg.Repository.Put(s.ctx, entry.Persona, r, app.Pin{Owner: s.ownerOf(entry), Keep: entry.Sub.Keep})
+	cid, err := s.cfg.Repository.Put(s.ctx, entry.Persona, r, app.Pin{Owner: s.ownerOf(entry), Keep: entry.Sub.Keep, Readers: readers(entry)})
 	r.CloseWithError(io.ErrClosedPipe) // ends the goroutine when Put did not read to the end
 	if encErr := <-done; encErr != nil && !errors.Is(encErr, io.ErrClosedPipe) {
 		return nil, encErr
@@ -297,7 +316,7 @@ func (s *Service) putSide(e *domain.Entry, small []byte) func() {
 		defer close(done)
 		ctx, cancel := context.WithTimeout(s.ctx, putTimeout)
 		defer cancel()
-		cid, err := s.cfg.Repository.PutSmall(ctx, small, app.Pin{Owner: s.ownerOf(e), Keep: e.Sub.Keep})
+		cid, err := s.cfg.Repository.PutSmall(ctx, e.Persona, small, app.Pin{Owner: s.ownerOf(e), Keep: e.Sub.Keep, Readers: readers(e)})
 		if err != nil {
 			s.cfg.Log.Warn("a small result is not in the repository; its event carries it", "error", err.Error())
 		} else if cid != e.Outcome.ResultCID {

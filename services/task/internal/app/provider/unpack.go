@@ -13,6 +13,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/shallot-net/shallot/kit/padding"
 	"github.com/shallot-net/shallot/services/task/internal/app"
 	"github.com/shallot-net/shallot/services/task/internal/domain"
 )
@@ -64,7 +65,7 @@ func (s *Service) unpack(h *held, e *domain.Entry) (run app.Run, clean func(), e
 		}
 	}
 	run.Options = header.Options
-	run.Parts, err = cut(header.Parts, plain)
+	run.Parts, err = cut(header, plain)
 	return run, clean, err
 }
 
@@ -104,9 +105,9 @@ func (s *Service) readHeader(e *domain.Entry, plain io.Reader, total int64) (*ap
 }
 
 // cut divides a small payload's bytes into its parts, without copying them; what is referred to stays empty.
-func cut(infos []domain.Part, b []byte) ([]app.Part, error) {
-	parts := make([]app.Part, len(infos))
-	for i, p := range infos {
+func cut(h *app.PayloadHeader, b []byte) ([]app.Part, error) {
+	parts := make([]app.Part, len(h.Parts))
+	for i, p := range h.Parts {
 		if p.Ref != nil {
 			continue
 		}
@@ -120,8 +121,8 @@ func cut(infos []domain.Part, b []byte) ([]app.Part, error) {
 		}
 		parts[i] = app.Part{Name: p.Name, Size: p.Size, SHA256: p.SHA256, Inline: data}
 	}
-	if len(b) > 0 {
-		return nil, invalid("something follows the payload's last part")
+	if int64(len(b)) != h.Padding || !padding.Zero(b) {
+		return nil, invalid("what follows the payload's last part is not the padding that its header tells of")
 	}
 	return parts, nil
 }
@@ -294,7 +295,7 @@ func (s *Service) writeParts(e *domain.Entry, m *app.Material, in io.Reader) (*s
 		}
 		f.parts[i] = part
 	}
-	if err := app.AtEnd(plain); err != nil {
+	if err := app.AtEnd(plain, header.Padding); err != nil {
 		return f, invalid("the payload: " + err.Error())
 	}
 	return f, nil

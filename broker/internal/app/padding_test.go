@@ -1,0 +1,76 @@
+package app_test
+
+import (
+	"bytes"
+	"fmt"
+	"sync"
+	"testing"
+	"testing/synctest"
+
+	"github.com/shallot-net/shallot/broker/internal/app"
+	"github.com/shallot-net/shallot/broker/internal/app/apptest"
+	"github.com/shallot-net/shallot/broker/internal/domain/delivery"
+	"github.com/shallot-net/shallot/broker/internal/domain/event"
+	"github.com/shallot-net/shallot/kit/padding"
+)
+
+// TestWhatAnAnonymousNodeWrites: small events and acknowledgements are one kibibyte, larger ones of few sizes; and either mode reads the other. What an open node writes is
+// as long as it ever was.
+func TestWhatAnAnonymousNodeWrites(t *testing.T) {
+	for _, c := range []struct{ from, to string }{{app.ModeAnonymous, app.ModeAnonymous}, {app.ModeOpen, app.ModeAnonymous}, {app.ModeAnonymous, app.ModeOpen}, {app.ModeOpen, app.ModeOpen}} {
+		t.Run(c.from+" to "+c.to, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var mu sync.Mutex
+				var wrote []int
+				n := apptest.NewNetwork()
+				n.Wrote = func(size int) {
+					mu.Lock()
+					defer mu.Unlock()
+					wrote = append(wrote, size)
+				}
+				in := func(mode string) func(*app.Config) { return func(cfg *app.Config) { cfg.Mode = mode } }
+				w := &world{t: t, net: n, from: node(t, n, 1, in(c.from)), to: node(t, n, 2, in(c.to))}
+				w.peer = idOf(t, w.to)
+				defer closeAll(t, w.from, w.to)
+				sub := w.subscribe()
+				defer sub.Close()
+				for i, size := range []int{0, 1, 400, 600, 5_000, 5_001, 100_000, 150_000} {
+					e := &event.Event{ID: fmt.Sprintf("%032x", i+1), Type: logs, Payload: bytes.Repeat([]byte{byte(i)}, size)}
+					plain, err := apptest.Codec{}.Encode(e)
+					if err != nil {
+						t.Fatal(err)
+					}
+					answer := make(chan error, 1)
+					w.from.Send(app.Outgoing{Peer: w.peer, Event: e}, func(err error) { answer <- err })
+					d := w.next(sub)
+					if !bytes.Equal(d.Event.Payload, e.Payload) {
+						t.Fatalf("a payload of %d bytes came as %d", size, len(d.Event.Payload))
+					}
+					sub.Ack(d.ID, delivery.Applied, "")
+					if err := <-answer; err != nil {
+						t.Fatal(err)
+					}
+					mu.Lock()
+					sent := wrote[:len(wrote)-1]
+					ack := wrote[len(wrote)-1]
+					wrote = nil
+					mu.Unlock()
+					total := 0
+					for _, n := range sent { // a large one is written in pieces
+						total += n
+					}
+					wantSent, wantAck := len(plain)+5, 5+16+1
+					if c.from == app.ModeAnonymous {
+						wantSent = int(padding.Size(int64(wantSent + 4)))
+					}
+					if c.to == app.ModeAnonymous {
+						wantAck = 1 << 10
+					}
+					if total != wantSent || ack != wantAck {
+						t.Errorf("a payload of %d bytes took %d bytes and %d to acknowledge, want %d and %d", size, total, ack, wantSent, wantAck)
+					}
+				}
+			})
+		})
+	}
+}
