@@ -141,7 +141,8 @@ func (g *gossipingJobs) WatchJob(_ *taskv1.WatchJobRequest, s grpc.ServerStreami
 
 // users calls every call that there is, at both roles, with whatever makes node speak of peers.
 func users(t *testing.T, conn grpc.ClientConnInterface, peer, unknown *member, show bool) {
-	ctx := testContext(t)
+	ctx, end := context.WithTimeout(t.Context(), time.Minute) // there are some sixty calls
+	defer end()
 	api, jobs := nodev1.NewNodeServiceClient(conn), nodev1.NewJobServiceClient(conn)
 	typo := peer.id()[:len(peer.id())-1] + "x"
 	task := ""
