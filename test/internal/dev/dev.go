@@ -40,6 +40,8 @@ type Config struct {
 	Timeout time.Duration
 	// Log gets what the processes say on stderr, line by line.
 	Log func(line string)
+	// Command changes the supervisor's command before it starts; nil: it is as it is.
+	Command func(*exec.Cmd)
 }
 
 // Network is a running `shallot dev`.
@@ -83,6 +85,9 @@ func Start(ctx context.Context, c Config) (*Network, error) {
 	n := &Network{Config: c, exit: make(chan struct{}), conns: map[string]*grpc.ClientConn{}}
 	n.cmd = exec.Command(filepath.Join(c.Bin, "shallot"), args...)
 	n.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if c.Command != nil {
+		c.Command(n.cmd)
+	}
 	stderr, err := n.cmd.StderrPipe()
 	if err != nil {
 		return nil, err

@@ -27,8 +27,10 @@ var Recipient = func() string {
 // Liar is a provider that says it is idle, and huge, and does nothing.
 type Liar struct {
 	*Peer
-	Metric *eventv1.Metric // what it says of itself, but for id, version and interval
-	Refuse string          // the reason with which it refuses what it is given; empty: it takes it and is silent
+	Metric *eventv1.Metric  // what it says of itself, but for id, version and interval
+	Refuse string           // the reason with which it refuses what it is given; empty: it takes it and is silent
+	Every  time.Duration    // the interval that it states; 2 s when 0
+	Others []*eventv1.Event // announcements that it hands on with its own
 
 	// Given counts the submissions that it got.
 	Given atomic.Int64
@@ -56,19 +58,24 @@ func (l *Liar) Run(ctx context.Context) {
 	})
 }
 
-func (l *Liar) announcement() *eventv1.Event {
-	var at []string
-	for _, a := range l.host.Addrs() {
-		at = append(at, a.String())
+func (l *Liar) interval() *durationpb.Duration {
+	if l.Every == 0 {
+		return durationpb.New(2 * time.Second)
 	}
-	return l.signed(eventv1.EventType_EVENT_TYPE_ANNOUNCEMENT, &eventv1.Announcement{PeerId: l.ID, Version: l.version.Add(1), Role: "provider", SealingKey: Recipient,
-		Addresses: at, Interval: durationpb.New(2 * time.Second), Capabilities: []*eventv1.Capability{{Type: "sum", Version: "1",
-			MaxLimits: &eventv1.Limits{Time: durationpb.New(24 * time.Hour), Memory: 1 << 40, Output: 1 << 40}}}})
+	return durationpb.New(l.Every)
 }
+
+func (l *Liar) announcement() *eventv1.Event {
+	return l.signed(eventv1.EventType_EVENT_TYPE_ANNOUNCEMENT, &eventv1.Announcement{PeerId: l.ID, Version: l.version.Add(1), Role: "provider", SealingKey: Recipient,
+		Addresses: announced(l.host.Addrs()), Interval: l.interval(), Capabilities: sums})
+}
+
+// sums is what a liar says that it can do.
+var sums = []*eventv1.Capability{{Type: "sum", Version: "1", MaxLimits: &eventv1.Limits{Time: durationpb.New(24 * time.Hour), Memory: 1 << 40, Output: 1 << 40}}}
 
 func (l *Liar) idle(question string) *eventv1.Event {
 	m := proto.CloneOf(l.Metric)
-	m.PeerId, m.Version, m.Interval = l.ID, l.version.Add(1), durationpb.New(2*time.Second)
+	m.PeerId, m.Version, m.Interval = l.ID, l.version.Add(1), l.interval()
 	return l.signed(eventv1.EventType_EVENT_TYPE_METRIC_AVAILABLE, &eventv1.MetricAvailable{Metric: m, InReplyTo: question})
 }
 
@@ -96,7 +103,7 @@ func (l *Liar) serve(ctx context.Context, s network.Stream) {
 func (l *Liar) answer(ctx context.Context, from peer.ID, e *eventv1.Event) {
 	switch e.GetType() {
 	case eventv1.EventType_EVENT_TYPE_DISCOVER:
-		l.tell(ctx, from, l.event(eventv1.EventType_EVENT_TYPE_DISCOVER_RESPONSE, &eventv1.DiscoverResponse{InReplyTo: e.GetId(), Announcements: []*eventv1.Event{l.announcement()}, Known: 1}))
+		l.tell(ctx, from, l.event(eventv1.EventType_EVENT_TYPE_DISCOVER_RESPONSE, &eventv1.DiscoverResponse{InReplyTo: e.GetId(), Announcements: append([]*eventv1.Event{l.announcement()}, l.Others...), Known: 1}))
 	case eventv1.EventType_EVENT_TYPE_METRIC_QUERY:
 		l.tell(ctx, from, l.idle(e.GetId()))
 	case eventv1.EventType_EVENT_TYPE_TASK_SUBMISSION, eventv1.EventType_EVENT_TYPE_TASK_FORCE_SUBMISSION:

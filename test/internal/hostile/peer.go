@@ -168,14 +168,18 @@ func (p *Peer) event(t eventv1.EventType, m proto.Message) *eventv1.Event {
 // signed makes an envelope that is its own.
 func (p *Peer) signed(t eventv1.EventType, m proto.Message) *eventv1.Event {
 	e := p.event(t, m)
+	sign(e, p.key, p.ID)
+	return e
+}
+
+func sign(e *eventv1.Event, key crypto.PrivKey, author string) {
 	sum := sha256.Sum256(e.GetPayload())
-	b := binary.BigEndian.AppendUint32([]byte("shallot-event-v1\x00"), uint32(t))
-	sig, err := p.key.Sign(append(b, sum[:]...))
+	b := binary.BigEndian.AppendUint32([]byte("shallot-event-v1\x00"), uint32(e.GetType()))
+	sig, err := key.Sign(append(b, sum[:]...))
 	if err != nil {
 		panic(err) // an Ed25519 key in memory signs
 	}
-	e.Author, e.Signature = p.ID, sig
-	return e
+	e.Author, e.Signature = author, sig
 }
 
 // gossiped gives an event the id that it must have as gossip.

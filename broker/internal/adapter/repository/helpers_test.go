@@ -61,7 +61,7 @@ func attachAs(t testing.TB, s *Store, persona string) host.Host {
 	return h
 }
 
-func anonymous(c *Config) { c.Anonymous = true }
+func anonymous(c *Config) { c.Anonymous, c.StallTimeout = true, time.Minute }
 
 // know tells a of b's address, and does not connect.
 func know(a, b host.Host) {

@@ -103,7 +103,8 @@ type Personas struct {
 	waiting map[string]chan *eventv1.DiscoverResponse // by the id of the question
 	asked   map[string][2]string                      // persona and peer of the same
 	kick    chan struct{}
-	beats   map[[2]string]bool // persona and peer that are being asked for a sign of life
+	beats   map[[2]string]context.CancelFunc // persona and peer that are asked for signs of life
+	loops   sync.WaitGroup                   // of those, and of what waits for its end
 }
 
 // identity is a persona that tasks have left from, or are about to.
@@ -114,6 +115,7 @@ type identity struct {
 	placed  int // that have been, for an even share
 	idle    time.Time
 	closeAt time.Time // zero: something needs it
+	closing bool      // somebody waits for that time
 	met     map[string]meeting
 }
 
@@ -127,7 +129,7 @@ type meeting struct {
 func NewPersonas(cfg PersonasConfig, inner Placement, net PersonaNetwork, use PersonaUse, log *slog.Logger) *Personas {
 	cfg.defaults()
 	return &Personas{cfg: cfg, inner: inner, net: net, use: use, log: log, Unreachable: func(string) {}, held: map[string]*identity{}, byTask: map[string]*identity{},
-		byJob: map[string][]*identity{}, waiting: map[string]chan *eventv1.DiscoverResponse{}, asked: map[string][2]string{}, beats: map[[2]string]bool{}, kick: make(chan struct{}, 1)}
+		byJob: map[string][]*identity{}, waiting: map[string]chan *eventv1.DiscoverResponse{}, asked: map[string][2]string{}, beats: map[[2]string]context.CancelFunc{}, kick: make(chan struct{}, 1)}
 }
 
 // Later is a Placement for the moment in which a task is made: to reach a provider takes seconds here, and nobody should wait so long to hear that a task is
@@ -324,8 +326,8 @@ func (p *Personas) Run(ctx context.Context) error {
 	var loops sync.WaitGroup
 	loops.Go(func() { p.sweeping(ctx) })
 	loops.Go(func() { p.filling(ctx) })
-	loops.Go(func() { p.beating(ctx) })
 	loops.Wait()
+	p.loops.Wait()
 	return nil
 }
 
@@ -358,160 +360,4 @@ func (p *Personas) filling(ctx context.Context) {
 			return
 		}
 	}
-}
-
-// drawn is a time about d: exponential, so that when something ends says nothing of when it began, and three times d at most.
-func drawn(d time.Duration) time.Duration {
-	return min(time.Duration(mrand.ExpFloat64()*float64(d)), 3*d)
-}
-
-func (p *Personas) sweeping(ctx context.Context) {
-	for wait(ctx, domain.Jitter(personaSweep, nil), nil) {
-		if err := p.sweep(ctx); err != nil && ctx.Err() == nil {
-			p.log.Debug("personas could not be looked through", logging.Err(err))
-		}
-	}
-}
-
-// sweep closes what nothing needs, also what an earlier life of this process has left: of that nothing is known but whether a task needs it.
-func (p *Personas) sweep(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, personaCall)
-	defer cancel()
-	open, err := p.net.Personas(ctx)
-	if err != nil {
-		return err
-	}
-	used, err := p.use.PersonasInUse(ctx)
-	if err != nil {
-		return err
-	}
-	for _, name := range p.over(open, used, time.Now()) {
-		if err := p.net.ClosePersona(ctx, name); err != nil {
-			return err
-		}
-		p.mu.Lock()
-		p.forget(name)
-		p.mu.Unlock()
-	}
-	return nil
-}
-
-// over are those whose time has come.
-func (p *Personas) over(open []string, used []*taskv1.PersonaUse, now time.Time) (out []string) {
-	needed := make(map[string]bool, len(used))
-	for _, u := range used {
-		needed[u.GetPersona()] = true
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	there := make(map[string]bool, len(open))
-	for _, name := range open {
-		there[name] = true
-		who := p.held[name]
-		switch {
-		case !strings.HasPrefix(name, personaPrefix) || slices.Contains(p.warm, name):
-			continue
-		case who == nil:
-			// Of an earlier life, or opened a moment ago and not noted yet.
-			who = &identity{name: name, idle: now, met: map[string]meeting{}}
-			p.held[name] = who
-			continue
-		case needed[name] || who.tasks > 0 || now.Sub(who.idle) < personaSweep: // a placement is told a moment after it was made
-			who.closeAt = time.Time{}
-			continue
-		case who.closeAt.IsZero():
-			who.closeAt = now.Add(drawn(p.cfg.Linger))
-		}
-		if !now.Before(who.closeAt) {
-			out = append(out, name)
-		}
-	}
-	p.warm = slices.DeleteFunc(p.warm, func(name string) bool { return !there[name] })
-	for name, who := range p.held { // the broker has lost its keys: nothing can come by it any more
-		if !there[name] && who.tasks == 0 && now.Sub(who.idle) > personaCall {
-			p.forget(name)
-		}
-	}
-	return out
-}
-
-// forget drops an identity; p.mu is held.
-func (p *Personas) forget(name string) {
-	who := p.held[name]
-	if who == nil {
-		return
-	}
-	delete(p.held, name)
-	for task, w := range p.byTask {
-		if w == who {
-			delete(p.byTask, task)
-		}
-	}
-	if team := slices.DeleteFunc(p.byJob[who.job], func(w *identity) bool { return w == who }); len(team) > 0 {
-		p.byJob[who.job] = team
-	} else {
-		delete(p.byJob, who.job)
-	}
-}
-
-// maxBeats bounds the signs of life that are waited for at once.
-const maxBeats = 64
-
-// beating sees to it that the connections by which results come are alive.
-func (p *Personas) beating(ctx context.Context) {
-	var asks sync.WaitGroup
-	defer asks.Wait()
-	for wait(ctx, domain.Jitter(p.cfg.Beat, nil), nil) {
-		call, cancel := context.WithTimeout(ctx, personaCall)
-		used, err := p.use.PersonasInUse(call)
-		cancel()
-		if err != nil {
-			continue
-		}
-		for _, u := range used {
-			key := [2]string{u.GetPersona(), u.GetPeerId()}
-			p.mu.Lock()
-			ask := u.GetPeerId() != "" && !p.beats[key] && len(p.beats) < maxBeats
-			if ask {
-				p.beats[key] = true
-			}
-			p.mu.Unlock()
-			if !ask {
-				continue
-			}
-			asks.Go(func() {
-				p.beat(ctx, u)
-				p.mu.Lock()
-				defer p.mu.Unlock()
-				delete(p.beats, key)
-			})
-		}
-	}
-}
-
-// beat asks for one sign of life, and makes the connection anew where none comes: with the same key, by other circuits.
-func (p *Personas) beat(ctx context.Context, u *taskv1.PersonaUse) {
-	err := p.net.SendEventAs(ctx, u.GetPersona(), u.GetPeerId(), eventv1.EventType_EVENT_TYPE_PING, brokerclient.NewID(), &eventv1.Ping{}, p.cfg.Beat)
-	if err == nil || ctx.Err() != nil {
-		return
-	}
-	if f := fault.From(err); !slices.Contains([]string{"UNREACHABLE", "SEND_TIMEOUT"}, f.Reason) {
-		return // it is there: a service of it is not
-	}
-	p.log.Debug("a provider that has a task gives no sign of life: it is dialled anew", logging.Peer(u.GetPeerId()), logging.Err(err))
-	call, cancel := context.WithTimeout(ctx, personaCall)
-	_ = p.net.DisconnectAs(call, u.GetPersona(), u.GetPeerId())
-	cancel()
-	call, cancel = context.WithTimeout(ctx, p.cfg.Introduce)
-	defer cancel()
-	if err := p.net.ConnectAs(call, u.GetPersona(), u.GetPeerId(), u.GetAddresses()); err != nil {
-		p.log.Debug("it cannot be dialled", logging.Peer(u.GetPeerId()), logging.Err(err))
-	}
-}
-
-// Figures are how many personas wait for tasks, and how many are in use.
-func (p *Personas) Figures() (warm, held int) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return len(p.warm), len(p.held)
 }

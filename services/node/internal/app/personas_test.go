@@ -31,6 +31,7 @@ type masquerade struct {
 	meetings []string // personas that asked the provider for its announcement
 	used     []*taskv1.PersonaUse
 	beats    int
+	moments  []time.Time // at which a persona asked for a sign of life, or was closed
 	cut      []string // personas whose connections were made anew
 	down     bool     // the provider
 	liar     bool     // it hands over another's announcement
@@ -49,7 +50,7 @@ func (m *masquerade) ClosePersona(_ context.Context, name string) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.open = slices.DeleteFunc(m.open, func(s string) bool { return s == name })
-	m.closed = append(m.closed, name)
+	m.closed, m.moments = append(m.closed, name), append(m.moments, time.Now())
 	return nil
 }
 
@@ -96,7 +97,7 @@ func (m *masquerade) SendEventAs(_ context.Context, persona, peer string, typ ev
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if typ == eventv1.EventType_EVENT_TYPE_PING {
-		m.beats++
+		m.beats, m.moments = m.beats+1, append(m.moments, time.Now())
 		if m.down {
 			return fault.Unavailable("UNREACHABLE", "no answer")
 		}
@@ -325,6 +326,32 @@ func TestConnectionsOfOpenTasksAreKeptAlive(t *testing.T) {
 		m.beaten()
 		if len(m.cut) > cut+1 {
 			t.Errorf("%d are made anew after it came back", len(m.cut)-cut)
+		}
+	})
+}
+
+// What two personas did at the same moment would be seen to be done by one consumer.
+func TestPersonasDoNothingAtTheSameMoment(t *testing.T) {
+	masked(t, PersonasConfig{}, func(t *testing.T, m *masquerade, p *Personas) {
+		var used []*taskv1.PersonaUse
+		for i := range 20 {
+			used = append(used, &taskv1.PersonaUse{Persona: place(t, p, &domain.Need{TaskID: fmt.Sprint(i)}), PeerId: m.key.ID})
+		}
+		m.set(func() { m.used = used })
+		time.Sleep(time.Minute) //nolint:forbidigo // virtual time
+		if beats := m.beaten(); beats < 60 {
+			t.Errorf("%d signs of life were asked for", beats)
+		}
+		m.set(func() { m.used = nil })
+		time.Sleep(2 * time.Minute) //nolint:forbidigo // virtual time
+		if _, _, closed := m.look(); len(closed) != 20 {
+			t.Errorf("%d are closed", len(closed))
+		}
+		slices.SortFunc(m.moments, time.Time.Compare)
+		for i, at := range m.moments[1:] {
+			if at.Equal(m.moments[i]) {
+				t.Errorf("two at the same moment, %v", at)
+			}
 		}
 	})
 }

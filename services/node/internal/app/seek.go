@@ -377,7 +377,7 @@ func (c *Consumer) loading(ctx context.Context) {
 		c.mu.Lock()
 		now := time.Now()
 		stale := staleIdle
-		if now.Sub(c.placedAt) < placingSpan {
+		if now.Sub(c.placedAt) < placingSpan && !c.cfg.Aloof { // who asked more often would say that tasks are being placed now
 			stale = staleBusy
 		}
 		peers := c.staleLoads(now, stale)

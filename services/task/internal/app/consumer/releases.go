@@ -2,6 +2,7 @@ package consumer
 
 import (
 	"context"
+	"math/rand/v2"
 	"sync"
 	"time"
 
@@ -12,6 +13,7 @@ import (
 // Batching of TaskCollected: nobody waits for it.
 const (
 	releaseDelay   = 200 * time.Millisecond
+	releaseSpread  = 2 * time.Second // over which those of different personas are spread: what is said at one moment is seen to be of one consumer
 	releaseBatch   = 64
 	releaseTimeout = 30 * time.Second
 	releaseRetry   = 30 * time.Second
@@ -56,6 +58,9 @@ func (r *releaser) add(delay time.Duration, refs ...app.ReleaseRow) {
 		q := r.byTo[to]
 		if q == nil {
 			q = &releaseQueue{}
+			if to.persona != "" {
+				q.after = time.Now().Add(releaseDelay + rand.N(releaseSpread))
+			}
 			r.byTo[to] = q
 		}
 		q.refs = append(q.refs, ref)
