@@ -171,4 +171,3 @@ func TestPaddingThatLies(t *testing.T) {
 		}
 	}
 }
-
