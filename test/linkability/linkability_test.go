@@ -15,8 +15,8 @@ func TestTasksAreUnlinkable(t *testing.T) {
 		t.Skip("it takes some minutes: SHALLOT_LONG=1, as in `make test-long`; TestNothingRepeats is the short one")
 	}
 	w := start(t, 4)
-	w.tasks(t, 56, 1200*time.Millisecond, 0.25)
-	w.settled(t, 3*time.Minute)
+	w.tasks(t, 52, 900*time.Millisecond, 0.25)
+	w.settled(t, 90*time.Second)
 	tasks := w.seen(t, "tasks")
 	v, err := linkage.Judge(tasks, linkage.Promise)
 	if err != nil {

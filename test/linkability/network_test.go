@@ -10,6 +10,7 @@ import (
 	mrand "math/rand/v2"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -112,6 +113,13 @@ func (w *world) seen(t *testing.T, name string) []*linkage.Task {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if *record != "" {
+		var sights2 strings.Builder
+		for _, s := range sights {
+			fmt.Fprintln(&sights2, s.At.Format(time.StampMicro), s.Provider, s.Peer, s.What, s.Event.GetType(), s.Fault.GetReason())
+		}
+		_ = os.WriteFile(filepath.Join(*record, name+".txt"), []byte(sights2.String()), 0o600)
+	}
 	tasks, err := linkage.Tasks(sights, w.owners, w.providerIDs(t))
 	if err != nil {
 		t.Fatal(err)
@@ -270,10 +278,10 @@ func wasm(program []byte) *taskv1.TaskSpec {
 
 func inline(b []byte) *taskv1.Blob { return &taskv1.Blob{Source: &taskv1.Blob_Inline{Inline: b}} }
 
-// settled waits until the personas of all tasks are gone: the moments at which they go are a feature as well.
+// settled waits until the personas of all tasks are gone, since the moments at which they go are a feature as well; but not for long after that should be.
 func (w *world) settled(t *testing.T, limit time.Duration) {
 	t.Helper()
-	w.until(t, limit, "personas are still connected", func(sights []linkage.Sight) (left int) {
+	if left := w.until(t, limit, func(sights []linkage.Sight) (left int) {
 		submitted, there := map[string]bool{}, map[string]bool{}
 		for _, s := range sights {
 			switch s.What {
@@ -289,13 +297,15 @@ func (w *world) settled(t *testing.T, limit time.Duration) {
 			}
 		}
 		return left
-	})
+	}); left > 0 {
+		t.Logf("%d personas are still connected %v after their tasks have ended", left, limit)
+	}
 }
 
 // collected waits until the providers know that the results have arrived, each from a persona of its own.
 func (w *world) collected(t *testing.T, limit time.Duration) {
 	t.Helper()
-	w.until(t, limit, "results are not said to be collected", func(sights []linkage.Sight) int {
+	if left := w.until(t, limit, func(sights []linkage.Sight) int {
 		from := map[string]bool{}
 		for _, s := range sights {
 			if s.What == linkage.Heard && s.Event.GetType() == eventv1.EventType_EVENT_TYPE_TASK_COLLECTED {
@@ -305,11 +315,13 @@ func (w *world) collected(t *testing.T, limit time.Duration) {
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		return len(w.owners) - len(from)
-	})
+	}); left > 0 {
+		t.Fatalf("%d results are not said to be collected within %v", left, limit)
+	}
 }
 
-// until waits until nothing is left of what f counts.
-func (w *world) until(t *testing.T, limit time.Duration, what string, f func([]linkage.Sight) (left int)) {
+// until waits until nothing is left of what f counts, or returns what is left after the limit.
+func (w *world) until(t *testing.T, limit time.Duration, f func([]linkage.Sight) (left int)) int {
 	t.Helper()
 	deadline := time.NewTimer(limit)
 	defer deadline.Stop()
@@ -322,11 +334,11 @@ func (w *world) until(t *testing.T, limit time.Duration, what string, f func([]l
 		}
 		left := f(sights)
 		if left <= 0 {
-			return
+			return 0
 		}
 		select {
 		case <-deadline.C:
-			t.Fatalf("after %v %d %s", limit, left, what)
+			return left
 		case <-tick.C:
 		}
 	}

@@ -32,10 +32,10 @@ type masquerade struct {
 	used     []*taskv1.PersonaUse
 	beats    int
 	moments  []time.Time // at which a persona asked for a sign of life, or was closed
-	cut      []string // personas whose connections were made anew
-	down     bool     // the provider
-	liar     bool     // it hands over another's announcement
-	deaf     bool     // the task service does not answer
+	cut      []string    // personas whose connections were made anew
+	down     bool        // the provider
+	liar     bool        // it hands over another's announcement
+	deaf     bool        // the task service does not answer
 }
 
 func (m *masquerade) OpenPersona(_ context.Context, name string) error {
