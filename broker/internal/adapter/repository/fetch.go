@@ -242,25 +242,55 @@ func (f *fetcher) remote(ctx context.Context, cids []cid.Cid, each func(cid.Cid,
 	if f.s.profile.byName {
 		defer f.from.net.asked.name(f.peers, cids)()
 	}
+	for {
+		if cids, err = f.ask(ctx, session, cids, each); err != nil || len(cids) == 0 {
+			return err
+		}
+		// What was asked may be lost with a connection, and a session that believes that its only peer has not got a block never asks it again.
+		f.connect(f.from)
+		session = f.from.bitswap.NewSession(withNamed(f.ctx, f.peers))
+	}
+}
+
+// ask gives the blocks that come to each. It returns those that are to be asked for once more: in anonymous mode, when none came for a while.
+func (f *fetcher) ask(ctx context.Context, session exchange.Fetcher, cids []cid.Cid, each func(cid.Cid, []byte) error) (left []cid.Cid, err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	got, err := session.GetBlocks(ctx, cids)
 	if err != nil {
-		return f.cause(err)
+		return nil, f.cause(err)
 	}
-	left := len(cids)
-	for b := range got {
-		f.progress()
-		if err := f.keep(b); err != nil {
-			return err
+	var idle <-chan time.Time // nil: for ever
+	timer := time.NewTimer(f.s.profile.retry)
+	defer timer.Stop()
+	if f.s.profile.byName {
+		idle = timer.C
+	}
+	left = slices.Clone(cids)
+	for {
+		select {
+		case <-idle:
+			return left, nil
+		case b, ok := <-got:
+			if !ok && len(left) > 0 {
+				return nil, f.cause(fault.Unavailable(ReasonUnreachable, "%d blocks of %s did not come", len(left), f.root))
+			}
+			if !ok {
+				return nil, nil
+			}
+			f.progress()
+			timer.Reset(f.s.profile.retry)
+			if err := f.keep(b); err != nil {
+				return nil, err
+			}
+			if i := slices.Index(left, b.Cid()); i >= 0 {
+				left = slices.Delete(left, i, i+1)
+			}
+			if err := each(b.Cid(), b.RawData()); err != nil {
+				return nil, err
+			}
 		}
-		left--
-		if err := each(b.Cid(), b.RawData()); err != nil {
-			return err
-		}
 	}
-	if left > 0 {
-		return f.cause(fault.Unavailable(ReasonUnreachable, "%d blocks of %s did not come", left, f.root))
-	}
-	return nil
 }
 
 // empty makes the empty blocks among those that are asked for, and returns the others.

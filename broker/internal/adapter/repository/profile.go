@@ -21,6 +21,7 @@ type profile struct {
 	replace       int           // a block of up to so many bytes is the answer to whether it is here: a round trip less
 	search        time.Duration // after which a request asks who has its blocks, should it want any by then
 	again         time.Duration // how often it asks again as long as it waits
+	retry         time.Duration // where nobody else would be asked: how long no block may come until all is asked anew
 	dontHave      time.Duration // without an answer a peer counts as not having a block, before anything is known of its round trips
 	dontHaveLeast time.Duration // the same, however fast it was before
 	dontHaveMost  time.Duration // and however slow
@@ -43,7 +44,7 @@ func anonymousProfile() profile {
 	return profile{
 		byName:  true,
 		connect: 2 * time.Minute, stall: 90 * time.Second, first: 90 * time.Second,
-		replace: 64 << 10, search: time.Millisecond, again: 250 * time.Millisecond,
+		replace: 64 << 10, search: time.Millisecond, again: 250 * time.Millisecond, retry: 25 * time.Second,
 		dontHave: 30 * time.Second, dontHaveLeast: 5 * time.Second, dontHaveMost: time.Minute,
 		ping: false,
 	}
