@@ -21,8 +21,8 @@ import (
 	nodev1 "github.com/shallot-net/shallot/proto/shallot/node/v1"
 	taskv1 "github.com/shallot-net/shallot/proto/shallot/task/v1"
 	"github.com/shallot-net/shallot/test/internal/dev"
-	"github.com/shallot-net/shallot/test/internal/module"
 	"github.com/shallot-net/shallot/test/internal/measure"
+	"github.com/shallot-net/shallot/test/internal/module"
 )
 
 // The consumers of the row tor: as they are, with one persona for all shards of a job, and with no persona ready for the next task.
