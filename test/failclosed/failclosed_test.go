@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -13,7 +14,6 @@ import (
 	nodev1 "github.com/shallot-net/shallot/proto/shallot/node/v1"
 	"github.com/shallot-net/shallot/test/internal/anonymous"
 	"github.com/shallot-net/shallot/test/internal/dev"
-	"github.com/shallot-net/shallot/test/internal/hostile"
 	"github.com/shallot-net/shallot/test/internal/module"
 )
 
@@ -29,7 +29,6 @@ type session struct {
 	*anonymous.Network
 	dir, probe string
 	secrets    *anonymous.Secrets
-	evil       *hostile.Poisoner
 }
 
 // A network takes half a minute to come up, so that there is one.
@@ -60,8 +59,8 @@ func TestAnonymousNetwork(t *testing.T) {
 		}
 	})
 	s.secrets = s.Gather(t.Context())
-	s.evil = s.Poison(t, "provider-3", consumer)
-	s.secrets.Peers(append(s.evil.Strangers(), s.evil.ID)...)
+	evil, blunt := s.Poison(t, "provider-3", consumer)
+	s.secrets.Peers(slices.Concat(evil.Strangers(), blunt.Strangers(), []string{evil.ID, blunt.ID})...)
 
 	t.Run("tasks of every type", func(t *testing.T) { s.Tasks(t, consumer, s.probe) })
 	t.Run("an executor of the operator's own", s.guestExecutor)

@@ -14,7 +14,7 @@ import (
 const consumer = "consumer-1"
 
 // start starts a network that is watched, and a peer that poisons it. Sockets need a short path, so it is not in t.TempDir.
-func start(t *testing.T) (n *anonymous.Network, evil *hostile.Poisoner, dir string) {
+func start(t *testing.T) (n *anonymous.Network, evil, blunt *hostile.Poisoner, dir string) {
 	t.Helper()
 	anonymous.Need(t, "tor", "strace", "ip")
 	dir, err := os.MkdirTemp("", "leak")
@@ -33,14 +33,15 @@ func start(t *testing.T) (n *anonymous.Network, evil *hostile.Poisoner, dir stri
 			t.Logf("supervisor said:\n%s\n%s", n.Tail(), n.Logs())
 		}
 	})
-	return n, n.Poison(t, "provider-3", consumer), dir
+	evil, blunt = n.Poison(t, "provider-3", consumer)
+	return n, evil, blunt, dir
 }
 
 // The nodes are unfenced and have a way out: what keeps them in Tor is what they do. A peer says canaries in all ways there are, and is left and found again, while tasks of every
 // type are done and tors are killed. No process makes another socket than a Unix one, and no packet leaves. A stock host that meets the same peer is caught by the same means.
 func TestNothingLeaks(t *testing.T) {
 	t.Setenv("SHALLOT_BROKER_ROUTING", "server") // off in this mode, but who switches it on must not leak either
-	n, evil, dir := start(t)
+	n, evil, blunt, dir := start(t)
 	probe, err := anonymous.Probe(dir)
 	if err != nil {
 		t.Fatal(err)
@@ -64,6 +65,9 @@ func TestNothingLeaks(t *testing.T) {
 	}
 	events, gossip, routing, hungUp := evil.Served()
 	t.Logf("the poisoner has hung up %d times and was given %d tasks; nodes opened %d streams to it for events, %d for gossip, %d for the routing table", hungUp, evil.Given.Load(), events, gossip, routing)
+	if _, _, _, hungUp := blunt.Served(); hungUp == 0 || n.Knows(t, consumer, blunt.ID) {
+		t.Errorf("the blunt one has hung up %d times, and the consumer takes it for a provider: %t", hungUp, n.Knows(t, consumer, blunt.ID))
+	}
 	if hungUp < 6 || events == 0 || gossip == 0 || routing == 0 {
 		t.Error("the poisoner was not dialled in all ways: the test shows too little")
 	}

@@ -100,26 +100,31 @@ func (n *Network) Knows(t testing.TB, node, peer string) bool {
 // idle is a metric that makes a provider welcome.
 var idle = &eventv1.Metric{Cpu: &eventv1.Cpu{Cores: 64, Threads: 128, Mhz: 5000}, Memory: &eventv1.Memory{Total: 1 << 40, Free: 1 << 40}, Queue: &eventv1.Queue{Slots: 1 << 20, Capacity: 1 << 20}}
 
-// Poison has a peer say canaries to all providers until the test ends, and returns when the consumer takes it for a provider. It is reached through the tor of a node.
-func (n *Network) Poison(t testing.TB, at, consumer string) *hostile.Poisoner {
+// Poison has two peers say canaries to all providers until the test ends, and returns when the consumer takes the first for a provider. The other says them in announcements, too, and so
+// nobody may. They are reached through the tor of a node.
+func (n *Network) Poison(t testing.TB, at, consumer string) (believed, blunt *hostile.Poisoner) {
 	t.Helper()
 	tor, err := n.Tor(at)
 	if err != nil {
 		t.Fatal(err)
 	}
-	evil, err := hostile.NewPoisoner(t.Context(), tor, n.cfg.Dir, idle)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = evil.Close() })
 	victims := n.Addresses(t)
-	go func() {
-		if err := evil.Run(t.Context(), victims...); err != nil {
-			t.Error(err)
+	start := func(name string, blunt bool) *hostile.Poisoner {
+		p, err := hostile.NewPoisoner(t.Context(), tor, filepath.Join(n.cfg.Dir, name), idle, blunt)
+		if err != nil {
+			t.Fatal(err)
 		}
-	}()
-	Eventually(t, patience, "the consumer takes the poisoner for a provider", func() bool { return n.Knows(t, consumer, evil.ID) })
-	return evil
+		t.Cleanup(func() { _ = p.Close() })
+		go func() {
+			if err := p.Run(t.Context(), victims...); err != nil {
+				t.Error(err)
+			}
+		}()
+		return p
+	}
+	believed, blunt = start("p.sock", false), start("b.sock", true)
+	Eventually(t, patience, "the consumer takes the poisoner for a provider", func() bool { return n.Knows(t, consumer, believed.ID) })
+	return believed, blunt
 }
 
 // Eventually waits until f says true, and fails the test after the timeout.

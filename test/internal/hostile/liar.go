@@ -31,6 +31,7 @@ type Liar struct {
 	Refuse string           // the reason with which it refuses what it is given; empty: it takes it and is silent
 	Every  time.Duration    // the interval that it states; 2 s when 0
 	Others []*eventv1.Event // announcements that it hands on with its own
+	Places []string         // the addresses that it announces; nil: those that its host has
 
 	// Given counts the submissions that it got.
 	Given atomic.Int64
@@ -66,8 +67,12 @@ func (l *Liar) interval() *durationpb.Duration {
 }
 
 func (l *Liar) announcement() *eventv1.Event {
+	at := l.Places
+	if at == nil {
+		at = announced(l.host.Addrs())
+	}
 	return l.signed(eventv1.EventType_EVENT_TYPE_ANNOUNCEMENT, &eventv1.Announcement{PeerId: l.ID, Version: l.version.Add(1), Role: "provider", SealingKey: Recipient,
-		Addresses: announced(l.host.Addrs()), Interval: l.interval(), Capabilities: sums})
+		Addresses: at, Interval: l.interval(), Capabilities: sums})
 }
 
 // sums is what a liar says that it can do.

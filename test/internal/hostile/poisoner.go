@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -46,12 +45,13 @@ func Canaries() []string {
 // CanaryMarks are parts of text of which every canary has one, and nothing else has any.
 func CanaryMarks() []string { return []string{"192.0.2.", "2001:db8::", "canary"} }
 
-// Poisoner is a provider over onion services that says canaries wherever an address can be said: by identify, in announcements of its own and of peers that it makes up, to who is
-// pruned from its mesh, and as the routing table's answer. It refuses tasks, and hangs up again and again, so that who wants it has to dial it.
+// Poisoner is a provider over onion services that says canaries wherever an address can be said: by identify, to who is pruned from its mesh, as the routing table's answer, and, where it
+// is blunt, in announcements of its own and of peers that it makes up. It refuses tasks, and hangs up again and again, so that who wants it has to dial it.
 type Poisoner struct {
 	*Liar
 	at        ma.Multiaddr // where it is
-	socket    io.Closer    // its onion service
+	blunt     bool
+	socket    io.Closer // its onion service
 	strangers []stranger
 
 	mu     sync.Mutex
@@ -66,8 +66,8 @@ type stranger struct {
 	envelope []byte // its signed record
 }
 
-// NewPoisoner makes one whose onion service is at that tor, and which says that it is such a provider. It returns when others can find it. dir is for its socket. Close it.
-func NewPoisoner(ctx context.Context, tor Tor, dir string, metric *eventv1.Metric) (*Poisoner, error) {
+// NewPoisoner makes one whose onion service is at that tor, and which says that it is such a provider. It returns when others can find it. socket is the path of its own. Close it.
+func NewPoisoner(ctx context.Context, tor Tor, socket string, metric *eventv1.Metric, blunt bool) (*Poisoner, error) {
 	key, public, err := crypto.GenerateEd25519Key(rand.Reader)
 	if err != nil {
 		return nil, err
@@ -80,7 +80,7 @@ func NewPoisoner(ctx context.Context, tor Tor, dir string, metric *eventv1.Metri
 	if err != nil {
 		return nil, err
 	}
-	socket, at, said := filepath.Join(dir, "poisoner.sock"), OnionAddress(raw), canaries()
+	at, said := OnionAddress(raw), canaries()
 	h, err := libp2p.New(libp2p.Identity(key), libp2p.Transport(tor.Transport(socket)), libp2p.ListenAddrs(at), libp2p.AddrsFactory(func([]ma.Multiaddr) []ma.Multiaddr {
 		return append([]ma.Multiaddr{at}, said...)
 	}), libp2p.Security(noise.ID, noise.New), libp2p.Muxer(yamux.ID, yamux.DefaultTransport), libp2p.DisableRelay(), libp2p.ResourceManager(&network.NullResourceManager{}),
@@ -89,7 +89,10 @@ func NewPoisoner(ctx context.Context, tor Tor, dir string, metric *eventv1.Metri
 		return nil, err
 	}
 	p := &Poisoner{Liar: &Liar{Peer: &Peer{ID: h.ID().String(), host: h, key: key}, Metric: metric, Refuse: "QUEUE_FULL", Every: time.Minute, streams: map[peer.ID]network.Stream{}},
-		at: at, served: map[protocol.ID]int{}}
+		at: at, blunt: blunt, served: map[protocol.ID]int{}}
+	if !blunt {
+		p.Places = []string{at.String()}
+	}
 	p.version.Store(uint64(time.Now().UnixNano()))
 	for range 3 {
 		s, err := invent(said)
@@ -97,7 +100,9 @@ func NewPoisoner(ctx context.Context, tor Tor, dir string, metric *eventv1.Metri
 			return nil, errors.Join(err, h.Close())
 		}
 		p.strangers = append(p.strangers, s)
-		p.Others = append(p.Others, p.announce(s))
+		if blunt {
+			p.Others = append(p.Others, p.announce(s))
+		}
 	}
 	ctx, cancel := context.WithTimeout(ctx, publishTime)
 	defer cancel()

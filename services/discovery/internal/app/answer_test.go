@@ -84,6 +84,38 @@ func TestAnswersAreBoundedSamples(t *testing.T) {
 	})
 }
 
+// Who is reached by an onion service alone is in anonymous mode, and believes nobody who names another address: it would be kept, and handed on.
+func TestAmongOnionsNoOtherAddressIsBelieved(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSim(t)
+		open, hidden := s.add().start(), s.add()
+		hidden.onion = true
+		hidden.start()
+		pass(time.Second)
+		at := func(id string, addresses ...string) app.Heard {
+			a := good(id, 1)
+			a.Addresses = addresses
+			return signed(t, a)
+		}
+		for name, h := range map[string]app.Heard{
+			"ip": at("ip", "/ip4/192.0.2.7/tcp/4001"), "both": at("both", "/onion3/both:4001", "/dnsaddr/canary.test"), "behind": at("behind", "/onion3/behind:4001/ip4/192.0.2.7/tcp/1"),
+		} {
+			if v := hidden.svc.HandleAnnouncement("relay", true, h); v != app.Rejected {
+				t.Errorf("%s: %v", name, v)
+			}
+			if _, err := hidden.svc.Peer(name); err == nil {
+				t.Errorf("%s is known", name)
+			}
+			if v := open.svc.HandleAnnouncement("relay", true, h); v != app.Applied {
+				t.Errorf("%s, in open mode: %v", name, v)
+			}
+		}
+		if v := hidden.svc.HandleAnnouncement("relay", true, at("onion", "/onion3/onion:4001")); v != app.Applied {
+			t.Errorf("an onion address: %v", v)
+		}
+	})
+}
+
 func TestAnswersLeaveOutWhatTheAskerHas(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSim(t)

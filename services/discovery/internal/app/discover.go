@@ -5,6 +5,7 @@ import (
 	"context"
 	"math/bits"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"github.com/shallot-net/shallot/kit/logging"
@@ -246,6 +247,9 @@ func (s *Service) HandleDiscoverResponse(from, inReplyTo string, heard []Heard, 
 	delete(s.asked, inReplyTo)
 	s.size.Hint(time.Now(), from, known)
 	s.mu.Unlock()
+	if slices.ContainsFunc(heard, s.misplaced) { // who hands it on should not have taken it
+		return Rejected
+	}
 	for _, h := range heard[:min(len(heard), maxTaken)] {
 		src := domain.FromSample
 		if h.Announcement.PeerID == from {
@@ -256,8 +260,19 @@ func (s *Service) HandleDiscoverResponse(from, inReplyTo string, heard []Heard, 
 	return Applied
 }
 
+// misplaced tells of an announcement that names addresses which nobody may believe here: this node is in anonymous mode, where all have onion addresses as it has itself.
+func (s *Service) misplaced(h Heard) bool {
+	s.mu.Lock()
+	own := s.identity.Addresses
+	s.mu.Unlock()
+	return len(own) > 0 && domain.OnionOnly(own) && !domain.OnionOnly(h.Announcement.Addresses)
+}
+
 // HandleAnnouncement takes one that was gossiped, or handed over by a peer.
 func (s *Service) HandleAnnouncement(from string, gossiped bool, h Heard) Verdict {
+	if s.misplaced(h) {
+		return Rejected
+	}
 	src := domain.FromSample
 	switch {
 	case gossiped:

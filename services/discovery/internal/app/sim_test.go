@@ -33,6 +33,7 @@ var errUnreachable = errors.New("unreachable")
 
 // node is one provider: its ports, its store, and its service while it runs.
 type node struct {
+	onion    bool // its address is that of an onion service
 	sim      *sim
 	id       string
 	store    *memory.Store
@@ -70,7 +71,12 @@ func (s *sim) add() *node {
 	return n
 }
 
-func (n *node) address() string { return "/sim/" + n.id }
+func (n *node) address() string {
+	if n.onion {
+		return "/onion3/" + n.id + ":4001"
+	}
+	return "/sim/" + n.id
+}
 
 // start runs the node's service with bootstrap addresses of others.
 func (n *node) start(bootstrap ...*node) *node {

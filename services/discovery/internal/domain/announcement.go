@@ -140,6 +140,15 @@ func (c *Capability) check() error {
 	return nil
 }
 
+// OnionOnly tells whether these are the addresses of onion services, with or without /p2p/ID, and nothing else. In anonymous mode whoever names another, which may be somebody else's, is
+// not listened to: what was believed would be kept and handed on.
+func OnionOnly(addresses []string) bool {
+	return !slices.ContainsFunc(addresses, func(addr string) bool {
+		place, _, _ := strings.Cut(addr, "/p2p/")
+		return !strings.HasPrefix(place, "/onion3/") || strings.Count(place, "/") != 2
+	})
+}
+
 // Has tells whether one of the types is offered; of no types, every provider offers one.
 func (a *Announcement) Has(types ...string) bool {
 	return len(types) == 0 || slices.ContainsFunc(a.Capabilities, func(c Capability) bool { return slices.Contains(types, c.Type) })

@@ -277,7 +277,7 @@ func (c *Consumer) DiscoverResponse(from string, ev *eventv1.Event) Verdict {
 			c.mu.Unlock()
 			continue
 		}
-		x, err := announcementOf(a)
+		x, err := c.announcement(a)
 		if err != nil {
 			c.log.Debug("a provider passed on an announcement that is not one", logging.Peer(from), logging.Err(err))
 			return c.invalid("ANNOUNCEMENT_INVALID")
@@ -290,6 +290,14 @@ func (c *Consumer) DiscoverResponse(from string, ev *eventv1.Event) Verdict {
 	c.mu.Unlock()
 	c.hear(from, heard)
 	return Verdict{}
+}
+
+// announcement is announcementOf, by the rules of the mode.
+func (c *Consumer) announcement(ev *eventv1.Event) (domain.Announcement, error) {
+	if c.cfg.Aloof {
+		return onionAnnouncementOf(ev)
+	}
+	return announcementOf(ev)
 }
 
 // old spares the verification of what is known already, bit for bit.
@@ -365,7 +373,7 @@ func (c *Consumer) MetricAvailable(from string, ev *eventv1.Event) Verdict {
 // Redirected learns of the provider that has a task of this node's now, and connects to it: until then it holds what it
 // has to say.
 func (c *Consumer) Redirected(ctx context.Context, ev *eventv1.Event) {
-	a, err := announcementOf(ev)
+	a, err := c.announcement(ev)
 	if err != nil || a.Leaving {
 		c.log.Debug("a redirect names a provider by an announcement that is not one", logging.Err(err))
 		return

@@ -44,6 +44,15 @@ func announcementOf(ev *eventv1.Event) (domain.Announcement, error) {
 	return a, nil
 }
 
+// onionAnnouncementOf is announcementOf in anonymous mode.
+func onionAnnouncementOf(ev *eventv1.Event) (domain.Announcement, error) {
+	a, err := announcementOf(ev)
+	if err == nil && !a.OnionOnly() {
+		return domain.Announcement{}, fmt.Errorf("an address is not that of an onion service")
+	}
+	return a, err
+}
+
 func capabilitiesOf(in []*eventv1.Capability) []domain.Capability {
 	out := make([]domain.Capability, len(in))
 	for i, c := range in {

@@ -50,6 +50,29 @@ func TestAnnouncementOf(t *testing.T) {
 	}
 }
 
+// In anonymous mode nobody is believed who names another address than an onion service's.
+func TestOnionAnnouncements(t *testing.T) {
+	k := fake.NewKey()
+	onion := "/onion3/" + strings.Repeat("a", 56) + ":4001"
+	c := NewConsumer(ConsumerConfig{Aloof: true}, newEther(), discard)
+	for name, at := range map[string][]string{
+		"an IP address": {"/ip4/192.0.2.7/tcp/4001"}, "beside its own": {onion, "/ip4/192.0.2.7/tcp/4001"}, "a name": {"/dnsaddr/canary.test"}, "something behind it": {onion + "/ip4/192.0.2.7/tcp/1"},
+	} {
+		ev := fake.Announce(k.ID, 1, at, time.Minute, k.Sign, "sum")
+		if a, err := c.announcement(ev); err == nil || a.PeerID != "" {
+			t.Errorf("%s: it is taken as %+v", name, a)
+		}
+		if _, err := NewConsumer(ConsumerConfig{}, newEther(), discard).announcement(ev); err != nil {
+			t.Errorf("%s, in open mode: %v", name, err)
+		}
+	}
+	for name, at := range map[string][]string{"its own": {onion}, "none": nil} {
+		if _, err := c.announcement(fake.Announce(k.ID, 1, at, time.Minute, k.Sign, "sum")); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
 // FuzzDiscoverResponse: whatever a provider answers, nothing breaks, and what gets into the view is within its bounds.
 func FuzzDiscoverResponse(f *testing.F) {
 	from, other := fake.NewKey(), fake.NewKey()

@@ -2,6 +2,8 @@ package domain
 
 import (
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 	"unicode/utf8"
 )
@@ -20,6 +22,11 @@ const (
 	MaxAnnouncement  = 32 << 10 // bytes of the encoded payload
 	MaxDiscoverReply = 64       // announcements that are looked at in one answer
 )
+
+// OnionOnly tells whether an announcement names onion addresses alone. In anonymous mode whoever names another, which may be somebody else's, is not listened to.
+func (a *Announcement) OnionOnly() bool {
+	return !slices.ContainsFunc(a.Addresses, func(addr string) bool { return !strings.HasPrefix(addr, "/onion3/") || strings.Count(addr, "/") != 2 })
+}
 
 // Check says what is wrong with an announcement that author signed; nil when nothing is. The texts name fields and
 // never what an unknown peer wrote into them.
