@@ -10,7 +10,6 @@ import (
 	mrand "math/rand/v2"
 	"os"
 	"path/filepath"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -113,13 +112,6 @@ func (w *world) seen(t *testing.T, name string) []*linkage.Task {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if *record != "" {
-		var sights2 strings.Builder
-		for _, s := range sights {
-			fmt.Fprintln(&sights2, s.At.Format(time.StampMicro), s.Provider, s.Peer, s.What, s.Event.GetType(), s.Fault.GetReason())
-		}
-		_ = os.WriteFile(filepath.Join(*record, name+".txt"), []byte(sights2.String()), 0o600)
-	}
 	tasks, err := linkage.Tasks(sights, w.owners, w.providerIDs(t))
 	if err != nil {
 		t.Fatal(err)
@@ -291,8 +283,8 @@ func (w *world) settled(t *testing.T, limit time.Duration) {
 				there[s.Peer] = s.What == linkage.Connected
 			}
 		}
-		for p := range submitted {
-			if there[p] {
+		for p, yes := range submitted {
+			if yes && there[p] {
 				left++
 			}
 		}

@@ -147,7 +147,7 @@ func TestFeaturesOfEvents(t *testing.T) {
 				}
 				return b
 			}
-			for _, i := range r.Perm(120) {
+			for _, i := range r.Perm(80) {
 				now = now.Add(time.Duration(r.ExpFloat64() * float64(time.Second)))
 				sub, sealed := &eventv1.TaskSubmission{TaskId: hex.EncodeToString(random(16)), Attempt: 1, Type: "wasm"}, &eventv1.SealedPayload{SealedKey: random(1201), Ciphertext: random(300)}
 				c.plant(i%4, sub, sealed)
@@ -157,7 +157,7 @@ func TestFeaturesOfEvents(t *testing.T) {
 				sights = append(sights, Sight{At: now, Peer: peers, What: Heard, Event: &eventv1.Event{Id: hex.EncodeToString(random(16)), Type: eventv1.EventType_EVENT_TYPE_TASK_SUBMISSION, Payload: payload, Attachment: attachment}})
 			}
 			tasks, err := Tasks(sights, owners, nil)
-			if err != nil || len(tasks) != 120 {
+			if err != nil || len(tasks) != 80 {
 				t.Fatalf("%d tasks, %v", len(tasks), err)
 			}
 			v := judged(t, tasks, Promise)

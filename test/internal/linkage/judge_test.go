@@ -42,7 +42,7 @@ func judged(t *testing.T, tasks []*Task, rules Rules) *Verdict {
 
 func TestNothingIsFoundInNoise(t *testing.T) {
 	for seed := range uint64(4) {
-		v := judged(t, noise(seed, 4, 50, nil), Promise)
+		v := judged(t, noise(seed, 4, 36, nil), Promise)
 		if links := v.Links(); len(links) > 0 {
 			t.Errorf("seed %d: %v", seed, links)
 		}

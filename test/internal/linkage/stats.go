@@ -80,10 +80,13 @@ func (c curve) auc(weights []float64) float64 {
 	return a
 }
 
+// draws are how often tasks are drawn anew.
+const draws = 1000
+
 // lower is the bound above which the area lies with the probability 1-alpha, by drawing tasks anew with repetition. A pair counts as often as both of its tasks
-// were drawn; a task and itself are no pair.
+// were drawn; a task and itself are no pair. alpha is far smaller than what so many draws show, so the bound follows from how much they vary; where that would be
+// too good, as with few pairs, it is one of the lowest draws.
 func (c curve) lower(tasks int, alpha float64, rng *rand.Rand) float64 {
-	draws := max(2000, int(math.Ceil(10/alpha)))
 	areas := make([]float64, 0, draws)
 	weights := make([]float64, tasks)
 	for range draws {
@@ -99,7 +102,13 @@ func (c curve) lower(tasks int, alpha float64, rng *rand.Rand) float64 {
 		return 0 // hardly anything is known of it
 	}
 	slices.Sort(areas)
-	return areas[int(alpha*float64(len(areas)))]
+	var sum, squares float64
+	for _, a := range areas {
+		sum, squares = sum+a, squares+a*a
+	}
+	n := float64(len(areas))
+	deviation := math.Sqrt(max(0, squares/n-sum*sum/n/n))
+	return max(0, min(c.auc(nil)-math.Sqrt2*math.Erfinv(1-2*alpha)*deviation, areas[int(max(alpha*n, 2))]))
 }
 
 // logistic weighs all features together. Features are alike in that a higher value says that two tasks are of one consumer or that they are not, steadily, so a
