@@ -7,6 +7,7 @@ import (
 	"crypto/hkdf"
 	"crypto/sha256"
 	"encoding/base32"
+	"errors"
 	"io"
 	"log/slog"
 	"maps"
@@ -242,7 +243,7 @@ func (c *Client) follow(ctx context.Context) (began bool) {
 	for {
 		w, err := stream.Recv()
 		if err != nil {
-			if err != io.EOF {
+			if !errors.Is(err, io.EOF) {
 				c.cfg.Log.Debug("the watch of shallot-onion ended", slog.String("reason", fault.From(err).Reason))
 			}
 			return began

@@ -61,7 +61,7 @@ type providerSettings struct {
 }
 
 type consumerSettings struct {
-	Lease      time.Duration `koanf:"lease" help:"how long a provider may be silent before its task is given to another; 8s at least"`
+	Lease      time.Duration `koanf:"lease" help:"how long a provider may be silent before its task is given to another; 8s at least, in anonymous mode 90s where nothing is said"`
 	Redirect   bool          `koanf:"redirect" help:"open mode: whether a provider may hand a task on to a better one when its user did not say; in anonymous mode it may not"`
 	Keep       time.Duration `koanf:"keep" help:"how long a provider is asked to keep a result"`
 	Retention  time.Duration `koanf:"retention" help:"how long tasks are kept after their end; 0: for ever"`
@@ -101,7 +101,7 @@ func newSettings() *settings {
 			MaxTime: p.Max.Time, MaxMemory: config.Size(p.Max.Memory), MaxOutput: config.Size(p.Max.Output),
 			DefaultTime: p.Default.Time, DefaultMemory: config.Size(p.Default.Memory), DefaultOutput: config.Size(p.Default.Output), Keep: 48 * time.Hour,
 			Replicas: 4 << 30, ReplicasPeer: 1 << 30},
-		Consumer: consumerSettings{Lease: 15 * time.Second, Redirect: true, Keep: 24 * time.Hour, MaxResult: 4 << 30, MaxPayload: 4 << 30, Uploads: 16 << 30, KeyPool: 16},
+		Consumer: consumerSettings{Lease: openLease, Redirect: true, Keep: 24 * time.Hour, MaxResult: 4 << 30, MaxPayload: 4 << 30, Uploads: 16 << 30, KeyPool: 16},
 		Wasm:     wasmSettings{Warm: 1, Cache: 1 << 30},
 	}
 }
@@ -111,6 +111,13 @@ var evaluators = map[string]provider.Evaluator{
 	domain.BestMetric{}.Name(): domain.BestMetric{Margin: domain.DefaultMargin},
 	domain.Local{}.Name():      domain.Local{},
 }
+
+// What a consumer waits for, by mode: over Tor a dial is several round trips of up to 3 s, and a circuit that dies is noticed after some ten seconds.
+const (
+	openLease       = 15 * time.Second
+	anonymousLease  = 90 * time.Second
+	anonymousSubmit = time.Minute
+)
 
 // Validate checks what the types cannot say.
 func (s *settings) Validate() error {
@@ -132,6 +139,9 @@ func (s *settings) Validate() error {
 		}
 	}
 	p, c := &s.Provider, &s.Consumer
+	if s.anonymous() && c.Lease == openLease {
+		c.Lease = anonymousLease
+	}
 	if min(p.MaxTime, p.DefaultTime, p.Keep, c.Lease, c.Keep) <= 0 || min(p.MaxMemory, p.MaxOutput, p.MaxPayload, p.DefaultMemory, p.DefaultOutput, c.MaxResult, c.MaxPayload, c.Uploads, p.ReplicasPeer) <= 0 {
 		return fault.InvalidArgument("CONFIG_INVALID", "a limit, a size or a time of provider or consumer is not above 0")
 	}
@@ -191,7 +201,11 @@ func (s *settings) policy() provider.Policy {
 func (s *settings) consumer() consumer.Config {
 	c := &s.Consumer
 	redirect := c.Redirect && !s.anonymous() // there a task goes to nobody whom its user's node has not chosen, unless the user says so
-	return consumer.Config{Anonymous: s.anonymous(), Lease: c.Lease, Redirect: redirect, Keep: c.Keep, Retention: c.Retention, MaxResult: int64(c.MaxResult), MaxPayload: int64(c.MaxPayload)}
+	var submit time.Duration // as it is in open mode
+	if s.anonymous() {
+		submit = anonymousSubmit
+	}
+	return consumer.Config{Anonymous: s.anonymous(), Lease: c.Lease, SubmitTimeout: submit, Redirect: redirect, Keep: c.Keep, Retention: c.Retention, MaxResult: int64(c.MaxResult), MaxPayload: int64(c.MaxPayload)}
 }
 
 // wasmBinary is the executor to start.
