@@ -122,7 +122,7 @@ func answer(c net.Conn) error {
 	}
 	// The address from where tor has dialled follows, which it does not tell: zeros, in whatever form.
 	var rest [256 + 2]byte
-	n := 0
+	var n int
 	switch head[3] {
 	case 1:
 		n = net.IPv4len

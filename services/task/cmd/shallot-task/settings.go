@@ -201,7 +201,7 @@ func (s *settings) policy() provider.Policy {
 func (s *settings) consumer() consumer.Config {
 	c := &s.Consumer
 	redirect := c.Redirect && !s.anonymous() // there a task goes to nobody whom its user's node has not chosen, unless the user says so
-	var submit time.Duration // as it is in open mode
+	var submit time.Duration                 // as it is in open mode
 	if s.anonymous() {
 		submit = anonymousSubmit
 	}
