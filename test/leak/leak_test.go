@@ -54,12 +54,13 @@ func TestNothingLeaks(t *testing.T) {
 		n.Shallot(t, consumer, "", "run", "sum", "--detach", "--provider", evil.ID, "1", "2")
 		anonymous.Eventually(t, time.Minute, "the poisoner is given a task", func() bool { return evil.Given.Load() > 0 })
 	})
+	at := n.Status(t, "provider-1").GetPeerId()
 	for _, node := range []string{consumer, "provider-1"} {
 		t.Run("tor of "+node+" is killed", func(t *testing.T) {
 			if err := n.KillTor(node); err != nil {
 				t.Fatal(err)
 			}
-			n.Want(t, consumer, "6\n", "run", "sum", "1", "2", "3")
+			n.Want(t, consumer, "6\n", "run", "sum", "--provider", at, "1", "2", "3")
 			anonymous.Eventually(t, time.Minute, node+" is online again", func() bool { return n.Status(t, node).GetOnline() })
 		})
 	}

@@ -7,7 +7,8 @@ import (
 
 // Main is what a TestMain calls first: the test's program is also the watcher of Watch and the host of Stock. In them it does not return.
 func Main() {
-	code, err := 0, error(nil)
+	var code int
+	var err error
 	switch {
 	case len(os.Args) > 2 && os.Args[0] == watcher:
 		code, err = watch(os.Args[1], os.Args[2:])

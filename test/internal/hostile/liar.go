@@ -122,14 +122,19 @@ func (l *Liar) answer(ctx context.Context, from peer.ID, e *eventv1.Event) {
 	}
 }
 
+// tellTime bounds how long it waits for who has gone without a word: it has others to tell.
+const tellTime = 10 * time.Second
+
 // tell sends an event; acknowledgements are read and forgotten.
 func (l *Liar) tell(ctx context.Context, to peer.ID, e *eventv1.Event) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	s := l.streams[to]
 	if s == nil {
+		soon, cancel := context.WithTimeout(ctx, tellTime)
+		defer cancel()
 		var err error
-		if s, err = l.host.NewStream(ctx, to, eventProtocol); err != nil {
+		if s, err = l.host.NewStream(soon, to, eventProtocol); err != nil {
 			return
 		}
 		l.streams[to] = s
