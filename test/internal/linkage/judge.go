@@ -157,10 +157,21 @@ func (v *Verdict) combine(columns []column, taught, asked []pair, lesson, exam [
 	}
 }
 
+// fewest are the tasks of which a feature must say something: of a handful, chance alone finds two that fit.
+const fewest = 12
+
+func involved(all []scored) int {
+	tasks := map[int]bool{}
+	for _, p := range all {
+		tasks[p.i], tasks[p.j] = true, true
+	}
+	return len(tasks)
+}
+
 func find(name string, all []scored, sign float64, tasks int, alpha float64, rules Rules, rng *rand.Rand) (Finding, bool) {
 	c := newCurve(all, sign)
 	f := Finding{Name: name, AUC: c.auc(nil), Pairs: len(all)}
-	if math.IsNaN(f.AUC) {
+	if math.IsNaN(f.AUC) || involved(all) < fewest {
 		return f, false
 	}
 	if f.AUC > rules.Limit {
