@@ -51,8 +51,9 @@ func TestNothingLeaks(t *testing.T) {
 	}
 	t.Run("tasks", func(t *testing.T) { n.Tasks(t, consumer, probe) })
 	t.Run("the poisoner is asked for", func(t *testing.T) { // its name gets personas of the consumer to it
-		n.Shallot(t, consumer, "", "run", "sum", "--detach", "--provider", evil.ID, "1", "2")
-		anonymous.Eventually(t, time.Minute, "the poisoner is given a task", func() bool { return evil.Given.Load() > 0 })
+		id := strings.TrimSpace(n.Shallot(t, consumer, "", "run", "sum", "--detach", "--provider", evil.ID, "1", "2").Stdout)
+		defer func() { t.Log(n.Shallot(t, consumer, "", "task", "show", id).Stdout) }()
+		anonymous.Eventually(t, 3*time.Minute, "the poisoner is given a task", func() bool { return evil.Given.Load() > 0 }) // a dial may take 90 s until it is given up
 	})
 	at := n.Status(t, "provider-1").GetPeerId()
 	for _, node := range []string{consumer, "provider-1"} {

@@ -223,8 +223,17 @@ func readFrame(r io.Reader) (kind byte, body []byte, err error) {
 		return 0, nil, fmt.Errorf("a frame of %d bytes", n)
 	}
 	body = make([]byte, n-1)
-	_, err = io.ReadFull(r, body)
-	return head[4], body, err
+	if _, err := io.ReadFull(r, body); err != nil {
+		return 0, nil, err
+	}
+	const padded = 0x80 // the true length is before the body then, and zeros are behind it
+	if kind = head[4]; kind&padded == 0 {
+		return kind, body, nil
+	}
+	if len(body) < 4 || uint64(binary.BigEndian.Uint32(body)) > uint64(len(body)-4) {
+		return 0, nil, fmt.Errorf("a padded frame of %d bytes that holds more", n)
+	}
+	return kind &^ padded, body[4:][:binary.BigEndian.Uint32(body)], nil
 }
 
 // delimited puts a length before a message, as gossip and content have it.
