@@ -41,6 +41,21 @@ func newSettings() *settings {
 		Announce: announce{d.Min, d.Max, d.PerPeer}}
 }
 
+// dial and ask are as they are in open mode, but over Tor: a dial is several round trips of up to 3 s there.
+func (s *settings) dial() time.Duration {
+	if s.Mode == modeAnonymous {
+		return 90 * time.Second
+	}
+	return 0
+}
+
+func (s *settings) ask() time.Duration {
+	if s.Mode == modeAnonymous {
+		return 30 * time.Second
+	}
+	return 0
+}
+
 // Validate finds what the types cannot.
 func (s *settings) Validate() error {
 	if s.Role != domain.RoleProvider {
@@ -82,5 +97,5 @@ type link interface {
 
 func (s *settings) app(l link, store app.Store, counter app.Counter, log *slog.Logger) app.Config {
 	return app.Config{Bootstrap: s.Bootstrap, Pace: pace.Config{Min: s.Announce.Min, Max: s.Announce.Max, PerPeer: s.Announce.PerPeer},
-		MaxPeers: s.MaxPeers, Neighbours: s.Neighbours, Coarse: s.Mode == modeAnonymous, Log: log, Counter: counter, Network: l, Events: l, Store: store, Routing: l}
+		MaxPeers: s.MaxPeers, Neighbours: s.Neighbours, Coarse: s.Mode == modeAnonymous, Dial: s.dial(), Ask: s.ask(), Log: log, Counter: counter, Network: l, Events: l, Store: store, Routing: l}
 }

@@ -117,11 +117,11 @@ func (s *Service) askNow(ctx context.Context, id string, limit int) error {
 	q := Question{ID: newID(), Limit: limit}
 	s.mu.Lock()
 	if len(s.asked) < maxAsked {
-		s.asked[q.ID] = query{id, time.Now().Add(answerWithin)}
+		s.asked[q.ID] = query{id, time.Now().Add(s.cfg.Ask + answerWithin - askTimeout)}
 	}
 	q.Has = s.marksLocked(q.ID)
 	s.mu.Unlock()
-	call, cancel := context.WithTimeout(ctx, askTimeout)
+	call, cancel := context.WithTimeout(ctx, s.cfg.Ask)
 	defer cancel()
 	err := s.ev.SendDiscover(call, id, q)
 	if err != nil {
@@ -172,7 +172,7 @@ func (s *Service) mendLoop(ctx context.Context) error {
 func (s *Service) HandleDiscover(from string, q Question) Verdict {
 	s.cfg.Counter.Count(CountDiscover)
 	ok := s.spawn(s.answers, func(ctx context.Context) {
-		call, cancel := context.WithTimeout(ctx, askTimeout)
+		call, cancel := context.WithTimeout(ctx, s.cfg.Ask)
 		defer cancel()
 		if err := s.ev.SendDiscoverResponse(call, from, s.answer(from, q)); err != nil {
 			s.log.Debug("answer not delivered", logging.Peer(from), logging.Err(err))

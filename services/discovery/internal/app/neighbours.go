@@ -87,7 +87,7 @@ func (s *Service) joinLoop(ctx context.Context, addr string) error {
 }
 
 func (s *Service) join(ctx context.Context, addr string) (string, error) {
-	call, cancel := context.WithTimeout(ctx, dialTimeout)
+	call, cancel := context.WithTimeout(ctx, s.cfg.Dial)
 	defer cancel()
 	return s.net.Connect(call, "", []string{addr})
 }
@@ -246,7 +246,7 @@ func (s *Service) check(ctx context.Context) {
 }
 
 func (s *Service) dial(ctx context.Context, p domain.Peer) {
-	call, cancel := context.WithTimeout(ctx, dialTimeout)
+	call, cancel := context.WithTimeout(ctx, s.cfg.Dial)
 	defer cancel()
 	_, err := s.net.Connect(call, p.PeerID, p.Addresses)
 	s.mu.Lock()

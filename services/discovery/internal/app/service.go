@@ -50,7 +50,10 @@ type Config struct {
 	MaxPeers   int
 	Neighbours int // providers to be connected to
 	// Coarse tells classes instead of what this node counts: anonymous mode.
-	Coarse  bool
+	Coarse bool
+	// Dial and Ask are how long a connection and a question may take; default 15 s and 5 s.
+	Dial, Ask time.Duration
+
 	Log     *slog.Logger
 	Counter Counter
 
@@ -110,6 +113,12 @@ func New(ctx context.Context, cfg Config) (*Service, error) {
 	}
 	if cfg.Neighbours <= 0 {
 		cfg.Neighbours = DefaultNeighbours
+	}
+	if cfg.Dial <= 0 {
+		cfg.Dial = dialTimeout
+	}
+	if cfg.Ask <= 0 {
+		cfg.Ask = askTimeout
 	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)

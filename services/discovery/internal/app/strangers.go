@@ -159,7 +159,7 @@ func (s *Service) lookForStrangers(ctx context.Context) {
 		slots <- struct{}{}
 		dials.Go(func() {
 			defer func() { <-slots }()
-			call, cancel := context.WithTimeout(ctx, dialTimeout)
+			call, cancel := context.WithTimeout(ctx, s.cfg.Dial)
 			defer cancel()
 			// Who they are they say themselves: a new connection is asked.
 			if _, err := s.net.Connect(call, p.id, p.addresses); err == nil {
