@@ -9,6 +9,7 @@ import (
 
 	"github.com/cenkalti/backoff/v5"
 
+	"github.com/shallot-net/shallot/kit/fault"
 	"github.com/shallot-net/shallot/kit/logging"
 	"github.com/shallot-net/shallot/kit/pace"
 	"github.com/shallot-net/shallot/services/discovery/internal/domain"
@@ -100,6 +101,9 @@ func (s *Service) say(ctx context.Context, name string, wait *backoff.Exponentia
 	call, cancel := context.WithTimeout(ctx, routingTimeout)
 	defer cancel()
 	again, err := s.cfg.Routing.Advertise(call, name)
+	if fault.From(err).Reason == "ROUTING_OFF" {
+		return sayLongest // nothing has failed: the broker was started without the table
+	}
 	if err != nil {
 		s.log.Debug("not advertised", logging.Err(err))
 		s.cfg.Counter.Count(CountAdvertiseFailed)
