@@ -101,7 +101,7 @@ func (s *Service) say(ctx context.Context, name string, wait *backoff.Exponentia
 	call, cancel := context.WithTimeout(ctx, routingTimeout)
 	defer cancel()
 	again, err := s.cfg.Routing.Advertise(call, name)
-	if fault.From(err).Reason == "ROUTING_OFF" {
+	if err != nil && fault.From(err).Reason == "ROUTING_OFF" {
 		return sayLongest // nothing has failed: the broker was started without the table
 	}
 	if err != nil {
