@@ -65,6 +65,7 @@ type Doctor struct {
 	state  supervisor.State
 	role   string
 	mode   string
+	within bool         // this program is behind a fence itself, such as a container's, and so is all that it starts
 	node   *nodev1.Node // nil when its service does not answer, which is a finding of its own
 }
 

@@ -113,3 +113,24 @@ func TestVerdicts(t *testing.T) {
 		}
 	}
 }
+
+// In a container or a unit without a network everything is behind one fence, and that of the gateway, which listens there.
+func TestVerdictsWithinTheFence(t *testing.T) {
+	for _, c := range []struct {
+		name, status, says string
+		after              sight
+	}{
+		{"quiet", OK, "no interface", sight{namespace: "own"}},
+		{"loopback traffic of others", OK, "the fence that this program is in", sight{namespace: "own", sent: 30, dialled: 4}},
+		{"an interface", Wrong, "eth0", sight{namespace: "own", interfaces: []string{"eth0"}}},
+		{"a socket", Wrong, "192.0.2.77", sight{namespace: "own", sockets: []string{"udp 192.0.2.77:53"}}},
+		{"traffic in a namespace of its own", Wrong, "3 packets", sight{namespace: "n", sent: 3}},
+	} {
+		d := &Doctor{within: true}
+		d.state.Fence = "enclosed"
+		d.leakOf("broker", "own", nil, map[int]sight{1: c.after}, 1)
+		if f := d.report.Findings[0]; f.Status != c.status || !strings.Contains(f.Detail, c.says) {
+			t.Errorf("%s: %+v", c.name, f)
+		}
+	}
+}
