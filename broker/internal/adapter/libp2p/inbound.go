@@ -10,6 +10,7 @@ import (
 	ma "github.com/multiformats/go-multiaddr"
 
 	"github.com/shallot-net/shallot/broker/internal/adapter/onion"
+	"github.com/shallot-net/shallot/broker/internal/domain/onionsvc"
 )
 
 // inbound is a host's onion service.
@@ -34,7 +35,7 @@ func (n *Network) onion(persona string, key crypto.PrivKey, seed []byte) (cfg on
 	if err != nil {
 		return cfg, nil, err
 	}
-	in = &inbound{seed: seed, serviceID: onion.ServiceID(raw), socket: filepath.Join(o.Dir, "in.sock")}
+	in = &inbound{seed: seed, serviceID: onionsvc.ID(raw), socket: filepath.Join(o.Dir, "in.sock")}
 	if in.at, err = onion.Address(cfg.Self); err != nil {
 		return cfg, nil, err
 	}

@@ -4,7 +4,6 @@ package onion
 
 import (
 	"crypto/ed25519"
-	"crypto/sha3"
 	"encoding/base32"
 	"errors"
 	"fmt"
@@ -13,28 +12,15 @@ import (
 	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/peer"
 	ma "github.com/multiformats/go-multiaddr"
+
+	"github.com/shallot-net/shallot/broker/internal/domain/onionsvc"
 )
 
 // Port is the one under which every node is reached: a choice would tell nodes apart.
 const Port = 4001
 
-// version is that of the onion addresses of today, and the last byte in them (Tor's rend-spec-v3, "Encoding onion addresses").
-const version = 3
-
-var encoding = base32.NewEncoding("abcdefghijklmnopqrstuvwxyz234567").WithPadding(base32.NoPadding)
-
 // ErrNotOnion is what is no address of this form, or not the one of its peer.
 var ErrNotOnion = errors.New("not the onion address of the peer")
-
-// ServiceID is the address of a key without .onion, 56 characters.
-func ServiceID(key ed25519.PublicKey) string {
-	sum := checksum(key)
-	return encoding.EncodeToString(append(append(append([]byte(nil), key...), sum[0], sum[1]), version))
-}
-
-func checksum(key []byte) [32]byte {
-	return sha3.Sum256(append(append([]byte(".onion checksum"), key...), version))
-}
 
 // Address is where a peer is reached, if it is reached at all: its onion service has the peer's own key. So nobody can say of another where he is, and
 // nothing that is said has to be believed. It fails for peers whose id does not hold an Ed25519 key.
@@ -50,7 +36,7 @@ func Address(p peer.ID) (ma.Multiaddr, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrNotOnion, err)
 	}
-	return ma.NewMultiaddr(fmt.Sprintf("/onion3/%s:%d", ServiceID(raw), Port))
+	return ma.NewMultiaddr(fmt.Sprintf("/onion3/%s:%d", onionsvc.ID(raw), Port))
 }
 
 // IsAddressOf tells whether an address is the one of the peer, and nothing beside it: no relay behind it, no protocol around it.
@@ -65,15 +51,14 @@ func PeerOf(a ma.Multiaddr) (peer.ID, error) {
 	if err != nil {
 		return "", err
 	}
-	raw, err := encoding.DecodeString(id)
-	if err != nil || len(raw) != ed25519.PublicKeySize+3 || raw[len(raw)-1] != version {
+	if onionsvc.CheckID(id) != nil || port != fmt.Sprint(Port) {
 		return "", ErrNotOnion
 	}
-	key := raw[:ed25519.PublicKeySize]
-	if sum := checksum(key); raw[len(key)] != sum[0] || raw[len(key)+1] != sum[1] || port != fmt.Sprint(Port) {
+	raw, err := base32.StdEncoding.DecodeString(strings.ToUpper(id)) // 35 bytes, the key first
+	if err != nil {
 		return "", ErrNotOnion
 	}
-	public, err := crypto.UnmarshalEd25519PublicKey(key)
+	public, err := crypto.UnmarshalEd25519PublicKey(raw[:ed25519.PublicKeySize])
 	if err != nil {
 		return "", fmt.Errorf("%w: %w", ErrNotOnion, err)
 	}

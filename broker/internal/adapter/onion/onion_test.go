@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/ed25519"
 	"crypto/rand"
+	"encoding/base32"
 	"errors"
 	"io"
 	"net"
@@ -20,6 +21,7 @@ import (
 	"github.com/libp2p/go-libp2p/p2p/host/peerstore/pstoremem"
 	ma "github.com/multiformats/go-multiaddr"
 
+	"github.com/shallot-net/shallot/broker/internal/domain/onionsvc"
 	"github.com/shallot-net/shallot/broker/internal/oniontest"
 )
 
@@ -39,11 +41,11 @@ func newPeer(t testing.TB) (crypto.PrivKey, peer.ID) {
 // The address of the Tor Project's own web site, whose key and checksum are others' work.
 func TestAddressesAreTors(t *testing.T) {
 	const site = "2gzyxa5ihm7nsggfxnu52rck2vv4rvmdlkiu3zzui5du4xyclen53wid"
-	raw, err := encoding.DecodeString(site)
+	raw, err := base32.StdEncoding.DecodeString(strings.ToUpper(site))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := ServiceID(ed25519.PublicKey(raw[:32])); got != site {
+	if got := onionsvc.ID(ed25519.PublicKey(raw[:32])); got != site {
 		t.Errorf("the address of its key is %s", got)
 	}
 }
