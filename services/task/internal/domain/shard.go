@@ -3,7 +3,6 @@ package domain
 import (
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 )
 
@@ -44,14 +43,12 @@ type ShardRef struct {
 // RequestID is that of the shard's task: made again, it is the same task.
 func (r ShardRef) RequestID() string { return fmt.Sprintf("job:%s:%d:%d", r.Job, r.Index, r.Try) }
 
-// JobOf is the job of the shard whose task has a request id; empty for other tasks.
-func JobOf(requestID string) string {
-	rest, ok := strings.CutPrefix(requestID, "job:")
-	if !ok {
+// JobOf is the job that a task is a shard of; empty for other tasks.
+func (t *Task) JobOf() string {
+	if t.Shard == nil {
 		return ""
 	}
-	job, _, _ := strings.Cut(rest, ":")
-	return job
+	return t.Shard.Job
 }
 
 // Shard is one input of a job, and what became of it.
