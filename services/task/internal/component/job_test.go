@@ -81,6 +81,36 @@ func TestJobFailuresAreFinalOrRetried(t *testing.T) {
 	}
 }
 
+// TestPlacementTellsOfTheJob: node has the shards of a job share what a task by itself has alone.
+func TestPlacementTellsOfTheJob(t *testing.T) {
+	t.Parallel()
+	n, p := newNetwork(t), newProgram()
+	a, c := n.addProvider(p.at("a", 2)), n.addConsumer(nil)
+	var mu sync.Mutex
+	asked := map[string]int{}
+	c.mu.Lock()
+	c.candidates = func(p *taskv1.PlacementNeeded) *taskv1.Candidate {
+		mu.Lock()
+		defer mu.Unlock()
+		asked[p.GetJobId()]++
+		return a.candidate()
+	}
+	c.mu.Unlock()
+	id := c.startJob(jobSpec(0), numbered(3)...)
+	c.watchJob(id, 0)
+	c.submit(jobSpec(0).GetTask(), nil)
+	until(t, "a placement of the task", func() bool {
+		mu.Lock()
+		defer mu.Unlock()
+		return asked[""] > 0
+	})
+	mu.Lock()
+	defer mu.Unlock()
+	if len(asked) != 2 || asked[id] < 3 {
+		t.Errorf("placements were asked for by jobs %v, and there is %s", asked, id)
+	}
+}
+
 // TestJobPausesAndResumes: what runs ends, what nobody has waits, and nothing is done twice.
 func TestJobPausesAndResumes(t *testing.T) {
 	t.Parallel()
