@@ -32,7 +32,7 @@ type Calls struct {
 
 var (
 	// The process id is there with -f. A call that another thread interrupts has its arguments in the first of two lines, and in the second what the kernel has filled in.
-	callLine = regexp.MustCompile(`^\d+ +(?:<\.\.\. )?([a-z0-9_]+)(?:\(| resumed>)(.*)$`)
+	callLine = regexp.MustCompile(`^\d+ +(?:<\.\.\. )?([a-z0-9_]+)(\(| resumed>)(.*)$`)
 	quoted   = regexp.MustCompile(`"(?:[^"\\]|\\.)*"`)
 	address  = regexp.MustCompile(`sa_family=([A-Z0-9_]+)`)
 )
@@ -50,25 +50,25 @@ func Judge(process string, trace io.Reader) (leaks []Leak, calls Calls, err erro
 		}
 		calls.All++
 		// What is sent may hold any text.
-		call, args := m[1], quoted.ReplaceAllString(m[2], `""`)
+		call, second, args := m[1], m[2] != "(", quoted.ReplaceAllString(m[3], `""`)
 		if call == "connect" && strings.Contains(args, "sa_family=AF_UNIX") {
 			calls.Unix++
 		}
-		if why := suspicion(call, args); why != "" {
+		if why := suspicion(call, args, second); why != "" {
 			leaks = append(leaks, Leak{process, s.Text(), why})
 		}
 	}
 	return leaks, calls, s.Err()
 }
 
-func suspicion(call, args string) string {
+// suspicion says why a call is a leak; second is of the second of two lines, which begins after what the kernel was given.
+func suspicion(call, args string, second bool) string {
 	if call == "io_uring_setup" {
 		return "what goes by io_uring is not seen"
 	}
-	if call == "socket" || call == "socketpair" {
-		family, rest, more := strings.Cut(args, ", ")
+	if !second && (call == "socket" || call == "socketpair") {
+		family, rest, _ := strings.Cut(args, ", ")
 		switch {
-		case !more: // the second of two lines
 		case family == "AF_UNIX":
 		case family == "AF_NETLINK" && strings.Contains(rest, "NETLINK_ROUTE"):
 		default:
