@@ -135,10 +135,12 @@ func TestWhatAnonymousPeersSee(t *testing.T) {
 	tor := oniontest.New(t)
 	a, b := anonymousHost(t, tor, false, nil), anonymousHost(t, tor, true, nil)
 	connect(t, a, b)
-	protocols, err := a.host.Peerstore().GetProtocols(b.host.ID())
-	if err != nil {
-		t.Fatal(err)
-	}
+	var protocols []protocol.ID
+	eventually(t, "the peer says what it speaks", func() (there bool) {
+		var err error
+		protocols, err = a.host.Peerstore().GetProtocols(b.host.ID())
+		return err == nil && len(protocols) > 0
+	})
 	slices.Sort(protocols)
 	if want := []protocol.ID{"/ipfs/id/1.0.0", "/ipfs/id/push/1.0.0", EventProtocol, GossipProtocol}; !slices.Equal(protocols, want) {
 		t.Errorf("the protocols are %v, want %v", protocols, want)

@@ -14,6 +14,7 @@ import (
 	"github.com/libp2p/go-libp2p/p2p/net/swarm"
 	"github.com/libp2p/go-libp2p/p2p/protocol/ping"
 	ma "github.com/multiformats/go-multiaddr"
+	"github.com/multiformats/go-multistream"
 
 	"github.com/shallot-net/shallot/broker/internal/adapter/onion"
 	"github.com/shallot-net/shallot/broker/internal/app"
@@ -190,6 +191,10 @@ func (h *Host) dial(ctx context.Context, id peer.ID, typed bool) error {
 	if s, ok := h.host.Network().(*swarm.Swarm); ok {
 		s.Backoff().Clear(id)
 	}
+	if h.network.profile.atOnce {
+		_, err := h.host.Network().DialPeer(ctx, id)
+		return err
+	}
 	return h.host.Connect(ctx, peer.AddrInfo{ID: id})
 }
 
@@ -202,12 +207,31 @@ func (h *Host) OpenStream(ctx context.Context, id string) (app.Stream, error) {
 	if err := h.dial(ctx, pid, false); err != nil {
 		return nil, err
 	}
+	if h.network.profile.atOnce {
+		s, err := h.host.Network().NewStream(network.WithNoDial(ctx, "dialled just now"), pid)
+		if err != nil {
+			return nil, err
+		}
+		if err := s.SetProtocol(EventProtocol); err != nil {
+			return nil, errors.Join(err, s.Reset())
+		}
+		return deadlined{begun{s, multistream.NewMSSelect(s, EventProtocol)}}, nil
+	}
 	s, err := h.host.NewStream(ctx, pid, EventProtocol)
 	if err != nil {
 		return nil, err
 	}
 	return deadlined{s}, nil
 }
+
+// begun is a stream that says with the first write what is spoken on it, and reads the other side's assent with the first read. Who does not speak it ends it.
+type begun struct {
+	network.Stream
+	negotiated multistream.LazyConn
+}
+
+func (s begun) Read(b []byte) (int, error)  { return s.negotiated.Read(b) }
+func (s begun) Write(b []byte) (int, error) { return s.negotiated.Write(b) }
 
 // Disconnect closes all connections to a peer.
 func (h *Host) Disconnect(id string) error {

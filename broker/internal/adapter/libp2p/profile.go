@@ -43,11 +43,12 @@ const (
 
 // profile is what a mode decides. Another mode is another value of it, and no line elsewhere.
 type profile struct {
-	transport     func(parts, transport.Upgrader, network.ResourceManager) (transport.Transport, error)
+	transport     func(parts, onion.Layers) (transport.Transport, error)
 	book          func(peerstore.Peerstore) peerstore.Peerstore // nil: all addresses are kept
 	dialable      func(peer.ID, ma.Multiaddr) bool              // nil: all are
 	addressRates  bool                                          // bound what one IP address may do; what has no IP address would all be taken for one
 	signedRecords bool                                          // tell peers one's addresses under a signature
+	atOnce        bool                                          // open streams of events without waiting for what the peer says that it speaks: a round trip less
 	watchIdentify bool                                          // close connections whose peer has not said in time what it speaks: they are of no use, and nothing tries again
 	strangers     rate.Limit                                    // dials in a second, of the node's own persona, to peers whom others have told of; 0: as many as there are
 	strangersAt   int                                           // of these at once
@@ -79,8 +80,8 @@ type profile struct {
 // first one after it connects, and until then is told what there is by the questions of discovery.
 func open() profile {
 	return profile{
-		transport: func(_ parts, up transport.Upgrader, rm network.ResourceManager) (transport.Transport, error) {
-			return tcp.NewTCPTransport(up, rm, nil, tcp.DisableReuseport())
+		transport: func(w parts, layers onion.Layers) (transport.Transport, error) {
+			return tcp.NewTCPTransport(layers.Upgrader, w.rm, nil, tcp.DisableReuseport())
 		},
 		addressRates: true, signedRecords: true,
 		dialTimeout: 5 * time.Second, acceptTimeout: 10 * time.Second, negotiation: 10 * time.Second,
@@ -99,13 +100,13 @@ func open() profile {
 // What a stock host would give away is not switched off here but absent: see build. The rest is in this table.
 func anonymous() profile {
 	return profile{
-		transport: func(w parts, up transport.Upgrader, rm network.ResourceManager) (transport.Transport, error) {
-			return onion.NewTransport(w.onion, up, rm), nil
+		transport: func(w parts, layers onion.Layers) (transport.Transport, error) {
+			return onion.NewTransport(w.onion, layers, w.rm), nil
 		},
 		book:     func(b peerstore.Peerstore) peerstore.Peerstore { return onion.Book{Peerstore: b} },
 		dialable: func(p peer.ID, a ma.Multiaddr) bool { return onion.IsAddressOf(a, p) },
 		// An address follows from the peer id: there is nothing to sign.
-		signedRecords: false, watchIdentify: true,
+		signedRecords: false, watchIdentify: true, atOnce: true,
 		// Who is told of peers dials them: so somebody who invents peers would have this node make circuits, as many as it takes to find its guard.
 		strangers: rate.Every(10 * time.Second), strangersAt: 48,
 		dialTimeout: 90 * time.Second, acceptTimeout: time.Minute, negotiation: time.Minute,
@@ -178,7 +179,7 @@ func (p profile) build(w parts) (host.Host, error) {
 	if err != nil {
 		return nil, errors.Join(err, swrm.Close(), book.Close())
 	}
-	only, err := p.transport(w, up, w.rm)
+	only, err := p.transport(w, onion.Layers{Security: secure, Muxer: muxers[0], PSK: p.psk, Gater: w.gate, Upgrader: up})
 	if err == nil {
 		err = swrm.AddTransport(only)
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"sync"
 	"time"
 )
 
@@ -46,7 +47,48 @@ const (
 
 // dialSOCKS connects to an onion service through tor's SOCKS socket. Connections with different tokens never share a circuit. It returns once the service is connected, which
 // takes seconds.
-func dialSOCKS(ctx context.Context, socket, token, serviceID string, port uint16) (_ net.Conn, err error) {
+func dialSOCKS(ctx context.Context, socket, token, serviceID string, port uint16) (net.Conn, error) {
+	c, err := askSOCKS(ctx, socket, token, serviceID, port)
+	if err != nil {
+		return nil, err
+	}
+	stop := context.AfterFunc(ctx, func() { _ = c.SetDeadline(time.Unix(1, 0)) })
+	if err = c.answered(); !stop() && err == nil {
+		err = ctx.Err()
+	}
+	if err != nil {
+		c.Close()
+		if ctx.Err() != nil {
+			err = ctx.Err()
+		}
+		return nil, err
+	}
+	return c, nil
+}
+
+// asked is a connection that tor was asked for and may not have yet. What is written meanwhile goes with the request to the service, which saves a round trip; reading waits
+// for tor's answer.
+type asked struct {
+	net.Conn
+	once sync.Once
+	err  error
+}
+
+// answered waits for tor's answer, and says why there is no connection.
+func (a *asked) answered() error {
+	a.once.Do(func() { a.err = answer(a.Conn) })
+	return a.err
+}
+
+func (a *asked) Read(b []byte) (int, error) {
+	if err := a.answered(); err != nil {
+		return 0, err
+	}
+	return a.Conn.Read(b)
+}
+
+// askSOCKS asks tor for a connection and does not wait for the answer.
+func askSOCKS(ctx context.Context, socket, token, serviceID string, port uint16) (_ *asked, err error) {
 	var d net.Dialer
 	c, err := d.DialContext(ctx, "unix", socket)
 	if err != nil {
@@ -78,10 +120,7 @@ func dialSOCKS(ctx context.Context, socket, token, serviceID string, port uint16
 	if _, err := c.Write(append(request, byte(port>>8), byte(port))); err != nil {
 		return nil, ErrOffline
 	}
-	if err := c.SetDeadline(time.Time{}); err != nil || ctx.Err() != nil {
-		return nil, errors.Join(err, ctx.Err())
-	}
-	return c, answer(c)
+	return &asked{Conn: c}, nil
 }
 
 // greet agrees on a name and a password, which tor takes for what to keep apart. It is done in steps: tor loses the answer when all is written at once.

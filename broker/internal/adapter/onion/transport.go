@@ -9,9 +9,13 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/libp2p/go-libp2p/core/connmgr"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/pnet"
+	"github.com/libp2p/go-libp2p/core/sec"
 	"github.com/libp2p/go-libp2p/core/transport"
+	"github.com/libp2p/go-libp2p/p2p/net/upgrader"
 	ma "github.com/multiformats/go-multiaddr"
 	manet "github.com/multiformats/go-multiaddr/net"
 )
@@ -29,20 +33,29 @@ type Config struct {
 	Authorize func(ctx context.Context, serviceID string) error
 }
 
+// Layers are what a connection is made of above the circuit, one of each: so there is nothing to agree on, see upgrade.
+type Layers struct {
+	Security sec.SecureTransport
+	Muxer    upgrader.StreamMuxer
+	PSK      pnet.PSK // of a private network; nil: an open one
+	Gater    connmgr.ConnectionGater
+	Upgrader transport.Upgrader // of what comes in
+}
+
 // Transport is a libp2p transport that knows onion addresses and no others. Its dials never share a circuit with those of another Transport, nor with each other: who dials
 // again has lost a circuit, and wants none of its parts.
 type Transport struct {
-	cfg      Config
-	upgrader transport.Upgrader
-	rm       network.ResourceManager
-	dials    chan struct{}
+	cfg    Config
+	layers Layers
+	rm     network.ResourceManager
+	dials  chan struct{}
 }
 
 var _ transport.Transport = (*Transport)(nil)
 
 // NewTransport makes the transport of one host.
-func NewTransport(cfg Config, up transport.Upgrader, rm network.ResourceManager) *Transport {
-	return &Transport{cfg: cfg, upgrader: up, rm: rm, dials: make(chan struct{}, maxDials)}
+func NewTransport(cfg Config, layers Layers, rm network.ResourceManager) *Transport {
+	return &Transport{cfg: cfg, layers: layers, rm: rm, dials: make(chan struct{}, maxDials)}
 }
 
 // Dial connects to a peer, which takes seconds. The address must be the peer's own, see Address.
@@ -59,10 +72,10 @@ func (t *Transport) Dial(ctx context.Context, a ma.Multiaddr, p peer.ID) (transp
 		scope.Done()
 		return nil, err
 	}
-	return t.upgrader.Upgrade(ctx, t, c, network.DirOutbound, p, scope) // it ends the scope where it fails
+	return c, nil
 }
 
-func (t *Transport) dial(ctx context.Context, a ma.Multiaddr, p peer.ID, scope network.ConnManagementScope) (manet.Conn, error) {
+func (t *Transport) dial(ctx context.Context, a ma.Multiaddr, p peer.ID, scope network.ConnManagementScope) (transport.CapableConn, error) {
 	if err := scope.SetPeer(p); err != nil {
 		return nil, err
 	}
@@ -81,11 +94,22 @@ func (t *Transport) dial(ctx context.Context, a ma.Multiaddr, p peer.ID, scope n
 			return nil, err
 		}
 	}
-	c, err := dialSOCKS(ctx, t.cfg.SOCKS, rand.Text(), id, Port)
+	c, err := askSOCKS(ctx, t.cfg.SOCKS, rand.Text(), id, Port)
 	if err != nil {
 		return nil, err
 	}
-	return conn{c, marker, a}, nil
+	up, err := t.upgrade(ctx, conn{newCorked(c), marker, a}, p, scope)
+	if err == nil {
+		return up, nil
+	}
+	c.Close()
+	switch {
+	case ctx.Err() != nil:
+		return nil, ctx.Err()
+	case c.answered() != nil: // tor's own word on it, in place of where its silence was met
+		return nil, c.answered()
+	}
+	return nil, err
 }
 
 // CanDial is for onion addresses of the only form that there is. Whose it is shows with Dial.
@@ -103,7 +127,8 @@ func (t *Transport) Listen(a ma.Multiaddr) (transport.Listener, error) {
 	if err != nil {
 		return nil, err
 	}
-	return t.upgrader.UpgradeGatedMaListener(t, t.upgrader.GateMaListener(&listener{l, a})), nil
+	up := t.layers.Upgrader
+	return up.UpgradeGatedMaListener(t, up.GateMaListener(&listener{l, a})), nil
 }
 
 // listenUnix takes the place of a socket that a killed process left. Nobody else can enter the directory.
@@ -136,7 +161,7 @@ func (t *Transport) String() string { return "onion" }
 
 // conn is a connection that tells nothing of this machine's sockets.
 type conn struct {
-	net.Conn
+	*corked
 	local, remote ma.Multiaddr
 }
 
@@ -144,14 +169,6 @@ func (c conn) LocalMultiaddr() ma.Multiaddr  { return c.local }
 func (c conn) RemoteMultiaddr() ma.Multiaddr { return c.remote }
 func (c conn) LocalAddr() net.Addr           { return addr("onion") }
 func (c conn) RemoteAddr() net.Addr          { return addr("onion") }
-
-// CloseWrite is for libraries that look for it.
-func (c conn) CloseWrite() error {
-	if u, ok := c.Conn.(*net.UnixConn); ok {
-		return u.CloseWrite()
-	}
-	return nil
-}
 
 // listener is where tor brings connections. Who comes is not known before the handshake.
 type listener struct {
@@ -164,7 +181,7 @@ func (l *listener) Accept() (manet.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return conn{c, l.at, marker}, nil
+	return conn{newCorked(c), l.at, marker}, nil
 }
 
 func (l *listener) Multiaddr() ma.Multiaddr { return l.at }
