@@ -1,7 +1,8 @@
 // Package padding decides how much is added to a body before it is encrypted or sent, so that its length says less. The classes are those of Padmé
 // (Nikitin, Barman, Lueks, Underwood, Hubaux, Ford: "Reducing Metadata Leakage from Encrypted Files and Communication with PURBs", PoPETs 2019,
-// section 4), above a floor that all small bodies share: a length of L bytes keeps its leading bits, about log2 log2 L of them, and is
-// rounded up in the others. That costs at most 12 % and leaves O(log log L) bits of what a length could tell.
+// section 4): a length of L bytes keeps its leading bits, about log2 log2 L of them, and is rounded up in the others. That costs at most 12 % and leaves
+// O(log log L) bits of what a length could tell. Below 4 KiB, where Padmé's classes would be finer than what a cell of Tor's hides anyway (498 bytes, tor-spec section 6.1), they
+// are the multiples of Floor.
 //
 // What it cannot hide: how many bodies there are, and when they come.
 package padding
@@ -13,19 +14,26 @@ import (
 	"math/bits"
 )
 
-// Floor is the smallest class, in bytes: all that is smaller is of one size.
-const Floor = 1 << 10
+// Floor is the smallest class, in bytes: all that is smaller is of one size. It is small because what takes more than five cells takes 40 ms longer at each relay that
+// waits for an acknowledgement between them, which an event with a small payload must not need.
+const Floor = 512
+
+// coarse is below which length classes are multiples of Floor, in bytes.
+const coarse = 4 << 10
 
 // Limit is the largest length that has a class, in bytes: beyond any body, and far from where a sum of lengths overflows.
 const Limit = 1 << 60
 
-// Size is the class of a body of n bytes, which is its length when padded: Floor at the least, else at most 12 % more than n. The class of a class is
+// Size is the class of a body of n bytes, which is its length when padded: a multiple of Floor, or at most 12 % more than n. The class of a class is
 // itself. It panics when n is negative or above Limit: lengths are bounded where they come in.
 func Size(n int64) int64 {
 	if n < 0 || n > Limit {
 		panic(fmt.Sprintf("padding: a body of %d bytes", n))
 	}
-	return max(Floor, padme(n))
+	if n < coarse {
+		return max(Floor, (n+Floor-1)/Floor*Floor)
+	}
+	return padme(n)
 }
 
 // padme clears the low bits of a length, rounding up.
@@ -40,10 +48,12 @@ func padme(n int64) int64 {
 }
 
 // Fits tells whether a body of n bytes may have that much padding. Whoever reads must ask before it believes a length that came from elsewhere.
-// It allows what any class could need, not only the one of n, so that classes can change.
+// It allows what any class could need, not only the one of n, so that classes can change: they were of one kibibyte once.
 func Fits(n, pad int64) bool {
-	return n >= 0 && n <= Limit && pad >= 0 && pad <= max(Floor, n/8+1)
+	return n >= 0 && n <= Limit && pad >= 0 && pad <= max(most, n/8+1)
 }
+
+const most = 1 << 10
 
 // ErrInvalid is the cause of padding that is cut off, or that holds anything but zeros.
 var ErrInvalid = errors.New("the padding is not what its length says, or not of zeros")

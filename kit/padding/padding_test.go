@@ -28,9 +28,9 @@ func TestSizes(t *testing.T) {
 		switch {
 		case got < n, Size(got) != got:
 			t.Fatalf("the class of %d is %d, whose own is %d", n, got, Size(got))
-		case n <= Floor && got != Floor:
-			t.Fatalf("%d bytes become %d, want %d", n, got, Floor)
-		case n > Floor && float64(got-n) > 0.12*float64(n):
+		case n < coarse && (got%Floor != 0 || got == 0 || got-n >= Floor && n > 0):
+			t.Fatalf("%d bytes become %d, want the next multiple of %d", n, got, Floor)
+		case n >= coarse && float64(got-n) > 0.12*float64(n):
 			t.Fatalf("%d bytes become %d, which is %.1f %% more", n, got, 100*float64(got-n)/float64(n))
 		case !Fits(n, got-n):
 			t.Fatalf("%d bytes may not have the padding of their class, %d", n, got-n)
@@ -45,13 +45,13 @@ func TestSizes(t *testing.T) {
 	}
 }
 
-// TestFewClasses counts them: 16 for each power of two up to 64 KiB, 32 up to 4 GiB, then 64.
+// TestFewClasses counts them: 8 up to 4 KiB, 16 for each power of two up to 64 KiB, 32 up to 4 GiB, then 64.
 func TestFewClasses(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		upTo int64
 		want int
-	}{{64 << 10, 1 + 6*16}, {4 << 30, 1 + 6*16 + 16*32}, {1 << 40, 1 + 6*16 + 16*32 + 8*64}} {
+	}{{64 << 10, 8 + 4*16}, {4 << 30, 8 + 4*16 + 16*32}, {1 << 40, 8 + 4*16 + 16*32 + 8*64}} {
 		classes := 0
 		for n := int64(0); n <= c.upTo; n = Size(n) + 1 {
 			classes++
@@ -64,7 +64,7 @@ func TestFewClasses(t *testing.T) {
 
 func TestPaddingThatDoesNotFit(t *testing.T) {
 	t.Parallel()
-	for _, c := range []struct{ n, pad int64 }{{-1, 0}, {0, -1}, {0, Floor + 1}, {1 << 20, 1<<17 + 2}, {Limit + 1, 0}, {1, 1 << 40}} {
+	for _, c := range []struct{ n, pad int64 }{{-1, 0}, {0, -1}, {0, most + 1}, {1 << 20, 1<<17 + 2}, {Limit + 1, 0}, {1, 1 << 40}} {
 		if Fits(c.n, c.pad) {
 			t.Errorf("%d bytes may have %d more", c.n, c.pad)
 		}

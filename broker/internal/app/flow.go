@@ -92,8 +92,10 @@ const maxAckBacklog = 512 << 10
 type ackWriter struct {
 	stream   Stream
 	patience time.Duration // for one write
+	hold     time.Duration // how long an acknowledgement may wait for an event that goes the same way; 0: not at all
 	padded   bool
 	wake     chan struct{}
+	hurried  chan struct{} // nothing is waited for any more
 
 	mu       sync.Mutex
 	buf      []byte
@@ -102,8 +104,31 @@ type ackWriter struct {
 	unread   bool // a write was not taken in time
 }
 
-func newAckWriter(s Stream, patience time.Duration, padded bool) *ackWriter {
-	return &ackWriter{stream: s, patience: patience, padded: padded, wake: make(chan struct{}, 1)}
+func newAckWriter(s Stream, patience, hold time.Duration, padded bool) *ackWriter {
+	return &ackWriter{stream: s, patience: patience, hold: hold, padded: padded, wake: make(chan struct{}, 1), hurried: make(chan struct{}, 1)}
+}
+
+// hurry has what waits written now, for something goes the same way.
+func (a *ackWriter) hurry() {
+	a.mu.Lock()
+	waits := len(a.buf) > 0
+	a.mu.Unlock()
+	if waits {
+		signal(a.hurried)
+	}
+}
+
+// wait holds what was pushed back for a while.
+func (a *ackWriter) wait() {
+	if a.hold == 0 {
+		return
+	}
+	t := time.NewTimer(a.hold)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-a.hurried:
+	}
 }
 
 // push never blocks.
@@ -137,11 +162,13 @@ func (a *ackWriter) finish() {
 	defer a.mu.Unlock()
 	a.finished = true
 	signal(a.wake)
+	signal(a.hurried)
 }
 
 func (a *ackWriter) run() {
 	var spare []byte
 	for range a.wake {
+		a.wait()
 		a.mu.Lock()
 		out, finished := a.buf, a.finished
 		a.buf = spare[:0]

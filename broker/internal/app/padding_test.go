@@ -14,7 +14,7 @@ import (
 	"github.com/shallot-net/shallot/kit/padding"
 )
 
-// TestWhatAnAnonymousNodeWrites: small events and acknowledgements are one kibibyte, larger ones of few sizes; and either mode reads the other. What an open node writes is
+// TestWhatAnAnonymousNodeWrites: small events and acknowledgements are of one size, larger ones of few sizes; and either mode reads the other. What an open node writes is
 // as long as it ever was.
 func TestWhatAnAnonymousNodeWrites(t *testing.T) {
 	for _, c := range []struct{ from, to string }{{app.ModeAnonymous, app.ModeAnonymous}, {app.ModeOpen, app.ModeAnonymous}, {app.ModeAnonymous, app.ModeOpen}, {app.ModeOpen, app.ModeOpen}} {
@@ -64,7 +64,7 @@ func TestWhatAnAnonymousNodeWrites(t *testing.T) {
 						wantSent = int(padding.Size(int64(wantSent + 4)))
 					}
 					if c.to == app.ModeAnonymous {
-						wantAck = 1 << 10
+						wantAck = padding.Floor
 					}
 					if total != wantSent || ack != wantAck {
 						t.Errorf("a payload of %d bytes took %d bytes and %d to acknowledge, want %d and %d", size, total, ack, wantSent, wantAck)

@@ -53,7 +53,7 @@ func (p *persona) serve(peer string, stream Stream) {
 	b.obs.Adjust("streams_in", 1)
 	defer b.obs.Adjust("streams_in", -1)
 	r := p.remote(peer)
-	in := &inStream{remote: r, stream: stream, acks: newAckWriter(stream, b.limits.Patience, b.padded()), flow: newFlow(b.limits.InEvents, b.limits.InBytes, b.budget), stopped: make(chan struct{})}
+	in := &inStream{remote: r, stream: stream, acks: newAckWriter(stream, b.limits.Patience, b.ackHold(), b.padded()), flow: newFlow(b.limits.InEvents, b.limits.InBytes, b.budget), stopped: make(chan struct{})}
 	if former := r.replace(in); former != nil {
 		former.stop()
 	}
@@ -150,6 +150,22 @@ func (r *remote) leave(in *inStream) {
 	r.used = time.Now()
 	if r.stream == in {
 		r.stream = nil
+	}
+}
+
+// hurry has the acknowledgements written that wait for something to go with.
+func (p *persona) hurry(peer string) {
+	p.mu.Lock()
+	r := p.remotes[peer]
+	p.mu.Unlock()
+	if r == nil {
+		return
+	}
+	r.mu.Lock()
+	in := r.stream
+	r.mu.Unlock()
+	if in != nil {
+		in.acks.hurry()
 	}
 }
 

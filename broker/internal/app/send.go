@@ -107,7 +107,16 @@ func (b *Broker) encode(e *event.Event, signed bool) ([]byte, event.Problem, err
 // told by when they come, and it would cost for nothing.
 func (b *Broker) padded() bool { return b.cfg.Mode == ModeAnonymous }
 
-// paddedSize is what a frame of n bytes becomes. All those without a payload to speak of, acknowledgements among them, become one kibibyte.
+// ackHold is how long an acknowledgement may wait for an event to go with. Over Tor two small messages right after each other wait for each other at every relay,
+// and the event is what somebody waits for: an answer that is about to come, or the next task. It is far below what senders wait.
+func (b *Broker) ackHold() time.Duration {
+	if b.cfg.Mode == ModeAnonymous {
+		return 20 * time.Millisecond
+	}
+	return 0
+}
+
+// paddedSize is what a frame of n bytes becomes. All those without a payload to speak of, acknowledgements among them, become as long as each other.
 func paddedSize(n int) int { return int(padding.Size(int64(n + frame.PadOverhead))) }
 
 // send queues the frame at the peer's sender.

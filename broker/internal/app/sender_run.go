@@ -166,6 +166,7 @@ func (s *sender) write(stream Stream, broken <-chan error) error {
 			continue // what came meanwhile goes with the same flush
 		}
 		if w.Buffered() > 0 {
+			s.persona.hurry(s.peer)
 			if err := w.Flush(); err != nil {
 				return err
 			}

@@ -41,7 +41,7 @@ const MaxBody = event.MaxSize + 4<<10
 const (
 	header = Overhead
 	inner  = 4 // the length of a padded frame's true body
-	// What padding may come to: the smallest frames are all of one size, and larger ones grow by an eighth at most.
+	// What padding may come to: smaller frames are of a few sizes, and larger ones grow by an eighth at most.
 	leastPad = 1 << 10
 	maxBody  = inner + MaxBody + MaxBody/8
 )

@@ -91,7 +91,8 @@ type TaskSubmission struct {
 	Attempt uint32  `protobuf:"varint,2,opt,name=attempt,proto3" json:"attempt,omitempty"`
 	Type    string  `protobuf:"bytes,3,opt,name=type,proto3" json:"type,omitempty"`
 	Limits  *Limits `protobuf:"bytes,4,opt,name=limits,proto3" json:"limits,omitempty"`
-	// The task key: the result is an age file for it. "mlkem768x25519:" and the key in base64, or an age recipient (age1pq1…).
+	// The task key: the result is an age file for it. "mlkem768x25519:" and the key in base64, or an age recipient (age1pq1…). Empty where the payload
+	// holds a key for the result, which only suits a task that is not handed on: who may open a payload only to hand it on must not read the result.
 	ResultRecipient string `protobuf:"bytes,5,opt,name=result_recipient,json=resultRecipient,proto3" json:"result_recipient,omitempty"`
 	// SHA-256 of the payload's ciphertext and its length in bytes.
 	PayloadHash []byte `protobuf:"bytes,6,opt,name=payload_hash,json=payloadHash,proto3" json:"payload_hash,omitempty"`

@@ -35,7 +35,13 @@ type PayloadHeader struct {
 	Parts []*PartInfo `protobuf:"bytes,4,rep,name=parts,proto3" json:"parts,omitempty"`
 	// Zeros that follow the last part, and nothing after them: an anonymous node pads before it encrypts, so that the length of a ciphertext
 	// says little. An eighth of the whole at most, or 1 KiB. Its encoding has the same length for any value but 0.
-	Padding       uint64 `protobuf:"fixed64,5,opt,name=padding,proto3" json:"padding,omitempty"`
+	Padding uint64 `protobuf:"fixed64,5,opt,name=padding,proto3" json:"padding,omitempty"`
+	// 16 random bytes, made for this task, where the submission names no recipient: the result is an age file whose only stanza is
+	//
+	//	-> shallot-answer SALT
+	//
+	// with the file key under ChaCha20-Poly1305 with a nonce of zeros, whose key is HKDF-SHA256(result key, salt of 16 bytes, info "shallot result key").
+	ResultKey     []byte `protobuf:"bytes,6,opt,name=result_key,json=resultKey,proto3" json:"result_key,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -103,6 +109,13 @@ func (x *PayloadHeader) GetPadding() uint64 {
 		return x.Padding
 	}
 	return 0
+}
+
+func (x *PayloadHeader) GetResultKey() []byte {
+	if x != nil {
+		return x.ResultKey
+	}
+	return nil
 }
 
 // PartInfo is one body of bytes that follows a header, or that the header refers to.
@@ -350,13 +363,15 @@ var File_shallot_task_v1_payload_proto protoreflect.FileDescriptor
 
 const file_shallot_task_v1_payload_proto_rawDesc = "" +
 	"\n" +
-	"\x1dshallot/task/v1/payload.proto\x12\x0fshallot.task.v1\x1a\x1bshallot/event/v1/task.proto\"\xa1\x01\n" +
+	"\x1dshallot/task/v1/payload.proto\x12\x0fshallot.task.v1\x1a\x1bshallot/event/v1/task.proto\"\xc0\x01\n" +
 	"\rPayloadHeader\x12\x17\n" +
 	"\atask_id\x18\x01 \x01(\tR\x06taskId\x12\x12\n" +
 	"\x04type\x18\x02 \x01(\tR\x04type\x12\x18\n" +
 	"\aoptions\x18\x03 \x01(\fR\aoptions\x12/\n" +
 	"\x05parts\x18\x04 \x03(\v2\x19.shallot.task.v1.PartInfoR\x05parts\x12\x18\n" +
-	"\apadding\x18\x05 \x01(\x06R\apadding\"\x84\x01\n" +
+	"\apadding\x18\x05 \x01(\x06R\apadding\x12\x1d\n" +
+	"\n" +
+	"result_key\x18\x06 \x01(\fR\tresultKey\"\x84\x01\n" +
 	"\bPartInfo\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04size\x18\x02 \x01(\x04R\x04size\x12\x16\n" +

@@ -281,25 +281,40 @@ func (p *Personas) introduced(ctx context.Context, persona, peer string) (domain
 		delete(p.waiting, id)
 		delete(p.asked, id)
 	}()
-	if err := p.net.SendEventAs(ctx, persona, peer, eventv1.EventType_EVENT_TYPE_DISCOVER, id, &eventv1.Discover{Limit: 1}, p.cfg.Introduce); err != nil {
-		return domain.Announcement{}, err
-	}
-	select {
-	case r := <-answer:
-		for _, ev := range r.GetAnnouncements() {
-			a, err := announcementOf(ev)
-			if err != nil || a.PeerID != peer {
-				continue
+	sent := make(chan error, 1)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go func() {
+		sent <- p.net.SendEventAs(ctx, persona, peer, eventv1.EventType_EVENT_TYPE_DISCOVER, id, &eventv1.Discover{Limit: 1}, p.cfg.Introduce)
+	}()
+	for {
+		select {
+		case err := <-sent: // the answer may come before the acknowledgement
+			if err != nil {
+				return domain.Announcement{}, err
 			}
-			if a.Leaving {
-				return a, fault.Unavailable("PROVIDER_LEAVING", "the provider is about to leave")
-			}
-			return a, nil
+			sent = nil
+		case r := <-answer:
+			return introduction(r, peer)
+		case <-ctx.Done():
+			return domain.Announcement{}, ctx.Err()
 		}
-		return domain.Announcement{}, fault.Unavailable("NOT_INTRODUCED", "the provider did not hand over its announcement")
-	case <-ctx.Done():
-		return domain.Announcement{}, ctx.Err()
 	}
+}
+
+// introduction finds the provider's own announcement in its answer.
+func introduction(r *eventv1.DiscoverResponse, peer string) (domain.Announcement, error) {
+	for _, ev := range r.GetAnnouncements() {
+		a, err := announcementOf(ev)
+		if err != nil || a.PeerID != peer {
+			continue
+		}
+		if a.Leaving {
+			return a, fault.Unavailable("PROVIDER_LEAVING", "the provider is about to leave")
+		}
+		return a, nil
+	}
+	return domain.Announcement{}, fault.Unavailable("NOT_INTRODUCED", "the provider did not hand over its announcement")
 }
 
 // DiscoverResponse takes a provider's answer to a persona. What nobody asked for is ignored.

@@ -13,8 +13,8 @@ type Cipher interface {
 	// SealKey seals a payload key to a provider's sealing key. What binds it to its task is the payload's header. Keys that are sealed in
 	// one scope can be seen to come from one sender; a scope is what that holds for anyway.
 	SealKey(key []byte, sealingKey, scope string) ([]byte, error)
-	// EncryptResult encrypts to a task key's recipient.
-	EncryptResult(recipient string, dst io.Writer) (io.WriteCloser, error)
+	// EncryptResult encrypts to a task key's recipient or, where that is empty, under the key that the payload held. It fails with RECIPIENT_INVALID.
+	EncryptResult(recipient string, key []byte, dst io.Writer) (io.WriteCloser, error)
 }
 
 // SealingKey is a provider's own.
@@ -24,9 +24,15 @@ type SealingKey interface {
 	OpenKey(sealed []byte) (key []byte, err error)
 }
 
-// TaskKey is the key pair of one task.
+// ResultKeySize is that of a key that a payload holds, in bytes.
+const ResultKeySize = 16
+
+// TaskKey is the key of one task, by which its result is read: a key pair, or a secret that its payload tells the provider.
 type TaskKey interface {
+	// Recipient is what the submission says of a key pair; empty of a secret.
 	Recipient() string
+	// ResultKey is what the payload says of a secret; nil of a key pair.
+	ResultKey() []byte
 	Secret() string
 	Decrypt(src io.Reader) (io.Reader, error)
 	// Open is Decrypt for a small ciphertext.
@@ -37,6 +43,8 @@ type TaskKey interface {
 type TaskKeys interface {
 	// Take gives a fresh one, made ahead where possible.
 	Take() (TaskKey, error)
+	// Shared makes a secret. It takes a sixth of the room that a key pair does on the wire, and no agreement; but whoever opens the payload can read the result.
+	Shared() TaskKey
 	// Parse reads a Secret.
 	Parse(secret string) (TaskKey, error)
 }

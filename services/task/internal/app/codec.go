@@ -9,6 +9,8 @@ type PayloadHeader struct {
 	Options []byte
 	Parts   []domain.Part
 	Padding int64 // zeros that follow the parts
+	// ResultKey encrypts the result where the submission names no recipient; else nil.
+	ResultKey []byte
 }
 
 // ResultHeader begins a result's plaintext; the parts' bytes follow.

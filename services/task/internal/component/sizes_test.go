@@ -15,6 +15,7 @@ import (
 	"github.com/shallot-net/shallot/services/task/internal/adapter/crypt"
 	"github.com/shallot-net/shallot/services/task/internal/adapter/wire"
 	"github.com/shallot-net/shallot/services/task/internal/app"
+	"github.com/shallot-net/shallot/services/task/internal/app/consumer"
 	"github.com/shallot-net/shallot/services/task/internal/domain"
 )
 
@@ -118,7 +119,7 @@ func (nd *node) pad(ev *eventv1.Event, recipient string, said int64, is []byte) 
 	header := wire.Codec{}.EncodeResultHeader(&app.ResultHeader{TaskID: m.GetTaskId(), Padding: said,
 		Parts: []domain.Part{{Name: "stdout", Size: int64(len(body)), SHA256: sha256.Sum256(body)}, {Name: "stderr", SHA256: sha256.Sum256(nil)}}})
 	var out bytes.Buffer
-	w, err := crypt.NewCipher().EncryptResult(recipient, &out)
+	w, err := crypt.NewCipher().EncryptResult(recipient, nil, &out)
 	if err == nil {
 		_, err = w.Write(bytes.Join([][]byte{binary.BigEndian.AppendUint32(nil, uint32(len(header))), header, body, is}, nil))
 	}
@@ -151,8 +152,8 @@ func TestPaddingThatLies(t *testing.T) {
 		"less than none": {-1, nil, false},
 	} {
 		n := newNetwork(t)
-		bad, good, consumer := n.addProvider(nil), n.addProvider(nil), n.addConsumer(anonymousConsumer)
-		consumer.useProviders(bad, good)
+		bad, good, user := n.addProvider(nil), n.addProvider(nil), n.addConsumer(func(c *consumer.Config) { c.Anonymous, c.Redirect = true, true }) // so that the submission names a recipient
+		user.useProviders(bad, good)
 		var lies atomic.Int32
 		n.setRoute(func(from, _ string, ev *eventv1.Event) action {
 			if from == bad.peer && ev.GetType() == eventv1.EventType_EVENT_TYPE_TASK_RESULT {
@@ -161,12 +162,12 @@ func TestPaddingThatLies(t *testing.T) {
 			}
 			return pass
 		})
-		task := consumer.await(consumer.submit(sumSpec("20", "22"), bad), "COMPLETED")
+		task := user.await(user.submit(sumSpec("20", "22"), bad), "COMPLETED")
 		want := good
 		if c.ok {
 			want = bad
 		}
-		if lies.Load() == 0 || task.GetProvider() != want.peer || consumer.result(task.GetId(), "") != "42\n" {
+		if lies.Load() == 0 || task.GetProvider() != want.peer || user.result(task.GetId(), "") != "42\n" {
 			t.Errorf("%s: the task is %v: %v", name, task, details(task))
 		}
 	}

@@ -101,8 +101,8 @@ func (cipher) SealKey(key []byte, sealingKey, _ string) ([]byte, error) {
 	return b.Bytes(), nil
 }
 
-func (cipher) EncryptResult(recipient string, dst io.Writer) (io.WriteCloser, error) {
-	return seal(dst, recipient)
+func (cipher) EncryptResult(recipient string, key []byte, dst io.Writer) (io.WriteCloser, error) {
+	return seal(dst, recipient+string(key))
 }
 
 // sealingKey is a provider's.
@@ -118,9 +118,11 @@ type (
 )
 
 func (taskKeys) Take() (app.TaskKey, error)               { return taskKey(hex.EncodeToString(random())), nil }
+func (taskKeys) Shared() app.TaskKey                      { panic("of anonymous mode") }
 func (taskKeys) Parse(secret string) (app.TaskKey, error) { return taskKey(secret), nil }
 
 func (k taskKey) Recipient() string                        { return "for" + string(k) }
+func (k taskKey) ResultKey() []byte                        { return nil }
 func (k taskKey) Secret() string                           { return string(k) }
 func (k taskKey) Decrypt(src io.Reader) (io.Reader, error) { return openAll(src, k.Recipient()) }
 func (k taskKey) Open(ciphertext []byte) ([]byte, error)   { return open(ciphertext, k.Recipient()) }

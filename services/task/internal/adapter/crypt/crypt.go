@@ -103,7 +103,13 @@ func (c *Cipher) parse(recipient string) (*age.HybridRecipient, error) {
 }
 
 // EncryptResult encrypts to a task key.
-func (*Cipher) EncryptResult(recipient string, dst io.Writer) (io.WriteCloser, error) {
+func (*Cipher) EncryptResult(recipient string, key []byte, dst io.Writer) (io.WriteCloser, error) {
+	if recipient == "" {
+		if len(key) != app.ResultKeySize {
+			return nil, fault.InvalidArgument("RECIPIENT_INVALID", "the submission names no result recipient, and its payload has no key for the result")
+		}
+		return age.Encrypt(dst, sharedKey(key))
+	}
 	r, err := parseRecipient(recipient)
 	if err != nil {
 		return nil, fault.InvalidArgument("RECIPIENT_INVALID", "the result recipient is not a hybrid age recipient").Because(err)

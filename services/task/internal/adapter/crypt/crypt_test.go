@@ -101,7 +101,7 @@ func TestSealedKeysOfOtherShapes(t *testing.T) {
 	if _, err := NewCipher().SealKey(nil, k.Recipient(), ""); err == nil {
 		t.Error("sealed nothing")
 	}
-	if _, err := NewCipher().EncryptResult("nobody", io.Discard); err == nil {
+	if _, err := NewCipher().EncryptResult("nobody", nil, io.Discard); err == nil {
 		t.Error("encrypted to nobody")
 	}
 }
@@ -181,7 +181,7 @@ func TestTaskKeysAreAgeKeys(t *testing.T) {
 	}
 	for _, to := range []string{key.Recipient(), text} {
 		var out bytes.Buffer
-		w, err := NewCipher().EncryptResult(to, &out)
+		w, err := NewCipher().EncryptResult(to, nil, &out)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -204,7 +204,7 @@ func TestTaskKeysAreAgeKeys(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, bad := range []string{recipientPrefix, recipientPrefix + "AAAA", recipientPrefix + "*", secretPrefix} {
-		if _, err := NewCipher().EncryptResult(bad, io.Discard); err == nil {
+		if _, err := NewCipher().EncryptResult(bad, nil, io.Discard); err == nil {
 			t.Errorf("encrypted to %q", bad)
 		}
 		if _, err := NewKeys(0).Parse(bad); err == nil {
@@ -272,7 +272,7 @@ func TestTaskKeys(t *testing.T) {
 		}
 		seen[k.Recipient()] = true
 		var out bytes.Buffer
-		w, err := NewCipher().EncryptResult(k.Recipient(), &out)
+		w, err := NewCipher().EncryptResult(k.Recipient(), k.ResultKey(), &out)
 		if err != nil {
 			t.Fatal(err)
 		}

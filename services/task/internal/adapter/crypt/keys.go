@@ -92,6 +92,9 @@ type TaskKey struct {
 // Recipient is the public half.
 func (k *TaskKey) Recipient() string { return k.recipient }
 
+// ResultKey implements app.TaskKey: a key pair has none.
+func (k *TaskKey) ResultKey() []byte { return nil }
+
 // Secret is the private half.
 func (k *TaskKey) Secret() string { return k.secret }
 
@@ -154,6 +157,13 @@ var errSecret = errors.New("the stored task key cannot be read") // it never quo
 
 // Parse reads a Secret, in this form or in age's.
 func (*Keys) Parse(secret string) (app.TaskKey, error) {
+	if raw, ok := strings.CutPrefix(secret, sharedPrefix); ok {
+		b, err := keyBase64.DecodeString(raw)
+		if err != nil || len(b) != app.ResultKeySize {
+			return nil, errSecret
+		}
+		return sharedKey(b), nil
+	}
 	raw, ours := strings.CutPrefix(secret, secretPrefix)
 	if !ours {
 		id, err := age.ParseHybridIdentity(secret)

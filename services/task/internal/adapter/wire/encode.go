@@ -146,7 +146,7 @@ func (Codec) EncodeSealed(sealedKey, ciphertext []byte) []byte {
 
 // EncodePayloadHeader is a payload's header, without its length.
 func (Codec) EncodePayloadHeader(h *app.PayloadHeader) []byte {
-	return encode(&taskv1.PayloadHeader{TaskId: h.TaskID, Type: h.Type, Options: h.Options, Parts: parts(h.Parts), Padding: uint64(h.Padding)})
+	return encode(&taskv1.PayloadHeader{TaskId: h.TaskID, Type: h.Type, Options: h.Options, Parts: parts(h.Parts), Padding: uint64(h.Padding), ResultKey: h.ResultKey})
 }
 
 // EncodeResultHeader is a result's header, without its length.

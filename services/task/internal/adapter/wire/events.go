@@ -19,8 +19,11 @@ func submission(c *checker, payload []byte) domain.Body {
 	if s.Copies >= domain.MaxReplicas {
 		c.fail("copies is %d: it may be %d", s.Copies, domain.MaxReplicas-1)
 	}
-	if s.Type == "" || s.Recipient == "" {
-		c.fail("type and result_recipient must be set")
+	if s.Type == "" {
+		c.fail("type must be set")
+	}
+	if s.Recipient == "" && s.Redirect {
+		c.fail("result_recipient must be set where the task may be handed on")
 	}
 	return s
 }

@@ -30,6 +30,11 @@ func (Codec) DecodePayloadHeader(b []byte) (*app.PayloadHeader, error) {
 		c.fail("options has %d bytes: it may have %d", len(m.Options), maxOptions)
 	}
 	h := &app.PayloadHeader{TaskID: c.id("task_id", m.TaskId), Type: c.text("type", m.Type, maxType), Options: m.Options, Parts: c.parts(m.Parts), Padding: c.size("padding", m.Padding)}
+	if k := m.GetResultKey(); len(k) != 0 {
+		if h.ResultKey = k; len(k) != app.ResultKeySize {
+			c.fail("result_key has %d bytes: it must have %d", len(k), app.ResultKeySize)
+		}
+	}
 	for i, p := range m.Parts {
 		if r := p.GetReference(); r != nil && c.err == nil {
 			h.Parts[i].Ref = c.reference(r)
@@ -62,7 +67,7 @@ func following(header []byte, parts []domain.Part) int64 {
 // padding: what is left unread must not be more than there is a use for.
 func (c *checker) padding(name string, n, pad int64) {
 	if c.err == nil && !padding.Fits(n, pad) {
-		c.fail("%s is %d behind %d bytes: it may be an eighth of them, or %d", name, pad, n, padding.Floor)
+		c.fail("%s is %d behind %d bytes: it may be an eighth of them, or 1 KiB", name, pad, n)
 	}
 }
 

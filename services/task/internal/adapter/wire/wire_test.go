@@ -93,6 +93,7 @@ func TestBadEventsAreRefused(t *testing.T) {
 		"huge size":        {domain.TypeSubmission, &eventv1.TaskSubmission{TaskId: id, Attempt: 1, Type: "t", ResultRecipient: "r", PayloadHash: make([]byte, 32), PayloadSize: 1 << 63}, "payload_size"},
 		"long type":        {domain.TypeSubmission, &eventv1.TaskSubmission{TaskId: id, Attempt: 1, Type: strings.Repeat("t", 65), ResultRecipient: "r", PayloadHash: make([]byte, 32)}, "type"},
 		"no type":          {domain.TypeSubmission, &eventv1.TaskSubmission{TaskId: id, Attempt: 1, ResultRecipient: "r", PayloadHash: make([]byte, 32)}, "type"},
+		"handed on, open":  {domain.TypeSubmission, &eventv1.TaskSubmission{TaskId: id, Attempt: 1, Type: "t", PayloadHash: make([]byte, 32), Redirect: true}, "result_recipient"},
 		"huge memory":      {domain.TypeSubmission, &eventv1.TaskSubmission{TaskId: id, Attempt: 1, Type: "t", ResultRecipient: "r", PayloadHash: make([]byte, 32), Limits: &eventv1.Limits{Memory: 1 << 63}}, "limits.memory"},
 		"unsigned":         {domain.TypeForceSubmission, &eventv1.TaskForceSubmission{Submission: &eventv1.Event{Type: 30}, Path: []string{peer}}, "signed"},
 		"no path":          {domain.TypeForceSubmission, &eventv1.TaskForceSubmission{Submission: &eventv1.Event{Type: 30, Author: peer}}, "path"},
@@ -159,16 +160,17 @@ func TestHeadersComeBack(t *testing.T) {
 		many[i] = &taskv1.PartInfo{Name: fmt.Sprint(i), Sha256: make([]byte, 32)}
 	}
 	for name, h := range map[string]*taskv1.PayloadHeader{
-		"two alike":  {TaskId: id, Parts: []*taskv1.PartInfo{{Name: "a", Sha256: make([]byte, 32)}, {Name: "a", Sha256: make([]byte, 32)}}},
-		"no name":    {TaskId: id, Parts: []*taskv1.PartInfo{{Sha256: make([]byte, 32)}}},
-		"many":       {TaskId: id, Parts: many},
-		"huge":       {TaskId: id, Parts: []*taskv1.PartInfo{{Name: "a", Size: 1 << 60, Sha256: make([]byte, 32)}}},
-		"huge sum":   {TaskId: id, Parts: []*taskv1.PartInfo{{Name: "a", Size: maxSize, Sha256: make([]byte, 32)}, {Name: "b", Size: maxSize, Sha256: make([]byte, 32)}}},
-		"no hash":    {TaskId: id, Parts: []*taskv1.PartInfo{{Name: "a"}}},
-		"no cid":     {TaskId: id, Parts: []*taskv1.PartInfo{{Name: "a", Sha256: make([]byte, 32), Reference: &taskv1.Reference{Key: make([]byte, contentKey)}}}},
-		"short key":  {TaskId: id, Parts: []*taskv1.PartInfo{{Name: "a", Sha256: make([]byte, 32), Reference: &taskv1.Reference{Cid: "b", Key: make([]byte, 15)}}}},
-		"long cid":   {TaskId: id, Parts: []*taskv1.PartInfo{{Name: "a", Sha256: make([]byte, 32), Reference: &taskv1.Reference{Cid: strings.Repeat("b", maxCID+1), Key: make([]byte, contentKey)}}}},
-		"a nil part": {TaskId: id, Parts: make([]*taskv1.PartInfo, 1)},
+		"two alike":     {TaskId: id, Parts: []*taskv1.PartInfo{{Name: "a", Sha256: make([]byte, 32)}, {Name: "a", Sha256: make([]byte, 32)}}},
+		"no name":       {TaskId: id, Parts: []*taskv1.PartInfo{{Sha256: make([]byte, 32)}}},
+		"many":          {TaskId: id, Parts: many},
+		"huge":          {TaskId: id, Parts: []*taskv1.PartInfo{{Name: "a", Size: 1 << 60, Sha256: make([]byte, 32)}}},
+		"huge sum":      {TaskId: id, Parts: []*taskv1.PartInfo{{Name: "a", Size: maxSize, Sha256: make([]byte, 32)}, {Name: "b", Size: maxSize, Sha256: make([]byte, 32)}}},
+		"no hash":       {TaskId: id, Parts: []*taskv1.PartInfo{{Name: "a"}}},
+		"no cid":        {TaskId: id, Parts: []*taskv1.PartInfo{{Name: "a", Sha256: make([]byte, 32), Reference: &taskv1.Reference{Key: make([]byte, contentKey)}}}},
+		"short key":     {TaskId: id, Parts: []*taskv1.PartInfo{{Name: "a", Sha256: make([]byte, 32), Reference: &taskv1.Reference{Cid: "b", Key: make([]byte, 15)}}}},
+		"long cid":      {TaskId: id, Parts: []*taskv1.PartInfo{{Name: "a", Sha256: make([]byte, 32), Reference: &taskv1.Reference{Cid: strings.Repeat("b", maxCID+1), Key: make([]byte, contentKey)}}}},
+		"a nil part":    {TaskId: id, Parts: make([]*taskv1.PartInfo, 1)},
+		"part of a key": {TaskId: id, ResultKey: make([]byte, 15)},
 	} {
 		b, err := proto.Marshal(h)
 		if err != nil {

@@ -32,13 +32,13 @@ func (s *Service) Create(ctx context.Context, c app.Create) (app.Reply, error) {
 	if err := s.validate(ctx, &c.Spec, parts); err != nil {
 		return app.Reply{}, err
 	}
-	key, err := s.cfg.Keys.Take()
+	now := time.Now()
+	t := s.newTask(&c, parts, now)
+	key, err := s.newKey(t)
 	if err != nil {
 		return app.Reply{}, err
 	}
-	now := time.Now()
-	t := s.newTask(&c, parts, now)
-	p, err := s.pack(ctx, t, c.Spec.Options, parts, c.Candidate)
+	p, err := s.pack(ctx, t, key, c.Spec.Options, parts, c.Candidate)
 	if err != nil {
 		return app.Reply{}, err
 	}
@@ -85,6 +85,15 @@ func (s *Service) newTask(c *app.Create, parts []app.Part, now time.Time) *domai
 		t.Policy.MaxAttempts = domain.DefaultAttempts
 	}
 	return domain.NewTask(t, now)
+}
+
+// newKey makes a task's key. A key pair is half of a small submission and of its result, which over Tor decides how long they take. It is worth that where
+// a provider may open the payload only to hand the task on: that one must not read the result.
+func (s *Service) newKey(t *domain.Task) (app.TaskKey, error) {
+	if s.cfg.Anonymous && !t.Policy.Redirect {
+		return s.cfg.Keys.Shared(), nil
+	}
+	return s.cfg.Keys.Take()
 }
 
 // existing answers a repeated request.

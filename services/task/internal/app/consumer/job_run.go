@@ -191,10 +191,6 @@ func (j *jobs) makeTask(ctx context.Context, b *job, sh *domain.Shard, try uint3
 	if err != nil {
 		return nil, nil, err
 	}
-	key, err := j.s.cfg.Keys.Take()
-	if err != nil {
-		return nil, nil, err
-	}
 	ref := domain.ShardRef{Job: b.id, Index: sh.Index, Try: try}
 	labels := maps.Clone(spec.Labels)
 	if labels == nil {
@@ -209,13 +205,17 @@ func (j *jobs) makeTask(ctx context.Context, b *job, sh *domain.Shard, try uint3
 	t := j.s.newTask(&app.Create{RequestID: ref.RequestID(), Spec: app.Spec{Type: spec.Type, Limits: spec.Limits, Redirect: spec.Redirect, Policy: policy, Clocks: spec.Clocks, Labels: labels}},
 		parts, time.Now())
 	t.Shard = &ref
+	key, err := j.s.newKey(t)
+	if err != nil {
+		return nil, nil, err
+	}
 	if j.s.cfg.Anonymous {
 		options := spec.Options
 		return t, &live{task: t, key: key, draft: &draft{pack: func(ctx context.Context, t *domain.Task, c *app.Candidate) (packed, error) {
-			return j.s.pack(ctx, t, options, parts, c)
+			return j.s.pack(ctx, t, key, options, parts, c)
 		}}}, nil
 	}
-	p, err := j.s.pack(ctx, t, spec.Options, parts, nil)
+	p, err := j.s.pack(ctx, t, key, spec.Options, parts, nil)
 	if err != nil {
 		return nil, nil, err
 	}

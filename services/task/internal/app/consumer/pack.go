@@ -43,7 +43,7 @@ const overhead = 512
 // pack encrypts a payload once, whoever will run it. A large one goes into the repository as it is encrypted, and so do
 // parts that other tasks may share, each for itself. In anonymous mode it is made for one provider; where none is known yet, it refers to nothing, and Place gives
 // it to whom it is sent.
-func (s *Service) pack(ctx context.Context, t *domain.Task, options []byte, parts []app.Part, c *app.Candidate) (packed, error) {
+func (s *Service) pack(ctx context.Context, t *domain.Task, key app.TaskKey, options []byte, parts []app.Part, c *app.Candidate) (packed, error) {
 	var to recipient
 	if c != nil {
 		to.persona = c.Persona
@@ -51,7 +51,7 @@ func (s *Service) pack(ctx context.Context, t *domain.Task, options []byte, part
 			to.peer = c.Peer
 		}
 	}
-	h := &app.PayloadHeader{TaskID: t.ID, Type: t.Type, Options: options, Parts: make([]domain.Part, len(parts))}
+	h := &app.PayloadHeader{TaskID: t.ID, Type: t.Type, Options: options, Parts: make([]domain.Part, len(parts)), ResultKey: key.ResultKey()}
 	for i, p := range parts {
 		h.Parts[i] = domain.Part{Name: p.Name, Size: p.Size, SHA256: p.SHA256}
 	}

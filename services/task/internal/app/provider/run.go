@@ -46,11 +46,17 @@ func (s *Service) execute(h *held) (out *domain.Outcome, res *packedResult) {
 	if e.Runs > domain.MaxRuns {
 		return &domain.Outcome{Cause: domain.CauseProvider, Reason: "EXECUTOR_DIED", Message: fmt.Sprintf("it was started %d times and took its provider down each time", domain.MaxRuns)}, nil
 	}
-	sealer := s.newSealer(e.Sub.Recipient)
-	run, clean, bad := s.unpack(h, e)
+	var sealer *sealer
+	if e.Sub.Recipient != "" {
+		sealer = s.newSealer(e.Sub.Recipient, nil)
+	}
+	run, resultKey, clean, bad := s.unpack(h, e)
 	defer clean()
 	if bad != nil {
 		return s.interrupted(h, bad), nil
+	}
+	if sealer == nil {
+		sealer = s.newSealer("", resultKey)
 	}
 	sink := newSink(s.cfg.Workspace, run.Limits.Output, &h.logs)
 	sink.progress = func(p domain.Progress) { s.progressed(h, p) }

@@ -67,11 +67,11 @@ func (r *relay) to(dst io.Writer) error {
 	return err
 }
 
-func (s *Service) newSealer(recipient string) *sealer {
+func (s *Service) newSealer(recipient string, key []byte) *sealer {
 	e := &sealer{ready: make(chan struct{})}
 	s.runs.Go(func() {
 		defer close(e.ready)
-		e.w, e.err = s.cfg.Cipher.EncryptResult(recipient, &e.out)
+		e.w, e.err = s.cfg.Cipher.EncryptResult(recipient, key, &e.out)
 	})
 	return e
 }

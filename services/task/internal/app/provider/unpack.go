@@ -31,7 +31,7 @@ type staged struct {
 func (f *staged) remove() { f.release() }
 
 // unpack decrypts the payload. clean removes what it put on disk; it is never nil.
-func (s *Service) unpack(h *held, e *domain.Entry) (run app.Run, clean func(), err error) {
+func (s *Service) unpack(h *held, e *domain.Entry) (run app.Run, resultKey []byte, clean func(), err error) {
 	run = app.Run{TaskID: e.TaskID, Attempt: e.Sub.Attempt, Limits: app.Limits(e.Limits)}
 	h.mu.Lock()
 	files, m := h.files, h.material
@@ -45,28 +45,28 @@ func (s *Service) unpack(h *held, e *domain.Entry) (run app.Run, clean func(), e
 			s.mu.Unlock()
 		}
 		run.Options, run.Parts = files.header.Options, files.parts
-		return run, files.remove, nil
+		return run, files.header.ResultKey, files.remove, nil
 	}
 	clean = func() {}
 	if m == nil {
 		stored, err := s.cfg.Store.Material(h.ctx, h.key)
 		if err != nil {
-			return run, clean, err
+			return run, nil, clean, err
 		}
 		m = &stored
 	}
 	header, plain, err := s.openSmall(e, m)
 	if err != nil {
-		return run, clean, err
+		return run, nil, clean, err
 	}
 	for i := range header.Parts {
 		if header.Parts[i].Ref != nil {
-			return run, clean, invalid("the payload refers to content, and its submission does not say so")
+			return run, nil, clean, invalid("the payload refers to content, and its submission does not say so")
 		}
 	}
 	run.Options = header.Options
 	run.Parts, err = cut(header, plain)
-	return run, clean, err
+	return run, header.ResultKey, clean, err
 }
 
 func (s *Service) openKey(sealed []byte) ([]byte, error) {
