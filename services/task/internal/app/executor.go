@@ -98,6 +98,7 @@ const (
 	ReasonOutputLimit    = "OUTPUT_LIMIT"
 	ReasonCompile        = "COMPILE"
 	ReasonPayloadInvalid = "PAYLOAD_INVALID"
+	ReasonSealUnknown    = "SEAL_UNKNOWN"
 	ReasonCancelled      = "CANCELLED"
 	// ReasonPayloadUnavailable: the provider could not fetch the payload, or what it refers to.
 	ReasonPayloadUnavailable = "PAYLOAD_UNAVAILABLE"

@@ -25,11 +25,15 @@ func WriteHeader(w io.Writer, header []byte) error {
 // paddingField is what the length of padding takes in the encoding of a header, in bytes.
 const paddingField = 9
 
+// CiphertextOverhead is about what encryption adds to a small plaintext, in bytes: header, stanza, nonce, tag. So that the ciphertext, which is what others see, is no longer
+// than a class, and not just longer.
+const CiphertextOverhead = 256
+
 // Padding is how many zeros have to follow a plaintext of total bytes, whose header says nothing of padding yet, and how long it is with them and what
-// the header will say of them: the length of its class. The padding is never 0: a header would not say that.
+// the header will say of them: so long that its ciphertext has the length of a class, or less. The padding is never 0: a header would not say that.
 func Padding(total int64) (pad, padded int64) {
 	n := total + paddingField
-	padded = padding.Size(n + 1)
+	padded = padding.Size(n+1+CiphertextOverhead) - CiphertextOverhead
 	return padded - n, padded
 }
 

@@ -196,7 +196,7 @@ func (nd *node) forge(t *testing.T, to *node, part domain.Part, refSize int64, o
 	if err := app.WriteHeader(w, header); err != nil || w.Close() != nil {
 		t.Fatal(err)
 	}
-	sealed, err := c.SealKey(key, to.sealing, "")
+	sealed, _, err := c.SealKey(key, to.sealing, "")
 	if err != nil {
 		t.Fatal(err)
 	}

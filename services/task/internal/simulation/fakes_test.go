@@ -93,13 +93,19 @@ func (cipher) OpenPayload(key, ciphertext []byte) ([]byte, error) {
 	return open(ciphertext, string(key))
 }
 
-func (cipher) SealKey(key []byte, sealingKey, _ string) ([]byte, error) {
+func (cipher) SealKey(key []byte, sealingKey, _ string) ([]byte, app.Seal, error) {
 	var b bytes.Buffer
 	w, _ := seal(&b, sealingKey) // a buffer takes everything
 	_, _ = w.Write(key)
 	_ = w.Close()
-	return b.Bytes(), nil
+	return b.Bytes(), whole{}, nil
 }
+
+// whole is a seal that names nothing.
+type whole struct{}
+
+func (whole) Heard()     {}
+func (whole) Lost() bool { return false }
 
 func (cipher) EncryptResult(recipient string, key []byte, dst io.Writer) (io.WriteCloser, error) {
 	return seal(dst, recipient+string(key))
@@ -109,6 +115,7 @@ func (cipher) EncryptResult(recipient string, key []byte, dst io.Writer) (io.Wri
 type sealingKey string
 
 func (k sealingKey) Recipient() string                     { return string(k) }
+func (k sealingKey) Whole(sealed []byte) ([]byte, error)   { return sealed, nil }
 func (k sealingKey) OpenKey(sealed []byte) ([]byte, error) { return open(sealed, string(k)) }
 
 // taskKeys makes task keys, taskKey is one.

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"time"
 
 	"filippo.io/age"
 
@@ -25,13 +26,14 @@ type Cipher struct {
 	mu     sync.Mutex
 	parsed map[string]*age.HybridRecipient // sealing keys of providers: reading one costs as much as a third of an agreement
 	agreed map[agreedWith]*agreement
+	lost   map[string]time.Time // sealing keys of providers that did not know what was named, and until when nothing is named to them
 }
 
 var _ app.Cipher = (*Cipher)(nil)
 
 // NewCipher makes a Cipher.
 func NewCipher() *Cipher {
-	return &Cipher{parsed: make(map[string]*age.HybridRecipient), agreed: make(map[agreedWith]*agreement)}
+	return &Cipher{parsed: make(map[string]*age.HybridRecipient), agreed: make(map[agreedWith]*agreement), lost: make(map[string]time.Time)}
 }
 
 // capture is the only recipient of a payload's age file: it writes no key into the header, and keeps it for SealKey.

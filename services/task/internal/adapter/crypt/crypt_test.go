@@ -3,11 +3,14 @@ package crypt
 import (
 	"bytes"
 	"context"
+	"errors"
 	"io"
 	"strings"
 	"testing"
 
 	"filippo.io/age"
+
+	"github.com/shallot-net/shallot/services/task/internal/app"
 )
 
 func newSealing(t testing.TB) *SealingKey {
@@ -42,7 +45,7 @@ func TestPayloadIsOpenedWithItsSealedKeyAlone(t *testing.T) {
 		if bytes.Contains(out.Bytes(), key) {
 			t.Fatal("the payload key is in the ciphertext")
 		}
-		sealed, err := c.SealKey(key, mine.Recipient(), "")
+		sealed, _, err := c.SealKey(key, mine.Recipient(), "")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -82,7 +85,7 @@ func TestPayloadIsOpenedWithItsSealedKeyAlone(t *testing.T) {
 func TestSealedKeysOfOtherShapes(t *testing.T) {
 	t.Parallel()
 	k := newSealing(t)
-	good, err := NewCipher().SealKey(make([]byte, 16), k.Recipient(), "")
+	good, _, err := NewCipher().SealKey(make([]byte, 16), k.Recipient(), "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -95,10 +98,10 @@ func TestSealedKeysOfOtherShapes(t *testing.T) {
 			t.Errorf("%s: no error", name)
 		}
 	}
-	if _, err := NewCipher().SealKey(make([]byte, 16), "age1pq-nonsense", ""); err == nil {
+	if _, _, err := NewCipher().SealKey(make([]byte, 16), "age1pq-nonsense", ""); err == nil {
 		t.Error("sealed to nobody")
 	}
-	if _, err := NewCipher().SealKey(nil, k.Recipient(), ""); err == nil {
+	if _, _, err := NewCipher().SealKey(nil, k.Recipient(), ""); err == nil {
 		t.Error("sealed nothing")
 	}
 	if _, err := NewCipher().EncryptResult("nobody", nil, io.Discard); err == nil {
@@ -112,7 +115,7 @@ func TestAgreementsAreSharedWithinAScope(t *testing.T) {
 	k, c := newSealing(t), NewCipher()
 	seal := func(b byte, scope string) (key, sealed []byte) {
 		key = bytes.Repeat([]byte{b}, 16)
-		sealed, err := c.SealKey(key, k.Recipient(), scope)
+		sealed, _, err := c.SealKey(key, k.Recipient(), scope)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -158,6 +161,70 @@ func TestAgreementsAreSharedWithinAScope(t *testing.T) {
 }
 
 // TestTaskKeysAreAgeKeys: what this package encrypts age itself decrypts, and the other way round.
+func TestASealNamesWhatTheProviderHas(t *testing.T) {
+	t.Parallel()
+	k, c := newSealing(t), NewCipher()
+	seal := func(scope string) (key, sealed []byte, s app.Seal) {
+		t.Helper()
+		key = bytes.Repeat([]byte{7}, 16)
+		sealed, s, err := c.SealKey(key, k.Recipient(), scope)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return key, sealed, s
+	}
+	open := func(sealed, want []byte) {
+		t.Helper()
+		whole, err := k.Whole(sealed)
+		if err != nil || len(whole) != sealSize {
+			t.Fatalf("%d bytes, %v", len(whole), err)
+		}
+		if got, err := k.OpenKey(whole); err != nil || !bytes.Equal(got, want) {
+			t.Fatalf("%x, %v", got, err)
+		}
+	}
+	key, first, s := seal("persona")
+	open(first, key)
+	if _, again, _ := seal("persona"); len(again) != sealSize {
+		t.Fatal("named before the provider was known to have it")
+	}
+	s.Heard()
+	key, short, s := seal("persona")
+	if len(short) != namedSize {
+		t.Fatalf("%d bytes for what the provider has", len(short))
+	}
+	open(short, key)
+	if _, other, _ := seal("another"); len(other) != sealSize {
+		t.Fatal("one persona names what another has agreed on")
+	}
+	if _, err := newSealing(t).Whole(short); !errors.Is(err, app.ErrSealUnknown) {
+		t.Fatalf("a provider that has never seen it: %v", err)
+	}
+	for _, bad := range [][]byte{short[:len(short)-1], append(bytes.Clone(short), 0)} {
+		if whole, err := k.Whole(bad); err == nil {
+			if _, err := k.OpenKey(whole); err == nil {
+				t.Error("another length was opened")
+			}
+		}
+	}
+	if !s.Lost() {
+		t.Error("it named something")
+	}
+	_, whole, s := seal("persona")
+	if len(whole) != sealSize || s.Lost() {
+		t.Error("after a loss all is said again")
+	}
+	s.Heard()
+	if _, b, _ := seal("persona"); len(b) != sealSize {
+		t.Error("a provider that has forgotten is trusted to remember at once")
+	}
+	_, _, s = seal("")
+	s.Heard()
+	if _, b, _ := seal(""); len(b) != sealSize {
+		t.Error("named without a persona")
+	}
+}
+
 func TestTaskKeysAreAgeKeys(t *testing.T) {
 	t.Parallel()
 	key, err := NewKeys(0).Take()
@@ -305,7 +372,7 @@ func TestTaskKeys(t *testing.T) {
 func FuzzOpen(f *testing.F) {
 	k := newSealing(f)
 	c := NewCipher()
-	sealed, err := c.SealKey(make([]byte, 16), k.Recipient(), "")
+	sealed, _, err := c.SealKey(make([]byte, 16), k.Recipient(), "")
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -330,7 +397,7 @@ func BenchmarkSealAndOpen(b *testing.B) {
 	k, c := newSealing(b), NewCipher()
 	b.ReportAllocs()
 	for b.Loop() {
-		s, err := c.SealKey(make([]byte, 16), k.Recipient(), "")
+		s, _, err := c.SealKey(make([]byte, 16), k.Recipient(), "")
 		if err != nil {
 			b.Fatal(err)
 		}

@@ -1,6 +1,7 @@
 package crypt
 
 import (
+	"bytes"
 	"crypto/aes"
 	"crypto/cipher"
 	"crypto/hkdf"
@@ -31,10 +32,17 @@ const (
 	sealSize    = 1 + agreedSize + nonceSize + payloadKeySize + tagSize
 	stanzaType  = "mlkem768x25519"
 
+	// The short form has, in place of the stanza, the beginning of its hash: of one that the provider has opened before.
+	namedVersion = 3
+	nameSize     = 16
+	namedSize    = 1 + nameSize + nonceSize + payloadKeySize + tagSize
+
 	// An agreed key is used for so many payload keys, or so long.
 	agreeUses = 256
 	agreeTime = time.Minute
 	maxAgreed = 1024
+	// lostTime is how long nothing is named to a provider that did not know it: it may be several processes, each of which has opened something else.
+	lostTime = 10 * time.Minute
 )
 
 var stanzaBase64 = base64.RawStdEncoding
@@ -44,57 +52,102 @@ type agreedWith struct{ scope, sealingKey string }
 
 type agreement struct {
 	stanza []byte
+	name   [nameSize]byte
 	key    []byte
-	uses   int
 	since  time.Time
+
+	// Guarded by Cipher.mu.
+	uses  int
+	heard bool // the provider has it
+}
+
+// seal is an app.Seal.
+type seal struct {
+	cipher *Cipher
+	with   agreedWith
+	made   *agreement
+	named  bool
+}
+
+// Heard implements app.Seal.
+func (s *seal) Heard() {
+	s.cipher.mu.Lock()
+	defer s.cipher.mu.Unlock()
+	s.made.heard = true
+}
+
+// Lost implements app.Seal.
+func (s *seal) Lost() bool {
+	s.cipher.mu.Lock()
+	defer s.cipher.mu.Unlock()
+	c := s.cipher
+	if c.agreed[s.with] == s.made {
+		delete(c.agreed, s.with)
+	}
+	if s.named {
+		if len(c.lost) >= maxAgreed {
+			clear(c.lost)
+		}
+		c.lost[s.with.sealingKey] = time.Now().Add(lostTime)
+	}
+	return s.named
 }
 
 // SealKey implements app.Cipher.
-func (c *Cipher) SealKey(key []byte, sealingKey, scope string) ([]byte, error) {
+func (c *Cipher) SealKey(key []byte, sealingKey, scope string) ([]byte, app.Seal, error) {
 	if len(key) != payloadKeySize {
-		return nil, errors.New("a payload key has 16 bytes")
+		return nil, nil, errors.New("a payload key has 16 bytes")
 	}
-	stanza, agreed, err := c.agree(agreedWith{scope, sealingKey})
+	with := agreedWith{scope, sealingKey}
+	a, known, err := c.agree(with)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	out := append(append(make([]byte, 0, sealSize), sealVersion), stanza...)
+	out := make([]byte, 0, sealSize)
+	if known {
+		out = append(append(out, namedVersion), a.name[:]...)
+	} else {
+		out = append(append(out, sealVersion), a.stanza...)
+	}
 	nonce := out[len(out) : len(out)+nonceSize]
 	_, _ = rand.Read(nonce) // never fails
-	aead, err := inner(agreed, nonce)
+	aead, err := inner(a.key, nonce)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return aead.Seal(out[:len(out)+nonceSize], make([]byte, aead.NonceSize()), key, nil), nil
+	return aead.Seal(out[:len(out)+nonceSize], make([]byte, aead.NonceSize()), key, nil), &seal{c, with, a, known}, nil
 }
 
-// agree gives the key agreed on with a provider, and what tells the provider of it.
-func (c *Cipher) agree(with agreedWith) (stanza, key []byte, err error) {
+// agree gives what is agreed on with a provider, and tells whether the provider has it.
+func (c *Cipher) agree(with agreedWith) (a *agreement, known bool, err error) {
 	now := time.Now()
 	c.mu.Lock()
-	a := c.agreed[with]
+	a = c.agreed[with]
 	if a != nil && a.uses < agreeUses && now.Sub(a.since) < agreeTime {
 		a.uses++
+		known = a.heard && with.scope != "" && now.After(c.lost[with.sealingKey]) // without personas nobody counts bytes
 		c.mu.Unlock()
-		return a.stanza, a.key, nil
+		return a, known, nil
 	}
 	c.mu.Unlock()
 	r, err := c.parse(with.sealingKey)
 	if err != nil {
-		return nil, nil, fault.InvalidArgument("SEALING_KEY_INVALID", "the provider's sealing key is not a hybrid age recipient").Because(err)
+		return nil, false, fault.InvalidArgument("SEALING_KEY_INVALID", "the provider's sealing key is not a hybrid age recipient").Because(err)
 	}
 	a = &agreement{key: make([]byte, payloadKeySize), uses: 1, since: now}
 	_, _ = rand.Read(a.key) // never fails
 	if a.stanza, err = wrap(r, a.key); err != nil {
-		return nil, nil, fmt.Errorf("seal a payload key: %w", err)
+		return nil, false, fmt.Errorf("seal a payload key: %w", err)
 	}
+	sum := sha256.Sum256(a.stanza)
+	a.name = [nameSize]byte(sum[:])
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if len(c.agreed) >= maxAgreed {
 		clear(c.agreed)
 	}
 	c.agreed[with] = a
-	return a.stanza, a.key, nil
+	return a, false, nil
 }
 
 func wrap(r *age.HybridRecipient, key []byte) ([]byte, error) {
@@ -128,8 +181,11 @@ type SealingKey struct {
 	recipient string
 
 	mu     sync.Mutex
-	agreed map[[sha256.Size]byte][]byte // by the stanza's hash
+	agreed map[[nameSize]byte]opened // by the stanza's name
 }
+
+// opened is an agreement of a sender's.
+type opened struct{ stanza, key []byte }
 
 var _ app.SealingKey = (*SealingKey)(nil)
 
@@ -148,13 +204,28 @@ func ParseSealingKey(secret string) (*SealingKey, error) {
 	if err != nil {
 		return nil, errors.New("the stored sealing key cannot be read") // never quote a secret
 	}
-	return &SealingKey{id: id, recipient: id.Recipient().String(), agreed: make(map[[sha256.Size]byte][]byte)}, nil
+	return &SealingKey{id: id, recipient: id.Recipient().String(), agreed: make(map[[nameSize]byte]opened)}, nil
 }
 
 // Recipient is what others seal to.
 func (k *SealingKey) Recipient() string { return k.recipient }
 
-// OpenKey opens what SealKey made.
+// Whole implements app.SealingKey.
+func (k *SealingKey) Whole(sealed []byte) ([]byte, error) {
+	if len(sealed) != namedSize || sealed[0] != namedVersion {
+		return sealed, nil
+	}
+	k.mu.Lock()
+	o, ok := k.agreed[[nameSize]byte(sealed[1:])]
+	k.mu.Unlock()
+	if !ok {
+		return nil, app.ErrSealUnknown
+	}
+	out := append(make([]byte, 0, sealSize), sealVersion)
+	return append(append(out, o.stanza...), sealed[1+nameSize:]...), nil
+}
+
+// OpenKey opens what SealKey made, when whole.
 func (k *SealingKey) OpenKey(sealed []byte) ([]byte, error) {
 	if len(sealed) != sealSize || sealed[0] != sealVersion {
 		return nil, fmt.Errorf("a sealed key of version %d has %d bytes, and here are %d", sealVersion, sealSize, len(sealed))
@@ -180,11 +251,12 @@ func (k *SealingKey) OpenKey(sealed []byte) ([]byte, error) {
 // stranger's nonsense pushes nothing out.
 func (k *SealingKey) open(stanza []byte) ([]byte, error) {
 	sum := sha256.Sum256(stanza)
+	name := [nameSize]byte(sum[:])
 	k.mu.Lock()
-	agreed := k.agreed[sum]
+	o := k.agreed[name]
 	k.mu.Unlock()
-	if agreed != nil {
-		return agreed, nil
+	if bytes.Equal(o.stanza, stanza) {
+		return o.key, nil
 	}
 	agreed, err := k.id.Unwrap([]*age.Stanza{{Type: stanzaType, Args: []string{stanzaBase64.EncodeToString(stanza[:encSize])}, Body: stanza[encSize:]}})
 	if err != nil {
@@ -195,6 +267,6 @@ func (k *SealingKey) open(stanza []byte) ([]byte, error) {
 	if len(k.agreed) >= maxAgreed {
 		clear(k.agreed)
 	}
-	k.agreed[sum] = agreed
+	k.agreed[name] = opened{bytes.Clone(stanza), agreed}
 	return agreed, nil
 }

@@ -20,8 +20,8 @@ func TestCoarse(t *testing.T) {
 	}
 	for _, c := range []struct{ in, want domain.Usage }{
 		{domain.Usage{}, domain.Usage{}},
-		{domain.Usage{Wall: 26_300_000, CPU: 4_420_000_000, PeakMemory: 31 << 20, Output: 2}, domain.Usage{Wall: time.Second, CPU: 8 * time.Second, PeakMemory: 32 << 20, Output: 1 << 10}},
-		{domain.Usage{Wall: time.Second + 1, CPU: 1, PeakMemory: 1, Output: 1025}, domain.Usage{Wall: 2 * time.Second, CPU: time.Second, PeakMemory: 16 << 20, Output: 1088}},
+		{domain.Usage{Wall: 26_300_000, CPU: 4_420_000_000, PeakMemory: 31 << 20, Output: 2}, domain.Usage{Wall: time.Second, CPU: 8 * time.Second, PeakMemory: 32 << 20, Output: 512}},
+		{domain.Usage{Wall: time.Second + 1, CPU: 1, PeakMemory: 1, Output: 1025}, domain.Usage{Wall: 2 * time.Second, CPU: time.Second, PeakMemory: 16 << 20, Output: 1536}},
 		{domain.Usage{Wall: 1<<63 - 1, PeakMemory: 1<<63 - 1, Output: 1<<63 - 1}, domain.Usage{Wall: 1 << 32 * time.Second, PeakMemory: 1 << 62, Output: padding.Limit}},
 	} {
 		if got := coarseUsage(c.in); got != c.want {
@@ -85,7 +85,7 @@ func TestPaddedHeaders(t *testing.T) {
 		pad, padded := app.Padding(whole)
 		h.Padding = pad
 		b := Codec{}.EncodePayloadHeader(h)
-		if got := 4 + int64(len(b)) + h.Parts[0].Size + pad; got != padded || padding.Size(padded) != padded || pad <= 0 {
+		if got := 4 + int64(len(b)) + h.Parts[0].Size + pad; got != padded || padding.Size(padded+app.CiphertextOverhead) != padded+app.CiphertextOverhead || pad <= 0 {
 			t.Fatalf("%d bytes became %d, want %d", whole, got, padded)
 		}
 		if got, err := (Codec{}).DecodePayloadHeader(b); err != nil || got.Padding != pad {

@@ -3,6 +3,7 @@ package consumer
 import (
 	"context"
 	"errors"
+	"time"
 
 	"github.com/shallot-net/shallot/services/task/internal/app"
 	"github.com/shallot-net/shallot/services/task/internal/domain"
@@ -109,6 +110,7 @@ func (s *Service) onAccepted(ctx context.Context, d *app.Delivery, b *domain.Acc
 		if err := e.t.Accept(e.now, b.Attempt, d.From, position(b.QueuePosition)); err != nil {
 			return s.mayCome(e, b.Attempt, d.From, err)
 		}
+		s.opened(e, b.Attempt, d.From)
 		s.renew(e)
 		s.cfg.Metrics.Attempt("ACCEPTED")
 		return nil
@@ -169,11 +171,34 @@ func (s *Service) onRefused(ctx context.Context, d *app.Delivery, b *domain.Refu
 			end.Reason = "REFUSED"
 		}
 		end.Final = b.Reason == app.ReasonPayloadInvalid
+		if b.Reason == app.ReasonSealUnknown && b.Attempt == uint32(len(e.t.Attempts)) {
+			end.RetryAfter = s.resealed(e)
+		}
 		if err := s.endAttempt(e, b.Attempt, d.From, end); err != nil {
 			return s.mayCome(e, b.Attempt, d.From, err)
 		}
 		return nil
 	})
+}
+
+// opened remembers that a provider could open what the last attempt was sealed with.
+func (s *Service) opened(e *edit, attempt uint32, from string) {
+	a := e.t.Attempt(attempt)
+	if e.live.seal != nil && a != nil && a.Peer == from && attempt == uint32(len(e.t.Attempts)) {
+		e.live.seal.Heard()
+	}
+}
+
+// resealed sees to it that the next attempt's seal says all, and tells when it may be made at the same provider: at once where this one's said less. Who does not know a seal that has
+// said all is as good as one that refuses for good. A submission that an earlier life of this process made is one or the other.
+func (s *Service) resealed(e *edit) time.Duration {
+	switch {
+	case e.live.seal == nil:
+		return time.Second
+	case e.live.seal.Lost():
+		return time.Nanosecond
+	}
+	return 0
 }
 
 // onProgress renews leases in memory; only a change of state is written, and nobody waits for that.

@@ -52,13 +52,14 @@ func (s *Service) place(e *edit, c app.Candidate, detail string, ciphertext []by
 	if err := s.loadKeys(e.live, e.t.ID); err != nil {
 		return err
 	}
-	sealed, err := s.cfg.Cipher.SealKey(e.payload, c.SealingKey, c.Persona)
+	sealed, seal, err := s.cfg.Cipher.SealKey(e.payload, c.SealingKey, c.Persona)
 	if err != nil {
 		return err
 	}
 	if err := e.t.Place(e.now, domain.Attempt{Peer: c.Peer, Persona: c.Persona, Addresses: c.Addresses, Replicas: namedReplicas(e.t, &c)}, detail); err != nil {
 		return err
 	}
+	e.live.seal = seal
 	a := e.t.Current()
 	copies := e.t.Policy.Copies()
 	if len(a.Replicas) == 0 {

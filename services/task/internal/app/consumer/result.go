@@ -86,6 +86,7 @@ func (s *Service) onReceipt(ctx context.Context, d *app.Delivery, taskID string,
 			}
 			return s.tooLate(e, rc.Attempt, rc.Peer, err, e.t.State.Terminal())
 		}
+		s.opened(e, rc.Attempt, rc.Peer)
 		e.live.lease = time.Time{}
 		switch {
 		case small:

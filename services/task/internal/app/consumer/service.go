@@ -114,6 +114,7 @@ type live struct {
 	task    *domain.Task
 	key     app.TaskKey // nil until needed
 	payload []byte      // the payload key; nil until needed
+	seal    app.Seal    // of the last attempt, where this process has made it; else nil
 	lease   time.Time   // zero: not running
 	rows    []uint64    // durable outbox rows that tell of it
 	draft   *draft      // set while it is in memory alone

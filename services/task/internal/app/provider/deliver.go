@@ -112,6 +112,9 @@ func (s *Service) onSubmission(ctx context.Context, o *offer) app.Reply {
 	if no != nil {
 		return s.refuse(o, no)
 	}
+	if o.sealed.SealedKey, err = s.cfg.Key.Whole(sealedKey); err != nil {
+		return s.unsealed(ctx, o)
+	}
 	if c, why := s.evaluate(o); c != nil {
 		r, err := s.redirect(ctx, o, c, why)
 		if err == nil {
@@ -123,6 +126,17 @@ func (s *Service) onSubmission(ctx context.Context, o *offer) app.Reply {
 		s.cfg.Log.Warn("a task could not be handed on and stays here", "error", err.Error())
 	}
 	return s.take(ctx, o, limits)
+}
+
+// unsealed answers a submission whose key is sealed under something that an earlier life of this process knew. That one may have run the task.
+func (s *Service) unsealed(ctx context.Context, o *offer) app.Reply {
+	switch _, err := s.cfg.Store.Entry(ctx, o.key()); {
+	case err == nil:
+		return verdict(app.Ignored, "REPEATED")
+	case !errors.Is(err, app.ErrNotFound):
+		return verdict(app.Again, "")
+	}
+	return s.refuse(o, &refusal{Reason: app.ReasonSealUnknown, Message: "this provider does not remember what the payload key is sealed under: seal it anew"})
 }
 
 // payloadFits holds what came against what the consumer has signed.

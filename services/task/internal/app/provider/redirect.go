@@ -53,7 +53,7 @@ func (s *Service) redirect(ctx context.Context, o *offer, c *app.Candidate, why 
 	if err != nil {
 		return app.Reply{}, err
 	}
-	sealed, err := s.cfg.Cipher.SealKey(key, c.SealingKey, o.d.Persona)
+	sealed, _, err := s.cfg.Cipher.SealKey(key, c.SealingKey, o.d.Persona)
 	if err != nil {
 		return app.Reply{}, err
 	}
