@@ -13,6 +13,8 @@ type End struct {
 	Message string
 	// RetryAfter is how long the peer is not chosen again for this task; 0: never.
 	RetryAfter time.Duration
+	// AtOnce: the peer may be chosen again now, whatever RetryAfter is.
+	AtOnce bool
 	// Final: it would be the same everywhere, so that the task fails.
 	Final bool
 }
@@ -64,6 +66,9 @@ func (t *Task) EndAttempt(now time.Time, n uint32, from string, e End) error {
 }
 
 func (t *Task) exclude(now time.Time, peer string, e End) {
+	if e.AtOnce {
+		return
+	}
 	if t.Excluded == nil {
 		t.Excluded = make(map[string]Exclusion, 1)
 	}

@@ -172,7 +172,7 @@ func (s *Service) onRefused(ctx context.Context, d *app.Delivery, b *domain.Refu
 		}
 		end.Final = b.Reason == app.ReasonPayloadInvalid
 		if b.Reason == app.ReasonSealUnknown && b.Attempt == uint32(len(e.t.Attempts)) {
-			end.RetryAfter = s.resealed(e)
+			end.RetryAfter, end.AtOnce = s.resealed(e)
 		}
 		if err := s.endAttempt(e, b.Attempt, d.From, end); err != nil {
 			return s.mayCome(e, b.Attempt, d.From, err)
@@ -191,14 +191,11 @@ func (s *Service) opened(e *edit, attempt uint32, from string) {
 
 // resealed sees to it that the next attempt's seal says all, and tells when it may be made at the same provider: at once where this one's said less. Who does not know a seal that has
 // said all is as good as one that refuses for good. A submission that an earlier life of this process made is one or the other.
-func (s *Service) resealed(e *edit) time.Duration {
-	switch {
-	case e.live.seal == nil:
-		return time.Second
-	case e.live.seal.Lost():
-		return time.Nanosecond
+func (s *Service) resealed(e *edit) (after time.Duration, atOnce bool) {
+	if e.live.seal == nil {
+		return time.Second, false
 	}
-	return 0
+	return 0, e.live.seal.Lost()
 }
 
 // onProgress renews leases in memory; only a change of state is written, and nobody waits for that.
