@@ -19,6 +19,7 @@ import (
 	"golang.org/x/net/proxy"
 
 	"github.com/shallot-net/shallot/kit/home"
+	"github.com/shallot-net/shallot/kit/padding"
 	nodev1 "github.com/shallot-net/shallot/proto/shallot/node/v1"
 	taskv1 "github.com/shallot-net/shallot/proto/shallot/task/v1"
 	"github.com/shallot-net/shallot/test/internal/dev"
@@ -247,8 +248,8 @@ type onionEcho struct {
 
 const (
 	echoPort = 7
-	// echoSize is that of the least event over Tor, see kit/padding: three of tor's cells, between which relays may wait for each other.
-	echoSize = 1 << 10
+	// echoSize is that of the least event over Tor.
+	echoSize = padding.Floor
 )
 
 func newOnionEcho(ctx context.Context, dir string) (e *onionEcho, err error) {

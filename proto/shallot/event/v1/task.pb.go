@@ -241,6 +241,8 @@ type SealedPayload struct {
 	// age stanza of the kind mlkem768x25519 that wraps an agreed key of 16 bytes (encapsulated key 1,120, body 32); a nonce of
 	// 16; the payload key under AES-256-GCM (32), whose key is HKDF-SHA256(agreed key, salt nonce, info "shallot payload key") and whose
 	// nonce is zero. A sender may use one agreed key for several tasks.
+	// 65 bytes: version 3; in place of the stanza the first 16 bytes of its SHA-256, once the provider has opened one with it; nonce and payload key
+	// as above. A provider that does not know it refuses with SEAL_UNKNOWN, and is sent the longer form.
 	SealedKey []byte `protobuf:"bytes,1,opt,name=sealed_key,json=sealedKey,proto3" json:"sealed_key,omitempty"`
 	// The payload's ciphertext, up to 64 KiB; empty where the submission names a CID.
 	Ciphertext    []byte `protobuf:"bytes,2,opt,name=ciphertext,proto3" json:"ciphertext,omitempty"`
