@@ -2,7 +2,6 @@ package onion
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"net"
@@ -27,6 +26,8 @@ type Config struct {
 	Self   peer.ID
 	// Authorize lets tor see a service of a private network, before it is dialled; nil in an open one.
 	Authorize func(ctx context.Context, serviceID string) error
+
+	connect func(ctx context.Context, token, serviceID string) (net.Conn, error) // dialSOCKS; for tests
 }
 
 // Transport is a libp2p transport that knows onion addresses and no others. Its dials never share a circuit with those of another Transport, nor with each other: who dials
@@ -42,50 +43,12 @@ var _ transport.Transport = (*Transport)(nil)
 
 // NewTransport makes the transport of one host.
 func NewTransport(cfg Config, up transport.Upgrader, rm network.ResourceManager) *Transport {
-	return &Transport{cfg: cfg, upgrader: up, rm: rm, dials: make(chan struct{}, maxDials)}
-}
-
-// Dial connects to a peer, which takes seconds. The address must be the peer's own, see Address.
-func (t *Transport) Dial(ctx context.Context, a ma.Multiaddr, p peer.ID) (transport.CapableConn, error) {
-	if !IsAddressOf(a, p) {
-		return nil, ErrNotOnion
-	}
-	scope, err := t.rm.OpenConnection(network.DirOutbound, true, a)
-	if err != nil {
-		return nil, err
-	}
-	c, err := t.dial(ctx, a, p, scope)
-	if err != nil {
-		scope.Done()
-		return nil, err
-	}
-	return t.upgrader.Upgrade(ctx, t, c, network.DirOutbound, p, scope) // it ends the scope where it fails
-}
-
-func (t *Transport) dial(ctx context.Context, a ma.Multiaddr, p peer.ID, scope network.ConnManagementScope) (manet.Conn, error) {
-	if err := scope.SetPeer(p); err != nil {
-		return nil, err
-	}
-	select {
-	case t.dials <- struct{}{}:
-		defer func() { <-t.dials }()
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
-	id, _, err := split(a)
-	if err != nil {
-		return nil, err
-	}
-	if t.cfg.Authorize != nil {
-		if err := t.cfg.Authorize(ctx, id); err != nil {
-			return nil, err
+	if cfg.connect == nil {
+		cfg.connect = func(ctx context.Context, token, serviceID string) (net.Conn, error) {
+			return dialSOCKS(ctx, cfg.SOCKS, token, serviceID, Port)
 		}
 	}
-	c, err := dialSOCKS(ctx, t.cfg.SOCKS, rand.Text(), id, Port)
-	if err != nil {
-		return nil, err
-	}
-	return conn{c, marker, a}, nil
+	return &Transport{cfg: cfg, upgrader: up, rm: rm, dials: make(chan struct{}, maxDials)}
 }
 
 // CanDial is for onion addresses of the only form that there is. Whose it is shows with Dial.
