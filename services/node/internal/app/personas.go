@@ -15,6 +15,7 @@ import (
 	"github.com/shallot-net/shallot/kit/brokerclient"
 	"github.com/shallot-net/shallot/kit/fault"
 	"github.com/shallot-net/shallot/kit/logging"
+	"github.com/shallot-net/shallot/kit/pace"
 	eventv1 "github.com/shallot-net/shallot/proto/shallot/event/v1"
 	taskv1 "github.com/shallot-net/shallot/proto/shallot/task/v1"
 	"github.com/shallot-net/shallot/services/node/internal/domain"
@@ -356,7 +357,7 @@ func (p *Personas) filling(ctx context.Context) {
 		if err != nil {
 			p.log.Debug("a persona could not be opened in advance", logging.Err(err))
 		}
-		if !wait(ctx, drawn(p.cfg.Pause), nil) {
+		if !wait(ctx, pace.Drawn(p.cfg.Pause), nil) {
 			return
 		}
 	}
