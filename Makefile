@@ -75,10 +75,11 @@ faults: build ## a network under load is hurt for a quarter of an hour; FAULTFLA
 	@cd test && GOWORK=off SHALLOT_BIN=$(BIN) go test -count=1 -v -timeout 5h ./faults -args $(FAULTFLAGS)
 
 .PHONY: test-long
-test-long: build ## the long tests: 1 GiB each way with Kubo, attacks and what they cost, colluding providers over Tor, 10,000 seeds of the simulation of tasks, 10,000 simulated nodes
+test-long: build ## the long tests: 1 GiB each way with Kubo, attacks and what they cost, colluding providers over Tor, tors that die under 50 tasks, 10,000 seeds of the simulation of tasks, 10,000 simulated nodes
 	@cd services/task && GOWORK=off SHALLOT_LONG=1 go test -count=1 -timeout 60m ./internal/simulation
 	@cd test && GOWORK=off SHALLOT_BIN=$(BIN) SHALLOT_LONG=1 go test -count=1 -timeout 60m ./interop ./hostile
 	@cd test && GOWORK=off SHALLOT_BIN=$(BIN) SHALLOT_LONG=1 go test -count=1 -v -timeout 60m -run TestTasksAreUnlinkable ./linkability
+	@cd test && GOWORK=off SHALLOT_BIN=$(BIN) SHALLOT_LONG=1 go test -count=1 -v -timeout 60m -run TestAnonymousNetwork/tors_die ./failclosed
 	@cd test && GOWORK=off SHALLOT_LONG=1 go test -count=1 -v -timeout 120m ./netsim
 
 .PHONY: fuzz

@@ -42,3 +42,13 @@ func StatedClass(interval time.Duration) time.Duration {
 
 // Mean turns a stated interval back into the mean one.
 func Mean(stated time.Duration) time.Duration { return stated / 3 * 2 }
+
+// Drawn is a time about d: exponential, so that when something happens says nothing of when what led to it did, and less than three times d. A bound to which longer times were
+// cut would be a time that several share.
+func Drawn(d time.Duration) time.Duration {
+	for {
+		if t := time.Duration(rand.ExpFloat64() * float64(d)); t < 3*d {
+			return t
+		}
+	}
+}

@@ -42,3 +42,22 @@ func TestJitterStaysWithinWhatIsStated(t *testing.T) {
 		t.Errorf("Mean(Stated(10 s)) = %v", got)
 	}
 }
+
+// Times that are drawn are about what was asked for, and never at a bound, which several would share.
+func TestDrawnTimesShareNoBound(t *testing.T) {
+	const n = 20_000
+	sum, seen := time.Duration(0), map[time.Duration]bool{}
+	for range n {
+		d := pace.Drawn(time.Hour)
+		if d < 0 || d >= 3*time.Hour {
+			t.Fatalf("%v was drawn for an hour", d)
+		}
+		if seen[d] {
+			t.Errorf("%v was drawn twice", d)
+		}
+		seen[d], sum = true, sum+d
+	}
+	if mean := sum / n; mean < 45*time.Minute || mean > time.Hour {
+		t.Errorf("an hour is %v in the mean", mean)
+	}
+}

@@ -14,7 +14,6 @@ import (
 	nodev1 "github.com/shallot-net/shallot/proto/shallot/node/v1"
 	"github.com/shallot-net/shallot/test/internal/anonymous"
 	"github.com/shallot-net/shallot/test/internal/dev"
-	"github.com/shallot-net/shallot/test/internal/module"
 )
 
 const (
@@ -29,6 +28,7 @@ type session struct {
 	*anonymous.Network
 	dir, probe string
 	secrets    *anonymous.Secrets
+	bridge     *anonymous.Bridge
 }
 
 // A network takes half a minute to come up, so that there is one.
@@ -58,6 +58,7 @@ func TestAnonymousNetwork(t *testing.T) {
 			t.Logf("supervisor said:\n%s\n%s", s.Tail(), s.Logs())
 		}
 	})
+	s.bridge = s.StartBridge(t)
 	s.secrets = s.Gather(t.Context())
 	evil, blunt := s.Poison(t, "provider-3", consumer)
 	s.secrets.Peers(slices.Concat(evil.Strangers(), blunt.Strangers(), []string{evil.ID, blunt.ID})...)
@@ -66,6 +67,9 @@ func TestAnonymousNetwork(t *testing.T) {
 	t.Run("an executor of the operator's own", s.guestExecutor)
 	t.Run("without its tor a consumer is offline, and keeps its tasks", s.consumerOffline)
 	t.Run("without its tor a provider is offline, and comes back", s.providerOffline)
+	t.Run("a node behind a bridge", s.bridged)
+	t.Run("a circuit that dies in the middle of a result", s.circuitDies)
+	t.Run("a consumer that is away while its task ends", s.consumerAway)
 	t.Run("tors die while tasks run", s.torsDie)
 	t.Run("an address of somebody else", s.foreignAddress)
 	t.Run("nothing that a node says or writes tells where and who peers are", s.trail)
@@ -107,9 +111,14 @@ type task struct {
 	History   []struct{ State, What string }
 }
 
-func (s *session) show(t *testing.T, id string) (out task) {
+func (s *session) show(t *testing.T, id string) task {
 	t.Helper()
-	r := s.Shallot(t, consumer, "", "task", "show", id, "--output", "json")
+	return s.showAt(t, consumer, id)
+}
+
+func (s *session) showAt(t *testing.T, node, id string) (out task) {
+	t.Helper()
+	r := s.Shallot(t, node, "", "task", "show", id, "--output", "json")
 	if err := json.Unmarshal([]byte(r.Stdout), &out); err != nil {
 		t.Fatalf("%v in %s%s", err, r.Stdout, r.Stderr)
 	}
@@ -119,7 +128,12 @@ func (s *session) show(t *testing.T, id string) (out task) {
 // submit gives a task to the consumer and returns its id.
 func (s *session) submit(t *testing.T, args ...string) string {
 	t.Helper()
-	r := s.Shallot(t, consumer, "", append([]string{"run", "--detach"}, args...)...)
+	return s.submitAt(t, consumer, args...)
+}
+
+func (s *session) submitAt(t *testing.T, node string, args ...string) string {
+	t.Helper()
+	r := s.Shallot(t, node, "", append([]string{"run", "--detach"}, args...)...)
 	if r.Code != 0 {
 		t.Fatalf("a task was not taken: %s", r.Stderr)
 	}
@@ -155,42 +169,6 @@ func (s *session) providerOffline(t *testing.T) {
 	begin := time.Now()
 	s.Want(t, consumer, "6\n", "run", "sum", "--provider", id, "1", "2", "3")
 	t.Logf("it did a task %v later", time.Since(begin).Round(10*time.Millisecond))
-}
-
-// Tasks of some seconds lose the consumer's tor, and then a provider's. Each has one outcome.
-func (s *session) torsDie(t *testing.T) {
-	const tasks = 10
-	program := filepath.Join(t.TempDir(), "sleep.wasm")
-	if err := os.WriteFile(program, module.Sleep(3*time.Second), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	var ids []string
-	for range tasks {
-		ids = append(ids, s.submit(t, "wasm", program))
-	}
-	begun := func(n int) func() bool {
-		return func() bool {
-			running := 0
-			for _, id := range ids {
-				if state := s.show(t, id).State; state == "RUNNING" || state == "ACCEPTED" || state == "COMPLETED" {
-					running++
-				}
-			}
-			return running >= n
-		}
-	}
-	for i, node := range []string{consumer, provider} {
-		anonymous.Eventually(t, 2*time.Minute, "tasks are under way", begun(2+3*i))
-		if err := s.KillTor(node); err != nil {
-			t.Fatal(err)
-		}
-	}
-	begin, attempts := time.Now(), 0
-	for _, id := range ids {
-		s.result(t, id, "")
-		attempts += s.show(t, id).Attempts
-	}
-	t.Logf("all %d tasks were done %v after the second tor was killed, in %d attempts", tasks, time.Since(begin).Round(time.Second), attempts)
 }
 
 // An onion address is its peer's key, so that nobody can be sent to another's.

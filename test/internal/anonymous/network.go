@@ -123,17 +123,24 @@ func (n *Network) wrap() (string, error) {
 	return bin, nil
 }
 
-// torScript runs tor, but not while the test holds it; see Offline.
+// torScript runs tor, but not while the test holds it; see Offline. What UpBehind has left is added to its configuration: a node that `shallot up` starts would be of the public network.
 func (n *Network) torScript() string {
-	program, err := exec.LookPath("tor")
-	if err != nil {
-		program = "/usr/sbin/tor"
-	}
-	return fmt.Sprintf("#!/bin/sh\nwhile [ -n \"$2\" ] && [ -e \"${2%%/tor/torrc}/%s\" ]; do sleep 0.1; done\nexec %s \"$@\"\n", held, program)
+	return fmt.Sprintf("#!/bin/sh\nhome=\"${2%%/tor/torrc}\"\nwhile [ -n \"$2\" ] && [ -e \"$home/%s\" ]; do sleep 0.1; done\n"+
+		"[ -z \"$2\" ] || [ ! -e \"$home/%s\" ] || grep -q ^TestingTorNetwork \"$2\" || cat \"$home/%s\" >> \"$2\"\nexec %s \"$@\"\n", held, added, added, torProgram())
 }
 
-// held is a file in a node's home: while it is there its tor does not start.
-const held = "tor-is-held"
+func torProgram() string {
+	if program, err := exec.LookPath("tor"); err == nil {
+		return program
+	}
+	return "/usr/sbin/tor"
+}
+
+// Files in a node's home: while held is there its tor does not start, and what is in added is of its configuration.
+const (
+	held  = "tor-is-held"
+	added = "tor-has-also"
+)
 
 // script runs a program, or strace of it. The tracer is not the program's parent but a process apart (-DD), so that signals and the pid are the program's; and the
 // kernel stops it for those calls alone that are written down (--seccomp-bpf).

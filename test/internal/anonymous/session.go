@@ -10,7 +10,9 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -190,22 +192,53 @@ func (n *Network) Tasks(t testing.TB, consumer, probe string) {
 	}
 }
 
-// Up starts one more node, in the folder of that name, that uses the tor of another one as the machine's own, and joins through that one. It is stopped when the test ends.
-func (n *Network) Up(t testing.TB, name, at string, args ...string) {
+// Up starts one more node, in the folder of that name, that uses the tor of another one as the machine's own, and joins through that one. It is stopped when the test ends, or before by
+// the function that is returned; the same name starts it again.
+func (n *Network) Up(t testing.TB, name, at string, args ...string) (stop func()) {
 	t.Helper()
 	tor, err := n.Tor(at)
 	if err != nil {
 		t.Fatal(err)
 	}
-	argv := append([]string{"up", "--anonymous", "--home", n.Home(name), "--tor-control", "unix:" + tor.Control, "--tor-socks", "unix:" + tor.Socks,
-		"--bootstrap", n.Status(t, at).GetAddresses()[0]}, args...)
+	return n.up(t, name, at, append([]string{"--tor-control", "unix:" + tor.Control, "--tor-socks", "unix:" + tor.Socks}, args...)...)
+}
+
+func (n *Network) up(t testing.TB, name, at string, args ...string) (stop func()) {
+	t.Helper()
+	argv := append([]string{"up", "--anonymous", "--home", n.Home(name), "--bootstrap", n.Status(t, at).GetAddresses()[0]}, args...)
 	up, err := dev.Start(t.Context(), dev.Config{Bin: n.Bin, Dir: n.Home(name), Command: func(cmd *exec.Cmd) { cmd.Args = append(cmd.Args[:1], argv...) }})
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
+	stop = sync.OnceFunc(func() {
 		if err := up.Stop(); err != nil {
 			t.Errorf("stop %s: %v\n%s", name, err, up.Tail())
 		}
 	})
+	t.Cleanup(stop)
+	return stop
+}
+
+// Metric is the sum of a node's metric over those of its samples that have all these labels, each as NAME="VALUE"; 0 where it cannot be had.
+func (n *Network) Metric(t testing.TB, node, name string, labels ...string) (sum float64) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	all, err := n.Telemetry(ctx, node)
+	if err != nil {
+		t.Logf("metrics of %s: %v", node, err)
+	}
+	for _, p := range all {
+		for line := range strings.Lines(string(p.GetText())) {
+			if slices.ContainsFunc(labels, func(l string) bool { return !strings.Contains(line, l) }) {
+				continue
+			}
+			rest, ok := strings.CutPrefix(line, name)
+			if i := strings.LastIndexByte(rest, ' '); ok && i >= 0 && (rest[0] == '{' || rest[0] == ' ') {
+				v, _ := strconv.ParseFloat(strings.TrimSpace(rest[i:]), 64)
+				sum += v
+			}
+		}
+	}
+	return sum
 }

@@ -2,7 +2,6 @@ package onion
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"net"
@@ -31,6 +30,8 @@ type Config struct {
 	Self   peer.ID
 	// Authorize lets tor see a service of a private network, before it is dialled; nil in an open one.
 	Authorize func(ctx context.Context, serviceID string) error
+
+	connect func(ctx context.Context, token, serviceID string) (net.Conn, error) // askSOCKS; for tests
 }
 
 // Layers are what a connection is made of above the circuit, one of each: so there is nothing to agree on, see upgrade.
@@ -55,61 +56,12 @@ var _ transport.Transport = (*Transport)(nil)
 
 // NewTransport makes the transport of one host.
 func NewTransport(cfg Config, layers Layers, rm network.ResourceManager) *Transport {
-	return &Transport{cfg: cfg, layers: layers, rm: rm, dials: make(chan struct{}, maxDials)}
-}
-
-// Dial connects to a peer, which takes seconds. The address must be the peer's own, see Address.
-func (t *Transport) Dial(ctx context.Context, a ma.Multiaddr, p peer.ID) (transport.CapableConn, error) {
-	if !IsAddressOf(a, p) {
-		return nil, ErrNotOnion
-	}
-	scope, err := t.rm.OpenConnection(network.DirOutbound, true, a)
-	if err != nil {
-		return nil, err
-	}
-	c, err := t.dial(ctx, a, p, scope)
-	if err != nil {
-		scope.Done()
-		return nil, err
-	}
-	return c, nil
-}
-
-func (t *Transport) dial(ctx context.Context, a ma.Multiaddr, p peer.ID, scope network.ConnManagementScope) (transport.CapableConn, error) {
-	if err := scope.SetPeer(p); err != nil {
-		return nil, err
-	}
-	select {
-	case t.dials <- struct{}{}:
-		defer func() { <-t.dials }()
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
-	id, _, err := split(a)
-	if err != nil {
-		return nil, err
-	}
-	if t.cfg.Authorize != nil {
-		if err := t.cfg.Authorize(ctx, id); err != nil {
-			return nil, err
+	if cfg.connect == nil {
+		cfg.connect = func(ctx context.Context, token, serviceID string) (net.Conn, error) {
+			return askSOCKS(ctx, cfg.SOCKS, token, serviceID, Port)
 		}
 	}
-	c, err := askSOCKS(ctx, t.cfg.SOCKS, rand.Text(), id, Port)
-	if err != nil {
-		return nil, err
-	}
-	up, err := t.upgrade(ctx, conn{newCorked(c), marker, a}, p, scope)
-	if err == nil {
-		return up, nil
-	}
-	c.Close()
-	switch {
-	case ctx.Err() != nil:
-		return nil, ctx.Err()
-	case c.answered() != nil: // tor's own word on it, in place of where its silence was met
-		return nil, c.answered()
-	}
-	return nil, err
+	return &Transport{cfg: cfg, layers: layers, rm: rm, dials: make(chan struct{}, maxDials)}
 }
 
 // CanDial is for onion addresses of the only form that there is. Whose it is shows with Dial.

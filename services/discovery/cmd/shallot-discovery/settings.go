@@ -97,5 +97,5 @@ type link interface {
 
 func (s *settings) app(l link, store app.Store, counter app.Counter, log *slog.Logger) app.Config {
 	return app.Config{Bootstrap: s.Bootstrap, Pace: pace.Config{Min: s.Announce.Min, Max: s.Announce.Max, PerPeer: s.Announce.PerPeer},
-		MaxPeers: s.MaxPeers, Neighbours: s.Neighbours, Coarse: s.Mode == modeAnonymous, Dial: s.dial(), Ask: s.ask(), Log: log, Counter: counter, Network: l, Events: l, Store: store, Routing: l}
+		MaxPeers: s.MaxPeers, Neighbours: s.Neighbours, Coarse: s.Mode == modeAnonymous, AskKnown: s.Mode == modeAnonymous, Dial: s.dial(), Ask: s.ask(), Log: log, Counter: counter, Network: l, Events: l, Store: store, Routing: l}
 }

@@ -325,11 +325,15 @@ func (s *Service) observe(from string, h Heard, src domain.Source) domain.Outcom
 		tell = s.table.Neighbours()
 	}
 	own := s.signed
+	unasked := s.cfg.AskKnown && s.table.IsConnected(a.PeerID) && !s.dialled[a.PeerID]
 	s.mu.Unlock()
 	s.cfg.Counter.Count(outcomeCount[outcome])
 	if outcome == domain.Added && !a.Leaving {
 		if src == domain.FromItself && own != nil {
 			s.push([]string{a.PeerID}, own) // it may have too much to do to ask
+		}
+		if unasked {
+			s.ask(a.PeerID)
 		}
 		s.introduce(tell, a.PeerID, h.Signed)
 		s.greet(network)

@@ -87,9 +87,28 @@ func (s *Service) joinLoop(ctx context.Context, addr string) error {
 }
 
 func (s *Service) join(ctx context.Context, addr string) (string, error) {
+	_, whose, _ := strings.Cut(addr, "/p2p/")
+	return s.connect(ctx, whose, "", []string{addr})
+}
+
+// connect dials a peer, and has it asked who is out there. whose is the peer that is expected at the addresses, id the one that the broker is to find there, or empty.
+func (s *Service) connect(ctx context.Context, whose, id string, addresses []string) (string, error) {
 	call, cancel := context.WithTimeout(ctx, s.cfg.Dial)
 	defer cancel()
-	return s.net.Connect(call, "", []string{addr})
+	s.mu.Lock()
+	s.dialled[whose] = true // before: the broker may tell of the connection while this waits for it
+	s.mu.Unlock()
+	found, err := s.net.Connect(call, id, addresses)
+	s.mu.Lock()
+	if (err != nil || found != whose) && !s.table.IsConnected(whose) {
+		delete(s.dialled, whose)
+	}
+	there := err == nil && s.table.IsConnected(found)
+	s.mu.Unlock()
+	if there && s.cfg.AskKnown && !s.knows(found) { // it was connected before, and not asked
+		s.ask(found)
+	}
+	return found, err
 }
 
 // Join dials one more address now and returns whom it found there.
@@ -153,10 +172,17 @@ func (s *Service) connectionChanged(id string, connected bool) {
 			s.online = time.Time{}
 		}
 	}
+	_, known := s.table.Get(id)
+	asked := known || s.dialled[id] || !s.cfg.AskKnown
+	if !connected {
+		delete(s.dialled, id)
+	}
 	s.mu.Unlock()
 	switch {
 	case connected && !was:
-		s.ask(id)
+		if asked {
+			s.ask(id)
+		}
 		wake(s.redial)
 	case !connected:
 		wake(s.redial)
@@ -246,9 +272,7 @@ func (s *Service) check(ctx context.Context) {
 }
 
 func (s *Service) dial(ctx context.Context, p domain.Peer) {
-	call, cancel := context.WithTimeout(ctx, s.cfg.Dial)
-	defer cancel()
-	_, err := s.net.Connect(call, p.PeerID, p.Addresses)
+	_, err := s.connect(ctx, p.PeerID, p.PeerID, p.Addresses)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	// Also after success: the broker tells of the connection, and until then nobody dials again.

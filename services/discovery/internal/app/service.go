@@ -51,6 +51,9 @@ type Config struct {
 	Neighbours int // providers to be connected to
 	// Coarse tells classes instead of what this node counts: anonymous mode.
 	Coarse bool
+	// AskKnown asks a new neighbour who is out there only where this node has dialled it or it has announced itself: anonymous mode, where all others are consumers' personas,
+	// which have no answer, and each of which would be asked over a way that takes seconds.
+	AskKnown bool
 	// Dial and Ask are how long a connection and a question may take; default 15 s and 5 s.
 	Dial, Ask time.Duration
 
@@ -83,6 +86,7 @@ type Service struct {
 	watchers map[*Watcher]struct{}
 	asked    map[string]query     // Discovers that wait for an answer, by id
 	asking   map[string]bool      // peers that are being asked
+	dialled  map[string]bool      // peers that this node has dialled, and that are connected or about to be
 	retry    map[string]*dialWait // peers that could not be dialled, until when
 	lost     map[string]int       // peers whose connection broke, and how often they could not be dialled since
 	nudged   map[string]time.Time // neighbours that were asked because they were overdue, and when
@@ -128,7 +132,7 @@ func New(ctx context.Context, cfg Config) (*Service, error) {
 	}
 	s := &Service{cfg: cfg, log: cfg.Log, net: cfg.Network, ev: cfg.Events, table: domain.NewTable(cfg.MaxPeers), book: domain.NewBook(bookSize),
 		size:     pace.Size{PerPeer: cfg.Pace.PerPeer},
-		watchers: map[*Watcher]struct{}{}, asked: map[string]query{}, asking: map[string]bool{}, retry: map[string]*dialWait{}, lost: map[string]int{}, nudged: map[string]time.Time{},
+		watchers: map[*Watcher]struct{}{}, asked: map[string]query{}, asking: map[string]bool{}, dialled: map[string]bool{}, retry: map[string]*dialWait{}, lost: map[string]int{}, nudged: map[string]time.Time{},
 		versions: versions{store: cfg.Store},
 		// While the network is small, three newcomers in a row are greeted at once.
 		triggers: rate.NewLimiter(rate.Every(cfg.Pace.Min/2), 3),

@@ -24,7 +24,9 @@ type sim struct {
 	mu    sync.Mutex
 	nodes map[string]*node
 	mute  bool // gossip is lost
-	apart func(a, b string) bool
+	// reserved: nodes ask only whom they know, as anonymous ones do.
+	reserved bool
+	apart    func(a, b string) bool
 }
 
 const hop = time.Millisecond
@@ -44,6 +46,7 @@ type node struct {
 	lost     chan struct{} // closed when the broker is
 	said     []saying
 	asked    int
+	askedOf  map[string]int
 	deaf     bool // its discovery service does not answer
 	counts   map[string]int
 	selfless bool
@@ -66,7 +69,7 @@ func testSelf() app.Self {
 func (s *sim) add() *node {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	n := &node{sim: s, id: fmt.Sprintf("node%03d", len(s.nodes)), store: &memory.Store{}, peers: map[string]bool{}, lost: make(chan struct{}), counts: map[string]int{}}
+	n := &node{sim: s, id: fmt.Sprintf("node%03d", len(s.nodes)), store: &memory.Store{}, askedOf: map[string]int{}, peers: map[string]bool{}, lost: make(chan struct{}), counts: map[string]int{}}
 	s.nodes[n.id] = n
 	return n
 }
@@ -82,7 +85,7 @@ func (n *node) address() string {
 func (n *node) start(bootstrap ...*node) *node {
 	t := n.sim.t
 	t.Helper()
-	cfg := app.Config{Network: n, Events: n, Store: n.store, Counter: n, Routing: n.routing}
+	cfg := app.Config{Network: n, Events: n, Store: n.store, Counter: n, Routing: n.routing, AskKnown: n.sim.reserved}
 	for _, b := range bootstrap {
 		cfg.Bootstrap = append(cfg.Bootstrap, b.address()+"/p2p/"+b.id)
 	}
@@ -330,6 +333,7 @@ func (n *node) SendAnnouncement(ctx context.Context, id string, signed []byte) e
 func (n *node) SendDiscover(ctx context.Context, id string, q app.Question) error {
 	n.sim.mu.Lock()
 	n.asked++
+	n.askedOf[id]++
 	n.sim.mu.Unlock()
 	return n.hand(ctx, id, func(s *app.Service) app.Verdict { return s.HandleDiscover(n.id, q) })
 }
@@ -404,9 +408,13 @@ func (n *node) sayings(from time.Time) []saying {
 // network starts n nodes, of which the first is everybody's bootstrap node.
 func network(t *testing.T, n int) (*sim, []*node) {
 	s := newSim(t)
+	return s, s.network(n)
+}
+
+func (s *sim) network(n int) []*node {
 	nodes := []*node{s.add().start()}
 	for range n - 1 {
 		nodes = append(nodes, s.add().start(nodes[0]))
 	}
-	return s, nodes
+	return nodes
 }

@@ -163,10 +163,8 @@ func (s *Service) lookForStrangers(ctx context.Context) {
 		slots <- struct{}{}
 		dials.Go(func() {
 			defer func() { <-slots }()
-			call, cancel := context.WithTimeout(ctx, s.cfg.Dial)
-			defer cancel()
 			// Who they are they say themselves: a new connection is asked.
-			if _, err := s.net.Connect(call, p.id, p.addresses); err == nil {
+			if _, err := s.connect(ctx, p.id, p.id, p.addresses); err == nil {
 				s.cfg.Counter.Count(CountStranger)
 			}
 		})

@@ -3,6 +3,7 @@ package app
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"log/slog"
 	mrand "math/rand/v2"
 	"slices"
@@ -15,6 +16,7 @@ import (
 	"github.com/shallot-net/shallot/kit/brokerclient"
 	"github.com/shallot-net/shallot/kit/fault"
 	"github.com/shallot-net/shallot/kit/logging"
+	"github.com/shallot-net/shallot/kit/pace"
 	eventv1 "github.com/shallot-net/shallot/proto/shallot/event/v1"
 	taskv1 "github.com/shallot-net/shallot/proto/shallot/task/v1"
 	"github.com/shallot-net/shallot/services/node/internal/domain"
@@ -255,10 +257,12 @@ func (p *Personas) meet(ctx context.Context, who *identity, c *taskv1.Candidate)
 	}
 	ctx, cancel := context.WithTimeout(ctx, p.cfg.Introduce)
 	defer cancel()
-	if err := p.net.ConnectAs(ctx, who.name, c.GetPeerId(), c.GetAddresses()); err != nil {
-		return "", err
+	a, err := p.connected(ctx, who.name, c, p.cfg.Introduce/4)
+	if err != nil && ctx.Err() == nil && silent(err) {
+		// What stood was a connection whose far end had died, or a circuit that has since: of that nothing tells this side for half a minute. Another is made, once.
+		_ = p.net.DisconnectAs(ctx, who.name, c.GetPeerId())
+		a, err = p.connected(ctx, who.name, c, p.cfg.Introduce)
 	}
-	a, err := p.introduced(ctx, who.name, c.GetPeerId())
 	if err != nil {
 		return "", err
 	}
@@ -266,6 +270,21 @@ func (p *Personas) meet(ctx context.Context, who *identity, c *taskv1.Candidate)
 	defer p.mu.Unlock()
 	who.met[c.GetPeerId()] = meeting{a.SealingKey, time.Now()}
 	return a.SealingKey, nil
+}
+
+// connected dials a provider, which takes as long as it has to, and has its announcement within the time.
+func (p *Personas) connected(ctx context.Context, persona string, c *taskv1.Candidate, within time.Duration) (domain.Announcement, error) {
+	if err := p.net.ConnectAs(ctx, persona, c.GetPeerId(), c.GetAddresses()); err != nil {
+		return domain.Announcement{}, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, within)
+	defer cancel()
+	return p.introduced(ctx, persona, c.GetPeerId())
+}
+
+// silent tells of a peer that was connected and has not answered, from one that could not be dialled or says no.
+func silent(err error) bool {
+	return errors.Is(err, context.DeadlineExceeded) || fault.From(err).Reason == "SEND_TIMEOUT"
 }
 
 // introduced asks a provider for its own announcement.
@@ -371,7 +390,7 @@ func (p *Personas) filling(ctx context.Context) {
 		if err != nil {
 			p.log.Debug("a persona could not be opened in advance", logging.Err(err))
 		}
-		if !wait(ctx, drawn(p.cfg.Pause), nil) {
+		if !wait(ctx, pace.Drawn(p.cfg.Pause), nil) {
 			return
 		}
 	}

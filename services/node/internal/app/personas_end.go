@@ -10,20 +10,11 @@ import (
 	"github.com/shallot-net/shallot/kit/brokerclient"
 	"github.com/shallot-net/shallot/kit/fault"
 	"github.com/shallot-net/shallot/kit/logging"
+	"github.com/shallot-net/shallot/kit/pace"
 	eventv1 "github.com/shallot-net/shallot/proto/shallot/event/v1"
 	taskv1 "github.com/shallot-net/shallot/proto/shallot/task/v1"
 	"github.com/shallot-net/shallot/services/node/internal/domain"
 )
-
-// drawn is a time about d: exponential, so that when something ends says nothing of when it began, and less than three times d. A bound to which longer times
-// were cut would be a time that several share.
-func drawn(d time.Duration) time.Duration {
-	for {
-		if t := time.Duration(mrand.ExpFloat64() * float64(d)); t < 3*d {
-			return t
-		}
-	}
-}
 
 func (p *Personas) sweeping(ctx context.Context) {
 	for wait(ctx, domain.Jitter(personaSweep, nil), nil) {
@@ -100,7 +91,7 @@ func (p *Personas) over(open []string, used []*taskv1.PersonaUse, now time.Time)
 			who.closeAt = time.Time{}
 			continue
 		case who.closeAt.IsZero():
-			who.closeAt = now.Add(drawn(p.cfg.Linger))
+			who.closeAt = now.Add(pace.Drawn(p.cfg.Linger))
 		}
 		if !who.closing {
 			who.closing = true

@@ -31,11 +31,13 @@ type masquerade struct {
 	meetings []string // personas that asked the provider for its announcement
 	used     []*taskv1.PersonaUse
 	beats    int
-	moments  []time.Time // at which a persona asked for a sign of life, or was closed
-	cut      []string    // personas whose connections were made anew
-	down     bool        // the provider
-	liar     bool        // it hands over another's announcement
-	deaf     bool        // the task service does not answer
+	moments  []time.Time   // at which a persona asked for a sign of life, or was closed
+	cut      []string      // personas whose connections were made anew
+	down     bool          // the provider
+	dial     time.Duration // how long it takes to be connected; a second when 0
+	stale    bool          // a connection stands by which nothing comes, until it is cut
+	liar     bool          // it hands over another's announcement
+	deaf     bool          // the task service does not answer
 }
 
 func (m *masquerade) OpenPersona(_ context.Context, name string) error {
@@ -63,7 +65,7 @@ func (m *masquerade) Personas(context.Context) ([]string, error) {
 func (m *masquerade) DisconnectAs(_ context.Context, persona, _ string) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.cut = append(m.cut, persona)
+	m.cut, m.stale = append(m.cut, persona), false
 	return nil
 }
 
@@ -84,7 +86,12 @@ func (m *masquerade) PersonasInUse(context.Context) ([]*taskv1.PersonaUse, error
 }
 
 func (m *masquerade) ConnectAs(ctx context.Context, persona, peer string, _ []string) error {
-	sleep(ctx, time.Second)
+	m.mu.Lock()
+	dial := m.dial
+	m.mu.Unlock()
+	if sleep(ctx, max(dial, time.Second)); ctx.Err() != nil {
+		return ctx.Err()
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.down || peer != m.key.ID || !slices.Contains(m.open, persona) {
@@ -93,7 +100,7 @@ func (m *masquerade) ConnectAs(ctx context.Context, persona, peer string, _ []st
 	return nil
 }
 
-func (m *masquerade) SendEventAs(_ context.Context, persona, peer string, typ eventv1.EventType, id string, payload proto.Message, _ time.Duration) error {
+func (m *masquerade) SendEventAs(ctx context.Context, persona, peer string, typ eventv1.EventType, id string, payload proto.Message, _ time.Duration) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if typ == eventv1.EventType_EVENT_TYPE_PING {
@@ -107,6 +114,12 @@ func (m *masquerade) SendEventAs(_ context.Context, persona, peer string, typ ev
 		return fault.InvalidArgument("TELLING", "the question says more than it must")
 	}
 	m.meetings = append(m.meetings, persona)
+	if m.stale {
+		m.mu.Unlock()
+		<-ctx.Done()
+		m.mu.Lock()
+		return ctx.Err()
+	}
 	key := m.key
 	if m.liar {
 		key = fake.NewKey()
@@ -300,6 +313,47 @@ func TestPersonasMeetNobodyElse(t *testing.T) {
 		if v := p.DiscoverResponse("t-x", m.key.ID, &eventv1.Event{Payload: []byte{0xff}}); v.Reason != "NOT_DECODABLE" {
 			t.Errorf("an answer that is none: %+v", v)
 		}
+	})
+}
+
+// A provider that takes a minute to be reached has the task then; one that takes longer than the limit loses it, and is told of.
+func TestSlowProviders(t *testing.T) {
+	for name, test := range map[string]struct {
+		dial, took time.Duration
+		placed     bool
+	}{"a minute": {time.Minute, time.Minute, true}, "five minutes": {5 * time.Minute, 90 * time.Second, false}} {
+		t.Run(name, func(t *testing.T) {
+			masked(t, PersonasConfig{}, func(t *testing.T, m *masquerade, p *Personas) {
+				var lost []string
+				p.Unreachable = func(peer string) { lost = append(lost, peer) }
+				m.set(func() { m.dial = test.dial })
+				begin := time.Now()
+				c, _ := p.Place(t.Context(), &domain.Need{TaskID: "1"})
+				if took := time.Since(begin); took != test.took || (c != nil) != test.placed {
+					t.Errorf("after %v it is placed: %v", took, c != nil)
+				}
+				if (len(lost) == 0) != test.placed {
+					t.Errorf("%v could not be reached", lost)
+				}
+			})
+		})
+	}
+}
+
+// A connection may stand whose other end died with its tor. Who asks by it does not wait out all the time that there is, but makes it anew.
+func TestAStaleConnectionIsMadeAnew(t *testing.T) {
+	masked(t, PersonasConfig{}, func(t *testing.T, m *masquerade, p *Personas) {
+		m.set(func() { m.stale = true })
+		begin := time.Now()
+		name := place(t, p, &domain.Need{TaskID: "1"})
+		if took := time.Since(begin); took > 30*time.Second {
+			t.Errorf("it took %v", took)
+		}
+		m.set(func() {
+			if !slices.Equal(m.cut, []string{name}) {
+				t.Errorf("%v were made anew", m.cut)
+			}
+		})
 	})
 }
 

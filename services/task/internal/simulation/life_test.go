@@ -34,6 +34,7 @@ type side struct {
 	lives  int
 	absent int // how many absences overlap now
 	spells []spell
+	held   chan struct{} // set: after its end it does not start before this is closed
 }
 
 // life is one process of a node's task service.
@@ -173,12 +174,12 @@ func (s *side) start() (*life, func(context.Context) error) {
 	var run func(context.Context) error
 	if s.policy.Slots == 0 {
 		c := consumer.New(consumer.Config{Store: gate{s.store, l}, Codec: wire.Codec{}, Cipher: cipher{}, Keys: taskKeys{}, Repository: repository{l}, Verifier: signatures{},
-			Results: results{s.disk, l}, Uploads: none{}, Logs: logs{s.disk, l}, Inputs: none{}, Pusher: l, Redirect: true, Retention: 24 * time.Hour})
+			Results: results{s.disk, l}, Uploads: none{}, Logs: logs{s.disk, l}, Inputs: none{}, Pusher: l, Redirect: true, Anonymous: s.w.anonymous, Retention: 24 * time.Hour})
 		l.role, run = c, c.Run
 		s.must(c.Load(l.ctx), l)
 	} else {
 		p, err := provider.New(provider.Config{Store: gate{s.store, l}, Codec: wire.Codec{}, Cipher: cipher{}, Key: s.key, Repository: repository{l}, Verifier: signatures{},
-			Executors: []app.Executor{&executor{l}}, Evaluator: domain.TwoChoices{Margin: domain.DefaultRounds}, Workspace: l.workspace, Parts: l.parts, Pusher: l, Policy: s.policy})
+			Executors: []app.Executor{&executor{l}}, Evaluator: domain.TwoChoices{Margin: domain.DefaultRounds}, Workspace: l.workspace, Parts: l.parts, Pusher: l, Policy: s.policy, Anonymous: s.w.anonymous})
 		s.must(err, l)
 		l.role, run = p, p.Run
 		s.must(p.Load(l.ctx), l)
@@ -233,6 +234,12 @@ func (s *side) live() {
 		l.kill()
 		<-ended
 		<-sessions
+		if held := s.holding(); held != nil {
+			select {
+			case <-held:
+			case <-s.w.ctx.Done():
+			}
+		}
 		wait(s.w.ctx, s.w.dice.span(20*time.Millisecond, pick(s.w.dice, key+" for", 500*time.Millisecond, 5*time.Second, 40*time.Second), key+" exactly"))
 	}
 }
@@ -248,6 +255,12 @@ func (w *world) again() (end func()) {
 		w.cancelCtx()
 		nodes.Wait()
 	}
+}
+
+func (s *side) holding() chan struct{} {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.held
 }
 
 // crashes ends the node's processes at any time, in the middle of whatever they do.

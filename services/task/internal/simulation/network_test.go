@@ -113,6 +113,9 @@ func (s *session) tell(o app.Outgoing) {
 	ctx, cancel := context.WithCancel(s.ctx)
 	s.sends[o.ID] = &sending{cancel}
 	w := s.l.side.w
+	if o.Event.Type == domain.TypeQuery {
+		w.asked()
+	}
 	key := w.dice.nth(fmt.Sprintf("%s to %s: %s %s", s.l.side.name, w.nameOf(o.Peer), o.Event.Type, w.label(o.TaskID)))
 	var before chan struct{}
 	through := make(chan struct{})
@@ -354,6 +357,9 @@ func (w *world) choose(key string, p *app.Placement) *app.Candidate {
 		return nil
 	}
 	c := able[w.dice.below(len(able), key)].candidate()
+	if w.anonymous {
+		c.Persona = "t-" + w.label(p.TaskID)
+	}
 	c.Replicas = w.keepers(key, c.Peer)
 	return &c
 }

@@ -42,6 +42,9 @@ type world struct {
 	trace   []line
 	failed  []string
 	quiet   bool // what follows is not worth a trace
+
+	anonymous bool        // each task leaves from a persona of its own
+	queries   []time.Time // when a provider was asked what has become of its tasks
 }
 
 type line struct {

@@ -89,7 +89,8 @@ type Service struct {
 	mu     sync.Mutex
 	live   map[string]*live
 	online bool
-	known  bool // node has said whether it is online
+	known  bool   // node has said whether it is online
+	asks   uint64 // how often all providers were asked
 }
 
 var _ app.Role = (*Service)(nil)

@@ -3,10 +3,12 @@ package consumer
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/shallot-net/shallot/kit/fault"
+	"github.com/shallot-net/shallot/kit/pace"
 	"github.com/shallot-net/shallot/services/task/internal/app"
 	"github.com/shallot-net/shallot/services/task/internal/domain"
 )
@@ -266,7 +268,15 @@ func (s *Service) askAll(_ context.Context, tell func(app.Reply) error) {
 			}
 		})
 	}
+	s.mu.Lock()
+	s.asks++
+	round := s.asks
+	s.mu.Unlock()
 	for to, refs := range byTo {
+		if s.cfg.Anonymous {
+			s.askLater(round, to, addrs[to], refs)
+			continue
+		}
 		for len(refs) > 0 {
 			n := min(len(refs), maxQuery)
 			out := s.outbox.Once(app.Address{Persona: to.persona, Peer: to.peer, Addresses: addrs[to]}, domain.Ref{}, &domain.QueryEvent{Tasks: refs[:n]}, nil, false, s.cfg.Lease)
@@ -276,6 +286,34 @@ func (s *Service) askAll(_ context.Context, tell func(app.Reply) error) {
 			refs = refs[n:]
 		}
 	}
+}
+
+// askSpread is about how long after this node is back a persona asks; a lease lasts longer.
+const askSpread = 5 * time.Second
+
+// askLater asks one provider after a time that is drawn for each persona: those that asked at the same moment would be seen to be of one consumer. What has ended meanwhile is
+// not asked for.
+func (s *Service) askLater(round uint64, to releaseTo, addresses []string, refs []domain.Ref) {
+	time.AfterFunc(pace.Drawn(askSpread), func() {
+		s.mu.Lock()
+		current := s.asks == round && s.online && s.ctx.Err() == nil
+		s.mu.Unlock()
+		if !current {
+			return // gone again, and all are asked when it is back
+		}
+		var open []domain.Ref
+		for _, ref := range refs {
+			s.peek(ref.TaskID, func(l *live) {
+				if a := l.task.Live(); a != nil && a.Number == ref.Attempt && l.task.Receipt == nil {
+					open = append(open, ref)
+				}
+			})
+		}
+		for part := range slices.Chunk(open, maxQuery) {
+			out := s.outbox.Once(app.Address{Persona: to.persona, Peer: to.peer, Addresses: addresses}, domain.Ref{}, &domain.QueryEvent{Tasks: part}, nil, false, s.cfg.Lease)
+			s.cfg.Pusher.Push(s.ctx, app.Reply{Outbox: []app.Outgoing{out}})
+		}
+	})
 }
 
 // peek looks at a task in memory under its lock.
