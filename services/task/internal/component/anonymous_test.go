@@ -168,9 +168,12 @@ func TestAnonymousJobSharesNothing(t *testing.T) {
 	t.Parallel()
 	n, prog := anonymousNetwork(t), newProgram()
 	a, b, c := n.addProvider(anonymously(prog.at("a", 4))), n.addProvider(anonymously(prog.at("b", 4))), n.addConsumer(anonymousConsumer)
-	var turn atomic.Int64
+	var turn, strange atomic.Int64
 	c.mu.Lock()
-	c.candidates = func(*taskv1.PlacementNeeded) *taskv1.Candidate {
+	c.candidates = func(n *taskv1.PlacementNeeded) *taskv1.Candidate {
+		if n.GetPersonas() != 2 || n.GetJobId() == "" {
+			strange.Add(1)
+		}
 		i := turn.Add(1)
 		to := []*node{a, b}[i%2].candidate()
 		to.Persona = []string{"p", "p", "q", "q"}[i%4]
@@ -178,11 +181,12 @@ func TestAnonymousJobSharesNothing(t *testing.T) {
 	}
 	c.mu.Unlock()
 	spec := jobSpec(0)
+	spec.Personas = 2
 	spec.Task.GetWasm().Module = &taskv1.Blob{Source: &taskv1.Blob_Inline{Inline: shared(100_000)}}
 	texts := numbered(24)
 	job, ended := c.watchJob(c.startJob(spec, texts...), 0)
-	if k := job.GetCounts(); job.GetState() != "COMPLETED" || k.GetCompleted() != 24 {
-		t.Fatalf("the job is %v", job)
+	if k := job.GetCounts(); job.GetState() != "COMPLETED" || k.GetCompleted() != 24 || job.GetPersonas() != 2 || strange.Load() > 0 {
+		t.Fatalf("the job is %v; %d placements did not say how many personas it may have", job, strange.Load())
 	}
 	checkAll(t, ended, texts)
 	names := make(map[string]granted1)
@@ -201,6 +205,38 @@ func TestAnonymousJobSharesNothing(t *testing.T) {
 	if len(given) != 4 {
 		t.Errorf("content was made for %d pairs of persona and provider, and there are 4", len(given))
 	}
+}
+
+// TestAnonymousJobOwnsItsPersonas: node is told whose personas they are, so that it counts them after a restart of its own.
+func TestAnonymousJobOwnsItsPersonas(t *testing.T) {
+	t.Parallel()
+	n, prog := anonymousNetwork(t), newProgram()
+	prog.hold, prog.gate = func(_, input string) bool { return input == "held" }, make(chan struct{})
+	p, c := n.addProvider(anonymously(prog.at("p", 4))), n.addConsumer(anonymousConsumer)
+	c.mu.Lock()
+	c.candidates = func(*taskv1.PlacementNeeded) *taskv1.Candidate {
+		to := p.candidate()
+		to.Persona = "t-jobs"
+		return to
+	}
+	c.mu.Unlock()
+	id := c.startJob(jobSpec(0), "held")
+	personas := func() map[string]string {
+		out := make(map[string]string)
+		for _, u := range c.call(&taskv1.SessionRequest{Command: &taskv1.SessionRequest_Personas{Personas: &taskv1.PersonasQuery{}}}).GetPersonas() {
+			out[u.GetPersona()] = u.GetJobId()
+		}
+		return out
+	}
+	until(t, "the shard to have left", func() bool { return personas()["t-jobs"] != "" })
+	if got := personas()["t-jobs"]; got != id {
+		t.Errorf("its persona is of job %q", got)
+	}
+	close(prog.gate)
+	if job, _ := c.watchJob(id, 0); job.GetState() != "COMPLETED" {
+		t.Errorf("the job is %v", job)
+	}
+	until(t, "nothing to need a persona", func() bool { return len(personas()) == 0 })
 }
 
 // TestAnonymousReplicas: who is named to keep a result may fetch it, and its consumer may fetch it from there.
