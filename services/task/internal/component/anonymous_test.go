@@ -1,6 +1,8 @@
 package component_test
 
 import (
+	"crypto/sha256"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -100,6 +102,15 @@ func TestAnonymousContentIsForOne(t *testing.T) {
 			if k.reader != c.peer || k.persona != "" {
 				t.Errorf("a result is granted to a stranger, or is of persona %q", k.persona)
 			}
+		}
+	}
+	// Each persona has had its own content fetched, since what another has sent must not show; of what was in it there is one copy.
+	sum := domain.Hash(sha256.Sum256(data)).String()
+	for _, p := range []*node{a, b} {
+		copies, err := filepath.Glob(filepath.Join(p.dir, "parts", sum))
+		shown, err2 := filepath.Glob(filepath.Join(p.dir, "parts", "*."+sum))
+		if err != nil || err2 != nil || len(copies) != 1 || len(shown) != 2 {
+			t.Errorf("a provider has %d copies of what two personas sent, and was shown %d contents with it", len(copies), len(shown))
 		}
 	}
 	until(t, "payloads to be let go", func() bool { return len(n.repo.ofKind(c.peer, "payload:")) == 0 })
