@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/shallot-net/shallot/kit/fault"
 	eventv1 "github.com/shallot-net/shallot/proto/shallot/event/v1"
 	taskv1 "github.com/shallot-net/shallot/proto/shallot/task/v1"
 	"github.com/shallot-net/shallot/services/task/internal/app"
@@ -301,6 +302,27 @@ func TestAnonymousContentCannotBeHandedOn(t *testing.T) {
 	}
 	for _, id := range held {
 		c.await(id, "ACCEPTED", "RUNNING")
+	}
+	// Who says that it may be handed on hears that it cannot; what was put away for it is let go.
+	yes := true
+	before := len(n.repo.ofKind(c.peer, "payload:"))
+	asked := withInput(step{Name: "asked"}, "input:data", shared(100_000), shared(100_000))
+	asked.Placement = &taskv1.PlacementPolicy{Redirect: &yes}
+	f := c.call(&taskv1.SessionRequest{Command: &taskv1.SessionRequest_Create{Create: &taskv1.CreateTask{RequestId: app.NewID(), Spec: asked, Candidate: busy.candidate()}}}).GetFault()
+	if f.GetReason() != "REDIRECT_NOT_POSSIBLE" || !strings.Contains(f.GetMessage(), "leave --redirect out") {
+		t.Errorf("a large task that may be handed on: %v", f)
+	}
+	until(t, "its payload to be let go", func() bool { return len(n.repo.ofKind(c.peer, "payload:")) == before })
+	asked = scriptSpec(step{Name: "asked and small"})
+	asked.Placement = &taskv1.PlacementPolicy{Redirect: &yes}
+	if task := c.await(c.submit(asked, busy), "COMPLETED"); task.GetProvider() != free.peer {
+		t.Errorf("a small task that may be handed on was not: %v", details(task))
+	}
+	spec := jobSpec(1)
+	spec.Task.GetWasm().Module = &taskv1.Blob{Source: &taskv1.Blob_Inline{Inline: shared(100_000)}}
+	spec.Task.Placement = &taskv1.PlacementPolicy{Redirect: &yes}
+	if _, err := c.jobs.CreateJob(c.ctx, &taskv1.CreateJobRequest{RequestId: app.NewID(), Spec: spec}); fault.From(err) == nil || fault.From(err).Reason != "REDIRECT_NOT_POSSIBLE" {
+		t.Errorf("a job whose program is large: %v", err)
 	}
 	close(s.gate("hog"))
 	for _, id := range held {

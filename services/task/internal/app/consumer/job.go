@@ -157,6 +157,13 @@ func (j *jobs) ownParts(ctx context.Context, id string, n *app.NewJob) ([]byte, 
 	if err := j.s.validate(ctx, &n.Spec, parts); err != nil {
 		return nil, err
 	}
+	if j.s.cfg.Anonymous && n.Spec.Redirect != nil && *n.Spec.Redirect {
+		for i := range parts { // a shard's input is seen when it is placed
+			if parts[i].Size >= shareFrom {
+				return nil, notHandedOn(parts[i].Name + " has " + domain.Bytes(parts[i].Size))
+			}
+		}
+	}
 	spec := app.JobSpec{Type: n.Spec.Type, Options: n.Spec.Options, Limits: n.Spec.Limits, Redirect: n.Spec.Redirect, Policy: n.Spec.Policy, Clocks: n.Spec.Clocks, Labels: n.Spec.Labels}
 	for i, src := range n.Spec.Parts {
 		p := app.JobPart{Name: src.Name, Inline: src.Inline, Size: parts[i].Size, SHA256: parts[i].SHA256}
