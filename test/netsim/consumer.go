@@ -54,6 +54,10 @@ func (n consumerNetwork) Connect(ctx context.Context, id string, addresses []str
 	return n.connect(ctx, id, addresses)
 }
 
+func (n consumerNetwork) ConnectVouched(ctx context.Context, id string, addresses []string) (string, error) {
+	return n.connect(ctx, id, addresses)
+}
+
 func (consumerNetwork) Known(context.Context) ([]nodetest.KnownPeer, error) { return nil, nil }
 
 // Find finds nobody: gossip and questions are what is simulated.

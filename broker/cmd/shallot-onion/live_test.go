@@ -3,9 +3,8 @@ package main
 import (
 	"bytes"
 	"context"
-	"crypto/ecdh"
+	"crypto/ed25519"
 	"crypto/rand"
-	"encoding/base32"
 	"errors"
 	"fmt"
 	"io"
@@ -20,7 +19,10 @@ import (
 	"golang.org/x/net/proxy"
 	"google.golang.org/grpc"
 
+	"github.com/shallot-net/shallot/broker/internal/adapter/onion"
+	"github.com/shallot-net/shallot/broker/internal/adapter/onionclient"
 	"github.com/shallot-net/shallot/broker/internal/adapter/onionserver"
+	"github.com/shallot-net/shallot/broker/internal/domain/onionsvc"
 	"github.com/shallot-net/shallot/kit/home"
 	"github.com/shallot-net/shallot/kit/rpc"
 	"github.com/shallot-net/shallot/kit/tor"
@@ -303,7 +305,7 @@ func TestTor(t *testing.T) {
 	a.state(time.Minute, "both published again", published(2))
 	all()
 
-	t.Run("client authorisation", func(t *testing.T) { authorisation(t, dir, a, b) })
+	t.Run("private network", func(t *testing.T) { authorisation(t, dir, a, b) })
 	for _, s := range []*side{a, b} {
 		s.killOnion()
 		for _, id := range ids {
@@ -314,23 +316,33 @@ func TestTor(t *testing.T) {
 	}
 }
 
-// Without the key a service cannot be seen; with it it is reached, also after the client's tor has died.
+// The service of a private network cannot be seen without the network's key: not without any, and not with another network's. With it, it is reached, also
+// after the client's tor has died.
 func authorisation(t *testing.T, dir string, a, b *side) {
-	key, err := ecdh.X25519().GenerateKey(rand.Reader)
-	if err != nil {
+	member := func(s *side, key byte) *onionclient.Client {
+		c, err := onionclient.New(s.cc, onionclient.Config{Port: onion.Port, NetworkKey: bytes.Repeat([]byte{key}, 32)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	socket, seed := filepath.Join(dir, "private"), []byte(rand.Text() + rand.Text())[:ed25519.SeedSize]
+	echo(t, socket, "private: ")
+	id := onionsvc.ID(ed25519.NewKeyFromSeed(seed).Public().(ed25519.PublicKey))
+	provider := member(a, 7)
+	provider.Keep(seed, id, socket)
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan struct{})
+	go func() { defer close(ended); _ = provider.Run(ctx) }()
+	defer func() { cancel(); <-ended }()
+	a.state(time.Minute, "a private one published", published(3))
+
+	b.refused(id, "it asks for a key")
+	if err := member(b, 8).Authorize(ctx, id); err != nil {
 		t.Fatal(err)
 	}
-	r := &onionv1.PublishRequest{KeySeed: []byte(rand.Text() + rand.Text())[:32], Socket: filepath.Join(dir, "private"), Port: 4001,
-		ClientKeys: []string{base32.StdEncoding.WithPadding(base32.NoPadding).EncodeToString(key.PublicKey().Bytes())}}
-	echo(t, r.GetSocket(), "private: ")
-	id := a.ask(r)
-	a.state(time.Minute, "a private one published", published(3))
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
-	defer cancel()
-	if got, err := b.dial(ctx, id, "x", 1); err == nil || errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("without the key: %q %v", got, err)
-	}
-	if _, err := b.Authorize(t.Context(), &onionv1.AuthorizeRequest{ServiceId: id, ClientKey: key.Bytes()}); err != nil {
+	b.refused(id, "the key is wrong")
+	if err := member(b, 7).Authorize(ctx, id); err != nil {
 		t.Fatal(err)
 	}
 	b.reach(id, "private: ")
@@ -338,4 +350,25 @@ func authorisation(t *testing.T, dir string, a, b *side) {
 	b.startTor()
 	b.state(time.Minute, "the client's tor online again", online)
 	b.reach(id, "private: ")
+}
+
+// refused dials as a stranger until tor says that it cannot read the service's descriptor, and why.
+func (s *side) refused(id, why string) {
+	s.t.Helper()
+	ctx, cancel := context.WithTimeout(s.t.Context(), 20*time.Second)
+	defer cancel()
+	for {
+		err := onion.Probe(ctx, s.cfg.SocksSocket(), id)
+		switch {
+		case errors.Is(err, onion.ErrForbidden) && strings.Contains(err.Error(), why):
+			return
+		case !errors.Is(err, onion.ErrNoService): // that is for a moment after it is published
+			s.t.Fatalf("a stranger who is to hear that %s: %v", why, err)
+		}
+		select {
+		case <-time.After(200 * time.Millisecond): // tor answers at once that it knows of no descriptor
+		case <-ctx.Done():
+			s.t.Fatalf("a stranger who is to hear that %s: %v", why, err)
+		}
+	}
 }

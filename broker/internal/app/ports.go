@@ -126,6 +126,7 @@ type Host interface {
 type Target struct {
 	Peer      string
 	Addresses []string
+	Vouched   bool // more than one peer has told of it
 }
 
 // Network makes hosts.

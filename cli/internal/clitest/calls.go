@@ -283,8 +283,18 @@ func (n *Node) body(cid string) ([]byte, error) {
 	return data, nil
 }
 
+// Asked are the peers that were named by who asked for content last.
+func (n *Node) Asked() []string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.asked
+}
+
 // GetContent implements NodeService.
 func (n *Node) GetContent(r *nodev1.GetContentRequest, s grpc.ServerStreamingServer[nodev1.GetContentResponse]) error {
+	n.mu.Lock()
+	n.asked = r.GetFromPeers()
+	n.mu.Unlock()
 	cid, err := n.inTree(r.GetCid(), r.GetPath())
 	if err != nil {
 		return err

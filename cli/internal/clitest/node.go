@@ -37,6 +37,7 @@ type Node struct {
 	Jobs    *Jobs
 
 	mu      sync.Mutex
+	asked   []string
 	changed chan struct{} // closed and replaced at every change
 	tasks   []*task
 	uploads map[string][]byte

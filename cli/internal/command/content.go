@@ -12,6 +12,7 @@ import (
 
 	"github.com/shallot-net/shallot/cli/internal/nodeclient"
 	"github.com/shallot-net/shallot/cli/internal/render"
+	"github.com/shallot-net/shallot/cli/internal/supervisor"
 	brokerv1 "github.com/shallot-net/shallot/proto/shallot/broker/v1"
 	nodev1 "github.com/shallot-net/shallot/proto/shallot/node/v1"
 )
@@ -22,7 +23,7 @@ const pinTimeout = time.Hour
 func (a *app) content() *cobra.Command {
 	c := group(&cobra.Command{
 		Use: "content", Short: "Store and fetch files and directories by what is in them",
-		Long:    "Content stores files and directories as IPFS content. They are public to everybody who knows their CID.",
+		Long:    "Content stores files and directories as IPFS content. In open mode they are public to everybody who knows their CID; an\nanonymous node keeps them to itself.",
 		Example: "  shallot content put report.pdf\n  shallot content get bafkreigh2akiscaildcqabsyg3dfr6chu3fgpregiymsck7e7aqa4s52zy > report.pdf",
 	})
 	c.AddCommand(a.contentPut(), a.contentGet(), a.contentStat(), a.contentPin(), a.contentUnpin(), a.contentLs(), a.contentGC(), a.contentVerify())
@@ -34,7 +35,9 @@ func (a *app) contentPut() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "put FILE|DIR", Short: "Store a file or a directory, pinned, and print its CID", Args: exactly("FILE"),
 		Long: `Put stores a file, or a directory with all that is in it. What in a directory begins with a dot is left out, unless
---hidden is given. A directory with links, devices or pipes in it is refused.`,
+--hidden is given. A directory with links, devices or pipes in it is refused.
+
+In open mode whoever knows the CID can have it. An anonymous node keeps it and gives it to nobody.`,
 		Example: "  shallot content put report.pdf\n  shallot content put site\n  tar c src | shallot content put -",
 		RunE: a.withNode(func(cmd *cobra.Command, c *nodeclient.Client, args []string) error {
 			put := a.put
@@ -46,6 +49,9 @@ func (a *app) contentPut() *cobra.Command {
 			resp, err := put(cmd.Context(), c, args[0])
 			if err != nil {
 				return err
+			}
+			if n, err := c.GetNode(cmd.Context(), &nodev1.GetNodeRequest{}); err == nil && n.GetNode().GetMode() == supervisor.Anonymous {
+				a.say("kept on this node alone: an anonymous node gives nobody what its users put")
 			}
 			if a.json() {
 				return a.out().Object(render.Proto(resp))

@@ -116,7 +116,7 @@ func shortOwner(owner string) string {
 
 func (a *app) listDirectory(cmd *cobra.Command, c *nodeclient.Client, given string) error {
 	cid, path := cidPath(given)
-	entries, err := c.Listing(cmd.Context(), cid, path, false)
+	entries, err := c.Listing(cmd.Context(), nodeclient.Wanted{CID: cid, Path: path}, false)
 	if err != nil {
 		return err
 	}

@@ -60,6 +60,32 @@ func TestContentOfDirectories(t *testing.T) {
 	w.run("content", "put", dir).want(t, exitUsage, "", "(a link)")
 }
 
+// In anonymous mode what is put stays here, which is said, and what is elsewhere is asked for where it is said to be.
+func TestContentOfAnAnonymousNode(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	dir := filepath.Join(t.TempDir(), "site")
+	plant(t, filepath.Join(dir, "index.html"), "hello")
+	if r := w.run("content", "put", dir); r.code != 0 || r.stderr != "" {
+		t.Errorf("in open mode it says %q", r.stderr)
+	}
+	w.veil()
+	r := w.run("content", "put", dir)
+	r.want(t, 0, r.stdout, "kept on this node alone")
+	cid := strings.TrimSpace(r.stdout)
+	for _, args := range [][]string{{cid + "/index.html"}, {cid, "--output-dir", filepath.Join(t.TempDir(), "out")}} {
+		r := w.run(append([]string{"content", "get", "--from", aliasB, "--from", aliasA}, args...)...)
+		r.want(t, 0, r.stdout, "")
+		if got := strings.Join(w.node.Asked(), " "); got != aliasB+" "+aliasA {
+			t.Errorf("%v: asked are %q", args, got)
+		}
+	}
+	w.run("content", "get", cid+"/index.html").want(t, 0, "hello", "")
+	if got := w.node.Asked(); len(got) > 0 {
+		t.Errorf("asked are %q", got)
+	}
+}
+
 func TestHostileContentWritesNothing(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

@@ -19,6 +19,7 @@ type mapFlags struct {
 	asFile      string
 	env         []string
 	parallel    uint32
+	personas    uint32
 	hedge, json bool
 	again       bool
 }
@@ -69,6 +70,7 @@ other ones it is another job. 'shallot job' looks at jobs and ends them.`,
 	f.Lookup("as-file").NoOptDefVal = "input"
 	f.StringArrayVar(&flags.env, "env", nil, "`K=V` in the program's environment, repeatable")
 	f.Uint32Var(&flags.parallel, "parallel", 64, "inputs that are at providers at once, at most")
+	f.Uint32Var(&flags.personas, "personas", 8, "anonymous mode: throw-away identities that the inputs leave from at one time, at most; with fewer a provider sees more of them to be of one consumer")
 	f.BoolVar(&flags.hedge, "hedge", false, "try inputs that take longer than 95 of 100 others a second time elsewhere, and take the first result")
 	f.BoolVar(&flags.json, "json", false, "print progress and outcome as JSON, a document a line")
 	f.BoolVar(&flags.detach, "detach", false, "print the job's id and leave it running")

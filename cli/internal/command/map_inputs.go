@@ -173,6 +173,11 @@ func (m *mapRun) spec(ctx context.Context, cmd *cobra.Command, args []string) (*
 	if m.flags.parallel == 0 {
 		return nil, usage("--parallel is 0: it must be at least 1")
 	}
+	if cmd.Flags().Changed("personas") { // else as the node is set
+		if spec.Personas = m.flags.personas; spec.Personas == 0 {
+			return nil, usage("--personas is 0: it must be at least 1")
+		}
+	}
 	l := &loader{m.app, &nodeclient.Blobs{Client: m.client}, m.line}
 	wasm := &taskv1.WasmPayload{Args: args[1:], Env: env}
 	if wasm.Module, err = l.file(ctx, "the module", args[0]); err != nil {

@@ -92,6 +92,23 @@ func TestMapWritesAFilePerInput(t *testing.T) {
 	}
 }
 
+// What is not said is the node's to decide; how many there are is not part of what makes a job the same.
+func TestMapPersonas(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	in, out := w.inputs(map[string]string{"a": "one"}), t.TempDir()
+	args := func(more ...string) []string {
+		return append([]string{"map", "wasm", w.script("x"), "--inputs", in + "/*", "--output", out}, more...)
+	}
+	w.run(args("--personas", "0")...).want(t, exitUsage, "", "--personas is 0")
+	w.run(args("--personas", "3")...).want(t, 0, "", "done")
+	w.run(args("--personas", "4")...).want(t, 0, "", "done")
+	w.run(args("--again")...).want(t, 0, "", "done")
+	if s := w.node.Jobs.Specs(); len(s) != 2 || s[0].GetPersonas() != 3 || s[1].GetPersonas() != 0 {
+		t.Errorf("the jobs are %v", s)
+	}
+}
+
 func TestMapListsFailures(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

@@ -64,6 +64,65 @@ func TestNetworkFromCreationToJoining(t *testing.T) {
 	}
 }
 
+const someOnion = "/onion3/vww6ybal4bd7szmgncyruucpgfkqahzddi37ktceo3ah7ngmcopnpyyd:4001"
+
+// An anonymous network says of itself that it is one at every step, and nothing of it gets into the open.
+func TestAnonymousNetworkFromCreationToJoining(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.node.Peers = func() []*discoveryv1.Peer {
+		return []*discoveryv1.Peer{{PeerId: someProvider, State: "available", Addresses: []string{someOnion}}}
+	}
+	made := t.TempDir()
+	w.bare("--home", made, "network", "create", "--anonymous").want(t, exitOK, made+"\n", "shallot up --anonymous --role provider")
+	w.bare("--home", made, "up").want(t, exitState, "", "give --anonymous")
+	for _, name := range []string{"network.key", "network.mode"} {
+		b, err := os.ReadFile(filepath.Join(made, name))
+		if err == nil {
+			err = os.WriteFile(filepath.Join(w.home, name), b, 0o600)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	r := w.run("network", "invite")
+	if i, err := invite.Decode(r.stdout); err != nil || !i.Anonymous || strings.Join(i.Addresses, " ") != someOnion+"/p2p/"+someProvider {
+		t.Errorf("the invite is %q with %v, %v (stderr %q)", r.stdout, i.Addresses, err, r.stderr)
+	}
+	if v := w.run("network", "invite", "--output", "json").json(t); v["mode"] != "anonymous" {
+		t.Errorf("as JSON it is %v", v)
+	}
+	w.run("network", "invite", "--address", "/ip4/192.0.2.7/tcp/1/p2p/"+someProvider).want(t, exitUsage, "", "no onion address")
+
+	joined := filepath.Join(t.TempDir(), "new")
+	if v := w.bare("--home", joined, "network", "join", "--anonymous", "--output", "json", strings.TrimSpace(r.stdout)).json(t); v["mode"] != "anonymous" {
+		t.Errorf("as JSON it is %v", v)
+	}
+	w.bare("--home", joined, "network", "join", strings.TrimSpace(r.stdout)).want(t, exitOK, joined+"\n", "shallot up --anonymous")
+	w.bare("--home", joined, "up", "--role", "provider").want(t, exitState, "", "give --anonymous")
+
+	open, err := invite.Invite{Key: invite.NewKey(), Addresses: []string{"/ip4/192.0.2.1/tcp/1/p2p/x"}}.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	other := t.TempDir()
+	w.bare("--home", other, "network", "join", "--anonymous", open).want(t, exitUsage, "", "leave --anonymous out")
+	w.bare("--home", other, "network", "join", open).want(t, exitOK, other+"\n", "shallot up'")
+	w.bare("--home", other, "up", "--anonymous").want(t, exitState, "", "network create --anonymous")
+	// A home of the other mode is not made one of the network.
+	used := t.TempDir()
+	if err := os.MkdirAll(filepath.Join(used, "state", "broker"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(used, "state", "broker", "mode"), []byte("open\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	w.bare("--home", used, "network", "join", strings.TrimSpace(r.stdout)).want(t, exitState, "", "take another --home")
+	if left, err := filepath.Glob(filepath.Join(used, "network.*")); err != nil || len(left) > 0 {
+		t.Errorf("a refusal has left %v, %v", left, err)
+	}
+}
+
 func TestInvitesThatAreNone(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

@@ -74,7 +74,7 @@ func (r *runFlags) addSpec(cmd *cobra.Command) {
 	f.DurationVar(&r.timeout, "timeout", 0, "stop the program after this `TIME`, for example 2s or 5m; default: as the provider says")
 	f.Var(&r.memory, "memory", "memory that the program may have, a `SIZE` such as 64MiB; default: as the provider says")
 	f.Var(&r.outputLimit, "output-limit", "bytes that the program may write, a `SIZE` such as 1MiB; default: as the provider says")
-	f.BoolVar(&r.redirect, "redirect", false, "let the first provider hand the task to a better one (the default in open mode)")
+	f.BoolVar(&r.redirect, "redirect", false, "let the first provider hand the task to a better one (the default in open mode; in anonymous mode only small tasks can be)")
 	f.BoolVar(&r.noRedirect, "no-redirect", false, "the first provider must run the task or refuse it; no other can read the input")
 	f.StringArrayVar(&r.providers, "provider", nil, "peer `ID` or alias of a provider that may run it, repeatable; default: any")
 	r.replicas = 1

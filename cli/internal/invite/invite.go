@@ -13,11 +13,13 @@ import (
 	"github.com/shallot-net/shallot/kit/fault"
 )
 
-// The form is PREFIX VERSION "-" base64url(payload, checksum). The payload of version 1 is the key, then each address with its length in
-// two bytes before it; the checksum is the beginning of the hash of prefix, version and payload.
+// The form is PREFIX VERSION "-" base64url(payload, checksum). The payload is the key, then each address with its length in two bytes before it; the
+// checksum is the beginning of the hash of prefix, version and payload. Version 1 is for a network in open mode and version 2 for an anonymous one, so that
+// what does not know of these never uses such a key in the open.
 const (
-	prefix  = "shallot"
-	version = "1"
+	prefix           = "shallot"
+	versionOpen      = "1"
+	versionAnonymous = "2"
 
 	KeySize      = 32
 	MaxAddresses = 16
@@ -30,6 +32,28 @@ const (
 type Invite struct {
 	Key       [KeySize]byte
 	Addresses []string // multiaddrs that end in /p2p/ID
+	Anonymous bool     // all of them are onion addresses then, and none otherwise
+}
+
+func (i Invite) version() string {
+	if i.Anonymous {
+		return versionAnonymous
+	}
+	return versionOpen
+}
+
+// check tells whether an address is one of the network's mode.
+func (i Invite) check(a string) error {
+	if err := CheckAddress(a); err != nil {
+		return err
+	}
+	switch onion := strings.HasPrefix(a, "/onion3/"); {
+	case i.Anonymous && !onion:
+		return fault.InvalidArgument("ADDRESS_INVALID", "%.80q is no onion address, and the nodes of an anonymous network dial no other: give one that begins with /onion3/", a)
+	case !i.Anonymous && onion:
+		return fault.InvalidArgument("ADDRESS_INVALID", "%.80q is the address of an anonymous node, and the network is in open mode: give one such as /ip4/192.0.2.7/tcp/4001/p2p/12D3KooW…", a)
+	}
+	return nil
 }
 
 // NewKey makes the key of a new network.
@@ -60,16 +84,16 @@ func (i Invite) Encode() (string, error) {
 	}
 	payload := append([]byte(nil), i.Key[:]...)
 	for _, a := range i.Addresses {
-		if err := CheckAddress(a); err != nil {
+		if err := i.check(a); err != nil {
 			return "", err
 		}
 		payload = append(payload, byte(len(a)>>8), byte(len(a)))
 		payload = append(payload, a...)
 	}
-	return prefix + version + "-" + base64.RawURLEncoding.EncodeToString(append(payload, sum(payload)...)), nil
+	return prefix + i.version() + "-" + base64.RawURLEncoding.EncodeToString(append(payload, sum(i.version(), payload)...)), nil
 }
 
-func sum(payload []byte) []byte {
+func sum(version string, payload []byte) []byte {
 	s := sha256.Sum256(append([]byte(prefix+version), payload...))
 	return s[:checksum]
 }
@@ -98,9 +122,9 @@ func Decode(text string) (Invite, error) {
 	v, body, cut := strings.Cut(body, "-")
 	switch {
 	case !ok || !cut || v == "" || strings.Trim(v, "0123456789") != "":
-		return Invite{}, fault.InvalidArgument("INVITE_INVALID", "that is not an invite: one is a line that begins with %s%s-, as 'shallot network invite' prints it", prefix, version)
-	case v != version:
-		return Invite{}, fault.InvalidArgument("INVITE_VERSION", "the invite has version %.9s and this shallot knows version %s: update the older of the two", v, version)
+		return Invite{}, fault.InvalidArgument("INVITE_INVALID", "that is not an invite: one is a line that begins with %s%s-, as 'shallot network invite' prints it", prefix, versionOpen)
+	case v != versionOpen && v != versionAnonymous:
+		return Invite{}, fault.InvalidArgument("INVITE_VERSION", "the invite has version %.9s and this shallot knows versions %s and %s: update the older of the two", v, versionOpen, versionAnonymous)
 	}
 	raw, err := base64.RawURLEncoding.Strict().DecodeString(body)
 	if err != nil {
@@ -110,13 +134,14 @@ func Decode(text string) (Invite, error) {
 		return Invite{}, damaged("it is too short")
 	}
 	payload := raw[:len(raw)-checksum]
-	if string(sum(payload)) != string(raw[len(payload):]) {
+	if string(sum(v, payload)) != string(raw[len(payload):]) {
 		return Invite{}, damaged("its checksum is wrong")
 	}
-	return decode(payload)
+	return decode(payload, v == versionAnonymous)
 }
 
-func decode(payload []byte) (out Invite, err error) {
+func decode(payload []byte, anonymous bool) (out Invite, err error) {
+	out.Anonymous = anonymous
 	out.Key = [KeySize]byte(payload)
 	for rest := payload[KeySize:]; len(rest) > 0; {
 		if len(rest) < 2 {
@@ -127,7 +152,7 @@ func decode(payload []byte) (out Invite, err error) {
 			return Invite{}, damaged("an address is cut off")
 		}
 		a := string(rest[:n])
-		if err := CheckAddress(a); err != nil {
+		if err := out.check(a); err != nil {
 			return Invite{}, err
 		}
 		out.Addresses = append(out.Addresses, a)

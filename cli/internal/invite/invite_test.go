@@ -1,6 +1,7 @@
 package invite_test
 
 import (
+	"crypto/sha256"
 	"encoding/base64"
 	"fmt"
 	"strings"
@@ -44,6 +45,35 @@ func TestRoundTrip(t *testing.T) {
 	}
 }
 
+const onion = "/onion3/vww6ybal4bd7szmgncyruucpgfkqahzddi37ktceo3ah7ngmcopnpyyd:4001/p2p/12D3KooWEyoppNCUx8Yx66oV9fJnriXwCcXwDDUA2kj6vnc6iDEp"
+
+// The line says whether the network is anonymous, and what is of the other mode does not get into it, nor out of it.
+func TestTheModeIsInIt(t *testing.T) {
+	want := invite.Invite{Key: invite.NewKey(), Addresses: []string{onion}, Anonymous: true}
+	s, err := want.Encode()
+	if err != nil || !strings.HasPrefix(s, "shallot2-") {
+		t.Fatalf("%q, %v", s, err)
+	}
+	if got, err := invite.Decode(s); err != nil || fmt.Sprint(got) != fmt.Sprint(want) {
+		t.Errorf("got %v, %v", got, err)
+	}
+	if _, err := invite.Decode("shallot1-" + s[9:]); fault.From(err).Reason != "INVITE_DAMAGED" {
+		t.Errorf("an invite whose mode was changed: %v", err)
+	}
+	for mode, a := range map[bool]string{false: onion, true: address} {
+		i := invite.Invite{Addresses: []string{a}, Anonymous: mode}
+		if _, err := i.Encode(); err == nil || fault.From(err).Reason != "ADDRESS_INVALID" {
+			t.Errorf("%s in an invite that is anonymous: %v: %v", a, mode, err)
+		}
+	}
+	payload := append(make([]byte, 32), 0, byte(len(address)))
+	payload = append(payload, address...)
+	sum := sha256.Sum256(append([]byte("shallot2"), payload...))
+	if _, err := invite.Decode("shallot2-" + base64.RawURLEncoding.EncodeToString(append(payload, sum[:6]...))); err == nil || !strings.Contains(err.Error(), "no onion address") {
+		t.Errorf("an anonymous invite with an IP address: %v", err)
+	}
+}
+
 // Whatever happens to one character, or to the end, is noticed and said.
 func TestDamageIsNoticed(t *testing.T) {
 	_, s := line(t)
@@ -70,7 +100,8 @@ func TestWhatIsNoInvite(t *testing.T) {
 		"":                         "INVITE_INVALID",
 		address:                    "INVITE_INVALID",
 		"shallot-abc":              "INVITE_INVALID",
-		"shallot2-AAAA":            "INVITE_VERSION",
+		"shallot3-AAAA":            "INVITE_VERSION",
+		"shallot2-AAAA":            "INVITE_DAMAGED",
 		"shallot1-":                "INVITE_DAMAGED",
 		raw(make([]byte, 99)):      "INVITE_DAMAGED",
 		strings.Repeat("a", 1<<20): "INVITE_DAMAGED",
@@ -93,6 +124,9 @@ func FuzzDecode(f *testing.F) {
 	f.Add(s)
 	f.Add("shallot1-AAAA")
 	f.Add("shallot9-")
+	if s, err := (invite.Invite{Addresses: []string{onion}, Anonymous: true}).Encode(); err == nil {
+		f.Add(s)
+	}
 	f.Fuzz(func(t *testing.T, text string) {
 		i, err := invite.Decode(text)
 		if err != nil {

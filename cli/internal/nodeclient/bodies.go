@@ -33,12 +33,19 @@ func (c *Client) Logs(ctx context.Context, id string, follow bool, w io.Writer) 
 	})
 }
 
+// Wanted is content of the repository.
+type Wanted struct {
+	CID  string
+	Path string   // in the directory that CID is; empty for itself
+	From []string // peers that should have it
+}
+
 // Listing returns what is in a directory of the repository; recursive, also what is in its directories.
-func (c *Client) Listing(ctx context.Context, cid, path string, recursive bool) ([]*brokerv1.DirectoryEntry, error) {
+func (c *Client) Listing(ctx context.Context, of Wanted, recursive bool) ([]*brokerv1.DirectoryEntry, error) {
 	var all []*brokerv1.DirectoryEntry
 	err := c.persist(ctx, func(moved func()) error {
 		all = nil
-		s, err := c.ListContent(ctx, &nodev1.ListContentRequest{Cid: cid, Path: path, Recursive: recursive})
+		s, err := c.ListContent(ctx, &nodev1.ListContentRequest{Cid: of.CID, Path: of.Path, Recursive: recursive, FromPeers: of.From})
 		if err != nil {
 			return err
 		}
@@ -57,11 +64,11 @@ func (c *Client) Listing(ctx context.Context, cid, path string, recursive bool) 
 	return all, err
 }
 
-// Content writes a file of the repository to w; path is one in a directory, or empty.
-func (c *Client) Content(ctx context.Context, cid, path string, w io.Writer, progress func(done, total uint64)) error {
+// Content writes a file of the repository to w.
+func (c *Client) Content(ctx context.Context, of Wanted, w io.Writer, progress func(done, total uint64)) error {
 	var offset, total uint64
 	return c.persist(ctx, func(moved func()) error {
-		s, err := c.GetContent(ctx, &nodev1.GetContentRequest{Cid: cid, Path: path, Offset: offset})
+		s, err := c.GetContent(ctx, &nodev1.GetContentRequest{Cid: of.CID, Path: of.Path, Offset: offset, FromPeers: of.From})
 		if err != nil {
 			return err
 		}

@@ -18,7 +18,8 @@ const (
 )
 
 // CheckMode refuses a home that was used in the other mode: an identity that was seen in the open is never to be used anonymously, nor the other way round.
-// The supervisor's settings say it, and the broker's mark does where a broker was run without a supervisor. It is asked before anything is started.
+// The supervisor's settings say it, and the broker's mark does where a broker was run without a supervisor. A private network's key is for one mode, too. It is
+// asked before anything is started.
 func CheckMode(h home.Home, mode string) error {
 	old, err := readSettings(h)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -26,6 +27,9 @@ func CheckMode(h home.Home, mode string) error {
 	}
 	if old.Role != "" && old.mode() != mode {
 		return wrongMode(h, old.mode(), mode, settingsPath(h))
+	}
+	if err := checkNetworkMode(h, mode); err != nil {
+		return err
 	}
 	path := filepath.Join(h.Dir, "state", Broker, "mode")
 	data, err := os.ReadFile(path)
@@ -39,6 +43,20 @@ func CheckMode(h home.Home, mode string) error {
 		return wrongMode(h, was, mode, path)
 	}
 	return nil
+}
+
+// checkNetworkMode keeps the key of an anonymous network out of the open, where who is in the network would show, and that of an open one out of Tor.
+func checkNetworkMode(h home.Home, mode string) error {
+	was, err := NetworkMode(h)
+	switch {
+	case err != nil:
+		return err
+	case was == "" || was == mode:
+		return nil
+	case was == Anonymous:
+		return fault.FailedPrecondition("MODE_MISMATCH", "the private network of %s is for anonymous nodes, and its key must not be seen in the open: give --anonymous, or another --home", h.Dir)
+	}
+	return fault.FailedPrecondition("MODE_MISMATCH", "the private network of %s was made for open mode: leave --anonymous out, or make one with 'network create --anonymous' in another --home", h.Dir)
 }
 
 func wrongMode(h home.Home, was, mode, file string) error {

@@ -104,6 +104,9 @@ type network struct {
 
 // checkModes refuses a directory of the other mode before anything starts.
 func (n *network) checkModes() error {
+	if err := checkNetworkMode(n.dir, n.cfg.mode()); err != nil {
+		return err
+	}
 	old, err := ReadNetwork(n.dir.Dir)
 	if err != nil {
 		return nil //nolint:nilerr // there was none, or each node is asked when it is opened

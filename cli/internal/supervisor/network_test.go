@@ -283,6 +283,55 @@ func TestNodesUseTheNetworkOfTheirHome(t *testing.T) {
 	}
 }
 
+// A private network is for one mode, and its key is used in no other.
+func TestAPrivateNetworkIsForOneMode(t *testing.T) {
+	t.Parallel()
+	print := NewPrinter(&buffer{})
+	for _, anonymous := range []bool{false, true} {
+		h, err := home.Open(t.TempDir())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := WriteNetwork(h, invite.Invite{Key: invite.NewKey(), Anonymous: anonymous}); err != nil {
+			t.Fatal(err)
+		}
+		system, dev := &Anonymity{Tor: TorSettings{Control: "unix:/c", Socks: "unix:/s"}}, &AnonymousNetwork{}
+		for _, up := range []bool{false, true} {
+			cfg, net := NodeConfig{Name: "n", Role: Consumer, Home: h.Dir, Print: print}, network{dir: h}
+			if up {
+				cfg.Anonymity, net.cfg.Anonymous = system, dev
+			}
+			errs := map[string]error{"dev": net.checkModes()}
+			n, err := OpenNode(cfg)
+			if errs["up"] = err; err == nil {
+				n.Close()
+			}
+			for what, err := range errs {
+				if ok := err == nil || fault.From(err).Reason != "MODE_MISMATCH"; ok != (up == anonymous) {
+					t.Errorf("%s in anonymous mode %v, with a network of anonymous nodes %v: %v", what, up, anonymous, err)
+				}
+			}
+		}
+	}
+	// An earlier version did not say.
+	h, err := home.Open(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(h.Dir, "network.key"), invite.KeyFile(invite.NewKey()), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(CheckMode(h, Open), CheckMode(h, Anonymous)); err != nil {
+		t.Errorf("a network of an earlier version: %v", err)
+	}
+	if err := os.WriteFile(filepath.Join(h.Dir, "network.mode"), []byte("other\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := CheckMode(h, Open); err == nil || fault.From(err).Reason != "STATE_UNREADABLE" {
+		t.Errorf("a mode that is none: %v", err)
+	}
+}
+
 func TestMissingProgramsAreNamed(t *testing.T) {
 	t.Parallel()
 	err := RunNetwork(t.Context(), NetworkConfig{Dir: t.TempDir(), Providers: 1, Finder: Finder{Dirs: []string{"/nowhere"}}, Print: NewPrinter(&buffer{})})

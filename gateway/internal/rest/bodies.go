@@ -34,7 +34,7 @@ func (s *server) result(w http.ResponseWriter, r *http.Request, path map[string]
 	})
 }
 
-// getContent: GET /v1/content/{cid}?path=PATH&offset=N
+// getContent: GET /v1/content/{cid}?path=PATH&offset=N&from_peers=PEER
 func (s *server) getContent(w http.ResponseWriter, r *http.Request, path map[string]string) {
 	offset, err := offsetOf(r)
 	if err != nil {
@@ -43,7 +43,8 @@ func (s *server) getContent(w http.ResponseWriter, r *http.Request, path map[str
 	}
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
-	stream, err := s.node.GetContent(ctx, &nodev1.GetContentRequest{Cid: path["cid"], Path: r.URL.Query().Get("path"), Offset: offset})
+	query := r.URL.Query()
+	stream, err := s.node.GetContent(ctx, &nodev1.GetContentRequest{Cid: path["cid"], Path: query.Get("path"), Offset: offset, FromPeers: query["from_peers"]})
 	if err != nil {
 		s.problems.write(w, r, err)
 		return

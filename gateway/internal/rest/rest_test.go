@@ -118,6 +118,9 @@ func (f *fakeNode) ListContent(r *nodev1.ListContentRequest, s grpc.ServerStream
 
 func (f *fakeNode) GetContent(r *nodev1.GetContentRequest, s grpc.ServerStreamingServer[nodev1.GetContentResponse]) error {
 	b, ok := f.content[strings.TrimSuffix(r.GetCid()+"/"+r.GetPath(), "/")]
+	if from := strings.Join(r.GetFromPeers(), " "); from != "" {
+		b, ok = []byte("from "+from), true
+	}
 	if !ok {
 		return fault.NotFound("CONTENT_NOT_FOUND", "nobody has %s", r.GetCid())
 	}
@@ -311,6 +314,9 @@ func TestContentIsStreamedBothWays(t *testing.T) {
 		t.Errorf("get from an offset: %q", got)
 	}
 	g.node.content["dir/a b/c"] = []byte("in a directory")
+	if _, got, _ = g.do(t, "GET", "/v1/content/cid?from_peers=p-1&from_peers=p-2", ""); got != "from p-1 p-2" {
+		t.Errorf("content by named peers is %q", got)
+	}
 	if _, got, _ = g.do(t, "GET", "/v1/content/dir?path=a%20b/c&offset=5", ""); got != "directory" {
 		t.Errorf("a file in a directory is %q", got)
 	}

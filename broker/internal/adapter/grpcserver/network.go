@@ -39,7 +39,7 @@ func (n *Network) Self(_ context.Context, r *brokerv1.SelfRequest) (*brokerv1.Se
 
 // Connect dials a peer or remembers where it is.
 func (n *Network) Connect(ctx context.Context, r *brokerv1.ConnectRequest) (*brokerv1.ConnectResponse, error) {
-	id, err := n.broker.Connect(ctx, r.GetPersona(), app.Target{Peer: r.GetPeerId(), Addresses: r.GetAddresses()}, r.GetRememberOnly())
+	id, err := n.broker.Connect(ctx, r.GetPersona(), app.Target{Peer: r.GetPeerId(), Addresses: r.GetAddresses(), Vouched: r.GetVouched()}, r.GetRememberOnly())
 	if err != nil {
 		return nil, err
 	}

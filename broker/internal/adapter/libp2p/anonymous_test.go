@@ -241,26 +241,28 @@ func TestDialsToStrangersHaveABudget(t *testing.T) {
 	t.Parallel()
 	tor := oniontest.New(t)
 	host := anonymousHost(t, tor, false, nil)
-	invent := func(typed bool) error {
+	invent := func(as trust) error {
 		_, id := newStranger(t)
 		at, _ := onion.Address(id)
-		target := app.Target{Peer: id.String(), Addresses: []string{at.String()}}
-		if typed {
+		target := app.Target{Peer: id.String(), Addresses: []string{at.String()}, Vouched: as == vouched}
+		if as == typed {
 			target = app.Target{Addresses: []string{at.String() + "/p2p/" + id.String()}}
 		}
 		_, err := host.Connect(t.Context(), target)
 		return err
 	}
 	for range 60 {
-		if err := invent(false); err == nil {
+		if err := invent(hearsay); err == nil {
 			t.Fatal("an invention answers")
 		}
 	}
 	if n := len(tor.Dials()); n < 40 || n > 50 {
 		t.Errorf("%d of 60 inventions are dialled", n)
 	}
-	before := len(tor.Dials())
-	if err := invent(true); err == nil || len(tor.Dials()) != before+1 {
-		t.Errorf("whom the user names is not dialled: %v", err)
+	for _, as := range []trust{vouched, typed} {
+		before := len(tor.Dials())
+		if err := invent(as); err == nil || len(tor.Dials()) != before+1 {
+			t.Errorf("of trust %d is not dialled: %v", as, err)
+		}
 	}
 }

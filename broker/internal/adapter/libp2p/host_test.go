@@ -232,7 +232,7 @@ func TestRefuse(t *testing.T) {
 	eventually(t, "the connection is closed", func() bool { return !a.Connected(b.ID()) && !b.Connected(a.ID()) })
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	if err := b.dial(ctx, a.host.ID(), true); err == nil {
+	if err := b.dial(ctx, a.host.ID(), typed); err == nil {
 		t.Error("a peer that is refused is dialled")
 	}
 	b.Refuse(a.ID(), -time.Second)

@@ -19,7 +19,6 @@ import (
 	"github.com/libp2p/go-libp2p/core/pnet"
 	"github.com/libp2p/go-libp2p/p2p/net/swarm"
 	ma "github.com/multiformats/go-multiaddr"
-	"golang.org/x/time/rate"
 
 	"github.com/shallot-net/shallot/broker/internal/app"
 	"github.com/shallot-net/shallot/kit/fault"
@@ -112,8 +111,8 @@ type Host struct {
 	handlers app.Handlers
 	gate     *gater
 	names    *resolver
-	inbound  *inbound      // nil: the host has no onion service
-	budget   *rate.Limiter // of dials to strangers; nil: there is none
+	inbound  *inbound // nil: the host has no onion service
+	dials    *dials   // nil: there is no budget
 	texts    peerTexts
 	gossip   *gossip // nil on a throw-away persona, which talks to one provider and hears of nobody else
 	meter    *meter
@@ -148,8 +147,8 @@ func (n *Network) Open(persona string, seed []byte, h app.Handlers) (app.Host, e
 	out := &Host{persona: persona, network: n, handlers: h, gate: newGater(n.profile.dialable), names: newResolver(n.profile.resolve), log: n.cfg.Log,
 		protected: make(map[string]map[peer.ID]struct{}), measured: make(map[peer.ID]time.Time), measuring: make(chan struct{}, 4),
 		offences: make(chan offence, 256)}
-	if n.profile.strangers > 0 && persona == "" {
-		out.budget = rate.NewLimiter(n.profile.strangers, n.profile.strangersAt)
+	if persona == "" { // the others dial whom a task goes to: those were not made up by one peer, and are as few as tasks are
+		out.dials = newDials(n.profile.dials)
 	}
 	out.meter = newMeter(out.offences)
 	out.meter.gossip = n.cfg.GossipRate

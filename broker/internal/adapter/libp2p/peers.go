@@ -161,7 +161,7 @@ func (h *Host) Connect(ctx context.Context, t app.Target) (string, error) {
 		return "", err
 	}
 	h.remember(info, t)
-	if err := h.dial(ctx, info.ID, t.Peer == ""); err != nil {
+	if err := h.dial(ctx, info.ID, trustOf(t)); err != nil {
 		var other sec.ErrPeerIDMismatch
 		if errors.As(err, &other) {
 			return "", fault.FailedPrecondition("PEER_MISMATCH", "another peer answers at the addresses that were given: they are out of date, or somebody else's").Because(err)
@@ -174,8 +174,8 @@ func (h *Host) Connect(ctx context.Context, t app.Target) (string, error) {
 // dial makes sure of a connection. The swarm's own memory of failures is cleared: whoever calls waits between attempts, and a peer that restarts must
 // not be avoided for seconds.
 //
-// Whom somebody has typed is dialled at once, those whom others have told of within a budget.
-func (h *Host) dial(ctx context.Context, id peer.ID, typed bool) error {
+// Each dial is of a budget, by what is known of the peer.
+func (h *Host) dial(ctx context.Context, id peer.ID, trust trust) error {
 	if h.host.Network().Connectedness(id) == network.Connected {
 		return nil
 	}
@@ -185,9 +185,11 @@ func (h *Host) dial(ctx context.Context, id peer.ID, typed bool) error {
 	if len(h.host.Peerstore().Addrs(id)) == 0 {
 		return app.ErrNoAddress
 	}
-	if !typed && h.budget != nil && !h.budget.Allow() {
-		return fault.ResourceExhausted("DIAL_BUDGET", "this node has dialled as many peers that others have told of as it does in a short time: try again in a minute")
+	end, err := h.dials.begin(ctx, id, trust)
+	if err != nil {
+		return err
 	}
+	defer end()
 	if s, ok := h.host.Network().(*swarm.Swarm); ok {
 		s.Backoff().Clear(id)
 	}
@@ -204,7 +206,7 @@ func (h *Host) OpenStream(ctx context.Context, id string) (app.Stream, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", app.ErrPeerID, err)
 	}
-	if err := h.dial(ctx, pid, false); err != nil {
+	if err := h.dial(ctx, pid, hearsay); err != nil {
 		return nil, err
 	}
 	if h.network.profile.atOnce {

@@ -24,7 +24,6 @@ import (
 	"github.com/libp2p/go-libp2p/p2p/security/noise"
 	"github.com/libp2p/go-libp2p/p2p/transport/tcp"
 	ma "github.com/multiformats/go-multiaddr"
-	"golang.org/x/time/rate"
 
 	"github.com/shallot-net/shallot/broker/internal/adapter/onion"
 )
@@ -50,8 +49,7 @@ type profile struct {
 	signedRecords bool                                          // tell peers one's addresses under a signature
 	atOnce        bool                                          // open streams of events without waiting for what the peer says that it speaks: a round trip less
 	watchIdentify bool                                          // close connections whose peer has not said in time what it speaks: they are of no use, and nothing tries again
-	strangers     rate.Limit                                    // dials in a second, of the node's own persona, to peers whom others have told of; 0: as many as there are
-	strangersAt   int                                           // of these at once
+	dials         *dialBudgets                                  // of the node's own persona, by what is known of who is dialled; nil: as many as there are
 	dialTimeout   time.Duration
 	acceptTimeout time.Duration // of an inbound handshake
 	negotiation   time.Duration // of a stream's protocol
@@ -108,7 +106,7 @@ func anonymous() profile {
 		// An address follows from the peer id: there is nothing to sign.
 		signedRecords: false, watchIdentify: true, atOnce: true,
 		// Who is told of peers dials them: so somebody who invents peers would have this node make circuits, as many as it takes to find its guard.
-		strangers: rate.Every(10 * time.Second), strangersAt: 48,
+		dials:       &dialBudgets{hearsay: {10 * time.Second, 48, 6}, vouched: {3 * time.Second, 48, 4}, typed: {time.Second, 64, 6}},
 		dialTimeout: 90 * time.Second, acceptTimeout: time.Minute, negotiation: time.Minute,
 		connLow: 64, connHigh: 96, connGrace: 5 * time.Minute,
 		yamuxTimeout: time.Minute, yamuxAlive: time.Minute, yamuxWindow: 2 << 20,

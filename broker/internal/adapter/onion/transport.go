@@ -88,7 +88,7 @@ func listenUnix(path string) (net.Listener, error) {
 	if info, err := os.Stat(filepath.Dir(path)); err != nil {
 		return nil, fmt.Errorf("the directory of tor's way in: %w", err)
 	} else if info.Mode().Perm()&0o007 != 0 {
-		return nil, fmt.Errorf("others than its owner can enter %s, and so come in beside tor: chmod 700 it", filepath.Dir(path))
+		return nil, fmt.Errorf("others than its owner and group can enter %s, and so come in beside tor: chmod o-rwx it", filepath.Dir(path))
 	}
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("remove what was left: %w", err)

@@ -10,7 +10,6 @@ import (
 	"errors"
 	"io"
 	"log/slog"
-	"maps"
 	"sync"
 	"time"
 
@@ -18,17 +17,13 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/shallot-net/shallot/broker/internal/app"
+	"github.com/shallot-net/shallot/broker/internal/app/onions"
 	"github.com/shallot-net/shallot/kit/fault"
 	onionv1 "github.com/shallot-net/shallot/proto/shallot/onion/v1"
 )
 
-// States that this side adds to those of the contract.
-const (
-	stateUnreachable = "unreachable"
-	statePublishing  = "publishing"
-	stateOnline      = "online"
-	published        = "published"
-)
+// statePublishing is what this side adds to the states of tor: that is online, and a service cannot be reached yet.
+const statePublishing = "publishing"
 
 // Config of a Client. Log may be left out.
 type Config struct {
@@ -181,16 +176,16 @@ func (c *Client) Reach() app.Reach {
 func (c *Client) reach() app.Reach {
 	r := app.Reach{Enclosed: c.cfg.Enclosed}
 	if c.tor == nil {
-		r.State, r.Detail = stateUnreachable, "the process shallot-onion does not answer"
+		r.State, r.Detail = onions.TorUnreachable, "the process shallot-onion does not answer"
 		return r
 	}
 	r.State, r.Progress, r.Detail = c.tor.GetState(), c.tor.GetProgress(), c.tor.GetDetail()
-	if r.State != stateOnline {
+	if r.State != onions.TorOnline {
 		return r
 	}
 	for _, s := range c.wanted {
 		switch {
-		case s.state != published:
+		case s.state != onions.ServicePublished:
 			r.State, r.Detail = statePublishing, "waiting for the directories to take this node's onion service"
 			return r
 		case !s.reached && c.cfg.Probe != nil:
@@ -266,9 +261,9 @@ func (c *Client) apply(w *onionv1.WatchResponse, first bool) {
 	c.tor = w.GetTor()
 	for id, s := range c.wanted {
 		was := s.state
-		if s.state = states[id]; s.state != published || c.tor.GetState() != stateOnline {
+		if s.state = states[id]; s.state != onions.ServicePublished || c.tor.GetState() != onions.TorOnline {
 			s.reached = false
-		} else if was != published {
+		} else if was != onions.ServicePublished {
 			s.probed, s.fails = time.Time{}, 0
 		}
 	}
@@ -316,7 +311,7 @@ func (c *Client) untold() (string, *service, chan struct{}) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.tor != nil {
-		for id, s := range maps.All(c.wanted) {
+		for id, s := range c.wanted {
 			if s.told != c.life {
 				return id, s, c.news
 			}
@@ -360,11 +355,11 @@ func (c *Client) due() (string, *service, time.Duration, chan struct{}) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	next := c.cfg.ProbeEvery
-	if c.tor.GetState() != stateOnline {
+	if c.tor.GetState() != onions.TorOnline {
 		return "", nil, next, c.news
 	}
 	for id, s := range c.wanted {
-		if s.probing || s.state != published {
+		if s.probing || s.state != onions.ServicePublished {
 			continue
 		}
 		every := c.cfg.ProbeAgain
@@ -390,7 +385,7 @@ func (c *Client) probedTo(id string, s *service, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	s.probing, s.probed = false, time.Now()
-	if c.wanted[id] != s || s.state != published || c.tor.GetState() != stateOnline {
+	if c.wanted[id] != s || s.state != onions.ServicePublished || c.tor.GetState() != onions.TorOnline {
 		c.changed()
 		return // it tells of another time
 	}

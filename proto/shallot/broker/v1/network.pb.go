@@ -236,7 +236,10 @@ type ConnectRequest struct {
 	Addresses []string `protobuf:"bytes,2,rep,name=addresses,proto3" json:"addresses,omitempty"`
 	PeerId    string   `protobuf:"bytes,3,opt,name=peer_id,json=peerId,proto3" json:"peer_id,omitempty"`
 	// Only remember the addresses for a later Send or Get.
-	RememberOnly  bool `protobuf:"varint,4,opt,name=remember_only,json=rememberOnly,proto3" json:"remember_only,omitempty"`
+	RememberOnly bool `protobuf:"varint,4,opt,name=remember_only,json=rememberOnly,proto3" json:"remember_only,omitempty"`
+	// More than one peer has told of it. In anonymous mode such dials have a budget of their own, as those to addresses that were typed have; the rest share
+	// one, and are refused with RESOURCE_EXHAUSTED when it is used up.
+	Vouched       bool `protobuf:"varint,5,opt,name=vouched,proto3" json:"vouched,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -295,6 +298,13 @@ func (x *ConnectRequest) GetPeerId() string {
 func (x *ConnectRequest) GetRememberOnly() bool {
 	if x != nil {
 		return x.RememberOnly
+	}
+	return false
+}
+
+func (x *ConnectRequest) GetVouched() bool {
+	if x != nil {
+		return x.Vouched
 	}
 	return false
 }
@@ -1486,12 +1496,13 @@ const file_shallot_broker_v1_network_proto_rawDesc = "" +
 	"\x03Tor\x12\x14\n" +
 	"\x05state\x18\x01 \x01(\tR\x05state\x12\x1a\n" +
 	"\bprogress\x18\x02 \x01(\rR\bprogress\x12\x16\n" +
-	"\x06detail\x18\x03 \x01(\tR\x06detail\"\x86\x01\n" +
+	"\x06detail\x18\x03 \x01(\tR\x06detail\"\xa0\x01\n" +
 	"\x0eConnectRequest\x12\x18\n" +
 	"\apersona\x18\x01 \x01(\tR\apersona\x12\x1c\n" +
 	"\taddresses\x18\x02 \x03(\tR\taddresses\x12\x17\n" +
 	"\apeer_id\x18\x03 \x01(\tR\x06peerId\x12#\n" +
-	"\rremember_only\x18\x04 \x01(\bR\frememberOnly\"*\n" +
+	"\rremember_only\x18\x04 \x01(\bR\frememberOnly\x12\x18\n" +
+	"\avouched\x18\x05 \x01(\bR\avouched\"*\n" +
 	"\x0fConnectResponse\x12\x17\n" +
 	"\apeer_id\x18\x01 \x01(\tR\x06peerId\"F\n" +
 	"\x11DisconnectRequest\x12\x18\n" +

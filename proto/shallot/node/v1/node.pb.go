@@ -2101,7 +2101,10 @@ type GetContentRequest struct {
 	Offset  uint64                 `protobuf:"varint,2,opt,name=offset,proto3" json:"offset,omitempty"`
 	MaxSize uint64                 `protobuf:"varint,3,opt,name=max_size,json=maxSize,proto3" json:"max_size,omitempty"`
 	// A file in the directory that the CID names: relative, slash-separated.
-	Path          string `protobuf:"bytes,4,opt,name=path,proto3" json:"path,omitempty"`
+	Path string `protobuf:"bytes,4,opt,name=path,proto3" json:"path,omitempty"`
+	// Peers that should have it, by peer id or alias, 16 at most: asked first, and in anonymous mode nobody else is. What they have not made for this node
+	// they do not give there.
+	FromPeers     []string `protobuf:"bytes,5,rep,name=from_peers,json=fromPeers,proto3" json:"from_peers,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2162,6 +2165,13 @@ func (x *GetContentRequest) GetPath() string {
 		return x.Path
 	}
 	return ""
+}
+
+func (x *GetContentRequest) GetFromPeers() []string {
+	if x != nil {
+		return x.FromPeers
+	}
+	return nil
 }
 
 type GetContentResponse struct {
@@ -2252,7 +2262,9 @@ type ListContentRequest struct {
 	// A directory in it.
 	Path string `protobuf:"bytes,2,opt,name=path,proto3" json:"path,omitempty"`
 	// With what is in its directories, and theirs: 100,000 entries at most.
-	Recursive     bool `protobuf:"varint,3,opt,name=recursive,proto3" json:"recursive,omitempty"`
+	Recursive bool `protobuf:"varint,3,opt,name=recursive,proto3" json:"recursive,omitempty"`
+	// As in a GetContentRequest.
+	FromPeers     []string `protobuf:"bytes,4,rep,name=from_peers,json=fromPeers,proto3" json:"from_peers,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2306,6 +2318,13 @@ func (x *ListContentRequest) GetRecursive() bool {
 		return x.Recursive
 	}
 	return false
+}
+
+func (x *ListContentRequest) GetFromPeers() []string {
+	if x != nil {
+		return x.FromPeers
+	}
+	return nil
 }
 
 type ListContentResponse struct {
@@ -3122,21 +3141,25 @@ const file_shallot_node_v1_node_proto_rawDesc = "" +
 	"\x05entry\x18\x03 \x01(\v2\x1b.shallot.broker.v1.PutEntryR\x05entry\":\n" +
 	"\x12PutContentResponse\x12\x10\n" +
 	"\x03cid\x18\x01 \x01(\tR\x03cid\x12\x12\n" +
-	"\x04size\x18\x02 \x01(\x04R\x04size\"l\n" +
+	"\x04size\x18\x02 \x01(\x04R\x04size\"\x8b\x01\n" +
 	"\x11GetContentRequest\x12\x10\n" +
 	"\x03cid\x18\x01 \x01(\tR\x03cid\x12\x16\n" +
 	"\x06offset\x18\x02 \x01(\x04R\x06offset\x12\x19\n" +
 	"\bmax_size\x18\x03 \x01(\x04R\amaxSize\x12\x12\n" +
-	"\x04path\x18\x04 \x01(\tR\x04path\"L\n" +
+	"\x04path\x18\x04 \x01(\tR\x04path\x12\x1d\n" +
+	"\n" +
+	"from_peers\x18\x05 \x03(\tR\tfromPeers\"L\n" +
 	"\x12GetContentResponse\x12\x14\n" +
 	"\x04size\x18\x01 \x01(\x04H\x00R\x04size\x12\x14\n" +
 	"\x04data\x18\x02 \x01(\fH\x00R\x04dataB\n" +
 	"\n" +
-	"\bresponse\"X\n" +
+	"\bresponse\"w\n" +
 	"\x12ListContentRequest\x12\x10\n" +
 	"\x03cid\x18\x01 \x01(\tR\x03cid\x12\x12\n" +
 	"\x04path\x18\x02 \x01(\tR\x04path\x12\x1c\n" +
-	"\trecursive\x18\x03 \x01(\bR\trecursive\"R\n" +
+	"\trecursive\x18\x03 \x01(\bR\trecursive\x12\x1d\n" +
+	"\n" +
+	"from_peers\x18\x04 \x03(\tR\tfromPeers\"R\n" +
 	"\x13ListContentResponse\x12;\n" +
 	"\aentries\x18\x01 \x03(\v2!.shallot.broker.v1.DirectoryEntryR\aentries\":\n" +
 	"\x12StatContentRequest\x12\x10\n" +

@@ -80,9 +80,10 @@ type NodeServiceClient interface {
 	GetResult(ctx context.Context, in *GetResultRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[GetResultResponse], error)
 	// GetLogs streams stderr; with follow until the task ends.
 	GetLogs(ctx context.Context, in *GetLogsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[GetLogsResponse], error)
-	// PutContent stores a file or a directory in the repository, pinned for the user. Content is public to those who know the CID.
+	// PutContent stores a file or a directory in the repository, pinned for the user. In open mode content is public to those who know the CID; an anonymous
+	// node gives it to nobody.
 	PutContent(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[PutContentRequest, PutContentResponse], error)
-	// GetContent streams a file by CID, or one in a directory, from this node or from peers.
+	// GetContent streams a file by CID, or one in a directory, from this node or from peers: in anonymous mode only from those that are named.
 	GetContent(ctx context.Context, in *GetContentRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[GetContentResponse], error)
 	// ListContent says what is in a directory. An entry comes after the directory that it is in.
 	ListContent(ctx context.Context, in *ListContentRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ListContentResponse], error)
@@ -443,9 +444,10 @@ type NodeServiceServer interface {
 	GetResult(*GetResultRequest, grpc.ServerStreamingServer[GetResultResponse]) error
 	// GetLogs streams stderr; with follow until the task ends.
 	GetLogs(*GetLogsRequest, grpc.ServerStreamingServer[GetLogsResponse]) error
-	// PutContent stores a file or a directory in the repository, pinned for the user. Content is public to those who know the CID.
+	// PutContent stores a file or a directory in the repository, pinned for the user. In open mode content is public to those who know the CID; an anonymous
+	// node gives it to nobody.
 	PutContent(grpc.ClientStreamingServer[PutContentRequest, PutContentResponse]) error
-	// GetContent streams a file by CID, or one in a directory, from this node or from peers.
+	// GetContent streams a file by CID, or one in a directory, from this node or from peers: in anonymous mode only from those that are named.
 	GetContent(*GetContentRequest, grpc.ServerStreamingServer[GetContentResponse]) error
 	// ListContent says what is in a directory. An entry comes after the directory that it is in.
 	ListContent(*ListContentRequest, grpc.ServerStreamingServer[ListContentResponse]) error

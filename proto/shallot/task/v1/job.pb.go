@@ -40,7 +40,10 @@ type JobSpec struct {
 	// the first result wins.
 	Hedge bool `protobuf:"varint,5,opt,name=hedge,proto3" json:"hedge,omitempty"`
 	// For its user, 256 bytes at most.
-	Name          string `protobuf:"bytes,6,opt,name=name,proto3" json:"name,omitempty"`
+	Name string `protobuf:"bytes,6,opt,name=name,proto3" json:"name,omitempty"`
+	// In anonymous mode: the throw-away identities that its shards leave from at one time, at most; the fewer, the more of them their providers see
+	// to be of one consumer. 64 at most; the node's own setting when 0. FAILED_PRECONDITION in open mode, where all leave from the node's own.
+	Personas      uint32 `protobuf:"varint,7,opt,name=personas,proto3" json:"personas,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -117,6 +120,13 @@ func (x *JobSpec) GetName() string {
 	return ""
 }
 
+func (x *JobSpec) GetPersonas() uint32 {
+	if x != nil {
+		return x.Personas
+	}
+	return 0
+}
+
 // Job is many tasks that belong together.
 type Job struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -135,7 +145,9 @@ type Job struct {
 	StartedAt  *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=started_at,json=startedAt,proto3" json:"started_at,omitempty"`
 	FinishedAt *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=finished_at,json=finishedAt,proto3" json:"finished_at,omitempty"`
 	// Why it is CANCELLED or FAILED, in words.
-	Detail        string `protobuf:"bytes,13,opt,name=detail,proto3" json:"detail,omitempty"`
+	Detail string `protobuf:"bytes,13,opt,name=detail,proto3" json:"detail,omitempty"`
+	// As in JobSpec.
+	Personas      uint32 `protobuf:"varint,14,opt,name=personas,proto3" json:"personas,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -259,6 +271,13 @@ func (x *Job) GetDetail() string {
 		return x.Detail
 	}
 	return ""
+}
+
+func (x *Job) GetPersonas() uint32 {
+	if x != nil {
+		return x.Personas
+	}
+	return 0
 }
 
 // JobCounts are how many shards are where.
@@ -1568,7 +1587,7 @@ var File_shallot_task_v1_job_proto protoreflect.FileDescriptor
 
 const file_shallot_task_v1_job_proto_rawDesc = "" +
 	"\n" +
-	"\x19shallot/task/v1/job.proto\x12\x0fshallot.task.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ashallot/task/v1/task.proto\"\xb3\x01\n" +
+	"\x19shallot/task/v1/job.proto\x12\x0fshallot.task.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ashallot/task/v1/task.proto\"\xcf\x01\n" +
 	"\aJobSpec\x12-\n" +
 	"\x04task\x18\x01 \x01(\v2\x19.shallot.task.v1.TaskSpecR\x04task\x12\x1d\n" +
 	"\n" +
@@ -1576,7 +1595,8 @@ const file_shallot_task_v1_job_proto_rawDesc = "" +
 	"\x05total\x18\x03 \x01(\rR\x05total\x12\x1a\n" +
 	"\bparallel\x18\x04 \x01(\rR\bparallel\x12\x14\n" +
 	"\x05hedge\x18\x05 \x01(\bR\x05hedge\x12\x12\n" +
-	"\x04name\x18\x06 \x01(\tR\x04name\"\xc4\x03\n" +
+	"\x04name\x18\x06 \x01(\tR\x04name\x12\x1a\n" +
+	"\bpersonas\x18\a \x01(\rR\bpersonas\"\xe0\x03\n" +
 	"\x03Job\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1d\n" +
 	"\n" +
@@ -1596,7 +1616,8 @@ const file_shallot_task_v1_job_proto_rawDesc = "" +
 	"started_at\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\tstartedAt\x12;\n" +
 	"\vfinished_at\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"finishedAt\x12\x16\n" +
-	"\x06detail\x18\r \x01(\tR\x06detail\"\xbf\x01\n" +
+	"\x06detail\x18\r \x01(\tR\x06detail\x12\x1a\n" +
+	"\bpersonas\x18\x0e \x01(\rR\bpersonas\"\xbf\x01\n" +
 	"\tJobCounts\x12\x14\n" +
 	"\x05added\x18\x01 \x01(\rR\x05added\x12\x18\n" +
 	"\awaiting\x18\x02 \x01(\rR\awaiting\x12\x18\n" +

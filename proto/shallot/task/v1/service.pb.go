@@ -1033,8 +1033,10 @@ type PersonaUse struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	Persona string                 `protobuf:"bytes,1,opt,name=persona,proto3" json:"persona,omitempty"`
 	// A provider that has a task which left from it and is not over; there is one PersonaUse for each. Empty: something is still to be sent by the persona.
-	PeerId        string   `protobuf:"bytes,2,opt,name=peer_id,json=peerId,proto3" json:"peer_id,omitempty"`
-	Addresses     []string `protobuf:"bytes,3,rep,name=addresses,proto3" json:"addresses,omitempty"`
+	PeerId    string   `protobuf:"bytes,2,opt,name=peer_id,json=peerId,proto3" json:"peer_id,omitempty"`
+	Addresses []string `protobuf:"bytes,3,rep,name=addresses,proto3" json:"addresses,omitempty"`
+	// The job whose shards leave from it, while one of them is not over.
+	JobId         string `protobuf:"bytes,4,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1088,6 +1090,13 @@ func (x *PersonaUse) GetAddresses() []string {
 		return x.Addresses
 	}
 	return nil
+}
+
+func (x *PersonaUse) GetJobId() string {
+	if x != nil {
+		return x.JobId
+	}
+	return ""
 }
 
 // OutboxEvent is an event to be sent to one peer.
@@ -1214,7 +1223,9 @@ type PlacementNeeded struct {
 	// Providers wanted that keep the result beside the one that runs the task.
 	Copies uint32 `protobuf:"varint,7,opt,name=copies,proto3" json:"copies,omitempty"`
 	// The job that the task is a shard of; empty for others.
-	JobId         string `protobuf:"bytes,8,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
+	JobId string `protobuf:"bytes,8,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
+	// As in JobSpec.
+	Personas      uint32 `protobuf:"varint,9,opt,name=personas,proto3" json:"personas,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1303,6 +1314,13 @@ func (x *PlacementNeeded) GetJobId() string {
 		return x.JobId
 	}
 	return ""
+}
+
+func (x *PlacementNeeded) GetPersonas() uint32 {
+	if x != nil {
+		return x.Personas
+	}
+	return 0
 }
 
 type DescribeRequest struct {
@@ -2366,12 +2384,13 @@ const file_shallot_task_v1_service_proto_rawDesc = "" +
 	"\amessage\x18\x03 \x01(\tR\amessage\"'\n" +
 	"\rOnlineChanged\x12\x16\n" +
 	"\x06online\x18\x01 \x01(\bR\x06online\"\x0f\n" +
-	"\rPersonasQuery\"]\n" +
+	"\rPersonasQuery\"t\n" +
 	"\n" +
 	"PersonaUse\x12\x18\n" +
 	"\apersona\x18\x01 \x01(\tR\apersona\x12\x17\n" +
 	"\apeer_id\x18\x02 \x01(\tR\x06peerId\x12\x1c\n" +
-	"\taddresses\x18\x03 \x03(\tR\taddresses\"\xaa\x02\n" +
+	"\taddresses\x18\x03 \x03(\tR\taddresses\x12\x15\n" +
+	"\x06job_id\x18\x04 \x01(\tR\x05jobId\"\xaa\x02\n" +
 	"\vOutboxEvent\x12\x1b\n" +
 	"\toutbox_id\x18\x01 \x01(\x04R\boutboxId\x12\x17\n" +
 	"\atask_id\x18\x02 \x01(\tR\x06taskId\x12\x18\n" +
@@ -2381,7 +2400,7 @@ const file_shallot_task_v1_service_proto_rawDesc = "" +
 	"\x05event\x18\x06 \x01(\v2\x17.shallot.event.v1.EventR\x05event\x12\x12\n" +
 	"\x04sign\x18\a \x01(\bR\x04sign\x123\n" +
 	"\atimeout\x18\b \x01(\v2\x19.google.protobuf.DurationR\atimeout\x12\x1c\n" +
-	"\twithdrawn\x18\t \x01(\bR\twithdrawn\"\xd6\x02\n" +
+	"\twithdrawn\x18\t \x01(\bR\twithdrawn\"\xf2\x02\n" +
 	"\x0fPlacementNeeded\x12\x17\n" +
 	"\atask_id\x18\x01 \x01(\tR\x06taskId\x12\x12\n" +
 	"\x04type\x18\x02 \x01(\tR\x04type\x12\x18\n" +
@@ -2390,7 +2409,8 @@ const file_shallot_task_v1_service_proto_rawDesc = "" +
 	"\x04only\x18\x05 \x03(\tR\x04only\x120\n" +
 	"\x06limits\x18\x06 \x01(\v2\x18.shallot.event.v1.LimitsR\x06limits\x12\x16\n" +
 	"\x06copies\x18\a \x01(\rR\x06copies\x12\x15\n" +
-	"\x06job_id\x18\b \x01(\tR\x05jobId\x1a;\n" +
+	"\x06job_id\x18\b \x01(\tR\x05jobId\x12\x1a\n" +
+	"\bpersonas\x18\t \x01(\rR\bpersonas\x1a;\n" +
 	"\rExcludedEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x11\n" +

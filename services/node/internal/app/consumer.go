@@ -21,6 +21,8 @@ import (
 type ConsumerNetwork interface {
 	// Connect dials a peer and returns its id; with peer "" each address must end in /p2p/ID.
 	Connect(ctx context.Context, peer string, addresses []string) (string, error)
+	// ConnectVouched is Connect for a peer that its user has named, or more than one peer has told of.
+	ConnectVouched(ctx context.Context, peer string, addresses []string) (string, error)
 	// Known lists peers that this node has reached before, in an earlier life perhaps, the latest first.
 	Known(ctx context.Context) ([]KnownPeer, error)
 	// Find calls found for peers that say in the routing table that they have a name, as they are found, limit at most.

@@ -24,6 +24,7 @@ type ether struct {
 	consumer  *Consumer
 	providers map[string]*station // by peer id
 	dials     map[string]int      // by address
+	vouched   map[string]int      // of these, by peer, those that more than one peer stands for
 	questions map[eventv1.EventType]int
 	connected map[string]bool
 	known     []KnownPeer    // what the broker remembers
@@ -56,6 +57,16 @@ func (s *station) address() string { return "/memory/1/p2p/" + s.key.ID }
 
 func (s *station) announcement() *eventv1.Event {
 	return fake.Announce(s.key.ID, s.version, []string{"/memory/1"}, 30*time.Second, s.key.Sign, cmp.Or(s.takes, "sum"))
+}
+
+func (e *ether) ConnectVouched(ctx context.Context, peer string, addresses []string) (string, error) {
+	e.mu.Lock()
+	if e.vouched == nil {
+		e.vouched = map[string]int{}
+	}
+	e.vouched[peer]++
+	e.mu.Unlock()
+	return e.Connect(ctx, peer, addresses)
 }
 
 func (e *ether) Connect(ctx context.Context, peer string, addresses []string) (string, error) {
@@ -293,6 +304,11 @@ func TestConsumerNoticesWhoIsGone(t *testing.T) {
 			after(time.Minute)
 			if c.availableNow() != 1 {
 				t.Error("it does not find back")
+			}
+			e.mu.Lock()
+			defer e.mu.Unlock()
+			if e.vouched[a.key.ID] == 0 || e.vouched[b.key.ID] > 0 { // the user has named one, and one peer has told of the other
+				t.Errorf("dialled as vouched for are %v", e.vouched)
 			}
 		})
 	})

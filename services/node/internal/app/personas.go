@@ -98,7 +98,7 @@ type Personas struct {
 
 	mu      sync.Mutex
 	warm    []string // never used
-	opening int
+	opening int      // in advance
 	held    map[string]*identity
 	byTask  map[string]*identity
 	byJob   map[string][]*identity
@@ -107,6 +107,8 @@ type Personas struct {
 	kick    chan struct{}
 	beats   map[[2]string]context.CancelFunc // persona and peer that are asked for signs of life
 	loops   sync.WaitGroup                   // of those, and of what waits for its end
+	past    sync.Mutex                       // held while it is asked what an earlier life of this process has left
+	told    bool                             // that was said; under mu
 }
 
 // identity is a persona that tasks have left from, or are about to.
@@ -119,6 +121,8 @@ type identity struct {
 	closeAt time.Time // zero: something needs it
 	closing bool      // somebody waits for that time
 	met     map[string]meeting
+	opened  chan struct{} // nil, or closed once it is open or failed says why not
+	failed  error
 }
 
 // meeting is what a provider has handed to a persona.
@@ -175,59 +179,89 @@ func (p *Personas) Keepers(need *domain.Need, runner string) []*taskv1.Candidate
 	return p.inner.Keepers(need, runner)
 }
 
-// take finds the persona that a task leaves from: the one that it left from before, one of its job's, or a fresh one.
+// take finds the persona that a task leaves from: the one that it left from before, one of its job's, or a fresh one. A place in a job is taken before its
+// persona is open, so that there are never more than it may have; where no further one can be had, its shards share those that there are.
 func (p *Personas) take(ctx context.Context, need *domain.Need) (*identity, error) {
-	p.mu.Lock()
-	if who := p.byTask[need.TaskID]; who != nil && need.TaskID != "" && p.held[who.name] == who {
-		p.hold(who)
-		p.mu.Unlock()
-		return who, nil
-	}
-	if team := p.byJob[need.Job]; need.Job != "" && len(team) >= min(p.cfg.PerJob, p.cfg.Most) {
-		who := slices.MinFunc(team, func(a, b *identity) int { return a.placed - b.placed })
-		p.byTask[need.TaskID] = who
-		p.hold(who)
-		p.mu.Unlock()
-		return who, nil
-	}
-	name := ""
-	if n := len(p.warm); n > 0 {
-		i := mrand.IntN(n)
-		name = p.warm[i]
-		p.warm = slices.Delete(p.warm, i, i+1)
-	} else if len(p.held)+p.opening >= p.cfg.Most {
-		p.mu.Unlock()
-		return nil, fault.ResourceExhausted("TOO_MANY_PERSONAS", "all %d are in use: the task waits until one is free", p.cfg.Most)
-	} else {
-		p.opening++
-	}
-	who := &identity{name: name, job: need.Job, met: map[string]meeting{}}
-	if name == "" {
-		p.mu.Unlock()
-		name, err := p.open(ctx)
-		p.mu.Lock()
-		p.opening--
-		if err != nil {
-			p.mu.Unlock()
+	if need.Job != "" {
+		if err := p.recall(ctx); err != nil {
 			return nil, err
 		}
-		who.name = name
 	}
-	defer p.mu.Unlock()
-	kick(p.kick)
+	p.mu.Lock()
+	if who := p.byTask[need.TaskID]; who != nil && need.TaskID != "" && p.held[who.name] == who {
+		return p.takeHeld(ctx, need, who)
+	}
+	full := len(p.warm) == 0 && len(p.held)+p.opening >= p.cfg.Most
+	if team := p.byJob[need.Job]; need.Job != "" && len(team) > 0 && (full || len(team) >= p.perJob(need)) {
+		return p.takeHeld(ctx, need, slices.MinFunc(team, func(a, b *identity) int { return a.placed - b.placed }))
+	}
+	if full {
+		p.mu.Unlock()
+		return nil, fault.ResourceExhausted("TOO_MANY_PERSONAS", "all %d are in use: the task waits until one is free", p.cfg.Most)
+	}
+	who := &identity{name: personaPrefix + strings.ToLower(rand.Text()), job: need.Job, met: map[string]meeting{}}
+	if n := len(p.warm); n > 0 {
+		i := mrand.IntN(n)
+		who.name = p.warm[i]
+		p.warm = slices.Delete(p.warm, i, i+1)
+	} else {
+		who.opened = make(chan struct{})
+	}
 	p.held[who.name] = who
-	if need.TaskID != "" {
-		p.byTask[need.TaskID] = who
-	}
 	if need.Job != "" {
 		p.byJob[need.Job] = append(p.byJob[need.Job], who)
 	}
-	p.hold(who)
-	return who, nil
+	p.hold(who, need)
+	p.mu.Unlock()
+	kick(p.kick)
+	if who.opened == nil {
+		return who, nil
+	}
+	err := p.open(ctx, who.name)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if err != nil {
+		who.failed = err
+		who.tasks--
+		p.forget(who.name)
+	}
+	close(who.opened)
+	return who, err
+}
+
+// takeHeld takes one that is held, as soon as it is open; p.mu is held, and is not any more when it returns.
+func (p *Personas) takeHeld(ctx context.Context, need *domain.Need, who *identity) (*identity, error) {
+	p.hold(who, need)
+	p.mu.Unlock()
+	if who.opened == nil {
+		return who, nil
+	}
+	var err error
+	select {
+	case <-who.opened:
+		err = who.failed
+	case <-ctx.Done():
+		err = ctx.Err()
+	}
+	if err != nil {
+		p.release(who)
+	}
+	return who, err
+}
+
+// perJob is how many the shards of a job leave from at one time.
+func (p *Personas) perJob(need *domain.Need) int {
+	if need.Personas > 0 {
+		return min(need.Personas, p.cfg.Most)
+	}
+	return min(p.cfg.PerJob, p.cfg.Most)
 }
 
 // hold keeps an identity while a task is being placed; p.mu is held.
-func (p *Personas) hold(who *identity) {
+func (p *Personas) hold(who *identity, need *domain.Need) {
+	if need.TaskID != "" {
+		p.byTask[need.TaskID] = who
+	}
 	who.tasks++
 	who.placed++
 	who.closeAt = time.Time{}
@@ -240,11 +274,10 @@ func (p *Personas) release(who *identity) {
 	who.idle = time.Now()
 }
 
-func (p *Personas) open(ctx context.Context) (string, error) {
-	name := personaPrefix + strings.ToLower(rand.Text())
+func (p *Personas) open(ctx context.Context, name string) error {
 	ctx, cancel := context.WithTimeout(ctx, personaCall)
 	defer cancel()
-	return name, p.net.OpenPersona(ctx, name)
+	return p.net.OpenPersona(ctx, name)
 }
 
 // meet connects a persona to a provider and has it hand over its announcement on that very connection: the key in it is the one that the task is sealed to.
@@ -380,7 +413,8 @@ func (p *Personas) filling(ctx context.Context) {
 			}
 			continue
 		}
-		name, err := p.open(ctx)
+		name := personaPrefix + strings.ToLower(rand.Text())
+		err := p.open(ctx, name)
 		p.mu.Lock()
 		p.opening--
 		if err == nil {

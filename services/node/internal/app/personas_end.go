@@ -75,6 +75,7 @@ func (p *Personas) over(open []string, used []*taskv1.PersonaUse, now time.Time)
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.adopt(used, now)
 	there := make(map[string]bool, len(open))
 	for _, name := range open {
 		there[name] = true
@@ -105,6 +106,46 @@ func (p *Personas) over(open []string, used []*taskv1.PersonaUse, now time.Time)
 		}
 	}
 	return out
+}
+
+// recall finds out, once, which personas an earlier life of this process has opened for jobs that are not over: their shards leave from no more than a job
+// may have for all that.
+func (p *Personas) recall(ctx context.Context) error {
+	p.past.Lock()
+	defer p.past.Unlock()
+	p.mu.Lock()
+	told := p.told
+	p.mu.Unlock()
+	if told {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, personaCall)
+	defer cancel()
+	used, err := p.use.PersonasInUse(ctx)
+	if err != nil {
+		return err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.adopt(used, time.Now())
+	return nil
+}
+
+// adopt takes over the personas of jobs that an earlier life of this process has left, the first time that it is told of them; p.mu is held.
+func (p *Personas) adopt(used []*taskv1.PersonaUse, now time.Time) {
+	if p.told {
+		return
+	}
+	p.told = true
+	for _, u := range used {
+		name, job := u.GetPersona(), u.GetJobId()
+		if job == "" || p.held[name] != nil {
+			continue
+		}
+		who := &identity{name: name, job: job, idle: now, met: map[string]meeting{}}
+		p.held[name] = who
+		p.byJob[job] = append(p.byJob[job], who)
+	}
 }
 
 // forget drops an identity; p.mu is held.

@@ -38,11 +38,22 @@ type masquerade struct {
 	stale    bool          // a connection stands by which nothing comes, until it is cut
 	liar     bool          // it hands over another's announcement
 	deaf     bool          // the task service does not answer
+	slow     bool          // it takes a second to open a persona
+	broken   bool          // none can be opened
 }
 
-func (m *masquerade) OpenPersona(_ context.Context, name string) error {
+func (m *masquerade) OpenPersona(ctx context.Context, name string) error {
+	m.mu.Lock()
+	slow := m.slow
+	m.mu.Unlock()
+	if slow {
+		sleep(ctx, time.Second)
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if m.broken {
+		return errUnreachable
+	}
 	m.open = append(m.open, name)
 	m.opened++
 	return nil

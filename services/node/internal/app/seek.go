@@ -3,6 +3,7 @@ package app
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"time"
 
@@ -152,6 +153,7 @@ type target struct {
 	key       string
 	peer      string // "" for a bootstrap address
 	addresses []string
+	vouched   bool
 }
 
 // targets are whom to dial now.
@@ -159,7 +161,8 @@ func (c *Consumer) targets() []target {
 	bootstrap := c.cfg.Bootstrap()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for _, a := range append(bootstrap, c.joined...) {
+	named := slices.Concat(bootstrap, c.joined) // the first is not this one's to append to
+	for _, a := range named {
 		c.dir.Name(domain.AddressPeer(a))
 	}
 	var out []target
@@ -167,7 +170,7 @@ func (c *Consumer) targets() []target {
 	if missing <= 0 {
 		return nil
 	}
-	for _, a := range append(bootstrap, c.joined...) {
+	for _, a := range named {
 		if c.conns[domain.AddressPeer(a)] == nil {
 			out = append(out, target{key: a, addresses: []string{a}})
 		}
@@ -179,7 +182,8 @@ func (c *Consumer) targets() []target {
 		}
 	}
 	for _, id := range pick(known, missing) {
-		out = append(out, target{key: id, peer: id, addresses: c.dir.Get(id).Addresses})
+		p := c.dir.Get(id)
+		out = append(out, target{key: id, peer: id, addresses: p.Addresses, vouched: p.Vouched()})
 	}
 	// Bootstrap nodes may all be gone, and the view of those of yesterday with the process that had it.
 	if len(c.conns) < fewConns {
@@ -220,11 +224,18 @@ func (c *Consumer) recall(ctx context.Context) bool {
 func (c *Consumer) dial(ctx context.Context, t target) error {
 	ctx, cancel := context.WithTimeout(ctx, c.cfg.DialTimeout)
 	defer cancel()
-	_, err := c.net.Connect(ctx, t.peer, t.addresses)
+	connect := c.net.Connect
+	if t.vouched {
+		connect = c.net.ConnectVouched
+	}
+	_, err := connect(ctx, t.peer, t.addresses)
 	if err == nil {
 		return nil
 	}
 	f := fault.From(err)
+	if f.Reason == "DIAL_BUDGET" { // it was not dialled, which says nothing of it
+		return err
+	}
 	c.log.Debug("a provider could not be connected to", logging.Addr(t.addresses[0]), logging.Err(f))
 	if t.peer != "" && !errors.Is(err, context.Canceled) {
 		c.mu.Lock()

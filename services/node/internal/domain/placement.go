@@ -16,6 +16,7 @@ type Need struct {
 	Excluded map[string]string      // these not, with the reason
 	Copies   uint32                 // other providers wanted that keep the result, too
 	Job      string                 // that the task is a shard of; empty for others
+	Personas int                    // that the job's shards leave from at one time, at most; 0 for what the node is set to
 	Vouched  bool                   // only those that two peers have told of, or the user has named
 	PeerName func(id string) string // how a Detail calls a peer; nil for ShortPeer
 }

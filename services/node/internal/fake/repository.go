@@ -18,6 +18,7 @@ import (
 type Repository struct {
 	brokerv1.UnimplementedRepositoryServiceServer
 	mu   sync.Mutex
+	From []string // that the last Get named
 	data map[string][]byte
 	pins map[string]string // cid to owner
 }
@@ -83,6 +84,9 @@ func (r *Repository) find(cid string) ([]byte, error) {
 
 // Get is of the contract.
 func (r *Repository) Get(q *brokerv1.GetRequest, out grpc.ServerStreamingServer[brokerv1.GetResponse]) error {
+	r.mu.Lock()
+	r.From = q.GetFromPeers()
+	r.mu.Unlock()
 	b, err := r.find(q.GetCid())
 	if err != nil {
 		return err

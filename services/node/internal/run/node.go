@@ -85,7 +85,7 @@ func New(cfg Config, conns Conns, names *alias.Key, registry prometheus.Register
 	submitter := app.NewSubmitter(n.tasks, n.tasks, placement, n.watches)
 	submitter.MayRedirect = cfg.Mode == ModeOpen
 	submitter.PeerName = n.peerName()
-	n.api = api.New(api.Config{Role: cfg.Role, Version: version.String(), StartedAt: time.Now(),
+	n.api = api.New(api.Config{Role: cfg.Role, Anonymous: cfg.Mode == ModeAnonymous, Version: version.String(), StartedAt: time.Now(),
 		Submitter: submitter, Watcher: watcher, Tasks: n.tasks.API(), Bodies: n.tasks,
 		Content: n.sidecar.Repository, Putter: n.sidecar, View: view, Identity: n.identity, Processes: n.processes})
 	n.jobs = api.NewJobs(n.tasks.Jobs())

@@ -61,7 +61,7 @@ type providerSettings struct {
 }
 
 type consumerSettings struct {
-	Lease      time.Duration `koanf:"lease" help:"how long a provider may be silent before its task is given to another; 8s at least, in anonymous mode 90s where nothing is said"`
+	Lease      time.Duration `koanf:"lease" help:"how long a provider may be silent before its task is given to another; 8s at least; 0: 15s, in anonymous mode 90s"`
 	Redirect   bool          `koanf:"redirect" help:"open mode: whether a provider may hand a task on to a better one when its user did not say; in anonymous mode it may not"`
 	Keep       time.Duration `koanf:"keep" help:"how long a provider is asked to keep a result"`
 	Retention  time.Duration `koanf:"retention" help:"how long tasks are kept after their end; 0: for ever"`
@@ -101,7 +101,7 @@ func newSettings() *settings {
 			MaxTime: p.Max.Time, MaxMemory: config.Size(p.Max.Memory), MaxOutput: config.Size(p.Max.Output),
 			DefaultTime: p.Default.Time, DefaultMemory: config.Size(p.Default.Memory), DefaultOutput: config.Size(p.Default.Output), Keep: 48 * time.Hour,
 			Replicas: 4 << 30, ReplicasPeer: 1 << 30},
-		Consumer: consumerSettings{Lease: openLease, Redirect: true, Keep: 24 * time.Hour, MaxResult: 4 << 30, MaxPayload: 4 << 30, Uploads: 16 << 30, KeyPool: 16},
+		Consumer: consumerSettings{Redirect: true, Keep: 24 * time.Hour, MaxResult: 4 << 30, MaxPayload: 4 << 30, Uploads: 16 << 30, KeyPool: 16},
 		Wasm:     wasmSettings{Warm: 1, Cache: 1 << 30},
 	}
 }
@@ -139,8 +139,11 @@ func (s *settings) Validate() error {
 		}
 	}
 	p, c := &s.Provider, &s.Consumer
-	if s.anonymous() && c.Lease == openLease {
-		c.Lease = anonymousLease
+	if c.Lease == 0 {
+		c.Lease = openLease
+		if s.anonymous() {
+			c.Lease = anonymousLease
+		}
 	}
 	if min(p.MaxTime, p.DefaultTime, p.Keep, c.Lease, c.Keep) <= 0 || min(p.MaxMemory, p.MaxOutput, p.MaxPayload, p.DefaultMemory, p.DefaultOutput, c.MaxResult, c.MaxPayload, c.Uploads, p.ReplicasPeer) <= 0 {
 		return fault.InvalidArgument("CONFIG_INVALID", "a limit, a size or a time of provider or consumer is not above 0")

@@ -4,6 +4,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/shallot-net/shallot/kit/config"
 	"github.com/shallot-net/shallot/services/task/internal/adapter/broker"
@@ -47,6 +48,15 @@ func TestModes(t *testing.T) {
 			t.Errorf("%s: %+v", mode, c)
 		}
 	}
+	for mode, lease := range map[string]time.Duration{modeOpen: openLease, modeAnonymous: anonymousLease} {
+		s, err := load(t, "--mode", mode)
+		if err != nil || s.consumer().Lease != lease {
+			t.Errorf("%s: a lease of %v, %v", mode, s.consumer().Lease, err)
+		}
+		if s, err = load(t, "--mode", mode, "--consumer.lease", "15s"); err != nil || s.consumer().Lease != 15*time.Second { // what is said holds
+			t.Errorf("%s: a lease of %v in place of 15s, %v", mode, s.consumer().Lease, err)
+		}
+	}
 	if s, err := load(t); err != nil || s.anonymous() {
 		t.Errorf("open is not the default: %v", err)
 	}
@@ -58,7 +68,7 @@ func TestBadSettingsAreNamed(t *testing.T) {
 		`did you mean "two-choices"`: {"--provider.evaluator", "two-choice"},
 		`did you mean "anonymous"`:   {"--mode", "anonymus"},
 		"not a peer id":              {"--provider.allow", "nobody!"},
-		"not above 0":                {"--consumer.lease", "0s"},
+		"not above 0":                {"--consumer.lease", "-1s"},
 		"make it 8s at least":        {"--consumer.lease", "7s"},
 		"too small":                  {"--provider.queue", "0"},
 		"not TYPE=ADDRESS":           {"--provider.executors", "ocr"},

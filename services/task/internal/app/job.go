@@ -15,6 +15,7 @@ type NewJob struct {
 	Total     uint32
 	Parallel  uint32
 	Hedge     bool
+	Personas  uint32
 }
 
 // NewShard is one input.

@@ -52,6 +52,7 @@ type Outgoing struct {
 type PersonaUse struct {
 	Persona, Peer string
 	Addresses     []string
+	Job           string // whose shards leave from it, while one of them is not over
 }
 
 // Placement asks node for a provider.
@@ -64,6 +65,7 @@ type Placement struct {
 	Limits   domain.Limits
 	Copies   uint32 // wanted of the result, beside the provider's own
 	Job      string // that the task is a shard of
+	Personas uint32 // that the job's shards leave from at one time, at most; 0: as many as node is set to
 }
 
 // Candidate is a provider, as node knows it.

@@ -1,12 +1,15 @@
 package component_test
 
 import (
+	"crypto/sha256"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/shallot-net/shallot/kit/fault"
 	eventv1 "github.com/shallot-net/shallot/proto/shallot/event/v1"
 	taskv1 "github.com/shallot-net/shallot/proto/shallot/task/v1"
 	"github.com/shallot-net/shallot/services/task/internal/app"
@@ -102,6 +105,15 @@ func TestAnonymousContentIsForOne(t *testing.T) {
 			}
 		}
 	}
+	// Each persona has had its own content fetched, since what another has sent must not show; of what was in it there is one copy.
+	sum := domain.Hash(sha256.Sum256(data)).String()
+	for _, p := range []*node{a, b} {
+		copies, err := filepath.Glob(filepath.Join(p.dir, "parts", sum))
+		shown, err2 := filepath.Glob(filepath.Join(p.dir, "parts", "*."+sum))
+		if err != nil || err2 != nil || len(copies) != 1 || len(shown) != 2 {
+			t.Errorf("a provider has %d copies of what two personas sent, and was shown %d contents with it", len(copies), len(shown))
+		}
+	}
 	until(t, "payloads to be let go", func() bool { return len(n.repo.ofKind(c.peer, "payload:")) == 0 })
 }
 
@@ -168,9 +180,12 @@ func TestAnonymousJobSharesNothing(t *testing.T) {
 	t.Parallel()
 	n, prog := anonymousNetwork(t), newProgram()
 	a, b, c := n.addProvider(anonymously(prog.at("a", 4))), n.addProvider(anonymously(prog.at("b", 4))), n.addConsumer(anonymousConsumer)
-	var turn atomic.Int64
+	var turn, strange atomic.Int64
 	c.mu.Lock()
-	c.candidates = func(*taskv1.PlacementNeeded) *taskv1.Candidate {
+	c.candidates = func(n *taskv1.PlacementNeeded) *taskv1.Candidate {
+		if n.GetPersonas() != 2 || n.GetJobId() == "" {
+			strange.Add(1)
+		}
 		i := turn.Add(1)
 		to := []*node{a, b}[i%2].candidate()
 		to.Persona = []string{"p", "p", "q", "q"}[i%4]
@@ -178,11 +193,12 @@ func TestAnonymousJobSharesNothing(t *testing.T) {
 	}
 	c.mu.Unlock()
 	spec := jobSpec(0)
+	spec.Personas = 2
 	spec.Task.GetWasm().Module = &taskv1.Blob{Source: &taskv1.Blob_Inline{Inline: shared(100_000)}}
 	texts := numbered(24)
 	job, ended := c.watchJob(c.startJob(spec, texts...), 0)
-	if k := job.GetCounts(); job.GetState() != "COMPLETED" || k.GetCompleted() != 24 {
-		t.Fatalf("the job is %v", job)
+	if k := job.GetCounts(); job.GetState() != "COMPLETED" || k.GetCompleted() != 24 || job.GetPersonas() != 2 || strange.Load() > 0 {
+		t.Fatalf("the job is %v; %d placements did not say how many personas it may have", job, strange.Load())
 	}
 	checkAll(t, ended, texts)
 	names := make(map[string]granted1)
@@ -201,6 +217,38 @@ func TestAnonymousJobSharesNothing(t *testing.T) {
 	if len(given) != 4 {
 		t.Errorf("content was made for %d pairs of persona and provider, and there are 4", len(given))
 	}
+}
+
+// TestAnonymousJobOwnsItsPersonas: node is told whose personas they are, so that it counts them after a restart of its own.
+func TestAnonymousJobOwnsItsPersonas(t *testing.T) {
+	t.Parallel()
+	n, prog := anonymousNetwork(t), newProgram()
+	prog.hold, prog.gate = func(_, input string) bool { return input == "held" }, make(chan struct{})
+	p, c := n.addProvider(anonymously(prog.at("p", 4))), n.addConsumer(anonymousConsumer)
+	c.mu.Lock()
+	c.candidates = func(*taskv1.PlacementNeeded) *taskv1.Candidate {
+		to := p.candidate()
+		to.Persona = "t-jobs"
+		return to
+	}
+	c.mu.Unlock()
+	id := c.startJob(jobSpec(0), "held")
+	personas := func() map[string]string {
+		out := make(map[string]string)
+		for _, u := range c.call(&taskv1.SessionRequest{Command: &taskv1.SessionRequest_Personas{Personas: &taskv1.PersonasQuery{}}}).GetPersonas() {
+			out[u.GetPersona()] = u.GetJobId()
+		}
+		return out
+	}
+	until(t, "the shard to have left", func() bool { return personas()["t-jobs"] != "" })
+	if got := personas()["t-jobs"]; got != id {
+		t.Errorf("its persona is of job %q", got)
+	}
+	close(prog.gate)
+	if job, _ := c.watchJob(id, 0); job.GetState() != "COMPLETED" {
+		t.Errorf("the job is %v", job)
+	}
+	until(t, "nothing to need a persona", func() bool { return len(personas()) == 0 })
 }
 
 // TestAnonymousReplicas: who is named to keep a result may fetch it, and its consumer may fetch it from there.
@@ -254,6 +302,27 @@ func TestAnonymousContentCannotBeHandedOn(t *testing.T) {
 	}
 	for _, id := range held {
 		c.await(id, "ACCEPTED", "RUNNING")
+	}
+	// Who says that it may be handed on hears that it cannot; what was put away for it is let go.
+	yes := true
+	before := len(n.repo.ofKind(c.peer, "payload:"))
+	asked := withInput(step{Name: "asked"}, "input:data", shared(100_000), shared(100_000))
+	asked.Placement = &taskv1.PlacementPolicy{Redirect: &yes}
+	f := c.call(&taskv1.SessionRequest{Command: &taskv1.SessionRequest_Create{Create: &taskv1.CreateTask{RequestId: app.NewID(), Spec: asked, Candidate: busy.candidate()}}}).GetFault()
+	if f.GetReason() != "REDIRECT_NOT_POSSIBLE" || !strings.Contains(f.GetMessage(), "leave --redirect out") {
+		t.Errorf("a large task that may be handed on: %v", f)
+	}
+	until(t, "its payload to be let go", func() bool { return len(n.repo.ofKind(c.peer, "payload:")) == before })
+	asked = scriptSpec(step{Name: "asked and small"})
+	asked.Placement = &taskv1.PlacementPolicy{Redirect: &yes}
+	if task := c.await(c.submit(asked, busy), "COMPLETED"); task.GetProvider() != free.peer {
+		t.Errorf("a small task that may be handed on was not: %v", details(task))
+	}
+	spec := jobSpec(1)
+	spec.Task.GetWasm().Module = &taskv1.Blob{Source: &taskv1.Blob_Inline{Inline: shared(100_000)}}
+	spec.Task.Placement = &taskv1.PlacementPolicy{Redirect: &yes}
+	if _, err := c.jobs.CreateJob(c.ctx, &taskv1.CreateJobRequest{RequestId: app.NewID(), Spec: spec}); fault.From(err) == nil || fault.From(err).Reason != "REDIRECT_NOT_POSSIBLE" {
+		t.Errorf("a job whose program is large: %v", err)
 	}
 	close(s.gate("hog"))
 	for _, id := range held {

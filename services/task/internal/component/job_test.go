@@ -297,6 +297,7 @@ func TestJobBounds(t *testing.T) {
 		"no shards":       func(s *taskv1.JobSpec) { s.Total = 0 },
 		"too many shards": func(s *taskv1.JobSpec) { s.Total = domain.MaxShards + 1 },
 		"parallel":        func(s *taskv1.JobSpec) { s.Parallel = 5000 },
+		"personas":        func(s *taskv1.JobSpec) { s.Personas = 65 },
 		"name":            func(s *taskv1.JobSpec) { s.Name = strings.Repeat("x", 300) },
 		"path":            func(s *taskv1.JobSpec) { s.InputPath = "../x" },
 		"two inputs":      func(s *taskv1.JobSpec) { s.Task.GetWasm().Stdin = s.Task.GetWasm().GetModule() },
@@ -308,6 +309,11 @@ func TestJobBounds(t *testing.T) {
 		if !errors.Is(fault.From(err), fault.InvalidArgument("SPEC_INVALID", "")) {
 			t.Errorf("%s: %v", name, err)
 		}
+	}
+	masked := jobSpec(3)
+	masked.Personas = 4
+	if _, err := c.jobs.CreateJob(c.ctx, &taskv1.CreateJobRequest{RequestId: app.NewID(), Spec: masked}); !errors.Is(fault.From(err), fault.FailedPrecondition("NOT_ANONYMOUS", "")) {
+		t.Errorf("personas in open mode: %v", err)
 	}
 	id := must[*taskv1.CreateJobResponse](t)(c.jobs.CreateJob(c.ctx, &taskv1.CreateJobRequest{RequestId: "r", Spec: jobSpec(3)})).GetJob().GetId()
 	for name, change := range map[string]func(s []*taskv1.NewShard) []*taskv1.NewShard{

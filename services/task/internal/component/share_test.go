@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -91,7 +92,7 @@ func TestTornPartIsFetchedAgain(t *testing.T) {
 	data := shared(100_000)
 	c.await(c.submit(withInput(step{Name: "1"}, "module", data, nil), p), "COMPLETED")
 	p.stop()
-	kept, err := filepath.Glob(filepath.Join(p.dir, "parts", "*"))
+	kept, err := filepath.Glob(filepath.Join(p.dir, "parts", strings.Repeat("?", 64)))
 	if err != nil || len(kept) != 1 {
 		t.Fatalf("kept: %v, %v", kept, err)
 	}

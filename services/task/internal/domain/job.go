@@ -75,6 +75,7 @@ const (
 	MaxShards       = 100_000
 	MaxParallel     = 1024
 	DefaultParallel = 64
+	MaxPersonas     = 64
 	// MaxTries is how many tasks are made for one shard whose failures are not its program's own, each with its own attempts.
 	MaxTries = 3
 )
@@ -88,6 +89,7 @@ type Job struct {
 	Parallel  uint32 `json:"parallel"`
 	Hedge     bool   `json:"hedge,omitempty"`
 	InputPath string `json:"input_path,omitempty"` // empty: stdin
+	Personas  uint32 `json:"personas,omitempty"`   // that its shards leave from at one time, at most; 0: as many as the node is set to
 
 	State      JobState    `json:"state"`
 	CreatedAt  time.Time   `json:"created_at"`

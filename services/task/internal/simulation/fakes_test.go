@@ -269,7 +269,7 @@ func (p *parts) Find(name string, _ domain.Part) (string, func(), error) {
 
 func (p *parts) Create() (provider.PartFile, error) { return &partFile{p: p}, nil }
 
-func (f *partFile) Keep(name string) (string, func(), error) {
+func (f *partFile) Keep(name string, _ domain.Part) (string, func(), error) {
 	if f.p.l.gone() {
 		return "", nil, errCrash
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -105,7 +106,7 @@ func openIndex(dir string, create bool, wrap func(storage.Storage) storage.Stora
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, nil, err
 	}
-	st, err := storage.OpenFile(dir, false)
+	st, err := openPrivate(dir)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -118,6 +119,59 @@ func openIndex(dir string, create bool, wrap func(storage.Storage) storage.Stora
 		return nil, nil, err
 	}
 	return db, st, nil
+}
+
+// private has LevelDB's files readable by their owner alone, as all files of a home are: it makes them for everybody and leaves it to the directory.
+type private struct {
+	storage.Storage
+	dir string
+}
+
+func openPrivate(dir string) (storage.Storage, error) {
+	st, err := storage.OpenFile(dir, false)
+	if err != nil {
+		return nil, err
+	}
+	p := &private{st, dir}
+	if err := p.all(); err != nil {
+		_ = st.Close()
+		return nil, err
+	}
+	return p, nil
+}
+
+// all is for those that an earlier version has made, and the lock and the log, which are made when the storage is opened.
+func (p *private) all() error {
+	files, err := os.ReadDir(p.dir)
+	if err != nil {
+		return err
+	}
+	for _, f := range files {
+		if err := os.Chmod(filepath.Join(p.dir, f.Name()), 0o600); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
+}
+
+// Create is of storage.Storage.
+func (p *private) Create(fd storage.FileDesc) (storage.Writer, error) {
+	w, err := p.Storage.Create(fd)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.Chmod(filepath.Join(p.dir, fd.String()), 0o600); err != nil {
+		return nil, errors.Join(err, w.Close())
+	}
+	return w, nil
+}
+
+// SetMeta is of storage.Storage. The files that it replaces are few.
+func (p *private) SetMeta(fd storage.FileDesc) error {
+	if err := p.Storage.SetMeta(fd); err != nil {
+		return err
+	}
+	return p.all()
 }
 
 func isTorn(err error) bool {

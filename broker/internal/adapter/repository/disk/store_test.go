@@ -1,7 +1,9 @@
 package disk
 
 import (
+	"io/fs"
 	"os"
+	"path/filepath"
 	"testing"
 
 	app "github.com/shallot-net/shallot/broker/internal/app/content"
@@ -21,6 +23,48 @@ func open(t testing.TB, dir string, edit ...func(*Config)) *Store {
 	}
 	t.Cleanup(func() { _ = s.Close() })
 	return s
+}
+
+// What is stored is for its owner alone, also what LevelDB makes, and what an earlier version has made readable for all.
+func TestFilesAreTheOwners(t *testing.T) {
+	dir := t.TempDir()
+	check := func(when string) {
+		t.Helper()
+		files := 0
+		if err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+			if err != nil || d.IsDir() {
+				return err
+			}
+			info, err := d.Info()
+			if files++; err == nil && info.Mode().Perm()&0o077 != 0 {
+				t.Errorf("%s: %s has mode %v", when, d.Name(), info.Mode())
+			}
+			return err
+		}); err != nil || files < 4 {
+			t.Errorf("%s: %d files, %v", when, files, err)
+		}
+	}
+	s := open(t, dir)
+	check("new")
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err == nil && !d.IsDir() {
+			err = os.Chmod(path, 0o644)
+		}
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	index := filepath.Join(dir, "index")
+	st, err := openPrivate(index)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer st.Close()
+	dir = index
+	check("of an earlier version")
 }
 
 // damage flips a bit in the middle of the block's bytes on disk.

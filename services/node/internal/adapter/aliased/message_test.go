@@ -247,6 +247,22 @@ func TestRequestsNamePeersByAlias(t *testing.T) {
 	}
 }
 
+// Whoever has content is named by alias, too.
+func TestContentIsAskedForByAlias(t *testing.T) {
+	m := newMask(alice, bob)
+	get, list := &nodev1.GetContentRequest{FromPeers: []string{m.key.Of(bob), alice}}, &nodev1.ListContentRequest{FromPeers: []string{m.key.Of(alice)}}
+	if err := errors.Join(m.request(t.Context(), get), m.request(t.Context(), list)); err != nil {
+		t.Fatal(err)
+	}
+	if got := get.GetFromPeers(); got[0] != bob || got[1] != alice || list.GetFromPeers()[0] != alice {
+		t.Errorf("they are asked at %v and %v", got, list.GetFromPeers())
+	}
+	unknown := &nodev1.GetContentRequest{FromPeers: []string{alice, "p-zzzzzzzz"}}
+	if err := m.request(t.Context(), unknown); err == nil || !strings.Contains(err.Error(), "from_peers[1]") {
+		t.Errorf("an alias of nobody: %v", err)
+	}
+}
+
 // It takes a million ids to find two of one alias, so the table is made by hand.
 func TestAnAmbiguousAliasIsRefused(t *testing.T) {
 	m := newMask()

@@ -26,6 +26,10 @@ func (m *mask) request(ctx context.Context, req any) error {
 		err = r.placement("spec.placement", in.GetSpec().GetPlacement())
 	case *nodev1.RunTaskRequest:
 		err = r.placement("spec.placement", in.GetSpec().GetPlacement())
+	case *nodev1.GetContentRequest:
+		err = r.list("from_peers", in.GetFromPeers())
+	case *nodev1.ListContentRequest:
+		err = r.list("from_peers", in.GetFromPeers())
 	case *nodev1.CreateJobRequest:
 		err = r.placement("spec.task.placement", in.GetSpec().GetTask().GetPlacement())
 	}
@@ -60,18 +64,25 @@ type resolver struct {
 	by  map[string][]string
 }
 
-// maxNamed is more than a placement may name: what has more is refused by whoever counts.
+// maxNamed is more than a placement or a request for content may name: what has more is refused by whoever counts.
 const maxNamed = 256
 
 func (r *resolver) placement(field string, p *taskv1.PlacementPolicy) error {
 	for name, list := range map[string][]string{".providers": p.GetProviders(), ".exclude": p.GetExclude()} {
-		for i := range list[:min(len(list), maxNamed)] {
-			id, err := r.peer(fmt.Sprintf("%s%s[%d]", field, name, i), list[i])
-			if err != nil {
-				return err
-			}
-			list[i] = id
+		if err := r.list(field+name, list); err != nil {
+			return err
 		}
+	}
+	return nil
+}
+
+func (r *resolver) list(field string, peers []string) error {
+	for i := range peers[:min(len(peers), maxNamed)] {
+		id, err := r.peer(fmt.Sprintf("%s[%d]", field, i), peers[i])
+		if err != nil {
+			return err
+		}
+		peers[i] = id
 	}
 	return nil
 }

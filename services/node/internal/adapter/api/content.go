@@ -10,6 +10,7 @@ import (
 	"github.com/shallot-net/shallot/kit/fault"
 	brokerv1 "github.com/shallot-net/shallot/proto/shallot/broker/v1"
 	nodev1 "github.com/shallot-net/shallot/proto/shallot/node/v1"
+	"github.com/shallot-net/shallot/services/node/internal/domain"
 )
 
 // PutContent stores a file or a directory, pinned for the user.
@@ -56,10 +57,10 @@ func (s *Service) PutContent(in grpc.ClientStreamingServer[nodev1.PutContentRequ
 func (s *Service) GetContent(in *nodev1.GetContentRequest, out grpc.ServerStreamingServer[nodev1.GetContentResponse]) error {
 	ctx, cancel := context.WithCancel(out.Context())
 	defer cancel()
-	if err := s.checkCID(ctx, in.GetCid()); err != nil {
+	if err := s.checkWanted(ctx, in.GetCid(), in.GetFromPeers()); err != nil {
 		return err
 	}
-	from, err := s.cfg.Content.Get(ctx, &brokerv1.GetRequest{Cid: in.GetCid(), Path: in.GetPath(), Offset: in.GetOffset(), MaxSize: in.GetMaxSize()})
+	from, err := s.cfg.Content.Get(ctx, &brokerv1.GetRequest{Cid: in.GetCid(), Path: in.GetPath(), Offset: in.GetOffset(), MaxSize: in.GetMaxSize(), FromPeers: in.GetFromPeers()})
 	if err == nil {
 		err = forward(from, func(m *brokerv1.GetResponse) error {
 			r := &nodev1.GetContentResponse{}
@@ -72,23 +73,54 @@ func (s *Service) GetContent(in *nodev1.GetContentRequest, out grpc.ServerStream
 			return out.Send(r)
 		})
 	}
-	return s.contentError(ctx, in.GetCid(), err)
+	return s.contentError(ctx, in.GetCid(), s.notGiven(in.GetCid(), in.GetFromPeers(), err))
+}
+
+// maxFrom is how many peers may be named for content.
+const maxFrom = 16
+
+func (s *Service) checkWanted(ctx context.Context, cid string, peers []string) error {
+	if err := s.checkCID(ctx, cid); err != nil {
+		return err
+	}
+	if len(peers) > maxFrom {
+		return fault.InvalidArgument("FROM_PEERS_INVALID", "from_peers names %d peers: at most %d are asked", len(peers), maxFrom)
+	}
+	for _, id := range peers {
+		if !domain.ValidPeerID(id) {
+			return fault.InvalidArgument("PEER_ID_INVALID", "from_peers has %q, which is no peer id%s", shown(id), near(id, peerIDs(ctx, s.cfg.View)))
+		}
+	}
+	return nil
+}
+
+// notGiven says of content that is not had in anonymous mode why, and what would help: nobody is asked there who was not named, and a refusal looks like an
+// absence.
+func (s *Service) notGiven(cid string, named []string, err error) error {
+	f := fault.From(err)
+	if f == nil || !s.cfg.Anonymous || f.Reason != "CONTENT_NOT_FOUND" && f.Reason != "CONTENT_UNREACHABLE" {
+		return err
+	}
+	if len(named) == 0 {
+		return fault.New(f.Code, f.Reason, "content %s is not on this node, and an anonymous one asks only peers that are named: name one that has it (from_peers; --from PEER)", shown(cid)).Because(err)
+	}
+	return fault.New(f.Code, f.Reason, "content %s is not given to this node by the %d that were asked: a peer that is anonymous gives it only to those it was made for", shown(cid), len(named)).Because(err)
 }
 
 // ListContent says what is in a directory.
 func (s *Service) ListContent(in *nodev1.ListContentRequest, out grpc.ServerStreamingServer[nodev1.ListContentResponse]) error {
 	ctx, cancel := context.WithCancel(out.Context())
 	defer cancel()
-	if err := s.checkCID(ctx, in.GetCid()); err != nil {
+	if err := s.checkWanted(ctx, in.GetCid(), in.GetFromPeers()); err != nil {
 		return err
 	}
-	from, err := s.cfg.Content.List(ctx, &brokerv1.ListRequest{Cid: in.GetCid(), Path: in.GetPath(), Recursive: in.GetRecursive()})
+	from, err := s.cfg.Content.List(ctx, &brokerv1.ListRequest{Cid: in.GetCid(), Path: in.GetPath(), Recursive: in.GetRecursive(), FromPeers: in.GetFromPeers()})
 	if err == nil {
 		err = forward(from, func(m *brokerv1.ListResponse) error {
 			return out.Send(&nodev1.ListContentResponse{Entries: m.GetEntries()})
 		})
 	}
-	return s.contentError(ctx, in.GetCid(), err)
+	return s.contentError(ctx, in.GetCid(), s.notGiven(in.GetCid(), in.GetFromPeers(), err))
 }
 
 // StatContent says what is known of a CID.

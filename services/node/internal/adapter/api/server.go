@@ -95,6 +95,7 @@ type Processes interface {
 // Config is what a Service needs; nothing in it may be nil.
 type Config struct {
 	Role      string
+	Anonymous bool
 	Version   string
 	StartedAt time.Time
 	Submitter Submitter

@@ -69,6 +69,12 @@ func (c *Client) Connect(ctx context.Context, peer string, addresses []string) (
 	return r.GetPeerId(), err
 }
 
+// ConnectVouched dials a peer; see app.ConsumerNetwork.
+func (c *Client) ConnectVouched(ctx context.Context, peer string, addresses []string) (string, error) {
+	r, err := c.network.Connect(ctx, &brokerv1.ConnectRequest{PeerId: peer, Addresses: addresses, Vouched: true})
+	return r.GetPeerId(), err
+}
+
 // ConnectAs dials a peer as a persona.
 func (c *Client) ConnectAs(ctx context.Context, persona, peer string, addresses []string) error {
 	_, err := c.network.Connect(ctx, &brokerv1.ConnectRequest{Persona: persona, PeerId: peer, Addresses: addresses})

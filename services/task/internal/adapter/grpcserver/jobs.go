@@ -53,7 +53,7 @@ func (s *JobService) CreateJob(ctx context.Context, r *taskv1.CreateJobRequest) 
 		return nil, err
 	}
 	v, existed, err := s.jobs.CreateJob(ctx, app.NewJob{RequestID: r.GetRequestId(), Name: in.GetName(), Spec: spec, InputPath: in.GetInputPath(), Total: in.GetTotal(),
-		Parallel: in.GetParallel(), Hedge: in.GetHedge()})
+		Parallel: in.GetParallel(), Hedge: in.GetHedge(), Personas: in.GetPersonas()})
 	if err != nil {
 		return nil, err
 	}
@@ -265,7 +265,7 @@ func toJob(v *app.JobView) *taskv1.Job {
 	c := v.Counts
 	return &taskv1.Job{Id: v.ID, RequestId: v.RequestID, Name: v.Name, State: v.State.String(), Total: v.Total, Parallel: v.Parallel, Hedge: v.Hedge, InputPath: v.InputPath,
 		Counts:    &taskv1.JobCounts{Added: c.Added(), Waiting: c.Waiting, Running: c.Running, Completed: c.Completed, Failed: c.Failed, Cancelled: c.Cancelled, Extra: c.Extra},
-		CreatedAt: timestamp(v.CreatedAt), StartedAt: timestamp(v.StartedAt), FinishedAt: timestamp(v.FinishedAt), Detail: v.Detail}
+		CreatedAt: timestamp(v.CreatedAt), StartedAt: timestamp(v.StartedAt), FinishedAt: timestamp(v.FinishedAt), Detail: v.Detail, Personas: v.Personas}
 }
 
 func toShard(sh *domain.Shard) *taskv1.Shard {

@@ -78,7 +78,7 @@ func (one *session) handle(ctx context.Context, req *taskv1.SessionRequest) *tas
 	if req.GetPersonas() != nil {
 		m := &taskv1.SessionResponse{}
 		for _, u := range one.service.cfg.Role.Personas() {
-			m.Personas = append(m.Personas, &taskv1.PersonaUse{Persona: u.Persona, PeerId: u.Peer, Addresses: u.Addresses})
+			m.Personas = append(m.Personas, &taskv1.PersonaUse{Persona: u.Persona, PeerId: u.Peer, Addresses: u.Addresses, JobId: u.Job})
 		}
 		return m
 	}
@@ -158,7 +158,8 @@ func response(r *app.Reply) *taskv1.SessionResponse {
 		}
 	}
 	if p := r.Placement; p != nil {
-		m.Placement = &taskv1.PlacementNeeded{TaskId: p.TaskID, Type: p.Type, Attempt: p.Attempt, Excluded: p.Excluded, Only: p.Only, Limits: wire.Limits(p.Limits), Copies: p.Copies, JobId: p.Job}
+		m.Placement = &taskv1.PlacementNeeded{TaskId: p.TaskID, Type: p.Type, Attempt: p.Attempt, Excluded: p.Excluded, Only: p.Only, Limits: wire.Limits(p.Limits), Copies: p.Copies, JobId: p.Job,
+			Personas: p.Personas}
 	}
 	if d := r.Delivered; d != nil {
 		m.Delivered = &taskv1.Delivered{Verdict: uint32(d.Verdict), Reason: d.Reason}

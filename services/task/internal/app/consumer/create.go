@@ -43,6 +43,10 @@ func (s *Service) Create(ctx context.Context, c app.Create) (app.Reply, error) {
 		return app.Reply{}, err
 	}
 	p.of(t, s.cfg.Anonymous)
+	if c.Spec.Redirect != nil && *c.Spec.Redirect && !t.Policy.Redirect {
+		s.drop(t)
+		return app.Reply{}, notHandedOn("the task's payload has " + domain.Bytes(p.size+p.referred))
+	}
 
 	l := &live{refs: 1, task: t, key: key, payload: p.key}
 	l.mu.Lock()
@@ -71,6 +75,12 @@ func (s *Service) Create(ctx context.Context, c app.Create) (app.Reply, error) {
 	s.committed(e)
 	s.release(t.ID, l)
 	return e.reply, nil
+}
+
+// notHandedOn refuses to let a provider hand on what in anonymous mode is granted to it alone.
+func notHandedOn(what string) error {
+	return fault.FailedPrecondition("REDIRECT_NOT_POSSIBLE", "%s, which in anonymous mode is content for the one provider that gets the task, and only what fits into the submission (%s) can be handed on: "+
+		"leave --redirect out, or make it smaller", what, domain.Bytes(app.SmallLimit))
 }
 
 func (s *Service) newTask(c *app.Create, parts []app.Part, now time.Time) *domain.Task {

@@ -78,6 +78,17 @@ func (j *jobs) get(id string) *job {
 	return j.open[id]
 }
 
+// personas is how many the shards of a job leave from at one time, at most; 0 where node decides.
+func (j *jobs) personas(id string) uint32 {
+	b := j.get(id)
+	if b == nil {
+		return 0
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.job.Personas
+}
+
 func (j *jobs) add(row *domain.Job, counts domain.ShardCounts) *job {
 	b := &job{id: row.ID, job: row, counts: counts, flight: make(map[uint32]*flight), tasks: make(map[string]domain.ShardRef)}
 	b.wrote = sync.NewCond(&b.mu)
@@ -109,7 +120,10 @@ func (s *Service) CreateJob(ctx context.Context, n app.NewJob) (v app.JobView, e
 	if err := checkJob(&n); err != nil {
 		return v, false, err
 	}
-	row := domain.NewJob(domain.Job{ID: app.NewID(), RequestID: n.RequestID, Name: n.Name, Total: n.Total, Parallel: n.Parallel, Hedge: n.Hedge, InputPath: n.InputPath}, time.Now())
+	if n.Personas > 0 && !s.cfg.Anonymous {
+		return v, false, fault.FailedPrecondition("NOT_ANONYMOUS", "the job asks for %d personas, and this node is in open mode, where all tasks leave from its one identity: leave it out", n.Personas)
+	}
+	row := domain.NewJob(domain.Job{ID: app.NewID(), RequestID: n.RequestID, Name: n.Name, Total: n.Total, Parallel: n.Parallel, Hedge: n.Hedge, InputPath: n.InputPath, Personas: n.Personas}, time.Now())
 	row.Revision = 1
 	spec, err := s.jobs.ownParts(ctx, row.ID, &n)
 	if err == nil {
@@ -142,6 +156,13 @@ func (j *jobs) ownParts(ctx context.Context, id string, n *app.NewJob) ([]byte, 
 	}
 	if err := j.s.validate(ctx, &n.Spec, parts); err != nil {
 		return nil, err
+	}
+	if j.s.cfg.Anonymous && n.Spec.Redirect != nil && *n.Spec.Redirect {
+		for i := range parts { // a shard's input is seen when it is placed
+			if parts[i].Size >= shareFrom {
+				return nil, notHandedOn(parts[i].Name + " has " + domain.Bytes(parts[i].Size))
+			}
+		}
 	}
 	spec := app.JobSpec{Type: n.Spec.Type, Options: n.Spec.Options, Limits: n.Spec.Limits, Redirect: n.Spec.Redirect, Policy: n.Spec.Policy, Clocks: n.Spec.Clocks, Labels: n.Spec.Labels}
 	for i, src := range n.Spec.Parts {

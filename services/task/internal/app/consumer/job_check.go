@@ -36,6 +36,9 @@ func checkJob(n *app.NewJob) error {
 	if n.Parallel > domain.MaxParallel {
 		return invalid("spec.parallel", "parallel is %d: at most %d shards are in flight", n.Parallel, domain.MaxParallel)
 	}
+	if n.Personas > domain.MaxPersonas {
+		return invalid("spec.personas", "personas is %d: the shards of a job leave from at most %d", n.Personas, domain.MaxPersonas)
+	}
 	if len(n.Name) > maxJobName || !utf8.ValidString(n.Name) {
 		return invalid("spec.name", "the name has %d bytes: it must be text of at most %d", len(n.Name), maxJobName)
 	}

@@ -13,14 +13,16 @@ func (s *Service) Personas() []app.PersonaUse {
 	s.mu.Unlock()
 	with := make(map[releaseTo]app.PersonaUse)
 	in := make(map[string]struct{})
+	jobs := make(map[string]string)
 	for _, l := range open {
 		l.mu.Lock()
 		if t := l.task; t != nil {
 			for i := range t.Attempts {
 				a := &t.Attempts[i]
 				in[a.Persona] = struct{}{}
+				jobs[a.Persona] = t.JobOf()
 				if a.Ended == "" && a.Persona != "" {
-					with[releaseTo{a.Persona, a.Peer}] = app.PersonaUse{Persona: a.Persona, Peer: a.Peer, Addresses: a.Addresses}
+					with[releaseTo{a.Persona, a.Peer}] = app.PersonaUse{Persona: a.Persona, Peer: a.Peer, Addresses: a.Addresses, Job: t.JobOf()}
 				}
 			}
 		}
@@ -35,7 +37,7 @@ func (s *Service) Personas() []app.PersonaUse {
 		delete(in, u.Persona)
 	}
 	for name := range in {
-		out = append(out, app.PersonaUse{Persona: name})
+		out = append(out, app.PersonaUse{Persona: name, Job: jobs[name]})
 	}
 	return out
 }

@@ -99,7 +99,7 @@ func (s *Service) loadKeys(l *live, id string) error {
 func (s *Service) needed(t *domain.Task, now time.Time) *app.Placement {
 	excluded, _ := t.ExcludedNow(now)
 	return &app.Placement{TaskID: t.ID, Type: t.Type, Attempt: uint32(len(t.Attempts)) + 1, Excluded: excluded, Only: t.Policy.Only, Limits: t.Limits, Copies: t.Policy.Copies(),
-		Job: t.JobOf()}
+		Job: t.JobOf(), Personas: s.jobs.personas(t.JobOf())}
 }
 
 // PlacementFailed notes why there is no provider; the task stays PENDING.

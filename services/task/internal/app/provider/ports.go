@@ -40,7 +40,8 @@ type Evaluator interface {
 	Decide(own domain.Resources, others []domain.Contender) domain.Decision
 }
 
-// Parts keeps parts of payloads that came by reference, decrypted, within a bound: what was not used longest goes.
+// Parts keeps parts of payloads that came by reference, decrypted, within a bound: what was not used longest goes. Under how many names one content is known,
+// there is one copy of it, which counts once. What a name is not known for is not found, whether its content is there or not.
 type Parts interface {
 	// Find gives the file of a part and keeps it until release, which must be called once. app.ErrNotFound when there is none that is
 	// what p says: a file is checked when it is first used after a start.
@@ -52,8 +53,9 @@ type Parts interface {
 // PartFile is one being written.
 type PartFile interface {
 	io.Writer
-	// Keep puts it under its name, replacing one that is there, and gives it as Find does. Drop forgets it; after Keep it does nothing.
-	Keep(name string) (path string, release func(), err error)
+	// Keep makes the name known for the part, and gives it as Find does. Where there is a copy of the same hash already, that is the one that stays. Drop
+	// forgets the file; after Keep it does nothing.
+	Keep(name string, p domain.Part) (path string, release func(), err error)
 	Drop()
 }
 

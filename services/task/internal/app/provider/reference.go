@@ -149,7 +149,7 @@ func (s *Service) bringPart(ctx context.Context, e *domain.Entry, f *staged, i i
 	if err := s.copyReferred(out, src, p); err != nil {
 		return err
 	}
-	path, release, err := out.Keep(name)
+	path, release, err := out.Keep(name, *p)
 	if err != nil {
 		return err
 	}
