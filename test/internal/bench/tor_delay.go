@@ -17,9 +17,8 @@ import (
 // Of the row tor-delay.
 const (
 	delayRounds = 4 // of all pairs
-	delayTrips  = 8 // of the floor, a pair and round
+	delayTrips  = 9 // of the floor, a pair and round
 	delayShards = 7 // of a job, a pair and round
-	delaySeed   = 1
 )
 
 // torDelay measures tasks where round trips take as long as between the pairs of a study of the public Tor network. The delays are in a line between the consumer's broker and its tor, so each
@@ -55,7 +54,7 @@ func (s *session) torDelay(ctx context.Context) (figures []Figure, err error) {
 	if err != nil {
 		return nil, err
 	}
-	line, err := slow.StandIn(consumer.Socket("tor-socks"), delaySeed)
+	line, err := slow.StandIn(consumer.Socket("tor-socks"))
 	if err != nil {
 		return nil, err
 	}
@@ -71,7 +70,7 @@ func (s *session) delayed(ctx context.Context, n *dev.Network, echo *onionEcho, 
 	raw, warm := make([][]time.Duration, len(slow.Studied)), make([][]time.Duration, len(slow.Studied))
 	for round := range s.or(delayRounds, 1) {
 		for pair, mean := range slow.Studied[:s.or(len(slow.Studied), 1)] {
-			line.Use(max(0, mean-own))
+			line.Use(max(0, mean-own), uint64(1+round*len(slow.Studied)+pair))
 			_, trips, err := echo.connect(ctx, s.or(delayTrips, 3))
 			if err != nil {
 				return nil, err

@@ -25,21 +25,21 @@ const (
 )
 
 // Line stands in for tor's SOCKS socket and has what goes through it take time, both ways. Bytes stay in order, and none are lost. What is said to tor itself,
-// before a connection is asked for, takes none. A connection keeps the mean that was set when it was made.
+// before a connection is asked for, takes none. A connection keeps the mean and the seed that were set when it was made.
 type Line struct {
 	socket, tor string
 	listener    net.Listener
 	running     sync.WaitGroup
 
 	mu    sync.Mutex
-	rng   *rand.Rand
 	mean  time.Duration // of a round trip
+	seed  uint64
 	conns map[net.Conn]struct{}
 }
 
 // StandIn puts a line in the place of a socket. Connections that are there already stay as they are. Close it.
-func StandIn(socket string, seed uint64) (*Line, error) {
-	l := &Line{socket: socket, tor: socket + "0", rng: rand.New(rand.NewPCG(seed, 1)), conns: map[net.Conn]struct{}{}}
+func StandIn(socket string) (*Line, error) {
+	l := &Line{socket: socket, tor: socket + "0", conns: map[net.Conn]struct{}{}}
 	if err := os.Rename(socket, l.tor); err != nil {
 		return nil, err
 	}
@@ -67,11 +67,12 @@ func (l *Line) Close() error {
 	return errors.Join(err, os.Rename(l.tor, l.socket))
 }
 
-// Use sets the mean round trip of connections that are made from now on.
-func (l *Line) Use(mean time.Duration) {
+// Use sets the mean round trip of connections that are made from now on, and the seed by which each of them draws its delays: the same ones for all, so that what is
+// compared meets the same.
+func (l *Line) Use(mean time.Duration, seed uint64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.mean = mean
+	l.mean, l.seed = mean, seed
 }
 
 func (l *Line) accept() {
@@ -118,12 +119,12 @@ func (l *Line) serve(c net.Conn) {
 		return
 	}
 	l.mu.Lock()
-	mean := l.mean
+	mean, seed := l.mean, l.seed
 	l.mu.Unlock()
 	var both sync.WaitGroup
-	for _, way := range [][2]net.Conn{{c, tor}, {tor, c}} {
+	for i, way := range [][2]net.Conn{{c, tor}, {tor, c}} {
 		both.Go(func() {
-			carry(way[1], way[0], l.delays(mean))
+			carry(way[1], way[0], delays(mean, seed, uint64(i)))
 			if u, ok := way[1].(*net.UnixConn); ok {
 				_ = u.CloseWrite()
 			}
@@ -174,12 +175,11 @@ func pass(to io.Writer, from io.Reader, n int) (int, error) {
 }
 
 // delays draws the delays of one way: half of what a round trip always takes, and a share that varies and has a long tail (log-normal).
-func (l *Line) delays(mean time.Duration) func() time.Duration {
+func delays(mean time.Duration, seed, way uint64) func() time.Duration {
+	rng := rand.New(rand.NewPCG(seed, way))
 	fixed, varying := (1-queueing)/2*float64(mean), queueing/2*float64(mean)
 	return func() time.Duration {
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		return time.Duration(fixed + varying*math.Exp(spread*l.rng.NormFloat64()-spread*spread/2))
+		return time.Duration(fixed + varying*math.Exp(spread*rng.NormFloat64()-spread*spread/2))
 	}
 }
 

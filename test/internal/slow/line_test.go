@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
@@ -20,8 +19,7 @@ import (
 func TestDelaysFollowTheStudy(t *testing.T) {
 	for _, mean := range Studied {
 		const n = 40_000
-		l, again := &Line{rng: rand.New(rand.NewPCG(1, 1))}, &Line{rng: rand.New(rand.NewPCG(1, 1))}
-		one, other := l.delays(mean), again.delays(mean)
+		one, other := delays(mean, 1, 0), delays(mean, 1, 0)
 		sum, long := time.Duration(0), 0
 		for range n {
 			d := one() + one()
@@ -86,12 +84,12 @@ func TestLineStandsIn(t *testing.T) {
 	defer os.RemoveAll(dir)
 	socket := filepath.Join(dir, "s")
 	users := fakeSOCKS(t, socket)
-	l, err := StandIn(socket, 1)
+	l, err := StandIn(socket)
 	if err != nil {
 		t.Fatal(err)
 	}
 	const mean = 200 * time.Millisecond
-	l.Use(mean)
+	l.Use(mean, 1)
 	d, err := proxy.SOCKS5("unix", socket, &proxy.Auth{User: "me", Password: "-"}, nil)
 	if err != nil {
 		t.Fatal(err)
@@ -121,7 +119,7 @@ func TestLineStandsIn(t *testing.T) {
 		t.Fatal("the socket has not got its place back:", err)
 	}
 	back.Close()
-	if _, err := StandIn(filepath.Join(dir, "nothing"), 1); err == nil {
+	if _, err := StandIn(filepath.Join(dir, "nothing")); err == nil {
 		t.Error("it stands in for nothing")
 	}
 }
