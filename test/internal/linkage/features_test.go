@@ -32,6 +32,11 @@ func TestFeaturesOfEvents(t *testing.T) {
 		"a size": {func(who int, sub *eventv1.TaskSubmission, _ *eventv1.SealedPayload) {
 			sub.ResultRecipient = strings.Repeat("r", 100+who)
 		}, "size of payload of heard TASK_SUBMISSION"},
+		"a flag": {func(who int, sub *eventv1.TaskSubmission, _ *eventv1.SealedPayload) {
+			if sub.Redirect = who == 0; !sub.Redirect {
+				sub.ResultRecipient = "rr" // as long as the flag
+			}
+		}, "heard TASK_SUBMISSION: redirect, whether there"},
 		"nothing": {func(int, *eventv1.TaskSubmission, *eventv1.SealedPayload) {}, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
