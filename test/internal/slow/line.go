@@ -19,6 +19,7 @@ var Studied = []time.Duration{710 * time.Millisecond, 740 * time.Millisecond, 76
 const (
 	queueing = 0.4                    // the share of a mean round trip that varies
 	spread   = 1.4                    // of its logarithm: one round trip in a hundred takes more than two seconds longer than usual
+	longest  = 4 * time.Second        // one way: what takes longer is a circuit that has failed
 	burst    = 500 * time.Millisecond // what comes within it shares a delay: a queue on the way does not change from one packet to the next
 	inFlight = 4 << 20                // bytes that a line holds at most, each way
 	piece    = 16 << 10
