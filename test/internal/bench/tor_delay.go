@@ -16,7 +16,7 @@ import (
 
 // Of the row tor-delay.
 const (
-	delayRounds = 4 // of all pairs
+	delayRounds = 2 // of all pairs: each takes some minutes
 	delayTrips  = 9 // of the floor, a pair and round
 	delayShards = 7 // of a job, a pair and round
 )
