@@ -60,14 +60,7 @@ demo-anonymous: build examples ## the same over a private Tor network on this ma
 
 .PHONY: test
 test: build examples ## all tests
-	@failed=; sum=$$(cat $(BIN)/shallot* $(BIN)/examples/* | cksum); for m in $(MODULES); do \
-		[ -n "$$(cd $$m && GOWORK=off go list ./... 2>/dev/null)" ] || continue; \
-		echo "== test $$m"; \
-		(cd $$m && GOWORK=off SHALLOT_BIN=$(BIN) SHALLOT_BIN_SUM="$$sum" go test $(RACE) -timeout 20m ./...) || failed="$$failed $$m"; \
-	done; \
-	[ -z "$(RACE)" ] || { echo "== test test/netsim without the race detector"; (cd test && GOWORK=off go test -timeout 20m ./netsim) || failed="$$failed netsim"; }; \
-	[ -z "$(RACE)" ] || { echo "== test the repository's idle memory without the race detector"; (cd broker && GOWORK=off go test -run TestIdleMemory ./internal/adapter/repository) || failed="$$failed idle-memory"; }; \
-	[ -z "$$failed" ] || { echo "failed:$$failed" >&2; exit 1; }
+	@test/all.sh $(BIN) "$(RACE)" $(MODULES)
 
 FAULTFLAGS ?= -seed 0 -for 15m
 .PHONY: faults
@@ -92,8 +85,8 @@ bench: build examples ## the figures of the suite beside their floors: a table a
 	@cd test && GOWORK=off SHALLOT_BIN=$(BIN) go run ./cmd/bench -out $(BIN)/bench.json
 
 .PHONY: bench-tor
-bench-tor: build ## tasks over a private Tor network beside what tor alone takes; needs the program tor, and some minutes
-	@cd test && GOWORK=off SHALLOT_BIN=$(BIN) go run ./cmd/bench -rows tor -out $(BIN)/bench-tor.json
+bench-tor: build ## tasks over a private Tor network beside what tor alone takes, with the delays of the world, and with 30 nodes; needs the program tor, and half an hour
+	@cd test && GOWORK=off SHALLOT_BIN=$(BIN) go run ./cmd/bench -rows tor,tor-delay,tor-scale -out $(BIN)/bench-tor.json
 
 .PHONY: lint
 lint: $(TOOLS)/golangci-lint $(TOOLS)/buf ## golangci-lint per module, buf lint

@@ -9,7 +9,9 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"syscall"
+	"time"
 
 	"github.com/google/renameio/v2"
 	"github.com/shallot-net/shallot/kit/fault"
@@ -141,9 +143,14 @@ func (h Home) Socket(process string) string { return filepath.Join(h.run, proces
 // Endpoint is Socket in the form that kit/rpc takes.
 func (h Home) Endpoint(process string) string { return "unix:" + h.Socket(process) }
 
-// WriteFile replaces a file at once and durably: after a crash it has either the old or the new bytes.
+// leftoverAfter is from which age on a half-written file is nobody's any more.
+const leftoverAfter = time.Hour
+
+// WriteFile replaces a file at once and durably: after a crash it has either the old or the new bytes. Until then they are in a file beside it, never in the
+// machine's directory for temporary files: who is killed meanwhile would leave keys and addresses where nobody looks for them. What was left so is removed later.
 func WriteFile(path string, data []byte, perm fs.FileMode) error {
-	if err := renameio.WriteFile(path, data, perm); err != nil {
+	removeLeftovers(path)
+	if err := renameio.WriteFile(path, data, perm, renameio.WithTempDir(filepath.Dir(path))); err != nil {
 		return fmt.Errorf("write %s: %w", path, err)
 	}
 	dir, err := os.Open(filepath.Dir(path))
@@ -155,4 +162,22 @@ func WriteFile(path string, data []byte, perm fs.FileMode) error {
 		return fmt.Errorf("sync the directory of %s: %w", path, err)
 	}
 	return nil
+}
+
+// removeLeftovers removes half-written files of path, of processes that were killed: a dot, its name and a number.
+func removeLeftovers(path string) {
+	dir, name := filepath.Split(path)
+	entries, err := os.ReadDir(filepath.Clean(dir))
+	if err != nil {
+		return // writing will say why
+	}
+	for _, e := range entries {
+		number, ok := strings.CutPrefix(e.Name(), "."+name)
+		if _, err := strconv.ParseUint(number, 10, 64); !ok || err != nil || !e.Type().IsRegular() {
+			continue
+		}
+		if info, err := e.Info(); err == nil && time.Since(info.ModTime()) > leftoverAfter {
+			_ = os.Remove(filepath.Join(dir, e.Name()))
+		}
+	}
 }

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"google.golang.org/grpc/codes"
 
@@ -174,5 +175,39 @@ func TestWriteFileReplaces(t *testing.T) {
 	}
 	if err := home.WriteFile(filepath.Join(path, "x"), nil, 0o600); err == nil {
 		t.Error("no error")
+	}
+}
+
+// Whoever is killed while it writes leaves what it wrote in the home, and not where the machine has temporary files; there it goes with a later write.
+func TestWriteFileStaysInItsDirectory(t *testing.T) {
+	tmp, dir := t.TempDir(), t.TempDir()
+	t.Setenv("TMPDIR", tmp)
+	long := time.Now().Add(-24 * time.Hour).Truncate(time.Second)
+	old := map[string]bool{".keys123": false, ".keys": true, ".keys12x": true, ".other123": true, "keys123": true} // whether it stays
+	for name := range old {
+		if err := os.WriteFile(filepath.Join(dir, name), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chtimes(filepath.Join(dir, name), long, long); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(dir, ".keys456"), nil, 0o600); err != nil { // of somebody who writes just now
+		t.Fatal(err)
+	}
+	old[".keys456"] = true
+	if err := os.Chtimes(tmp, long, long); err != nil {
+		t.Fatal(err)
+	}
+	if err := home.WriteFile(filepath.Join(dir, "keys"), []byte("secret"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if info, err := os.Stat(tmp); err != nil || !info.ModTime().Equal(long) { // a file that comes and goes changes it
+		t.Errorf("something was made in the directory for temporary files at %v: %v", info.ModTime(), err)
+	}
+	for name, stays := range old {
+		if _, err := os.Stat(filepath.Join(dir, name)); (err == nil) != stays {
+			t.Errorf("%s stays: %v, want %v", name, err == nil, stays)
+		}
 	}
 }

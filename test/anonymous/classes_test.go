@@ -32,7 +32,12 @@ var classes = map[string]func(v protoreflect.Value) bool{
 	},
 	"minutes": func(v protoreflect.Value) bool { d := duration(v); return d == d.Truncate(time.Minute) },
 	"padded":  func(v protoreflect.Value) bool { n := int64(number(v)); return n == 0 || padding.Size(n) == n },
-	"zeros":   func(v protoreflect.Value) bool { return number(v) >= 0 },
+	"zeros": func(v protoreflect.Value) bool {
+		if b, ok := v.Interface().([]byte); ok {
+			return padding.Zero(b)
+		}
+		return number(v) >= 0
+	},
 }
 
 func anything(protoreflect.Value) bool { return true }
@@ -91,6 +96,7 @@ func TestClasses(t *testing.T) {
 		"sixteenths": {[]protoreflect.Value{of(0.3125)}, []protoreflect.Value{of(0.3)}},
 		"seconds":    {[]protoreflect.Value{span(0), span(16 * time.Second)}, []protoreflect.Value{span(15 * time.Second), span(26_300_000), span(-time.Second)}},
 		"minutes":    {[]protoreflect.Value{span(24 * time.Hour)}, []protoreflect.Value{span(90*time.Second + 1)}},
+		"zeros":      {[]protoreflect.Value{of(uint32(7)), of(make([]byte, 9))}, []protoreflect.Value{of([]byte{0, 1}), of(-1.0), of("x")}},
 		"padded":     {[]protoreflect.Value{of(uint64(0)), of(uint64(1024)), of(uint64(1088))}, []protoreflect.Value{of(uint64(6)), of(uint64(1025))}},
 	} {
 		for _, v := range c.good {

@@ -1,6 +1,7 @@
 package linkability
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -15,7 +16,7 @@ func TestTasksAreUnlinkable(t *testing.T) {
 		t.Skip("it takes some minutes: SHALLOT_LONG=1, as in `make test-long`; TestNothingRepeats is the short one")
 	}
 	w := start(t, 4)
-	w.tasks(t, 52, 900*time.Millisecond, 0.25)
+	w.tasks(t, 52, 900*time.Millisecond, kinds{lasting: 0.25, referring: 0.15})
 	w.settled(t, 90*time.Second)
 	tasks := w.seen(t, "tasks")
 	v, err := linkage.Judge(tasks, linkage.Promise)
@@ -47,19 +48,31 @@ func TestNothingRepeats(t *testing.T) {
 	gross := linkage.Rules{Limit: 0.8, Error: 0.01, Seed: 1}
 	w := start(t, 2)
 	began := time.Now()
-	w.tasks(t, 12, 400*time.Millisecond, 0)
-	w.collected(t, time.Minute)
-	tasks := w.seen(t, "small")
-	for _, name := range linkage.Repeated(tasks, linkage.MustDiffer) {
-		t.Errorf("it is not another one in every task: %s", name)
-	}
-	v, err := linkage.Judge(tasks, gross)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Logf("after %v: %v", time.Since(began).Round(time.Second), v)
-	for _, l := range v.Links() {
-		t.Errorf("tasks of one consumer are told by this: %v", l)
+	for _, c := range []struct {
+		name   string
+		each   int
+		of     kinds
+		differ []string
+	}{
+		{"small", 12, kinds{}, linkage.MustDiffer},
+		{"referring", 8, kinds{referring: 1}, slices.DeleteFunc(append(slices.Clone(linkage.MustDiffer), "content 1"), func(name string) bool {
+			return strings.HasSuffix(name, ": ciphertext") // the whole payload may be content
+		})},
+	} {
+		w.tasks(t, c.each, 400*time.Millisecond, c.of)
+		w.collected(t, time.Minute)
+		tasks := w.seen(t, c.name)
+		for _, name := range linkage.Repeated(tasks, c.differ) {
+			t.Errorf("%s: it is not another one in every task: %s", c.name, name)
+		}
+		v, err := linkage.Judge(tasks, gross)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Logf("%s, after %v: %v", c.name, time.Since(began).Round(time.Second), v)
+		for _, l := range v.Links() {
+			t.Errorf("%s: tasks of one consumer are told by this: %v", c.name, l)
+		}
 	}
 	w.jobs(t, 12)
 	control(t, w, gross)

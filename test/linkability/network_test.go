@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	eventv1 "github.com/shallot-net/shallot/proto/shallot/event/v1"
@@ -132,8 +133,11 @@ func (w *world) seen(t *testing.T, name string) []*linkage.Task {
 	return tasks
 }
 
-// tasks has all consumers submit identical tasks, in an order and at times that are drawn for all of them together. A share of the tasks lasts.
-func (w *world) tasks(t *testing.T, each int, gap time.Duration, long float64) {
+// kinds are the shares of tasks that are not small: that last, and that refer to content.
+type kinds struct{ lasting, referring float64 }
+
+// tasks has all consumers submit identical tasks, in an order and at times that are drawn for all of them together. Which are of what kind is drawn, too.
+func (w *world) tasks(t *testing.T, each int, gap time.Duration, of kinds) {
 	t.Helper()
 	r := mrand.New(mrand.NewPCG(1, uint64(each)))
 	slots := make(chan struct{}, atOnce)
@@ -143,8 +147,11 @@ func (w *world) tasks(t *testing.T, each int, gap time.Duration, long float64) {
 	var all sync.WaitGroup
 	for _, i := range r.Perm(w.consumers * each) {
 		who, spec := i%w.consumers, small()
-		if r.Float64() < long {
+		switch kind := r.Float64(); {
+		case kind < of.lasting:
 			spec = sleeping()
+		case kind < of.lasting+of.referring:
+			spec = referring()
 		}
 		<-timer.C
 		timer.Reset(time.Duration(r.ExpFloat64() * float64(gap)))
@@ -261,6 +268,9 @@ func (w *world) job(ctx context.Context, who, each int) error {
 
 func small() *taskv1.TaskSpec { return wasm(module.Small()) }
 
+// referring is a task whose program is so large that it is content of its own, which the provider fetches.
+func referring() *taskv1.TaskSpec { return wasm(module.Large(64 << 10)) }
+
 func sleeping() *taskv1.TaskSpec { return wasm(module.Sleep(lasting)) }
 
 func wasm(program []byte) *taskv1.TaskSpec {
@@ -298,15 +308,28 @@ func (w *world) settled(t *testing.T, limit time.Duration) {
 func (w *world) collected(t *testing.T, limit time.Duration) {
 	t.Helper()
 	if left := w.until(t, limit, func(sights []linkage.Sight) int {
-		from := map[string]bool{}
-		for _, s := range sights {
-			if s.What == linkage.Heard && s.Event.GetType() == eventv1.EventType_EVENT_TYPE_TASK_COLLECTED {
-				from[s.Peer] = true
-			}
-		}
 		w.mu.Lock()
 		defer w.mu.Unlock()
-		return len(w.owners) - len(from)
+		left, submitter := len(w.owners), map[string]bool{}
+		for _, s := range sights {
+			if s.What != linkage.Heard {
+				continue
+			}
+			var sub eventv1.TaskSubmission
+			switch s.Event.GetType() {
+			case eventv1.EventType_EVENT_TYPE_TASK_SUBMISSION:
+				if proto.Unmarshal(s.Event.GetPayload(), &sub) == nil {
+					_, ours := w.owners[sub.GetTaskId()]
+					submitter[s.Peer] = submitter[s.Peer] || ours
+				}
+			case eventv1.EventType_EVENT_TYPE_TASK_COLLECTED:
+				if submitter[s.Peer] {
+					left--
+				}
+				submitter[s.Peer] = false
+			}
+		}
+		return left
 	}); left > 0 {
 		t.Fatalf("%d results are not said to be collected within %v", left, limit)
 	}

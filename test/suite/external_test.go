@@ -93,6 +93,7 @@ func show(t *testing.T, n *dev.Network, id string) (s shown) {
 
 // An executor in another language is a task type: it comes and goes, runs, is cancelled and dies, and its node goes on.
 func TestExternalExecutor(t *testing.T) {
+	t.Parallel()
 	needGRPC(t)
 	dir, scratch := t.TempDir(), t.TempDir()
 	socket := filepath.Join(scratch, "grep.sock")

@@ -89,6 +89,7 @@ func stdout(t *testing.T, n *dev.Network, id string) string {
 
 // Every process on either side is killed while tasks are under way; each task ends in exactly one outcome, the right one.
 func TestKillEveryProcess(t *testing.T) {
+	t.Parallel()
 	n := ownNetwork(t, 2, 1)
 	module, err := os.ReadFile(program("probe.wasm"))
 	if err != nil {
@@ -153,6 +154,7 @@ func TestKillEveryProcess(t *testing.T) {
 
 // A provider goes away for good while it has the task: the lease runs out and another one does it.
 func TestProviderLost(t *testing.T) {
+	t.Parallel()
 	n := ownNetwork(t, 2, 1)
 	module, err := os.ReadFile(program("probe.wasm"))
 	if err != nil {
@@ -295,6 +297,7 @@ func TestKilledSupervisorLeavesNothing(t *testing.T) {
 
 // A torn database is named, and left as it is.
 func TestTornDatabase(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	n, err := dev.Start(t.Context(), dev.Config{Bin: bin, Dir: dir, Providers: 1, Consumers: 1})
 	if err != nil {

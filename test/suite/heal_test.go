@@ -192,6 +192,7 @@ func pids(all []dev.Process) map[string]int {
 
 // The one bootstrap node is gone, and then every other node dies. They find each other again from what they kept.
 func TestNodesRejoinWithTheBootstrapNodeGone(t *testing.T) {
+	t.Parallel()
 	n := ownNetwork(t, 3, 1)
 	second, third, own := peerID(t, n, "provider-2"), peerID(t, n, "provider-3"), peerID(t, n, consumer)
 	// A consumer's broker writes down whom it reached; wait for that, not for the others' death.

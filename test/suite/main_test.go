@@ -87,7 +87,8 @@ func sharedNetwork(t *testing.T) *dev.Network {
 	return n
 }
 
-// ownNetwork starts a network for this test alone; it is stopped at the end, and must leave nothing running.
+// ownNetwork starts a network for this test alone; it is stopped at the end, and must leave nothing running. Tests that mostly wait on one, for a lease or a peer, run two at
+// a time after all others; those that judge how long something takes do not.
 func ownNetwork(t *testing.T, providers, consumers int, args ...string) *dev.Network {
 	t.Helper()
 	return networkIn(t, t.TempDir(), providers, consumers, args...)

@@ -83,6 +83,7 @@ func results(dir string) int {
 // TestMapSurvives: the user stops a job in the middle and goes on; the consumer's task service and a provider are killed. Every result is
 // right in the end, and what was done stays done.
 func TestMapSurvives(t *testing.T) {
+	t.Parallel()
 	const shards = 60
 	n := ownNetwork(t, 3, 1)
 	in, out := t.TempDir(), filepath.Join(t.TempDir(), "out")

@@ -87,6 +87,7 @@ func freePort(t *testing.T) string {
 
 // A private network from its creation to a task of one who was invited; who was not is left outside, and is told so.
 func TestPrivateNetwork(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	if r := command(t, dir, "", "network", "create"); r.code != 0 {
 		t.Fatalf("create: %+v", r)
@@ -135,6 +136,7 @@ func TestPrivateNetwork(t *testing.T) {
 
 // A node whose network's key is gone does not come up in the open.
 func TestALostNetworkKeyIsNoWayOut(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	if r := command(t, dir, "", "network", "create"); r.code != 0 {
 		t.Fatalf("create: %+v", r)

@@ -7,6 +7,7 @@ import (
 	"github.com/shallot-net/shallot/broker/internal/domain/delivery"
 	"github.com/shallot-net/shallot/broker/internal/domain/event"
 	"github.com/shallot-net/shallot/kit/fault"
+	"github.com/shallot-net/shallot/kit/padding"
 )
 
 // Publish gossips an event and returns it as it went out, with the id that gossip gives it. Nobody may be there to hear it: that is no error.
@@ -55,7 +56,19 @@ func (b *Broker) outgoing(p *persona, e *event.Event, sign bool) (*event.Event, 
 	if err := b.signable(e, sign); err != nil || !sign {
 		return e, err
 	}
-	return p.sign(e)
+	return p.sign(b.filled(e))
+}
+
+// filled is an event of a type that is gossiped, with a payload of few sizes: all else in such an envelope has a fixed one. It has to be before the event is signed: a relay that could
+// add or take padding could make many messages of one. What is so large that padding might put it beyond what may be gossiped stays as it is.
+func (b *Broker) filled(e *event.Event) *event.Event {
+	size := int(padding.Size(int64(len(e.Payload) + PayloadPadOverhead)))
+	if !b.padded() || !e.Type.Gossiped() || size > event.MaxGossipSize-padding.Floor {
+		return e
+	}
+	filled := *e
+	filled.Payload = b.cfg.Codec.Pad(e.Payload, size)
+	return &filled
 }
 
 // signable fails where there is no event, or one that is to be signed and must not be.

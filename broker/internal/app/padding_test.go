@@ -74,3 +74,38 @@ func TestWhatAnAnonymousNodeWrites(t *testing.T) {
 		})
 	}
 }
+
+// TestWhatAnAnonymousNodeGossips: payloads are padded before they are signed, to few sizes; what is told of an open node is as long as it ever was, and either is
+// checked as ever.
+func TestWhatAnAnonymousNodeGossips(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for _, mode := range []string{app.ModeAnonymous, app.ModeOpen} {
+			b := node(t, apptest.NewNetwork(), 1, func(cfg *app.Config) { cfg.Mode = mode })
+			for i, size := range []int{0, 250, 260, 1000, 1020, 1021, 2300, 2400, 60_000, 62_000} {
+				e := &event.Event{ID: fmt.Sprintf("%032x", i+1), Type: event.MetricAvailable, Payload: bytes.Repeat([]byte{1}, size)}
+				want := size
+				if class := int(padding.Size(int64(size + app.PayloadPadOverhead))); mode == app.ModeAnonymous && class <= 63<<10 {
+					want = class
+				}
+				signed, err := b.Sign("", e)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if len(signed.Payload) != want || !bytes.HasPrefix(signed.Payload, e.Payload) || len(e.Payload) != size {
+					t.Errorf("%s: a payload of %d bytes is signed as one of %d, want %d", mode, size, len(signed.Payload), want)
+				}
+				if size > 40_000 { // the bytes of this codec are larger
+					continue
+				}
+				if told, err := b.Publish(t.Context(), "", event.TopicMetrics, e, true); err != nil || !bytes.Equal(told.Payload, signed.Payload) {
+					t.Errorf("%s: what is signed is not what is told: %v", mode, err)
+				}
+			}
+			other := &event.Event{ID: fmt.Sprintf("%032x", 99), Type: logs, Payload: []byte("x")}
+			if signed, err := b.Sign("", other); err != nil || len(signed.Payload) != 1 {
+				t.Errorf("%s: what is not gossiped is padded: %v", mode, err)
+			}
+			closeAll(t, b)
+		}
+	})
+}

@@ -16,9 +16,15 @@ import (
 type Codec interface {
 	event.Codec
 	Encode(e *event.Event) ([]byte, error)
+	// Pad makes an encoded message of a type that is gossiped one of size bytes, which reads as the same message. There is room for it when size is
+	// PayloadPadOverhead more than it has.
+	Pad(payload []byte, size int) []byte
 	// Decode may share the bytes.
 	Decode(b []byte) (*event.Event, error)
 }
+
+// PayloadPadOverhead is by how much Pad lets a payload grow at the least, in bytes.
+const PayloadPadOverhead = 4
 
 // Stream is one stream of directed events between two peers.
 type Stream interface {

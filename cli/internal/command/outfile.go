@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 
 	"github.com/google/renameio/v2"
 )
@@ -22,7 +23,8 @@ func toFile(path string, fill func(io.Writer) error) error {
 		defer f.Close()
 		return fill(f)
 	}
-	f, err := renameio.NewPendingFile(path, renameio.WithPermissions(0o644), renameio.WithExistingPermissions())
+	// Beside it, and not where the machine has temporary files: who is killed meanwhile would leave a result there.
+	f, err := renameio.NewPendingFile(path, renameio.WithTempDir(filepath.Dir(path)), renameio.WithPermissions(0o644), renameio.WithExistingPermissions())
 	if err != nil {
 		return fmt.Errorf("cannot write %s: %w", path, err)
 	}

@@ -102,6 +102,9 @@ func (l *lone) kill() {
 // takes when it is run again at once.
 func (s *session) lost(ctx context.Context) ([]Figure, error) {
 	tasks, sleep := s.or(50, 4), 5*time.Second
+	if s.Quick {
+		sleep = 2 * time.Second
+	}
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Minute)
 	defer cancel()
 	slots := []string{fmt.Sprintf("SHALLOT_TASK_PROVIDER_SLOTS=%d", 4*tasks)} // so that all run, and none waits for another
@@ -224,28 +227,7 @@ func (s *session) scale(ctx context.Context) (figures []Figure, err error) {
 	}
 	began := time.Now()
 	name := fmt.Sprintf("%d providers and %d consumers, %d processes", providers, consumers, processes)
-	spec := func() *taskv1.TaskSpec { return wasmSpec(inline(module.Small()), nil) }
-	each := make([]time.Duration, 0, tasks)
-	var mu sync.Mutex
-	turn := 0
-	_, err = measure.InFlight(tasks, consumers, func() error {
-		mu.Lock()
-		turn++
-		client, err := net.Node(fmt.Sprintf("consumer-%d", turn%consumers+1))
-		mu.Unlock()
-		if err != nil {
-			return err
-		}
-		one := session{node: client}
-		at := time.Now()
-		if _, _, err := one.runTask(ctx, spec(), []byte("done\n")); err != nil {
-			return err
-		}
-		mu.Lock()
-		defer mu.Unlock()
-		each = append(each, time.Since(at))
-		return nil
-	})
+	each, err := spreadTasks(ctx, net, tasks)
 	if err != nil {
 		return nil, err
 	}
@@ -267,4 +249,22 @@ func (s *session) scale(ctx context.Context) (figures []Figure, err error) {
 		{Name: "the same, task latency p50", Unit: "ms", Ours: milliseconds(measure.Quantile(each, 0.5))},
 		{Name: "the same, task latency p99", Unit: "ms", Ours: milliseconds(measure.Quantile(each, 0.99))},
 	}, nil
+}
+
+// spreadTasks has the consumers take turns with small tasks, as many at a time as there are consumers, and returns how long each task took.
+func spreadTasks(ctx context.Context, net *dev.Network, tasks int) ([]time.Duration, error) {
+	var mu sync.Mutex
+	turn := 0
+	return measure.InFlight(tasks, net.Consumers, func() error {
+		mu.Lock()
+		turn++
+		client, err := net.Node(fmt.Sprintf("consumer-%d", turn%net.Consumers+1))
+		mu.Unlock()
+		if err != nil {
+			return err
+		}
+		one := session{node: client}
+		_, _, err = one.runTask(ctx, wasmSpec(inline(module.Small()), nil), []byte("done\n"))
+		return err
+	})
 }

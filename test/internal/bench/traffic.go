@@ -17,7 +17,7 @@ import (
 func (s *session) traffic(ctx context.Context) (figures []Figure, err error) {
 	sizes, settle, over := []int{10, 30, 100}, 90*time.Second, 2*time.Minute
 	if s.Quick {
-		sizes, settle, over = []int{3}, 5*time.Second, 5*time.Second
+		sizes, settle, over = []int{3}, 2*time.Second, 3*time.Second
 	}
 	first := 0.0
 	for _, n := range sizes {

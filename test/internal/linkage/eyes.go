@@ -28,6 +28,7 @@ const (
 	Heard        = "heard"  // an event came from it
 	Said         = "said"   // an event goes to it
 	Answered     = "answered"
+	Fetched      = "fetched" // content was asked for at it
 )
 
 // Sight is something that a provider has seen of a peer.
@@ -40,6 +41,7 @@ type Sight struct {
 	Fault    *eventv1.Fault          // Answered, where it did not take the event
 	Took     time.Duration           // Answered
 	Listed   *brokerv1.ConnectedPeer // Listed
+	CID      string                  // Fetched
 }
 
 // question is an event that a peer has not acknowledged yet.
@@ -177,6 +179,14 @@ func (e *Eyes) look(provider int, c *call, toBroker bool, b []byte) error {
 		e.mu.Unlock()
 		if ok {
 			e.see(Sight{At: now, Provider: provider, Peer: q.peer, What: Answered, Event: q.event, Fault: r.GetFault(), Took: now.Sub(q.at)})
+		}
+	case c.method == brokerv1.RepositoryService_Get_FullMethodName && toBroker:
+		var r brokerv1.GetRequest
+		if err := proto.Unmarshal(b, &r); err != nil {
+			return err
+		}
+		if from := r.GetFromPeers(); len(from) > 0 && !r.GetLocal() { // the first is whose content it is
+			e.see(Sight{At: now, Provider: provider, Peer: from[0], What: Fetched, CID: r.GetCid()})
 		}
 	}
 	return nil

@@ -1,6 +1,7 @@
 package linkage
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"maps"
@@ -254,7 +255,41 @@ func features(tasks []*Task) (columns []column, same []string) {
 				func(i, j int) float64 { return together(tasks[i].Times[name], tasks[j].Times[name], within) }, true})
 		}
 	}
-	return columns, same
+	return append(columns, presence(tasks, numbers, texts, times)...), same
+}
+
+// presence compares tasks by whether something was seen of them at all: what only one consumer ever says links its tasks, however equal it is. What is there and
+// missing in the same tasks is one feature, named by the first of them.
+func presence(tasks []*Task, numbers, texts, times map[string]bool) (columns []column) {
+	known := map[string]bool{}
+	add := func(name string, in func(t *Task) bool) {
+		there := make([]byte, len(tasks))
+		for i, t := range tasks {
+			if in(t) {
+				there[i] = 1
+			}
+		}
+		if known[string(there)] || bytes.Count(there, []byte{1}) == len(tasks) {
+			return
+		}
+		known[string(there)] = true
+		columns = append(columns, column{name + ", whether there", func(i, j int) float64 {
+			if there[i] == there[j] {
+				return 1
+			}
+			return 0
+		}, false})
+	}
+	for _, name := range slices.Sorted(maps.Keys(texts)) {
+		add(name, func(t *Task) bool { _, ok := t.Texts[name]; return ok })
+	}
+	for _, name := range slices.Sorted(maps.Keys(times)) {
+		add(name, func(t *Task) bool { return len(t.Times[name]) > 0 })
+	}
+	for _, name := range slices.Sorted(maps.Keys(numbers)) {
+		add(name, func(t *Task) bool { _, ok := t.Numbers[name]; return ok })
+	}
+	return columns
 }
 
 func collect(tasks []*Task, of func(*Task) (float64, bool)) []float64 {

@@ -95,6 +95,9 @@ func (t *Task) session(sights []Sight) error {
 			continue
 		}
 		name := s.What
+		if s.What == Fetched {
+			t.Texts[fmt.Sprintf("content %d", count[name]+1)] = s.CID
+		}
 		if s.Event != nil {
 			kind := strings.TrimPrefix(s.Event.GetType().String(), "EVENT_TYPE_")
 			about, m, err := t.about(s.Event)

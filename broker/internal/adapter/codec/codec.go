@@ -13,6 +13,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/reflect/protoregistry"
 
+	"github.com/shallot-net/shallot/broker/internal/app"
 	"github.com/shallot-net/shallot/broker/internal/domain/event"
 	eventv1 "github.com/shallot-net/shallot/proto/shallot/event/v1"
 )
@@ -75,6 +76,21 @@ func (c *Codec) CheckPayload(t event.Type, payload []byte) error {
 	err := proto.Unmarshal(payload, m) // it resets m first
 	pt.pool.Put(m)
 	return err
+}
+
+// paddingField is that of every message that is gossiped.
+const paddingField = 15
+
+// Pad appends the field. Its length takes three bytes whatever it is, which every decoder reads, since else some sizes could not be had.
+func (c *Codec) Pad(payload []byte, size int) []byte {
+	n := size - len(payload) - app.PayloadPadOverhead
+	if n < 0 || n >= 1<<21 {
+		panic(fmt.Sprintf("codec: %d bytes cannot be padded to %d", len(payload), size))
+	}
+	out := make([]byte, 0, size)
+	out = append(out, payload...)
+	out = append(out, paddingField<<3|byte(protowire.BytesType), byte(n)|0x80, byte(n>>7)|0x80, byte(n>>14))
+	return out[:size]
 }
 
 // Fields of an envelope.

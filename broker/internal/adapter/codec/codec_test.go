@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/shallot-net/shallot/broker/internal/adapter/codec"
+	"github.com/shallot-net/shallot/broker/internal/app"
 	"github.com/shallot-net/shallot/broker/internal/domain/event"
 	eventv1 "github.com/shallot-net/shallot/proto/shallot/event/v1"
 	"google.golang.org/protobuf/proto"
@@ -52,6 +53,45 @@ func TestPayloads(t *testing.T) {
 	}{"good": {b, true}, "empty": {nil, true}, "torn": {b[:2], false}, "not UTF-8": {[]byte{0x0a, 1, 0xff}, false}} {
 		if err := c.CheckPayload(logs, x.payload); (err == nil) != x.good {
 			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// What is padded reads as the same message, also where nobody knows of padding, and any size can be had from the least on.
+func TestPad(t *testing.T) {
+	c := newCodec(t)
+	for typ, m := range map[event.Type]proto.Message{
+		event.Announcement:    &eventv1.Announcement{PeerId: "me", Version: 7, Leaving: true},
+		event.MetricAvailable: &eventv1.MetricAvailable{Metric: &eventv1.Metric{Version: 3}},
+	} {
+		if !typ.Gossiped() {
+			t.Errorf("type %d is not gossiped", typ)
+		}
+		b, err := proto.Marshal(m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for size := len(b) + app.PayloadPadOverhead; size < len(b)+20_000; size += 1 + size/1000 {
+			padded := c.Pad(b, size)
+			if err := c.CheckPayload(typ, padded); len(padded) != size || err != nil {
+				t.Fatalf("%d bytes became %d instead of %d: %v", len(b), len(padded), size, err)
+			}
+			got := m.ProtoReflect().New().Interface()
+			if err := proto.Unmarshal(padded, got); err != nil || len(got.ProtoReflect().GetUnknown()) > 0 {
+				t.Fatal("a part is not known, or", err)
+			}
+			field := got.ProtoReflect().Descriptor().Fields().ByName("padding")
+			if zeros := got.ProtoReflect().Get(field).Bytes(); len(bytes.Trim(zeros, "\x00")) > 0 || len(zeros) != size-len(b)-app.PayloadPadOverhead {
+				t.Fatalf("padding of %d bytes, or not of zeros", len(zeros))
+			}
+			if got.ProtoReflect().Clear(field); !proto.Equal(got, m) {
+				t.Fatalf("it became %v", got)
+			}
+		}
+		// Of a message without the field, as of an older version, it is a field that is not known.
+		var older eventv1.Ping
+		if err := proto.Unmarshal(c.Pad(nil, 1<<10), &older); err != nil || len(older.ProtoReflect().GetUnknown()) != 1<<10 {
+			t.Error("an older reader:", err)
 		}
 	}
 }

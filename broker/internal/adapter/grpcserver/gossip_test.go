@@ -9,8 +9,10 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/shallot-net/shallot/broker/internal/adapter/metrics"
+	"github.com/shallot-net/shallot/broker/internal/app"
 	"github.com/shallot-net/shallot/broker/internal/testbroker"
 	"github.com/shallot-net/shallot/kit/fault"
+	"github.com/shallot-net/shallot/kit/padding"
 	brokerv1 "github.com/shallot-net/shallot/proto/shallot/broker/v1"
 	eventv1 "github.com/shallot-net/shallot/proto/shallot/event/v1"
 )
@@ -55,6 +57,23 @@ func TestGossipIsRelayed(t *testing.T) {
 		if got := n.Metric(metrics.Offences); got != 0 {
 			t.Errorf("%v offences among honest nodes", got)
 		}
+	}
+}
+
+// What an anonymous broker gossips is padded to one size, and a message as ever to those that relay and hear it.
+func TestGossipIsPadded(t *testing.T) {
+	t.Parallel()
+	a, b := testbroker.Start(t, testbroker.Options{Mode: app.ModeAnonymous}), testbroker.Start(t, testbroker.Options{})
+	a.Connect(b)
+	_, mb := a.Subscribe(hear("metric", "metrics")), b.Subscribe(hear("metric", "metrics"))
+	publish(t, a, func() bool { return len(mb.C) > 0 })
+	ev := mb.Next().GetEvent()
+	var m eventv1.MetricAvailable
+	if err := proto.Unmarshal(ev.GetPayload(), &m); err != nil || m.GetInReplyTo() == "" || len(ev.GetPayload()) != 1<<10 || !padding.Zero(m.GetPadding()) {
+		t.Errorf("a payload of %d bytes came: %v", len(ev.GetPayload()), err)
+	}
+	if got := b.Metric(metrics.Offences); got != 0 {
+		t.Errorf("%v offences", got)
 	}
 }
 

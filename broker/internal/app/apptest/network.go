@@ -292,6 +292,11 @@ func (Codec) CheckPayload(event.Type, []byte) error { return nil }
 // Canonical takes any.
 func (Codec) Canonical([]byte) bool { return true }
 
+// Pad adds zeros, which is all that it takes here.
+func (Codec) Pad(payload []byte, size int) []byte {
+	return append(slices.Clone(payload), make([]byte, size-len(payload))...)
+}
+
 // Encode makes JSON.
 func (Codec) Encode(e *event.Event) ([]byte, error) { return json.Marshal(e) }
 

@@ -55,6 +55,16 @@ func Topics() []string { return []string{TopicAnnouncements, TopicMetrics} }
 // KnownTopic tells whether events are gossiped under this name.
 func KnownTopic(name string) bool { _, ok := topics[name]; return ok }
 
+// Gossiped tells the types that a topic carries.
+func (t Type) Gossiped() bool {
+	for _, carried := range topics {
+		if t == carried {
+			return true
+		}
+	}
+	return false
+}
+
 // ID is an event's id as bytes; on the envelope it is 32 lowercase hex digits.
 type ID [16]byte
 

@@ -335,7 +335,9 @@ type Announcement struct {
 	// The next announcement is to be expected within this time: freshness is judged by it.
 	Interval *durationpb.Duration `protobuf:"bytes,7,opt,name=interval,proto3" json:"interval,omitempty"`
 	// The last words of a provider that stops on purpose.
-	Leaving       bool `protobuf:"varint,8,opt,name=leaving,proto3" json:"leaving,omitempty"`
+	Leaving bool `protobuf:"varint,8,opt,name=leaving,proto3" json:"leaving,omitempty"`
+	// Zeros that the broker of an anonymous node adds before it signs, so that what is gossiped has few sizes. Nobody reads them.
+	Padding       []byte `protobuf:"bytes,15,opt,name=padding,proto3" json:"padding,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -424,6 +426,13 @@ func (x *Announcement) GetLeaving() bool {
 		return x.Leaving
 	}
 	return false
+}
+
+func (x *Announcement) GetPadding() []byte {
+	if x != nil {
+		return x.Padding
+	}
+	return nil
 }
 
 // Capability is one task type that a provider executes.
@@ -767,7 +776,9 @@ type MetricAvailable struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	Metric *Metric                `protobuf:"bytes,1,opt,name=metric,proto3" json:"metric,omitempty"`
 	// The id of the MetricQuery that this answers; empty when gossiped.
-	InReplyTo     string `protobuf:"bytes,2,opt,name=in_reply_to,json=inReplyTo,proto3" json:"in_reply_to,omitempty"`
+	InReplyTo string `protobuf:"bytes,2,opt,name=in_reply_to,json=inReplyTo,proto3" json:"in_reply_to,omitempty"`
+	// As an Announcement's.
+	Padding       []byte `protobuf:"bytes,15,opt,name=padding,proto3" json:"padding,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -816,6 +827,13 @@ func (x *MetricAvailable) GetInReplyTo() string {
 	return ""
 }
 
+func (x *MetricAvailable) GetPadding() []byte {
+	if x != nil {
+		return x.Padding
+	}
+	return nil
+}
+
 var File_shallot_event_v1_event_proto protoreflect.FileDescriptor
 
 const file_shallot_event_v1_event_proto_rawDesc = "" +
@@ -837,7 +855,7 @@ const file_shallot_event_v1_event_proto_rawDesc = "" +
 	"\x04meta\x18\x04 \x03(\v2!.shallot.event.v1.Fault.MetaEntryR\x04meta\x1a7\n" +
 	"\tMetaEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xa7\x02\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xc1\x02\n" +
 	"\fAnnouncement\x12\x17\n" +
 	"\apeer_id\x18\x01 \x01(\tR\x06peerId\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\x04R\aversion\x12\x12\n" +
@@ -847,7 +865,8 @@ const file_shallot_event_v1_event_proto_rawDesc = "" +
 	"sealingKey\x12\x1c\n" +
 	"\taddresses\x18\x06 \x03(\tR\taddresses\x125\n" +
 	"\binterval\x18\a \x01(\v2\x19.google.protobuf.DurationR\binterval\x12\x18\n" +
-	"\aleaving\x18\b \x01(\bR\aleaving\"\x80\x02\n" +
+	"\aleaving\x18\b \x01(\bR\aleaving\x12\x18\n" +
+	"\apadding\x18\x0f \x01(\fR\apadding\"\x80\x02\n" +
 	"\n" +
 	"Capability\x12\x12\n" +
 	"\x04type\x18\x01 \x01(\tR\x04type\x12\x18\n" +
@@ -873,10 +892,11 @@ const file_shallot_event_v1_event_proto_rawDesc = "" +
 	"\rannouncements\x18\x02 \x03(\v2\x17.shallot.event.v1.EventR\rannouncements\x12\x14\n" +
 	"\x05known\x18\x03 \x01(\rR\x05known\"\x06\n" +
 	"\x04Ping\"\r\n" +
-	"\vMetricQuery\"c\n" +
+	"\vMetricQuery\"}\n" +
 	"\x0fMetricAvailable\x120\n" +
 	"\x06metric\x18\x01 \x01(\v2\x18.shallot.event.v1.MetricR\x06metric\x12\x1e\n" +
-	"\vin_reply_to\x18\x02 \x01(\tR\tinReplyTo*\xe0\x05\n" +
+	"\vin_reply_to\x18\x02 \x01(\tR\tinReplyTo\x12\x18\n" +
+	"\apadding\x18\x0f \x01(\fR\apadding*\xe0\x05\n" +
 	"\tEventType\x12\x1a\n" +
 	"\x16EVENT_TYPE_UNSPECIFIED\x10\x00\x12\x1b\n" +
 	"\x17EVENT_TYPE_ANNOUNCEMENT\x10\x01\x12\x1f\n" +

@@ -201,7 +201,7 @@ func (m *member) reply(ctx context.Context, client *brokerclient.Client, d *brok
 // ---- what tests do
 
 func testContext(t testing.TB) context.Context {
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	t.Cleanup(cancel)
 	return ctx
 }

@@ -139,7 +139,7 @@ func (nd *node) startJob(spec *taskv1.JobSpec, texts ...string) string {
 // watchJob follows a job to its end, and gives every shard that ended, with what it printed.
 func (nd *node) watchJob(id string, after uint64) (*taskv1.Job, []*taskv1.EndedShard) {
 	nd.t.Helper()
-	ctx, cancel := context.WithTimeout(nd.ctx, 30*time.Second)
+	ctx, cancel := context.WithTimeout(nd.ctx, 2*time.Minute)
 	defer cancel()
 	stream := must[taskv1.JobService_WatchJobClient](nd.t)(nd.jobs.WatchJob(ctx, &taskv1.WatchJobRequest{JobId: id, After: after, Stdout: true}))
 	var job *taskv1.Job

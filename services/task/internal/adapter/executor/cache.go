@@ -90,7 +90,7 @@ func cacheKey(path string) ([]byte, error) {
 	}
 	key = make([]byte, keyBytes)
 	_, _ = rand.Read(key) // never fails
-	if err := renameio.WriteFile(path, key, 0o600); err != nil {
+	if err := renameio.WriteFile(path, key, 0o600, renameio.WithTempDir(filepath.Dir(path))); err != nil {
 		return nil, fmt.Errorf("cannot write the module cache's key: %w", err)
 	}
 	return key, nil
