@@ -83,6 +83,15 @@ func (o *Tor) Kill() {
 	}
 }
 
+// Cut ends all that goes through it now, as when circuits die; what comes later goes through.
+func (o *Tor) Cut() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for c := range o.conns {
+		_ = c.Close()
+	}
+}
+
 // Restart starts it again.
 func (o *Tor) Restart(t testing.TB) {
 	t.Helper()
