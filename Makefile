@@ -92,7 +92,7 @@ bench: build examples ## the figures of the suite beside their floors: a table a
 
 .PHONY: bench-tor
 bench-tor: build ## tasks over a private Tor network beside what tor alone takes; needs the program tor, and some minutes
-	@cd test && GOWORK=off SHALLOT_BIN=$(BIN) go run ./cmd/bench -rows tor -out $(BIN)/bench-tor.json
+	@cd test && GOWORK=off SHALLOT_BIN=$(BIN) go run ./cmd/bench -rows tor,tor-content -out $(BIN)/bench-tor.json
 
 .PHONY: lint
 lint: $(TOOLS)/golangci-lint $(TOOLS)/buf ## golangci-lint per module, buf lint

@@ -53,9 +53,9 @@ func Run(ctx context.Context, cfg Config) (r Report, err error) {
 	stolenBefore := stolen()
 	rows := map[string]func(context.Context) ([]Figure, error){
 		"footprint": s.footprint, "latency": s.latency, "throughput": s.throughput, "map": s.mapping, "program": s.program, "compute": s.compute,
-		"content": s.content, "events": s.events, "lost": s.lost, "scale": s.scale, "traffic": s.traffic, "tor": s.tor,
+		"content": s.content, "events": s.events, "lost": s.lost, "scale": s.scale, "traffic": s.traffic, "tor": s.tor, "tor-content": s.torContent,
 	}
-	for _, name := range []string{"footprint", "latency", "throughput", "map", "program", "compute", "content", "events", "lost", "scale", "traffic", "tor"} {
+	for _, name := range []string{"footprint", "latency", "throughput", "map", "program", "compute", "content", "events", "lost", "scale", "traffic", "tor", "tor-content"} {
 		if len(cfg.Rows) > 0 && !slices.Contains(cfg.Rows, name) || len(cfg.Rows) == 0 && slices.Contains(Apart, name) {
 			continue
 		}
