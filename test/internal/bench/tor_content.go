@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/shallot-net/shallot/kit/brokerclient"
 	"github.com/shallot-net/shallot/kit/home"
@@ -29,6 +30,8 @@ const (
 	torTrips  = 5 // of each kind, for each persona
 	torFetch  = 5 * time.Minute
 	torPinner = "bench:tor"
+	// torPatience is how long an event may take: what is slow is to be measured.
+	torPatience = 2 * time.Minute
 )
 
 // torContent measures what a persona fetches from a provider by its CID over a private Tor network: each persona has circuits of its own, and beside it are as many raw circuits to the same
@@ -235,7 +238,7 @@ func (m *contentMeter) ping(ctx context.Context, persona string) (time.Duration,
 		return 0, err
 	}
 	begin := time.Now()
-	if err := stream.Send(&brokerv1.SendRequest{Seq: 1, Persona: persona, PeerId: m.provider, Event: e}); err != nil {
+	if err := stream.Send(&brokerv1.SendRequest{Seq: 1, Persona: persona, PeerId: m.provider, Event: e, Timeout: durationpb.New(torPatience)}); err != nil {
 		return 0, err
 	}
 	r, err := stream.Recv()

@@ -196,7 +196,7 @@ func TestResultsComeByOtherHosts(t *testing.T) {
 	tor := oniontest.New(t)
 	provider, consumer := newNode(t, tor, true), newNode(t, tor, false, "p")
 	consumer.connect("p", provider)
-	data := random(16<<20 + 5)
+	data := random(8<<20 + 5)
 	c := provider.put("", data, consumer.id("p"))
 	if n := len(consumer.lanes); n != 0 {
 		t.Errorf("%d lanes are open, and nothing is to be fetched", n)
@@ -211,7 +211,7 @@ func TestResultsComeByOtherHosts(t *testing.T) {
 	if len(slices.Compact(all)) != len(content)+len(events) {
 		t.Error("two connections have the same credentials, and so a circuit in common")
 	}
-	if got, want := consumer.fetched(), float64(16*4+1+1); got != want {
+	if got, want := consumer.fetched(), float64(8*4+1+1); got != want {
 		t.Errorf("%v blocks have come, there are %v", got, want)
 	}
 	for _, n := range []*node{provider, consumer} {
@@ -299,7 +299,7 @@ func TestLanesOfPersonasShareNothing(t *testing.T) {
 	t.Parallel()
 	tor := oniontest.New(t)
 	provider, consumer := newNode(t, tor, true), newNode(t, tor, false, "p", "q")
-	data := random(4 << 20)
+	data := random(2 << 20)
 	seen := make(map[string]string)
 	for _, persona := range []string{"p", "q"} {
 		consumer.connect(persona, provider)
@@ -335,7 +335,7 @@ func TestTransfersGoOnByOtherCircuits(t *testing.T) {
 	tor := oniontest.New(t)
 	provider, consumer := newNode(t, tor, true), newNode(t, tor, false, "p")
 	consumer.connect("p", provider)
-	data := random(32 << 20)
+	data := random(12 << 20)
 	c := provider.put("", data, consumer.id("p"))
 	f, err := consumer.store.Open(t.Context(), c, repository.Source{Persona: "p", Peers: []string{provider.id("")}}, 0, 0)
 	if err != nil {
@@ -352,7 +352,7 @@ func TestTransfersGoOnByOtherCircuits(t *testing.T) {
 		if err != nil {
 			t.Fatalf("after %d bytes: %v", len(got), err)
 		}
-		if got = append(got, b...); len(got) > (8+8*cuts)<<20 && cuts < 2 {
+		if got = append(got, b...); len(got) > (3+3*cuts)<<20 && cuts < 2 {
 			cuts++
 			tor.Cut()
 		}
@@ -360,8 +360,8 @@ func TestTransfersGoOnByOtherCircuits(t *testing.T) {
 	if !bytes.Equal(got, data) || cuts != 2 {
 		t.Fatalf("%d bytes of %d, cut %d times", len(got), len(data), cuts)
 	}
-	if n := consumer.fetched(); n != 32*4+1 {
-		t.Errorf("%v blocks have come, there are 129", n)
+	if n := consumer.fetched(); n != 12*4+1 {
+		t.Errorf("%v blocks have come, there are 49", n)
 	}
 }
 
