@@ -30,10 +30,11 @@ type spread struct {
 	flying []*piece // the oldest first
 	lines  map[lineName]bool
 	proven map[peer.ID]bool // who have given a block
-	stood  bool             // there has been a way
-	failed int              // peers to whom the first way could not be made at the first try
-	news   chan struct{}    // closed and replaced with every change of the above
-	broken chan struct{}    // closed when nobody can be reached; err says so
+	stand  []*line
+	stood  bool          // there has been a way
+	failed int           // peers to whom the first way could not be made at the first try
+	news   chan struct{} // closed and replaced with every change of the above
+	broken chan struct{} // closed when nobody can be reached; err says so
 	err    error
 }
 
@@ -68,6 +69,7 @@ type line struct {
 	session exchange.Fetcher
 	end     context.CancelFunc // of the session
 	moved   time.Time          // when a block was last asked for or came
+	gave    bool               // a block has come
 }
 
 const (
@@ -193,10 +195,13 @@ func (s *spread) keep(name lineName) {
 	for ctx.Err() == nil {
 		way, err := s.p.way(ctx, s.f.s, name.peer, name.number)
 		if err == nil {
-			tries, pause = 0, wayPause
-			s.use(name.peer, way)
+			gave := s.use(name.peer, way)
 			way.Release()
-			continue
+			if gave {
+				tries, pause = 0, wayPause
+				continue
+			}
+			err = errGaveNothing
 		}
 		if tries++; tries == 1 {
 			s.unreachable(name, err)
@@ -228,20 +233,24 @@ func (s *spread) unreachable(name lineName, err error) {
 	}
 }
 
-// use has blocks come by a way until it has ended, or the request.
-func (s *spread) use(of peer.ID, way Way) {
+// errGaveNothing is why a way that stood is not made again at once.
+var errGaveNothing = errors.New("the way has ended before anything came by it")
+
+// use has blocks come by a way until it has ended, or the request. It tells whether any did.
+func (s *spread) use(of peer.ID, way Way) (gave bool) {
 	to, err := peer.Decode(way.Peer())
 	if err != nil {
-		return
+		return false
 	}
 	l := &line{s: s, way: way, to: to, of: of, lane: s.f.s.lane(s.p, way.Lane())}
 	if l.lane == nil {
-		return
+		return false
 	}
 	l.ctx, l.cancel = context.WithCancel(s.f.ctx)
 	defer l.cancel()
 	s.mu.Lock()
 	s.stood = true
+	s.stand = append(s.stand, l)
 	s.mu.Unlock()
 	var all sync.WaitGroup
 	for range s.depth() {
@@ -254,9 +263,11 @@ func (s *spread) use(of peer.ID, way Way) {
 	}
 	l.cancel()
 	s.mu.Lock()
+	s.stand = slices.DeleteFunc(s.stand, func(x *line) bool { return x == l })
 	s.changed()
 	s.mu.Unlock()
 	all.Wait()
+	return l.gave
 }
 
 // watch ends a way by which nothing has come for too long, and asks again by one that is alive.
@@ -294,27 +305,27 @@ func (l *line) look(now time.Time) {
 // work brings one block after the other.
 func (l *line) work() {
 	for {
-		w, session := l.next()
+		w, ask := l.next()
 		if w == nil {
 			return
 		}
-		l.settle(w, l.bring(session, w))
+		l.settle(w, l.bring(w, ask))
 	}
 }
 
 // next waits for a block that is to be asked for by this way; nil: the way has ended.
-func (l *line) next() (*piece, exchange.Fetcher) {
+func (l *line) next() (*piece, errand) {
 	s := l.s
 	for {
 		s.mu.Lock()
 		if l.ctx.Err() != nil {
 			s.mu.Unlock()
-			return nil, nil
+			return nil, errand{}
 		}
 		if w := l.choose(); w != nil {
-			session := l.begin(w)
+			ask := l.begin(w)
 			s.mu.Unlock()
-			return w, session
+			return w, ask
 		}
 		news := s.news
 		var later <-chan time.Time // something may be late by then
@@ -330,14 +341,16 @@ func (l *line) next() (*piece, exchange.Fetcher) {
 	}
 }
 
-// choose takes a block that nobody asks for, or where there is none, one that others have been waiting for. Who has not given anything yet is asked for one only. Under mu.
+// choose takes a block that nobody asks for, or where there is none, one that others have been waiting for. Who has not given anything yet is asked for one at a time, which, once
+// somebody else does give, is one that is on its way already: nothing is left waiting for a peer that may never answer. Under mu.
 func (l *line) choose() *piece {
 	s := l.s
 	proven := s.proven[l.of]
 	if l.flying > 0 && !proven {
 		return nil
 	}
-	if len(s.queue) > 0 {
+	given := slices.ContainsFunc(s.stand, func(x *line) bool { return s.proven[x.of] })
+	if len(s.queue) > 0 && (proven || !given) {
 		w := s.queue[0]
 		s.queue = s.queue[1:]
 		s.flying = append(s.flying, w)
@@ -354,8 +367,15 @@ func (l *line) choose() *piece {
 	return nil
 }
 
+// errand is by what, and at whom, a block may be asked for. That is everybody on this host whom the request names: bitswap may ask another of them, where it has learned by a block
+// that two of its sessions wait for who has what, and it takes a want that is held back for one that was sent.
+type errand struct {
+	session exchange.Fetcher
+	named   []peer.ID
+}
+
 // begin notes that a block is asked for. Under mu.
-func (l *line) begin(w *piece) exchange.Fetcher {
+func (l *line) begin(w *piece) errand {
 	w.by = append(w.by, l)
 	w.since = time.Now()
 	if l.flying++; l.flying == 1 {
@@ -366,17 +386,23 @@ func (l *line) begin(w *piece) exchange.Fetcher {
 		ctx, l.end = context.WithCancel(l.ctx)
 		l.session = l.lane.bitswap.NewSession(withNamed(ctx, l.to))
 	}
-	return l.session
+	ask := errand{session: l.session}
+	for _, x := range l.s.stand {
+		if x.lane == l.lane {
+			ask.named = append(ask.named, x.to)
+		}
+	}
+	return ask
 }
 
 // bring asks for a block; nil: it did not come this way.
-func (l *line) bring(session exchange.Fetcher, w *piece) blocks.Block {
+func (l *line) bring(w *piece, ask errand) blocks.Block {
 	ctx, cancel := context.WithCancel(l.ctx)
 	defer cancel()
 	cids := []cid.Cid{w.c}
 	l.lane.net.wanted.add(cids)
-	defer l.lane.net.asked.name([]peer.ID{l.to}, cids)()
-	got, err := session.GetBlocks(ctx, cids)
+	defer l.lane.net.asked.name(ask.named, cids)()
+	got, err := ask.session.GetBlocks(ctx, cids)
 	if err != nil {
 		return nil
 	}
@@ -398,7 +424,7 @@ func (l *line) settle(w *piece, b blocks.Block) {
 	w.by = slices.DeleteFunc(w.by, func(x *line) bool { return x == l })
 	switch {
 	case b != nil:
-		l.moved = time.Now()
+		l.moved, l.gave = time.Now(), true
 		s.proven[l.of] = true
 		if !w.ended {
 			s.over(w)
