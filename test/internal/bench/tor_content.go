@@ -27,7 +27,7 @@ import (
 const (
 	torLarge  = 16 << 20
 	torSmall  = 4 << 10
-	torTrips  = 5 // of each kind, for each persona
+	torTrips  = 5                // of each kind, for each persona
 	torFetch  = 15 * time.Minute // of one persona
 	torPinner = "bench:tor"
 	// torPatience is how long an event may take: what is slow is to be measured.
