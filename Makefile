@@ -85,8 +85,8 @@ bench: build examples ## the figures of the suite beside their floors: a table a
 	@cd test && GOWORK=off SHALLOT_BIN=$(BIN) go run ./cmd/bench -out $(BIN)/bench.json
 
 .PHONY: bench-tor
-bench-tor: build ## tasks over a private Tor network beside what tor alone takes, with the delays of the world, and with 30 nodes; needs the program tor, and half an hour
-	@cd test && GOWORK=off SHALLOT_BIN=$(BIN) go run ./cmd/bench -rows tor,tor-delay,tor-scale -out $(BIN)/bench-tor.json
+bench-tor: build ## tasks over a private Tor network and content beside what tor alone takes, with the delays of the world, and with 30 nodes; needs the program tor, and half an hour
+	@cd test && GOWORK=off SHALLOT_BIN=$(BIN) go run ./cmd/bench -rows tor,tor-content,tor-delay,tor-scale -out $(BIN)/bench-tor.json
 
 .PHONY: lint
 lint: $(TOOLS)/golangci-lint $(TOOLS)/buf ## golangci-lint per module, buf lint

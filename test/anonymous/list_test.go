@@ -74,7 +74,7 @@ func TestListIsComplete(t *testing.T) {
 	t.Parallel()
 	list := readList(t)
 	todo := []protoreflect.MessageDescriptor{(&eventv1.Event{}).ProtoReflect().Descriptor(), (&eventv1.SealedPayload{}).ProtoReflect().Descriptor(),
-		(&taskv1.PayloadHeader{}).ProtoReflect().Descriptor(), (&taskv1.ResultHeader{}).ProtoReflect().Descriptor()}
+		(&eventv1.BulkHosts{}).ProtoReflect().Descriptor(), (&taskv1.PayloadHeader{}).ProtoReflect().Descriptor(), (&taskv1.ResultHeader{}).ProtoReflect().Descriptor()}
 	for _, mt := range spoken(t) {
 		todo = append(todo, mt.Descriptor())
 	}

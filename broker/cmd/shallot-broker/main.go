@@ -78,12 +78,15 @@ func run(ctx context.Context, args []string) error {
 	if cfg.Routing == app.RoutingServer {
 		contents.Advertise = repository.UserOwner
 	}
+	if cfg.Mode == app.ModeAnonymous {
+		contents.Lanes = lanes(func() *libp2p.Network { return network })
+	}
 	store, err := repository.New(contents)
 	if err != nil {
 		return err
 	}
 	hosts := libp2p.Config{ListenAddrs: cfg.ListenAddrs, NetworkKey: networkKey, Routing: cfg.Routing, Traffic: observer.Traffic, Patience: cfg.Limits.Patience, GossipRate: cfg.Limits.GossipRate,
-		Log: log, OnHost: store.Attach, OffHost: store.Detach}
+		Log: log, OnHost: store.Attach, OffHost: store.Detach, OnLane: store.AttachLane, OffLane: store.DetachLane, Granted: store.Granted}
 	var tor *onionclient.Client // nil in open mode
 	var reach func() app.Reach
 	if cfg.Mode == app.ModeAnonymous {

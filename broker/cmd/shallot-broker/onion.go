@@ -5,8 +5,10 @@ import (
 	"log/slog"
 	"strings"
 
+	"github.com/shallot-net/shallot/broker/internal/adapter/libp2p"
 	"github.com/shallot-net/shallot/broker/internal/adapter/onion"
 	"github.com/shallot-net/shallot/broker/internal/adapter/onionclient"
+	"github.com/shallot-net/shallot/broker/internal/adapter/repository"
 	"github.com/shallot-net/shallot/kit/fault"
 	"github.com/shallot-net/shallot/kit/fence"
 	"github.com/shallot-net/shallot/kit/home"
@@ -18,6 +20,21 @@ const maxStreams = 16
 
 // path is that of tor's SOCKS socket.
 func (o Onion) path() string { return strings.TrimPrefix(o.SOCKS, "unix:") }
+
+// lanes are the hosts for content of a network that is made after the store, which fetches by them.
+func lanes(network func() *libp2p.Network) *repository.Lanes {
+	return &repository.Lanes{
+		Way: func(ctx context.Context, persona, peer string, number int) (repository.Way, error) {
+			w, err := network().Way(ctx, persona, peer, number)
+			if err != nil { // not a nil pointer that is no nil interface
+				return nil, err
+			}
+			return w, nil
+		},
+		Owner:  func(persona, lane string) string { return network().Owner(persona, lane) },
+		Expect: func(persona string, peers []string) { network().Expect(persona, peers) },
+	}
+}
 
 // enclosed tells whether this process has no way out but Unix sockets. One that has is an error, unless its user knows: a mistake in a library would be seen by the world.
 func enclosed(unfenced bool, log *slog.Logger) (bool, error) {

@@ -83,7 +83,7 @@ func (o *Tor) Kill() {
 	}
 }
 
-// Cut ends all that goes through it, as circuits do that die.
+// Cut ends all that goes through it now, as when circuits die; what comes later goes through.
 func (o *Tor) Cut() {
 	o.mu.Lock()
 	defer o.mu.Unlock()

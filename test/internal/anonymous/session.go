@@ -3,6 +3,7 @@ package anonymous
 import (
 	"context"
 	"crypto/rand"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -184,11 +185,35 @@ func (n *Network) Tasks(t testing.TB, consumer, probe string) {
 	n.Want(t, consumer, "6\n", "run", "sum", "1", "2", "3")
 	n.Want(t, consumer, "done\n", "run", "wasm", program)
 	n.Want(t, consumer, string(large), "run", "wasm", probe, "--input", filepath.Join(dir, "large"), "--", "read", "large")
+	n.twoExposures(t, consumer)
 	if r := n.Shallot(t, consumer, "", "map", "wasm", program, "--inputs", filepath.Join(dir, "in", "*.txt"), "--output", out); r.Code != 0 {
 		t.Errorf("the job: exit code %d, %s%s", r.Code, r.Stdout, r.Stderr)
 	}
 	if shards, err := filepath.Glob(filepath.Join(out, "?.txt*")); err != nil || len(shards) != 3 {
 		t.Errorf("the job made %v, %v", shards, err)
+	}
+}
+
+// twoExposures checks that providers have one onion service for events and one for content, and that a consumer has none.
+func (n *Network) twoExposures(t testing.TB, consumer string) {
+	t.Helper()
+	for _, node := range n.Nodes() {
+		data, err := os.ReadFile(filepath.Join(n.Home(node), "state", "onion", "services.json"))
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			t.Fatal(err)
+		}
+		services := map[string]any{}
+		if len(data) > 0 {
+			if err := json.Unmarshal(data, &services); err != nil {
+				t.Fatalf("%s: %v", node, err)
+			}
+		}
+		switch {
+		case node == consumer && len(services) != 0:
+			t.Errorf("%s, a consumer, has %d onion services", node, len(services))
+		case strings.HasPrefix(node, "provider-") && len(services) != 2:
+			t.Errorf("%s has %d onion services, want one for events and one for content", node, len(services))
+		}
 	}
 }
 

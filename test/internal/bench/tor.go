@@ -237,7 +237,7 @@ func torMemory(n *dev.Network) ([]Figure, error) {
 	}, nil
 }
 
-// onionEcho is an onion service of the first provider's tor that gives back what it gets, as it is reached through the first consumer's.
+// onionEcho is an onion service of the first provider's tor, as it is reached through the first consumer's.
 type onionEcho struct {
 	control  net.Conn
 	listener net.Listener
@@ -252,7 +252,12 @@ const (
 	echoSize = padding.Floor
 )
 
-func newOnionEcho(ctx context.Context, dir string) (e *onionEcho, err error) {
+// newOnionEcho gives back what it gets.
+func newOnionEcho(ctx context.Context, dir string) (*onionEcho, error) {
+	return newOnionService(ctx, dir, func(c net.Conn) { _, _ = io.Copy(c, c) })
+}
+
+func newOnionService(ctx context.Context, dir string, serve func(net.Conn)) (e *onionEcho, err error) {
 	provider, err := home.Find(filepath.Join(dir, "provider-1"))
 	if err != nil {
 		return nil, err
@@ -280,7 +285,7 @@ func newOnionEcho(ctx context.Context, dir string) (e *onionEcho, err error) {
 			if err != nil {
 				return
 			}
-			go func() { _, _ = io.Copy(c, c); c.Close() }()
+			go func() { serve(c); c.Close() }()
 		}
 	}()
 	cookie, err := os.ReadFile(filepath.Join(provider.Dir, "tor", "data", "control_auth_cookie"))
@@ -309,8 +314,11 @@ func newOnionEcho(ctx context.Context, dir string) (e *onionEcho, err error) {
 		}
 	}
 	// The first dial fetches the descriptor, which later ones have.
-	_, _, err = e.connect(ctx, 1)
-	return e, err
+	c, err := e.dial(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return e, c.Close()
 }
 
 func (e *onionEcho) close() {
@@ -323,18 +331,27 @@ func (e *onionEcho) close() {
 	os.RemoveAll(e.dir)
 }
 
+// dial goes by circuits of its own.
+func (e *onionEcho) dial(ctx context.Context) (net.Conn, error) {
+	d, err := proxy.SOCKS5("unix", e.socks, &proxy.Auth{User: rand.Text(), Password: "-"}, nil)
+	if err != nil {
+		return nil, err
+	}
+	c, err := d.(proxy.ContextDialer).DialContext(ctx, "tcp", fmt.Sprintf("%s:%d", e.address, echoPort))
+	if err != nil {
+		return nil, fmt.Errorf("the floor's onion service: %w", err)
+	}
+	return c, nil
+}
+
 // connect dials by circuits of its own and makes round trips. took is from the dial to the end of the first.
 func (e *onionEcho) connect(ctx context.Context, trips int) (took time.Duration, each []time.Duration, err error) {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
-	d, err := proxy.SOCKS5("unix", e.socks, &proxy.Auth{User: rand.Text(), Password: "-"}, nil)
+	begin := time.Now()
+	c, err := e.dial(ctx)
 	if err != nil {
 		return 0, nil, err
-	}
-	begin := time.Now()
-	c, err := d.(proxy.ContextDialer).DialContext(ctx, "tcp", fmt.Sprintf("%s:%d", e.address, echoPort))
-	if err != nil {
-		return 0, nil, fmt.Errorf("the floor's onion service: %w", err)
 	}
 	defer c.Close()
 	_ = c.SetDeadline(time.Now().Add(time.Minute))

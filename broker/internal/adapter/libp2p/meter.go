@@ -128,7 +128,7 @@ func (r metered) LogRecvMessageStream(n int64, p protocol.ID, from peer.ID) {
 		r.reporter.LogRecvMessageStream(n, p, from)
 	}
 	switch kind := kindOf(p); kind {
-	case kindPing, kindIdentify, kindOther:
+	case kindPing, kindIdentify, kindBulk, kindOther:
 		r.meter.read(from, kind, n)
 	}
 }

@@ -40,6 +40,11 @@ type Config struct {
 	// OnHost is given each host before it listens, the moment to set further protocol handlers; OffHost when it is about to close.
 	OnHost  func(persona string, h host.Host) error
 	OffHost func(persona string) error
+	// OnLane is given the hosts for content of a persona, by their numbers from 0, each before it listens or dials; OffLane when one is about to close. Nil: there are none.
+	OnLane  func(persona string, lane int, h host.Host) error
+	OffLane func(persona string, lane int) error
+	// Granted tells whether a persona has content that a peer may have; nil: nobody knows.
+	Granted func(persona, peer string) bool
 	// Onion makes it anonymous mode; nil: open mode.
 	Onion *Onion
 }
@@ -117,7 +122,8 @@ type Host struct {
 	gossip   *gossip // nil on a throw-away persona, which talks to one provider and hears of nobody else
 	meter    *meter
 	offences chan offence
-	kad      *kad // nil: no routing
+	kad      *kad  // nil: no routing
+	bulk     *bulk // nil: content is no business of other hosts
 	log      *slog.Logger
 
 	ctx    context.Context
@@ -140,10 +146,6 @@ func (n *Network) Open(persona string, seed []byte, h app.Handlers) (app.Host, e
 	if err != nil {
 		return nil, err
 	}
-	rm, err := resourceManager(n.profile.addressRates, EventProtocol, GossipProtocol)
-	if err != nil {
-		return nil, err
-	}
 	out := &Host{persona: persona, network: n, handlers: h, gate: newGater(n.profile.dialable), names: newResolver(n.profile.resolve), log: n.cfg.Log,
 		protected: make(map[string]map[peer.ID]struct{}), measured: make(map[peer.ID]time.Time), measuring: make(chan struct{}, 4),
 		offences: make(chan offence, 256)}
@@ -152,19 +154,37 @@ func (n *Network) Open(persona string, seed []byte, h app.Handlers) (app.Host, e
 	}
 	out.meter = newMeter(out.offences)
 	out.meter.gossip = n.cfg.GossipRate
-	w := parts{key: key, rm: rm, gate: out.gate, names: out.names, traffic: n.traffic, meter: out.meter}
-	if w.onion, out.inbound, err = n.onion(persona, key, seed); err != nil {
-		return nil, errors.Join(err, rm.Close())
+	w := parts{key: key, gate: out.gate, names: out.names, traffic: n.traffic, meter: out.meter}
+	if w.onion, out.inbound, err = n.onion(key, seed, n.socket(persona, "in.sock")); err != nil {
+		return nil, err
 	}
-	if out.host, err = n.profile.build(w); err != nil {
-		return nil, errors.Join(fmt.Errorf("make the libp2p host: %w", err), rm.Close())
+	if out.host, err = n.build(n.profile, w); err != nil {
+		return nil, err
 	}
 	out.id = out.host.ID().String()
 	out.ctx, out.cancel = context.WithCancel(context.Background())
+	if n.profile.lanes > 0 && n.cfg.OnLane != nil {
+		if out.bulk, err = newBulk(out, seed, n.profile.lanes); err != nil {
+			return nil, errors.Join(err, out.Close())
+		}
+	}
 	if err := out.start(); err != nil {
 		return nil, errors.Join(err, out.Close())
 	}
 	return out, nil
+}
+
+// build makes a host and what bounds it.
+func (n *Network) build(p profile, w parts) (host.Host, error) {
+	var err error
+	if w.rm, err = resourceManager(p.addressRates, EventProtocol, GossipProtocol); err != nil {
+		return nil, err
+	}
+	h, err := p.build(w)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("make the libp2p host: %w", err), w.rm.Close())
+	}
+	return h, nil
 }
 
 // start sets all handlers, so that none has to be told of later.
@@ -177,7 +197,8 @@ func (h *Host) start() error {
 		}
 		h.handlers.Stream(s.Conn().RemotePeer().String(), deadlined{s})
 	})
-	if err := errors.Join(h.watch(), h.watchIdentified()); err != nil {
+	h.bulk.handle()
+	if err := errors.Join(h.watch(), h.watchIdentified(h.ctx, h.host)); err != nil {
 		return err
 	}
 	var err error
@@ -234,6 +255,9 @@ func (h *Host) Listen() error {
 			return fault.FailedPrecondition("LISTEN_FAILED", "cannot listen on the socket to which tor is to bring what comes in, %s", h.inbound.socket).Because(err)
 		}
 		h.network.cfg.Onion.Services.Keep(h.inbound.seed, h.inbound.serviceID, h.inbound.socket)
+		if err := h.bulk.listen(); err != nil {
+			return err
+		}
 	}
 	for _, a := range h.network.listen { // one by one: Listen is content when any address works
 		if err := swrm.AddListenAddr(a); err != nil {
@@ -275,7 +299,7 @@ func (h *Host) Close() error {
 	if h.inbound != nil {
 		h.network.cfg.Onion.Services.Drop(h.inbound.serviceID)
 	}
-	err = errors.Join(err, h.kad.close(), h.host.Close())
+	err = errors.Join(err, h.kad.close(), h.bulk.close(), h.host.Close())
 	h.wg.Wait()
 	return err
 }

@@ -252,6 +252,7 @@ func (h *Host) Refuse(id string, d time.Duration) {
 	}
 	h.gate.refuse(pid, time.Now().Add(d))
 	_ = h.host.Network().ClosePeer(pid)
+	h.bulk.restrict()
 }
 
 // Restrict lets only those in whom the function admits, and closes the connections to others.
@@ -263,6 +264,7 @@ func (h *Host) Restrict(admits func(peer string) bool) {
 		}
 	}
 	h.kad.restrict()
+	h.bulk.restrict()
 }
 
 // Connected tells whether a connection stands.

@@ -59,8 +59,10 @@ type profile struct {
 	yamuxTimeout  time.Duration // of writes, and of the answer to a keep-alive
 	yamuxAlive    time.Duration
 	yamuxWindow   uint32
-	ping          bool // answer pings, and measure round trips by them
-	resolve       bool // look up the names in addresses that were typed
+	yamuxFirst    uint32 // a stream's window before anything is known of the way; 0: the library's 256 KiB
+	lanes         int    // hosts for content beside the one of events; 0: that one has both
+	ping          bool   // answer pings, and measure round trips by them
+	resolve       bool   // look up the names in addresses that were typed
 	heartbeat     time.Duration
 	history       int // heartbeats
 	historyGossip int
@@ -110,12 +112,20 @@ func anonymous() profile {
 		dialTimeout: 90 * time.Second, acceptTimeout: time.Minute, negotiation: time.Minute,
 		connLow: 64, connHigh: 96, connGrace: 5 * time.Minute,
 		yamuxTimeout: time.Minute, yamuxAlive: time.Minute, yamuxWindow: 2 << 20,
-		ping: false, resolve: false, // a ping is a fingerprint of the way; names are asked of whoever runs the resolver
+		lanes: 4,                     // one circuit has what its slowest relay can spare: several side by side have more, and none of them is that of events
+		ping:  false, resolve: false, // a ping is a fingerprint of the way; names are asked of whoever runs the resolver
 		// An IWANT comes a round trip and a heartbeat after the IHAVE: the message has to be there still.
 		heartbeat: 2 * time.Second, history: 12, historyGossip: 5, iwantFollowup: 15 * time.Second,
 		graftFlood: 30 * time.Second, unsubBackoff: 20 * time.Second, gossipDial: 90 * time.Second, fanoutTTL: 2 * time.Minute, seenTTL: 10 * time.Minute,
 		kad: openKad(), // for those who switch it on: each step of a query is a dial to a stranger
 	}
+}
+
+// bulk is the profile of the mode's hosts for content. They know nobody but those that the host of events has been told of, and have a connection for each lane of each of these.
+func (p profile) bulk() profile {
+	p.connLow, p.connHigh, p.connGrace = 256, 384, 10*time.Minute // who is not needed any more closes by himself
+	p.yamuxFirst = 512 << 10                                      // a block and what is around it: else each ends with a round trip of waiting
+	return p
 }
 
 // parts are what a host is made of and its owner keeps.
@@ -128,6 +138,7 @@ type parts struct {
 
 	traffic *reporter // nil: nobody counts
 	meter   *meter
+	lane    *lane // a host for content; nil: it is that of events
 }
 
 // build puts a host together by hand. libp2p.New would link QUIC, WebRTC, WebTransport and relays, of which no mode wants any: 8 MiB of memory that every node would pay for, and
@@ -159,7 +170,7 @@ func (p profile) build(w parts) (host.Host, error) {
 		swarm.WithDialRanker(swarm.NoDelayDialRanker), // waits between addresses, for the sake of QUIC
 		swarm.WithUDPBlackHoleSuccessCounter(nil),     // watches for UDP that gets nowhere
 		swarm.WithIPv6BlackHoleSuccessCounter(nil),    // and stops to dial IPv6 after some failures
-		swarm.WithMetrics(metered{w.traffic, w.meter}),
+		swarm.WithMetrics(w.reporter()),
 	}
 	swrm, err := swarm.NewSwarm(id, book, bus, options...)
 	if err != nil {
@@ -168,6 +179,9 @@ func (p profile) build(w parts) (host.Host, error) {
 	mux := *yamux.DefaultTransport
 	mux.ConnectionWriteTimeout, mux.KeepAliveInterval = p.yamuxTimeout, p.yamuxAlive // 10 s, 30 s
 	mux.MaxStreamWindowSize = p.yamuxWindow                                          // 16 MiB a stream
+	if p.yamuxFirst > 0 {
+		mux.InitialStreamWindowSize = p.yamuxFirst // 256 KiB
+	}
 	muxers := []upgrader.StreamMuxer{{ID: yamux.ID, Muxer: &mux}}
 	secure, err := noise.New(noise.ID, w.key, muxers) // TLS is offered first
 	if err != nil {

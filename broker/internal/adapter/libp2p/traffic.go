@@ -22,11 +22,12 @@ const (
 	kindRouting
 	kindPing
 	kindIdentify
+	kindBulk
 	kindOther
 	kinds
 )
 
-var kindNames = [kinds]string{"event", "gossip", "content", "routing", "ping", "identify", "other"}
+var kindNames = [kinds]string{"event", "gossip", "content", "routing", "ping", "identify", "bulk", "other"}
 
 func kindOf(p protocol.ID) int {
 	switch {
@@ -42,6 +43,8 @@ func kindOf(p protocol.ID) int {
 		return kindPing
 	case p == identify.ID || p == identify.IDPush:
 		return kindIdentify
+	case p == BulkProtocol:
+		return kindBulk
 	}
 	return kindOther
 }

@@ -47,6 +47,7 @@ type fetcher struct {
 	mu      sync.Mutex
 	session exchange.Fetcher
 	from    *persona
+	ways    *spread // anonymous mode, instead of the two
 	failed  error
 	stall   *time.Timer
 	waiting int
@@ -100,9 +101,6 @@ func (f *fetcher) begin() (exchange.Fetcher, *persona, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	if f.s.profile.byName {
-		return f.beginByName(p)
-	}
 	f.connect(p)
 	if err := f.ctx.Err(); err != nil {
 		return nil, nil, f.cause(err)
@@ -114,22 +112,6 @@ func (f *fetcher) begin() (exchange.Fetcher, *persona, error) {
 		return nil, nil, fault.NotFound(ReasonNotFound, "the content %s is not here, and no peer is connected to ask: name one that has it", f.root)
 	}
 	return p.bitswap.NewSession(f.ctx), p, nil
-}
-
-// beginByName is begin where nobody is asked but those who are named.
-func (f *fetcher) beginByName(p *persona) (exchange.Fetcher, *persona, error) {
-	f.peers = slices.DeleteFunc(f.peers, func(id peer.ID) bool { return id == p.host.ID() })
-	if len(f.peers) == 0 {
-		return nil, nil, fault.NotFound(ReasonNotFound, "the content %s is not here, and in anonymous mode only peers that are named are asked: name one that has it (from_peers)", f.root)
-	}
-	connected := f.connect(p)
-	if err := f.ctx.Err(); err != nil {
-		return nil, nil, f.cause(err)
-	}
-	if !connected {
-		return nil, nil, fault.Unavailable(ReasonUnreachable, "the content %s is not here, and none of the %d peers named for it can be reached", f.root, len(f.peers))
-	}
-	return p.bitswap.NewSession(withNamed(f.ctx, f.peers)), p, nil
 }
 
 // connect dials the named peers, and returns when one is connected or none can be.
@@ -231,66 +213,54 @@ func (f *fetcher) remote(ctx context.Context, cids []cid.Cid, each func(cid.Cid,
 	if err != nil || len(cids) == 0 {
 		return err
 	}
+	defer f.await()()
+	if f.s.profile.byName {
+		ways, err := f.byName()
+		if err != nil {
+			return err
+		}
+		return ways.fetch(ctx, cids, func(b blocks.Block) error { return f.take(b, each) })
+	}
 	session, err := f.online()
 	if err != nil {
 		return err
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	defer f.await()()
 	f.from.net.wanted.add(cids)
-	if f.s.profile.byName {
-		defer f.from.net.asked.name(f.peers, cids)()
-	}
-	for {
-		if cids, err = f.ask(ctx, session, cids, each); err != nil || len(cids) == 0 {
-			return err
-		}
-		// What was asked may be lost with a connection, and a session that believes that its only peer has not got a block never asks it again.
-		f.connect(f.from)
-		session = f.from.bitswap.NewSession(withNamed(f.ctx, f.peers))
-	}
-}
-
-// ask gives the blocks that come to each. It returns those that are to be asked for once more: in anonymous mode, when none came for a while.
-func (f *fetcher) ask(ctx context.Context, session exchange.Fetcher, cids []cid.Cid, each func(cid.Cid, []byte) error) (left []cid.Cid, err error) {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
 	got, err := session.GetBlocks(ctx, cids)
 	if err != nil {
-		return nil, f.cause(err)
+		return f.cause(err)
 	}
-	var idle <-chan time.Time // nil: for ever
-	timer := time.NewTimer(f.s.profile.retry)
-	defer timer.Stop()
-	if f.s.profile.byName {
-		idle = timer.C
-	}
-	left = slices.Clone(cids)
-	for {
-		select {
-		case <-idle:
-			return left, nil
-		case b, ok := <-got:
-			if !ok && len(left) > 0 {
-				return nil, f.cause(fault.Unavailable(ReasonUnreachable, "%d blocks of %s did not come", len(left), f.root))
-			}
-			if !ok {
-				return nil, nil
-			}
-			f.progress()
-			timer.Reset(f.s.profile.retry)
-			if err := f.keep(b); err != nil {
-				return nil, err
-			}
-			if i := slices.Index(left, b.Cid()); i >= 0 {
-				left = slices.Delete(left, i, i+1)
-			}
-			if err := each(b.Cid(), b.RawData()); err != nil {
-				return nil, err
-			}
+	for left := len(cids); left > 0; left-- {
+		b, ok := <-got
+		if !ok {
+			return f.cause(fault.Unavailable(ReasonUnreachable, "%d blocks of %s did not come", left, f.root))
+		}
+		f.progress()
+		if err := f.take(b, each); err != nil {
+			return err
 		}
 	}
+	return nil
+}
+
+// take stores a block that has come.
+func (f *fetcher) take(b blocks.Block, each func(cid.Cid, []byte) error) error {
+	if err := f.keep(b); err != nil {
+		return err
+	}
+	return each(b.Cid(), b.RawData())
+}
+
+// byName begins to ask the peers that are named.
+func (f *fetcher) byName() (*spread, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.ways == nil && f.failed == nil {
+		f.ways, f.failed = f.newSpread()
+	}
+	return f.ways, f.failed
 }
 
 // empty makes the empty blocks among those that are asked for, and returns the others.
@@ -320,7 +290,11 @@ func (f *fetcher) keep(b blocks.Block) error {
 	}
 	f.s.metrics.flow("fetched", 1, len(data))
 	if f.s.profile.byName { // to those who wait for it here; not to peers that have asked this persona for it
-		return f.from.bitswap.Client.NotifyNewBlocks(f.ctx, b)
+		var errs []error
+		for _, l := range f.s.lanesOf(f.ways.p) {
+			errs = append(errs, l.bitswap.Client.NotifyNewBlocks(f.ctx, b))
+		}
+		return errors.Join(errs...)
 	}
 	return f.from.bitswap.NotifyNewBlocks(f.ctx, b)
 }
@@ -384,7 +358,7 @@ func (f *fetcher) node(c cid.Cid) (ipld.Node, error) {
 // ensure brings the blocks that are not here.
 func (f *fetcher) ensure(cids []cid.Cid) error {
 	for len(cids) > 0 {
-		n := min(len(cids), window)
+		n := min(len(cids), f.s.profile.window)
 		if err := f.remote(f.ctx, cids[:n], func(cid.Cid, []byte) error { return nil }); err != nil {
 			return f.cause(err)
 		}

@@ -20,8 +20,8 @@ import (
 type askerKey struct{}
 
 // asking is a context by which the store knows who wants blocks.
-func asking(ctx context.Context, p peer.ID) context.Context {
-	return context.WithValue(ctx, askerKey{}, p.String())
+func asking(ctx context.Context, who string) context.Context {
+	return context.WithValue(ctx, askerKey{}, who)
 }
 
 // may says whether who asks may know that a block is here. It looks at nothing but grants, so it takes the same time whether there is one.
@@ -37,6 +37,7 @@ func (b *blockstore) may(ctx context.Context, c cid.Cid) bool {
 type granting struct {
 	app.Store
 	grants *app.Grants
+	lanes  *Lanes // nil: content has no hosts of its own
 }
 
 // Commit implements app.Store.
@@ -44,6 +45,13 @@ func (g granting) Commit(c app.Change) error {
 	err := g.Store.Commit(c)
 	if len(c.Pins)+len(c.Unpins) > 0 { // after an error it may or may not have happened
 		g.grants.Changed(append(slices.Clip(c.Pins), c.Unpins...)...)
+	}
+	if g.lanes != nil && err == nil {
+		for _, p := range c.Pins {
+			if len(p.Readers) > 0 {
+				g.lanes.Expect(p.Persona, slices.Clone(p.Readers))
+			}
+		}
 	}
 	return err
 }

@@ -108,7 +108,7 @@ func (g *guard) ReceiveMessage(ctx context.Context, sender peer.ID, incoming mes
 	if !g.w.admit(g.w.s.ctx, sender, max(1, len(incoming.Wantlist()))) {
 		return
 	}
-	g.Receiver.ReceiveMessage(asking(ctx, sender), sender, incoming)
+	g.Receiver.ReceiveMessage(asking(ctx, g.w.s.owner(g.w.persona, sender)), sender, incoming)
 }
 
 // PeerConnected implements network.Receiver.

@@ -21,52 +21,21 @@ import (
 
 type namedKey struct{}
 
-// named are the peers of one request, and which of them are being dialled.
-type named struct {
-	peers   []peer.ID
-	dialled sync.Map
+// withNamed is a context by which a session finds the peer at the other end of its way.
+func withNamed(ctx context.Context, p peer.ID) context.Context {
+	return context.WithValue(ctx, namedKey{}, p)
 }
 
-// withNamed is a context by which a session finds the peers that its request names.
-func withNamed(ctx context.Context, peers []peer.ID) context.Context {
-	return context.WithValue(ctx, namedKey{}, &named{peers: peers})
-}
-
-// namedProviders is a routing.ContentDiscovery that knows the peers that are named for the request which asks. It dials them where they are not connected any more.
-type namedProviders struct {
-	host    host.Host
-	timeout time.Duration // of a dial
-}
+// namedProviders is a routing.ContentDiscovery that knows the peer of the way that asks, as long as it is connected. It dials nobody: ways are made elsewhere.
+type namedProviders struct{ host host.Host }
 
 // FindProvidersAsync implements routing.ContentDiscovery.
 func (n namedProviders) FindProvidersAsync(ctx context.Context, _ cid.Cid, _ int) <-chan peer.AddrInfo {
-	of, ok := ctx.Value(namedKey{}).(*named)
-	if !ok {
-		of = &named{}
+	out := make(chan peer.AddrInfo, 1)
+	if p, ok := ctx.Value(namedKey{}).(peer.ID); ok && n.host.Network().Connectedness(p) == network.Connected {
+		out <- peer.AddrInfo{ID: p}
 	}
-	out := make(chan peer.AddrInfo, len(of.peers))
-	var dials sync.WaitGroup
-	for _, p := range of.peers {
-		if n.host.Network().Connectedness(p) == network.Connected {
-			out <- peer.AddrInfo{ID: p}
-			continue
-		}
-		if _, already := of.dialled.LoadOrStore(p, true); already {
-			continue
-		}
-		dials.Go(func() {
-			defer of.dialled.Delete(p)
-			ctx, cancel := context.WithTimeout(ctx, n.timeout)
-			defer cancel()
-			if n.host.Connect(ctx, peer.AddrInfo{ID: p}) == nil {
-				out <- peer.AddrInfo{ID: p}
-			}
-		})
-	}
-	go func() {
-		dials.Wait()
-		close(out)
-	}()
+	close(out)
 	return out
 }
 

@@ -25,6 +25,10 @@ type profile struct {
 	dontHave      time.Duration // without an answer a peer counts as not having a block, before anything is known of its round trips
 	dontHaveLeast time.Duration // the same, however fast it was before
 	dontHaveMost  time.Duration // and however slow
+	chunk         int           // bytes of a leaf of what is put here
+	message       int           // bytes after which no further block is put into a message
+	window        int           // blocks of a DAG that are asked for at once
+	senders       int           // messages that are being sent at once, to all peers: each takes as long as its peer's connection does
 	ping          bool          // measure round trips, by a protocol that not every host speaks
 }
 
@@ -34,6 +38,7 @@ func openProfile() profile {
 		connect: 15 * time.Second, stall: 30 * time.Second, first: 7 * time.Second,
 		replace: 1 << 10, search: time.Second, again: time.Minute,
 		dontHave: 5 * time.Second, dontHaveLeast: 50 * time.Millisecond, dontHaveMost: 7 * time.Second,
+		chunk: chunkSize, message: 1 << 20, window: window, senders: 4,
 		ping: true,
 	}
 }
@@ -45,7 +50,9 @@ func anonymousProfile() profile {
 		byName:  true,
 		connect: 2 * time.Minute, stall: 90 * time.Second, first: 90 * time.Second,
 		replace: 64 << 10, search: time.Millisecond, again: 250 * time.Millisecond, retry: 25 * time.Second,
-		dontHave: 30 * time.Second, dontHaveLeast: 5 * time.Second, dontHaveMost: time.Minute,
+		dontHave: 30 * time.Second, dontHaveLeast: 30 * time.Second, dontHaveMost: 2 * time.Minute, // a few blocks may be before it in a slow circuit
+		// Ways side by side share the leaves: small ones leave none of them waiting for another at the end, and one in a message does not have the next one wait for it.
+		chunk: smallChunk, message: 256 << 10, window: 4 * window, senders: 32,
 		ping: false,
 	}
 }
@@ -56,9 +63,9 @@ func (p *profile) options() []bitswap.Option {
 	timeouts.DontHaveTimeout, timeouts.MinTimeout, timeouts.MaxTimeout = p.dontHave, p.dontHaveLeast, p.dontHaveMost
 	opts := []bitswap.Option{
 		// The defaults are made for machines that do nothing else: 128 goroutines that read the disk, and so on.
-		bitswap.EngineBlockstoreWorkerCount(8), bitswap.TaskWorkerCount(4), bitswap.EngineTaskWorkerCount(4),
+		bitswap.EngineBlockstoreWorkerCount(8), bitswap.TaskWorkerCount(p.senders), bitswap.EngineTaskWorkerCount(4),
 		// With leaves of 1 MiB the default of 1 MiB in flight per peer would stop after each leaf.
-		bitswap.MaxOutstandingBytesPerPeer(8 << 20), bitswap.WithTargetMessageSize(1 << 20),
+		bitswap.MaxOutstandingBytesPerPeer(8 << 20), bitswap.WithTargetMessageSize(p.message),
 		bitswap.MaxCidSize(128), bitswap.MaxQueuedWantlistEntriesPerPeer(maxWantlist),
 		bitswap.WithoutDuplicatedBlockStats(),
 		bitswap.WithWantHaveReplaceSize(p.replace), bitswap.ProviderSearchDelay(p.search), bitswap.RebroadcastDelay(p.again),

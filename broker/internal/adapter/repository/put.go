@@ -18,10 +18,12 @@ import (
 )
 
 // The layout of files: raw leaves of 1 MiB, 1024 links a node. It is Kubo's profile unixfs-v1-2025, so that a file has the same CID here
-// and there; and four times fewer blocks than with 256 KiB cost four times fewer round trips.
+// and there; and four times fewer blocks than with 256 KiB cost four times fewer round trips. In anonymous mode leaves have 256 KiB (profile.go): there is nobody there to whom the CID
+// would have to be the same.
 const (
-	chunkSize = 1 << 20
-	maxLinks  = 1024
+	chunkSize  = 1 << 20
+	smallChunk = 256 << 10 // in anonymous mode
+	maxLinks   = 1024
 )
 
 var builder = cid.V1Builder{Codec: cid.DagProtobuf, MhType: mh.SHA2_256}
@@ -37,12 +39,12 @@ type PinFor struct {
 
 // Put stores a file and returns when it, and the pin, are durable. It holds a few chunks in memory, whatever the file's size.
 func (s *Store) Put(ctx context.Context, r io.Reader, pin PinFor) (c cid.Cid, size uint64, err error) {
-	return s.put(ctx, pin, func(w *sink) (ipld.Node, uint64, error) { return layout(w, r) })
+	return s.put(ctx, pin, func(w *sink) (ipld.Node, uint64, error) { return layout(w, r, s.profile.chunk) })
 }
 
 // layout makes the nodes of one file.
-func layout(w *sink, r io.Reader) (root ipld.Node, size uint64, err error) {
-	file := &chunker{r: r}
+func layout(w *sink, r io.Reader, leaf int) (root ipld.Node, size uint64, err error) {
+	file := &chunker{r: r, leaf: leaf}
 	params := helpers.DagBuilderParams{Maxlinks: maxLinks, RawLeaves: true, CidBuilder: builder, Dagserv: w}
 	db, err := params.New(file)
 	if err != nil {
@@ -168,8 +170,11 @@ type sink struct {
 
 const sinkBatch = 2 << 20
 
-// chunks are buffers of chunkSize, for all Puts: a tiny file must not cost a fresh MiB.
-var chunks = sync.Pool{New: func() any { b := make([]byte, chunkSize); return &b }}
+// Buffers of leaves, for all Puts: a tiny file must not cost a fresh MiB.
+var (
+	chunks      = sync.Pool{New: func() any { b := make([]byte, chunkSize); return &b }}
+	smallChunks = sync.Pool{New: func() any { b := make([]byte, smallChunk); return &b }}
+)
 
 var _ ipld.DAGService = (*sink)(nil)
 
@@ -199,9 +204,11 @@ func (w *sink) stop() {
 
 // recycle takes a leaf's bytes back: nobody looks at them once they are written.
 func recycle(b []byte) {
-	if cap(b) == chunkSize {
-		b = b[:chunkSize]
+	switch b = b[:cap(b)]; len(b) {
+	case chunkSize:
 		chunks.Put(&b)
+	case smallChunk:
+		smallChunks.Put(&b)
 	}
 }
 
@@ -280,6 +287,7 @@ func (w *sink) RemoveMany(context.Context, []cid.Cid) error { return errWriteOnl
 // chunker cuts the file, into buffers that are used again once they are written.
 type chunker struct {
 	r    io.Reader
+	leaf int
 	size uint64
 	err  error
 }
@@ -292,7 +300,11 @@ func (c *chunker) NextBytes() ([]byte, error) {
 	if c.err != nil {
 		return nil, c.err
 	}
-	b := *chunks.Get().(*[]byte)
+	pool := &chunks
+	if c.leaf == smallChunk {
+		pool = &smallChunks
+	}
+	b := *pool.Get().(*[]byte)
 	n, err := io.ReadFull(c.r, b)
 	c.size += uint64(n)
 	if errors.Is(err, io.ErrUnexpectedEOF) {

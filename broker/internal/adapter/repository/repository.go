@@ -44,6 +44,8 @@ type Config struct {
 	// it begins; default some seconds.
 	Advertise      string
 	AdvertiseFirst time.Duration
+	// Lanes are hosts for content beside those of events, in anonymous mode; nil: a persona's one host does both.
+	Lanes *Lanes
 	// Flooded is told once a second of a peer that asks for more than anybody has to; nil: nobody wants to know.
 	Flooded func(persona, peer string)
 	// Disk overrides how the disk is used, for tests; its Dir and Log are ignored.
@@ -74,13 +76,20 @@ type Store struct {
 	personas map[string]*persona
 }
 
-// persona is one presence in the bitswap network.
+// persona is one name in the network. In anonymous mode it is present there by its lanes, which are one, its host's, where content has no hosts of its own.
 type persona struct {
+	lane
 	name    string
+	routing Routing       // nil: none
+	lanes   map[int]*lane // anonymous mode; guarded by Store.mu
+	only    *only         // anonymous mode without hosts for content
+}
+
+// lane is bitswap on one host.
+type lane struct {
 	host    host.Host
-	bitswap *bitswap.Bitswap
+	bitswap *bitswap.Bitswap // nil: the host has no part in content
 	net     *watched
-	routing Routing // nil: none
 }
 
 // New opens the store and begins to collect what nobody keeps.
@@ -92,6 +101,8 @@ func New(cfg Config) (*Store, error) {
 	if cfg.Anonymous {
 		mode = anonymousProfile()
 		cfg.Routing, cfg.Advertise = nil, ""
+	} else {
+		cfg.Lanes = nil
 	}
 	if cfg.StallTimeout <= 0 {
 		cfg.StallTimeout = mode.stall
@@ -117,7 +128,7 @@ func New(cfg Config) (*Store, error) {
 	s.ctx, s.cancel = context.WithCancelCause(context.Background())
 	if mode.byName {
 		s.grants = app.NewGrants(app.GrantsConfig{Store: blocks, Links: linksOf, Now: cfg.Now, Log: cfg.Log})
-		s.blocks = granting{blocks, s.grants}
+		s.blocks = granting{blocks, s.grants, cfg.Lanes}
 		if err := s.grants.Load(); err != nil {
 			return nil, errors.Join(toFault(err, cid.Undef), blocks.Close())
 		}
@@ -144,19 +155,29 @@ func (s *Store) Attach(name string, h host.Host) error {
 	if _, ok := s.personas[name]; ok {
 		return fault.AlreadyExists("PERSONA_ATTACHED", "the persona %q shares content already", name)
 	}
-	var finder routing.ContentDiscovery
-	var table Routing
+	p := &persona{name: name, lane: lane{host: h}}
 	if s.cfg.Routing != nil {
-		table = s.cfg.Routing(name)
-		finder = table
+		p.routing = s.cfg.Routing(name)
 	}
-	if s.profile.byName {
-		finder = namedProviders{h, s.profile.connect}
+	switch {
+	case s.cfg.Lanes != nil:
+		p.lanes = make(map[int]*lane)
+	case s.profile.byName:
+		p.lane = *s.present(name, h, namedProviders{h})
+		p.lanes, p.only = map[int]*lane{0: &p.lane}, newOnly(h, s.profile.connect)
+	case p.routing != nil:
+		p.lane = *s.present(name, h, p.routing)
+	default:
+		p.lane = *s.present(name, h, nil)
 	}
-	net := &watched{BitSwapNetwork: bsnet.NewFromIpfsHost(h), s: s, persona: name, wants: newWants(), refused: bounded.New[peer.ID, time.Time](maxRefused)}
-	bs := bitswap.New(s.ctx, net, finder, &blockstore{s, name}, s.profile.options()...)
-	s.personas[name] = &persona{name: name, host: h, bitswap: bs, net: net, routing: table}
+	s.personas[name] = p
 	return nil
+}
+
+// present makes a persona's bitswap on a host.
+func (s *Store) present(persona string, h host.Host, finder routing.ContentDiscovery) *lane {
+	net := &watched{BitSwapNetwork: bsnet.NewFromIpfsHost(h), s: s, persona: persona, wants: newWants(), refused: bounded.New[peer.ID, time.Time](maxRefused)}
+	return &lane{host: h, bitswap: bitswap.New(s.ctx, net, finder, &blockstore{s, persona}, s.profile.options()...), net: net}
 }
 
 // Detach ends what Attach began. An unknown persona is no error.
@@ -168,7 +189,16 @@ func (s *Store) Detach(name string) error {
 	if p == nil {
 		return nil
 	}
-	return p.bitswap.Close()
+	var errs []error
+	if p.bitswap != nil {
+		errs = append(errs, p.bitswap.Close())
+	}
+	for _, l := range s.lanesOf(p) {
+		if l != &p.lane {
+			errs = append(errs, l.bitswap.Close())
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // Close detaches everything, ends what is running, and makes what is stored durable.

@@ -58,7 +58,7 @@ func (s *Store) PutDirectory(ctx context.Context, next func() (Entry, error), pi
 				}
 				continue
 			}
-			root, size, err := layout(w, e.Data)
+			root, size, err := layout(w, e.Data, s.profile.chunk)
 			if err != nil {
 				return nil, 0, err
 			}

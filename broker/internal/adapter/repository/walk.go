@@ -36,7 +36,7 @@ func (w *walk) run(root cid.Cid) error {
 		if err := w.f.ctx.Err(); err != nil {
 			return w.f.cause(err)
 		}
-		n := min(len(w.todo), window)
+		n := min(len(w.todo), w.f.s.profile.window)
 		next := slices.Clone(w.todo[len(w.todo)-n:])
 		w.todo = w.todo[:len(w.todo)-n]
 		if err := w.bring(next); err != nil {

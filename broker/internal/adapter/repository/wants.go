@@ -69,7 +69,7 @@ func (w *wants) take(p peer.ID, n int, now time.Time) (wait time.Duration, admit
 func (w *watched) admit(ctx context.Context, p peer.ID, n int) bool {
 	wait, admitted, flooding := w.wants.take(p, n, time.Now())
 	if flooding && w.s.cfg.Flooded != nil {
-		w.s.cfg.Flooded(w.persona, p.String())
+		w.s.cfg.Flooded(w.persona, w.s.owner(w.persona, p))
 	}
 	if wait == 0 || !admitted {
 		return admitted

@@ -127,6 +127,18 @@ func (g *Grants) Allowed(persona, peer, key string) bool {
 	return known || unknown > 0 && g.findOut(r, hash)
 }
 
+// Any tells whether a peer may have anything from a persona's host.
+func (g *Grants) Any(persona, peer string) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	r := g.readers[reader{persona, peer}]
+	if r == nil {
+		return false
+	}
+	g.tick(r)
+	return len(r.grants) > 0
+}
+
 // Entries is how much is remembered now.
 func (g *Grants) Entries() int {
 	g.mu.Lock()

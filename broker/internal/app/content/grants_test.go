@@ -221,3 +221,22 @@ func TestGrantsAreSafe(t *testing.T) {
 		t.Errorf("%d entries are left", n)
 	}
 }
+
+// Who has a grant of a persona's is known without reading anything, and not for longer than it lasts.
+func TestAnyGrant(t *testing.T) {
+	t.Parallel()
+	w := newGrantWorld(t, 0)
+	w.pin(content.Pin{CID: "+a", Owner: "task:1", ExpiresAt: w.now.Add(time.Minute), Persona: "p", Readers: []string{"friend"}}, "+a", "a")
+	for _, c := range []struct {
+		persona, peer string
+		want          bool
+	}{{"p", "friend", true}, {"p", "stranger", false}, {"q", "friend", false}} {
+		if got := w.grants.Any(c.persona, c.peer); got != c.want {
+			t.Errorf("%s may have something of %s: %v", c.peer, c.persona, got)
+		}
+	}
+	w.now = w.now.Add(time.Minute)
+	if w.grants.Any("p", "friend") || w.read != 0 {
+		t.Errorf("after its end it is granted, and %d nodes were read", w.read)
+	}
+}
