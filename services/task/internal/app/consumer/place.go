@@ -107,7 +107,7 @@ func (s *Service) PlacementFailed(ctx context.Context, taskID, detail string) (a
 		if !e.t.NoCandidate(e.now, detail) {
 			return errUnchanged
 		}
-		return nil
+		return e.unplaced()
 	})
 }
 
