@@ -169,6 +169,7 @@ func (s *Service) onRefused(ctx context.Context, d *app.Delivery, b *domain.Refu
 			end.Reason = "REFUSED"
 		}
 		end.Final = b.Reason == app.ReasonPayloadInvalid
+		end = s.priced(e.t, d.From, b, end)
 		if err := s.endAttempt(e, b.Attempt, d.From, end); err != nil {
 			return s.mayCome(e, b.Attempt, d.From, err)
 		}
