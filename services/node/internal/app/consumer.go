@@ -177,6 +177,9 @@ func (c *Consumer) TaskLeft(task string, excluded map[string]string) {
 	if at == "" || !left {
 		return
 	}
+	if strings.HasPrefix(why, "PUZZLE_") { // to have a price is its right
+		return
+	}
 	for _, r := range refusals {
 		if strings.HasPrefix(why, r) {
 			if r != excludedByUser {
@@ -289,6 +292,9 @@ func (c *Consumer) DiscoverResponse(from string, ev *eventv1.Event) Verdict {
 	c.dir.Contact(from, time.Now())
 	c.mu.Unlock()
 	c.hear(from, heard)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.dir.SetEffort(from, m.GetPuzzle().GetEffort())
 	return Verdict{}
 }
 

@@ -122,6 +122,7 @@ type identity struct {
 // meeting is what a provider has handed to a persona.
 type meeting struct {
 	sealingKey string
+	puzzle     *eventv1.Puzzle // what it asks for a submission
 	at         time.Time
 }
 
@@ -155,7 +156,7 @@ func (p *Personas) Place(ctx context.Context, need *domain.Need) (*taskv1.Candid
 	if err != nil {
 		return nil, "no persona to leave from: " + fault.From(err).Message
 	}
-	key, err := p.meet(ctx, who, candidate)
+	met, err := p.meet(ctx, who, candidate)
 	p.release(who)
 	if err != nil {
 		p.log.Debug("a persona could not reach a provider", logging.Peer(candidate.GetPeerId()), logging.Err(err))
@@ -164,7 +165,7 @@ func (p *Personas) Place(ctx context.Context, need *domain.Need) (*taskv1.Candid
 		}
 		return nil, "the provider that was chosen could not be reached: another is looked for"
 	}
-	candidate.Persona, candidate.SealingKey = who.name, key
+	candidate.Persona, candidate.SealingKey, candidate.Puzzle = who.name, met.sealingKey, met.puzzle
 	return candidate, detail
 }
 
@@ -246,26 +247,27 @@ func (p *Personas) open(ctx context.Context) (string, error) {
 }
 
 // meet connects a persona to a provider and has it hand over its announcement on that very connection: the key in it is the one that the task is sealed to.
-func (p *Personas) meet(ctx context.Context, who *identity, c *taskv1.Candidate) (sealingKey string, err error) {
+func (p *Personas) meet(ctx context.Context, who *identity, c *taskv1.Candidate) (meeting, error) {
 	p.mu.Lock()
 	m, ok := who.met[c.GetPeerId()]
 	p.mu.Unlock()
 	if ok && time.Since(m.at) < introducedFor {
-		return m.sealingKey, nil
+		return m, nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, p.cfg.Introduce)
 	defer cancel()
 	if err := p.net.ConnectAs(ctx, who.name, c.GetPeerId(), c.GetAddresses()); err != nil {
-		return "", err
+		return meeting{}, err
 	}
 	a, err := p.introduced(ctx, who.name, c.GetPeerId())
 	if err != nil {
-		return "", err
+		return meeting{}, err
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	who.met[c.GetPeerId()] = meeting{a.SealingKey, time.Now()}
-	return a.SealingKey, nil
+	m = meeting{a.SealingKey, puzzleOf(&a), time.Now()}
+	who.met[c.GetPeerId()] = m
+	return m, nil
 }
 
 // introduced asks a provider for its own announcement.
@@ -294,7 +296,7 @@ func (p *Personas) introduced(ctx context.Context, persona, peer string) (domain
 			if a.Leaving {
 				return a, fault.Unavailable("PROVIDER_LEAVING", "the provider is about to leave")
 			}
-			return a, nil
+			return priced(a, r.GetPuzzle())
 		}
 		return domain.Announcement{}, fault.Unavailable("NOT_INTRODUCED", "the provider did not hand over its announcement")
 	case <-ctx.Done():

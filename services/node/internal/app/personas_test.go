@@ -36,6 +36,7 @@ type masquerade struct {
 	down     bool        // the provider
 	liar     bool        // it hands over another's announcement
 	deaf     bool        // the task service does not answer
+	puzzle   *eventv1.Puzzle
 }
 
 func (m *masquerade) OpenPersona(_ context.Context, name string) error {
@@ -111,7 +112,7 @@ func (m *masquerade) SendEventAs(_ context.Context, persona, peer string, typ ev
 	if m.liar {
 		key = fake.NewKey()
 	}
-	b, _ := proto.Marshal(&eventv1.DiscoverResponse{InReplyTo: id, Announcements: []*eventv1.Event{fake.Announce(key.ID, 7, []string{"/memory/1"}, time.Minute, key.Sign, "sum")}})
+	b, _ := proto.Marshal(&eventv1.DiscoverResponse{InReplyTo: id, Announcements: []*eventv1.Event{fake.Announce(key.ID, 7, []string{"/memory/1"}, time.Minute, key.Sign, "sum")}, Puzzle: m.puzzle})
 	go m.personas.DiscoverResponse(persona, peer, &eventv1.Event{Payload: b})
 	return nil
 }

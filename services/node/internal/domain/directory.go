@@ -154,6 +154,13 @@ func (d *Directory) SetConnected(peer string, on bool, now time.Time) {
 	}
 }
 
+// SetEffort notes what a provider has said itself that a submission costs there now.
+func (d *Directory) SetEffort(peer string, effort uint32) {
+	if r := d.rows[peer]; r != nil && ValidEffort(effort) {
+		r.Effort = effort
+	}
+}
+
 // SetRTT notes the round trip to a connected peer.
 func (d *Directory) SetRTT(peer string, rtt time.Duration) {
 	if r := d.rows[peer]; r != nil {
