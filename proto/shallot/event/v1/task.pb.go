@@ -112,7 +112,7 @@ type TaskSubmission struct {
 	// rest is random), the provider's nonce (16), and what the consumer has found (16). It is a solution when the first 8 bytes, big endian, of
 	//
 	//	Argon2id(password "shallot-puzzle-v1" 0x00 | provider's peer id | 0x00 | task_id | attempt as 4 bytes big endian | found, salt nonce,
-	//	         1 pass, 128 KiB, 1 lane, 8 bytes)
+	//	         1 pass, 256 KiB, 1 lane, 8 bytes)
 	//
 	// are at most (2^64 - 1) / effort, rounded down.
 	Puzzle        []byte `protobuf:"bytes,14,opt,name=puzzle,proto3" json:"puzzle,omitempty"`

@@ -1,5 +1,5 @@
-// Package puzzle is the work that providers ask of strangers: a small evaluation of Argon2id (RFC 9106), which a graphics card or a circuit of one's own does not do
-// ten thousands of times faster than the machine of somebody who has a task, as it would a plain hash. SECURITY.md has the figures.
+// Package puzzle is the work that providers ask of strangers: a small evaluation of Argon2id (RFC 9106). It wants memory, so that a graphics card is worth hundreds of
+// cores and not thousands, and that nobody has circuits for it. SECURITY.md has the figures.
 package puzzle
 
 import (
@@ -12,7 +12,7 @@ import (
 
 const (
 	passes = 1
-	memory = 128 // KiB: it fits into a core's second cache, and not many times into a graphics card's fast memory
+	memory = 256 // KiB: a core's second cache has room for it, and what is fast of a graphics card's processor has not
 	lanes  = 1
 	bytes  = 8
 )
