@@ -177,7 +177,11 @@ func (c *Consumer) TaskLeft(task string, excluded map[string]string) {
 	if at == "" || !left {
 		return
 	}
-	if strings.HasPrefix(why, "PUZZLE_") { // to have a price is its right
+	if strings.HasPrefix(why, "PUZZLE_") { // to have a price is its right, and what is known of it is old
+		if !c.cfg.Aloof { // a persona asks itself: this one says nothing of when a task was refused
+			c.newsAt = time.Now()
+			kick(c.askKick)
+		}
 		return
 	}
 	for _, r := range refusals {
@@ -294,7 +298,7 @@ func (c *Consumer) DiscoverResponse(from string, ev *eventv1.Event) Verdict {
 	c.hear(from, heard)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.dir.SetEffort(from, m.GetPuzzle().GetEffort())
+	c.dir.SetPrice(from, m.GetPuzzle().GetEffort(), m.GetPuzzle().GetNonce())
 	return Verdict{}
 }
 

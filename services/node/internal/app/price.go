@@ -1,6 +1,8 @@
 package app
 
 import (
+	"strings"
+
 	"github.com/shallot-net/shallot/kit/fault"
 	eventv1 "github.com/shallot-net/shallot/proto/shallot/event/v1"
 	"github.com/shallot-net/shallot/services/node/internal/domain"
@@ -22,4 +24,20 @@ func puzzleOf(a *domain.Announcement) *eventv1.Puzzle {
 		return nil
 	}
 	return &eventv1.Puzzle{Nonce: a.Nonce, Effort: a.Effort}
+}
+
+// TaskLeft hears that a task has left its provider, with those that it must not go to for a while and why. What one of them has said of its price holds no more when it
+// wants another: the task's persona asks it again.
+func (p *Personas) TaskLeft(task string, excluded map[string]string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	who := p.byTask[task]
+	if who == nil {
+		return
+	}
+	for peer, why := range excluded {
+		if strings.HasPrefix(why, "PUZZLE_") {
+			delete(who.met, peer)
+		}
+	}
 }

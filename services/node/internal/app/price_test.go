@@ -63,3 +63,23 @@ func TestSubmissionsThatStayCostNoQuestion(t *testing.T) {
 		}
 	}
 }
+
+// TestAPriceIsAskedForAgain: a task that was turned away for its price hears of the new one, and one that has left for another reason needs not.
+func TestAPriceIsAskedForAgain(t *testing.T) {
+	masked(t, PersonasConfig{}, func(t *testing.T, m *masquerade, p *Personas) {
+		need := &domain.Need{TaskID: "1", Type: "sum"}
+		for _, c := range []struct {
+			why  string
+			want int
+		}{{"", 1}, {"QUEUE_FULL", 1}, {"PUZZLE_REQUIRED", 2}, {"", 2}} {
+			if c.why != "" {
+				p.TaskLeft("1", map[string]string{m.key.ID: c.why})
+			}
+			p.TaskLeft("another", map[string]string{m.key.ID: "PUZZLE_REQUIRED"})
+			place(t, p, need)
+			if got := m.count(); got != c.want {
+				t.Errorf("after %q the provider was met %d times, want %d", c.why, got, c.want)
+			}
+		}
+	})
+}

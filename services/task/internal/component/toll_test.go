@@ -358,3 +358,47 @@ func TestHandedOnUnpaid(t *testing.T) {
 	}
 	until(t, "its consumer is told the price", func() bool { return c.refusals() == 1 })
 }
+
+// TestRejectedForThePrice: while strangers come in such numbers that a provider does not tell each of them the price, one that did not know it asks for it and comes back.
+func TestRejectedForThePrice(t *testing.T) {
+	t.Parallel()
+	n := newNetwork(t)
+	p, c := n.addProvider(anonymously(asking(domain.TollRules{Min: 16}, func(c *provider.Config) { c.Price.Told = 1 }))), n.addConsumer(paying)
+	nobody := n.addConsumer(nil)
+	until(t, "it rejects strangers", func() bool {
+		d, err := p.deliver(nobody.peer, nobody.sold(app.NewID(), nil))
+		return err == nil && d.GetVerdict() == verdictRejected
+	})
+	var asked atomic.Int32
+	c.mu.Lock()
+	c.candidates = func(need *taskv1.PlacementNeeded) *taskv1.Candidate {
+		switch {
+		case need.GetExcluded()[p.peer] != "":
+			return nil
+		case asked.Add(1) == 1:
+			return p.candidate()
+		}
+		return p.toldPrice()
+	}
+	c.mu.Unlock()
+	task := c.await(c.submit(sumSpec("1"), nil), "COMPLETED")
+	if !slices.Contains(happened(task), "REJECTED") || !strings.Contains(fmt.Sprint(details(task)), "PUZZLE_REQUIRED") {
+		t.Errorf("%v", details(task))
+	}
+}
+
+// TestCreatingWaitsForNoPuzzle: a task whose candidate asks for something is made at once, and paid for after.
+func TestCreatingWaitsForNoPuzzle(t *testing.T) {
+	t.Parallel()
+	n := newNetwork(t)
+	p, c := n.addProvider(asking(domain.TollRules{Min: 16}, nil)), n.addConsumer(func(c *consumer.Config) { c.Puzzle = quick })
+	c.useTold(p)
+	r := c.call(&taskv1.SessionRequest{Command: &taskv1.SessionRequest_Create{Create: &taskv1.CreateTask{RequestId: app.NewID(), Spec: sumSpec("1"), Candidate: p.toldPrice()}}})
+	if r.GetTask().GetState() != "PENDING" || r.GetPlacement() == nil {
+		t.Errorf("it is %v", r)
+	}
+	task := c.await(r.GetTask().GetId(), "COMPLETED")
+	if want := []string{"CREATED", "SUBMITTED", "RESULT", "COMPLETED"}; !slices.Equal(placements(task), want) {
+		t.Errorf("%v", details(task))
+	}
+}

@@ -30,6 +30,8 @@ const (
 	maxPrices = 1024
 	// priceRefusals is how often a provider may refuse one task for its price. One whose price has risen meanwhile does so once or twice.
 	priceRefusals = 3
+	// unpriced is how long a provider is left out that has rejected a submission for its price without saying it: node asks for it before the next placement.
+	unpriced = 2 * time.Second
 	// dearFor is how long a provider is left out that asks for more than is paid.
 	dearFor = 30 * time.Second
 )
@@ -70,6 +72,18 @@ func (p *payer) lately(persona, peer string) *domain.Puzzle {
 	return &x.puzzle
 }
 
+// due is what a candidate asks for, as far as is known; nil for nothing.
+func (p *payer) due(c *app.Candidate) *domain.Puzzle {
+	puzzle := p.lately(c.Persona, c.Peer)
+	if puzzle == nil {
+		puzzle = c.Puzzle
+	}
+	if puzzle == nil || puzzle.Effort == 0 {
+		return nil
+	}
+	return puzzle
+}
+
 // payment is what there is to be said of the price of an attempt.
 type payment struct {
 	attempt uint32 // that it is for; 0: for any
@@ -79,11 +93,8 @@ type payment struct {
 // pay solves what a candidate asks for a task's next attempt, and puts that into c. It blocks for as long as that takes, a minute at most, and not under the task's
 // lock; it ends early when the task wants no provider any more. The caller must call done once when the task is placed.
 func (s *Service) pay(ctx context.Context, taskID string, c *app.Candidate) (p payment, done func(), err error) {
-	puzzle := s.payer.lately(c.Persona, c.Peer)
+	puzzle := s.payer.due(c)
 	if puzzle == nil {
-		puzzle = c.Puzzle
-	}
-	if puzzle == nil || puzzle.Effort == 0 {
 		return p, func() {}, nil
 	}
 	if puzzle.Effort > s.cfg.MaxEffort {
