@@ -97,17 +97,20 @@ func (s *Service) onForceSubmission(ctx context.Context, d *app.Delivery, b *dom
 
 // onSubmission decides about a submission: refuse, hand on, or take it.
 func (s *Service) onSubmission(ctx context.Context, o *offer) app.Reply {
-	if known, r := s.known(o); known {
-		return r
-	}
-	if r, no := s.paid(ctx, o); no {
-		return r
+	known, again := s.known(o)
+	if !known { // what is new here has to be paid for before it costs anything
+		if r, no := s.paid(ctx, o); no {
+			return r
+		}
 	}
 	sealedKey, ciphertext, err := s.cfg.Codec.DecodeSealed(o.d.Event.Attachment)
 	if err != nil || !s.payloadFits(o, ciphertext) {
 		return verdict(app.Rejected, "ATTACHMENT_INVALID")
 	}
 	o.sealed = app.Material{SealedKey: sealedKey, Ciphertext: ciphertext}
+	if known {
+		return again
+	}
 	if r, no := s.tooMuch(o); no {
 		return r
 	}
