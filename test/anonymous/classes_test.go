@@ -38,6 +38,11 @@ var classes = map[string]func(v protoreflect.Value) bool{
 		}
 		return number(v) >= 0
 	},
+	"drawn": func(v protoreflect.Value) bool { b, ok := v.Interface().([]byte); return ok && len(b) == 16 },
+	"payment": func(v protoreflect.Value) bool {
+		b, ok := v.Interface().([]byte)
+		return ok && len(b) == 33 && b[0] <= 25
+	},
 }
 
 func anything(protoreflect.Value) bool { return true }
@@ -97,6 +102,8 @@ func TestClasses(t *testing.T) {
 		"seconds":    {[]protoreflect.Value{span(0), span(16 * time.Second)}, []protoreflect.Value{span(15 * time.Second), span(26_300_000), span(-time.Second)}},
 		"minutes":    {[]protoreflect.Value{span(24 * time.Hour)}, []protoreflect.Value{span(90*time.Second + 1)}},
 		"zeros":      {[]protoreflect.Value{of(uint32(7)), of(make([]byte, 9))}, []protoreflect.Value{of([]byte{0, 1}), of(-1.0), of("x")}},
+		"drawn":      {[]protoreflect.Value{of(make([]byte, 16))}, []protoreflect.Value{of(make([]byte, 15)), of("0123456789abcdef")}},
+		"payment":    {[]protoreflect.Value{of(make([]byte, 33))}, []protoreflect.Value{of([]byte{}), of(append([]byte{26}, make([]byte, 32)...))}},
 		"padded":     {[]protoreflect.Value{of(uint64(0)), of(uint64(1024)), of(uint64(1088))}, []protoreflect.Value{of(uint64(6)), of(uint64(1025))}},
 	} {
 		for _, v := range c.good {

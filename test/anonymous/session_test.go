@@ -139,6 +139,9 @@ func start(t *testing.T) *world {
 		config := ""
 		for _, process := range []string{"discovery", "metric", "task", "node"} {
 			config += process + ":\n  broker: unix:" + socket + "\n"
+			if process == "task" { // strangers pay, so that what is said of it is said
+				config += "  provider:\n    puzzle:\n      min: 4\n"
+			}
 			if process != "node" { // it would open personas, which open brokers have none of
 				config += "  mode: anonymous\n"
 			}

@@ -287,6 +287,8 @@ func (in *inStream) finished(id event.ID, t event.Type, size int, o event.Outcom
 	b.obs.Adjust("pending_in", -1)
 	b.obs.Event(t, "in", statusName(o.Status))
 	switch { // it may close connections, which must not happen in here
+	case o.Misconduct:
+		go b.charge(r.persona, r.peer, conduct.Cheated)
 	case o.Status == event.Rejected:
 		go b.charge(r.persona, r.peer, conduct.Refused)
 	case o.Status == event.Acknowledged && r.useless(useful):

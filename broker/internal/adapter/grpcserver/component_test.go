@@ -119,6 +119,18 @@ func TestVerdicts(t *testing.T) {
 	testbroker.Eventually(t, "refusals are held against the sender", func() bool { return to.Metric(metrics.Offences, "rejected") == 2 })
 }
 
+// TestMisconduct: what a service says is no mistake costs its sender the connection, and who sent it is not told more than that it was rejected.
+func TestMisconduct(t *testing.T) {
+	t.Parallel()
+	from, to := pair(t, testbroker.Options{})
+	m := to.Subscribe(testbroker.Open("node", log))
+	from.Sender().Go(to.ID, testbroker.Event(t, log), false, 0)
+	m.Ack(m.Next(), brokerv1.Verdict_VERDICT_MISCONDUCT, "PUZZLE_INVALID")
+	testbroker.Eventually(t, "the sender is cut off", func() bool {
+		return to.Metric(metrics.Offences, "cheated") == 1 && to.Metric(metrics.Offences, "cut_off") == 1 && to.Metric(metrics.Offences, "rejected") == 0
+	})
+}
+
 func TestRedelivery(t *testing.T) {
 	t.Parallel()
 	for name, lose := range map[string]func(m *testbroker.Member){

@@ -224,6 +224,7 @@ var verdicts = map[brokerv1.Verdict]delivery.Verdict{
 	brokerv1.Verdict_VERDICT_IGNORED:     delivery.Ignored,
 	brokerv1.Verdict_VERDICT_REJECTED:    delivery.Refused,
 	brokerv1.Verdict_VERDICT_RETRY:       delivery.Retry,
+	brokerv1.Verdict_VERDICT_MISCONDUCT:  delivery.Misconduct,
 }
 
 func interest(o *brokerv1.Open) app.Interest {

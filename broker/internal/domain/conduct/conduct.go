@@ -14,10 +14,12 @@ type Offence struct {
 // The offences and what they weigh. Honest nodes never send garbage, so two such streams are a mistake and ten are an attack;
 // repeats and unknown types are normal after a broken stream or an upgrade, in moderation.
 var (
-	Garbage     = Offence{Name: "garbage", Points: 20}
-	Forged      = Offence{Name: "forged", Points: 20}
-	Malformed   = Offence{Name: "malformed", Points: 10}
-	Refused     = Offence{Name: "rejected", Points: 2, Free: 10}
+	Garbage   = Offence{Name: "garbage", Points: 20}
+	Forged    = Offence{Name: "forged", Points: 20}
+	Malformed = Offence{Name: "malformed", Points: 10}
+	Refused   = Offence{Name: "rejected", Points: 2, Free: 10}
+	// Cheated is what a service says is no mistake, such as work that is claimed and was not done.
+	Cheated     = Offence{Name: "cheated", Points: Limit}
 	Repeated    = Offence{Name: "repeated", Points: 0.1, Free: 600}
 	Unknown     = Offence{Name: "unknown_type", Points: 0.1, Free: 600}
 	Overrunning = Offence{Name: "overrun", Points: 5}

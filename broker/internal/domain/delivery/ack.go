@@ -16,8 +16,8 @@ func (h *Hub) Ack(m *Member, id uint64, v Verdict, detail string, now time.Time)
 	switch v {
 	case Retry:
 		h.retry(d, now)
-	case Refused:
-		h.end(d, event.Outcome{Status: event.Rejected, Detail: event.Detail(detail)})
+	case Refused, Misconduct:
+		h.end(d, event.Outcome{Status: event.Rejected, Detail: event.Detail(detail), Misconduct: v == Misconduct})
 	case Ignored:
 		h.end(d, event.Outcome{})
 	default:

@@ -38,6 +38,7 @@ const (
 	Ignored
 	Refused
 	Retry
+	Misconduct // refused, and no mistake
 )
 
 // String is for counting.
@@ -49,6 +50,8 @@ func (v Verdict) String() string {
 		return "ignored"
 	case Refused:
 		return "rejected"
+	case Misconduct:
+		return "misconduct"
 	}
 	return "retry"
 }

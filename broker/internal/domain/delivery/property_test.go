@@ -126,7 +126,7 @@ func TestHubProperties(t *testing.T) {
 					w.revoke(m)
 					for _, id := range slices.Sorted(maps.Keys(m.has)) {
 						i := m.has[id]
-						v := rapid.SampledFrom([]delivery.Verdict{delivery.Applied, delivery.Ignored, delivery.Refused, delivery.Retry}).Draw(t, "verdict")
+						v := rapid.SampledFrom([]delivery.Verdict{delivery.Applied, delivery.Ignored, delivery.Refused, delivery.Retry, delivery.Misconduct}).Draw(t, "verdict")
 						if v == delivery.Applied || v == delivery.Ignored {
 							name := i.Value.(string)
 							if w.acked[name] == nil {

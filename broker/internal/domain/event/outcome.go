@@ -17,6 +17,8 @@ const (
 type Outcome struct {
 	Status Status
 	Detail string
+	// Misconduct: the event was rejected, and no well-behaved node sends such a one. It is not told to the sender.
+	Misconduct bool
 }
 
 // Final tells an outcome that a repeat of the event would get again.

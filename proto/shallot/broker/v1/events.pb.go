@@ -36,6 +36,8 @@ const (
 	Verdict_VERDICT_REJECTED Verdict = 2
 	// Not now: deliver again, here or elsewhere.
 	Verdict_VERDICT_RETRY Verdict = 3
+	// Rejected, and nothing that a well-behaved node can send: the sender loses its connections at once.
+	Verdict_VERDICT_MISCONDUCT Verdict = 4
 )
 
 // Enum value maps for Verdict.
@@ -45,12 +47,14 @@ var (
 		1: "VERDICT_IGNORED",
 		2: "VERDICT_REJECTED",
 		3: "VERDICT_RETRY",
+		4: "VERDICT_MISCONDUCT",
 	}
 	Verdict_value = map[string]int32{
 		"VERDICT_UNSPECIFIED": 0,
 		"VERDICT_IGNORED":     1,
 		"VERDICT_REJECTED":    2,
 		"VERDICT_RETRY":       3,
+		"VERDICT_MISCONDUCT":  4,
 	}
 )
 
@@ -917,12 +921,13 @@ const file_shallot_broker_v1_events_proto_rawDesc = "" +
 	"\tfrom_peer\x18\x03 \x01(\tR\bfromPeer\x12\x14\n" +
 	"\x05topic\x18\x04 \x01(\tR\x05topic\x12-\n" +
 	"\x05event\x18\x05 \x01(\v2\x17.shallot.event.v1.EventR\x05event\x12 \n" +
-	"\vredelivered\x18\x06 \x01(\bR\vredelivered*`\n" +
+	"\vredelivered\x18\x06 \x01(\bR\vredelivered*x\n" +
 	"\aVerdict\x12\x17\n" +
 	"\x13VERDICT_UNSPECIFIED\x10\x00\x12\x13\n" +
 	"\x0fVERDICT_IGNORED\x10\x01\x12\x14\n" +
 	"\x10VERDICT_REJECTED\x10\x02\x12\x11\n" +
-	"\rVERDICT_RETRY\x10\x032\xd2\x02\n" +
+	"\rVERDICT_RETRY\x10\x03\x12\x16\n" +
+	"\x12VERDICT_MISCONDUCT\x10\x042\xd2\x02\n" +
 	"\fEventService\x12P\n" +
 	"\aPublish\x12!.shallot.broker.v1.PublishRequest\x1a\".shallot.broker.v1.PublishResponse\x12G\n" +
 	"\x04Sign\x12\x1e.shallot.broker.v1.SignRequest\x1a\x1f.shallot.broker.v1.SignResponse\x12K\n" +

@@ -30,7 +30,10 @@ type UpdateSelfRequest struct {
 	state        protoimpl.MessageState `protogen:"open.v1"`
 	Capabilities []*v1.Capability       `protobuf:"bytes,1,rep,name=capabilities,proto3" json:"capabilities,omitempty"`
 	// An age recipient.
-	SealingKey    string `protobuf:"bytes,2,opt,name=sealing_key,json=sealingKey,proto3" json:"sealing_key,omitempty"`
+	SealingKey string `protobuf:"bytes,2,opt,name=sealing_key,json=sealingKey,proto3" json:"sealing_key,omitempty"`
+	// What a stranger's submission costs; unset: nothing. Whoever asks this node who it is hears it at once. The announcement has the effort alone, and goes out by itself
+	// only when that has changed much.
+	Puzzle        *v1.Puzzle `protobuf:"bytes,3,opt,name=puzzle,proto3" json:"puzzle,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -77,6 +80,13 @@ func (x *UpdateSelfRequest) GetSealingKey() string {
 		return x.SealingKey
 	}
 	return ""
+}
+
+func (x *UpdateSelfRequest) GetPuzzle() *v1.Puzzle {
+	if x != nil {
+		return x.Puzzle
+	}
+	return nil
 }
 
 type UpdateSelfResponse struct {
@@ -823,11 +833,12 @@ var File_shallot_discovery_v1_discovery_proto protoreflect.FileDescriptor
 
 const file_shallot_discovery_v1_discovery_proto_rawDesc = "" +
 	"\n" +
-	"$shallot/discovery/v1/discovery.proto\x12\x14shallot.discovery.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1cshallot/event/v1/event.proto\"v\n" +
+	"$shallot/discovery/v1/discovery.proto\x12\x14shallot.discovery.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1cshallot/event/v1/event.proto\"\xa8\x01\n" +
 	"\x11UpdateSelfRequest\x12@\n" +
 	"\fcapabilities\x18\x01 \x03(\v2\x1c.shallot.event.v1.CapabilityR\fcapabilities\x12\x1f\n" +
 	"\vsealing_key\x18\x02 \x01(\tR\n" +
-	"sealingKey\"\x14\n" +
+	"sealingKey\x120\n" +
+	"\x06puzzle\x18\x03 \x01(\v2\x18.shallot.event.v1.PuzzleR\x06puzzle\"\x14\n" +
 	"\x12UpdateSelfResponse\"\x84\x01\n" +
 	"\x10ListPeersRequest\x12\x1e\n" +
 	"\n" +
@@ -915,39 +926,41 @@ var file_shallot_discovery_v1_discovery_proto_goTypes = []any{
 	(*JoinRequest)(nil),           // 12: shallot.discovery.v1.JoinRequest
 	(*JoinResponse)(nil),          // 13: shallot.discovery.v1.JoinResponse
 	(*v1.Capability)(nil),         // 14: shallot.event.v1.Capability
-	(*timestamppb.Timestamp)(nil), // 15: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 16: google.protobuf.Duration
-	(*v1.Event)(nil),              // 17: shallot.event.v1.Event
+	(*v1.Puzzle)(nil),             // 15: shallot.event.v1.Puzzle
+	(*timestamppb.Timestamp)(nil), // 16: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 17: google.protobuf.Duration
+	(*v1.Event)(nil),              // 18: shallot.event.v1.Event
 }
 var file_shallot_discovery_v1_discovery_proto_depIdxs = []int32{
 	14, // 0: shallot.discovery.v1.UpdateSelfRequest.capabilities:type_name -> shallot.event.v1.Capability
-	9,  // 1: shallot.discovery.v1.ListPeersResponse.peers:type_name -> shallot.discovery.v1.Peer
-	9,  // 2: shallot.discovery.v1.GetPeerResponse.peer:type_name -> shallot.discovery.v1.Peer
-	9,  // 3: shallot.discovery.v1.WatchPeersResponse.peer:type_name -> shallot.discovery.v1.Peer
-	8,  // 4: shallot.discovery.v1.WatchPeersResponse.synced:type_name -> shallot.discovery.v1.Synced
-	14, // 5: shallot.discovery.v1.Peer.capabilities:type_name -> shallot.event.v1.Capability
-	15, // 6: shallot.discovery.v1.Peer.first_seen:type_name -> google.protobuf.Timestamp
-	15, // 7: shallot.discovery.v1.Peer.last_seen:type_name -> google.protobuf.Timestamp
-	16, // 8: shallot.discovery.v1.Peer.rtt:type_name -> google.protobuf.Duration
-	17, // 9: shallot.discovery.v1.Peer.announcement:type_name -> shallot.event.v1.Event
-	16, // 10: shallot.discovery.v1.PingResponse.rtt:type_name -> google.protobuf.Duration
-	0,  // 11: shallot.discovery.v1.DiscoveryService.UpdateSelf:input_type -> shallot.discovery.v1.UpdateSelfRequest
-	2,  // 12: shallot.discovery.v1.DiscoveryService.ListPeers:input_type -> shallot.discovery.v1.ListPeersRequest
-	4,  // 13: shallot.discovery.v1.DiscoveryService.GetPeer:input_type -> shallot.discovery.v1.GetPeerRequest
-	6,  // 14: shallot.discovery.v1.DiscoveryService.WatchPeers:input_type -> shallot.discovery.v1.WatchPeersRequest
-	10, // 15: shallot.discovery.v1.DiscoveryService.Ping:input_type -> shallot.discovery.v1.PingRequest
-	12, // 16: shallot.discovery.v1.DiscoveryService.Join:input_type -> shallot.discovery.v1.JoinRequest
-	1,  // 17: shallot.discovery.v1.DiscoveryService.UpdateSelf:output_type -> shallot.discovery.v1.UpdateSelfResponse
-	3,  // 18: shallot.discovery.v1.DiscoveryService.ListPeers:output_type -> shallot.discovery.v1.ListPeersResponse
-	5,  // 19: shallot.discovery.v1.DiscoveryService.GetPeer:output_type -> shallot.discovery.v1.GetPeerResponse
-	7,  // 20: shallot.discovery.v1.DiscoveryService.WatchPeers:output_type -> shallot.discovery.v1.WatchPeersResponse
-	11, // 21: shallot.discovery.v1.DiscoveryService.Ping:output_type -> shallot.discovery.v1.PingResponse
-	13, // 22: shallot.discovery.v1.DiscoveryService.Join:output_type -> shallot.discovery.v1.JoinResponse
-	17, // [17:23] is the sub-list for method output_type
-	11, // [11:17] is the sub-list for method input_type
-	11, // [11:11] is the sub-list for extension type_name
-	11, // [11:11] is the sub-list for extension extendee
-	0,  // [0:11] is the sub-list for field type_name
+	15, // 1: shallot.discovery.v1.UpdateSelfRequest.puzzle:type_name -> shallot.event.v1.Puzzle
+	9,  // 2: shallot.discovery.v1.ListPeersResponse.peers:type_name -> shallot.discovery.v1.Peer
+	9,  // 3: shallot.discovery.v1.GetPeerResponse.peer:type_name -> shallot.discovery.v1.Peer
+	9,  // 4: shallot.discovery.v1.WatchPeersResponse.peer:type_name -> shallot.discovery.v1.Peer
+	8,  // 5: shallot.discovery.v1.WatchPeersResponse.synced:type_name -> shallot.discovery.v1.Synced
+	14, // 6: shallot.discovery.v1.Peer.capabilities:type_name -> shallot.event.v1.Capability
+	16, // 7: shallot.discovery.v1.Peer.first_seen:type_name -> google.protobuf.Timestamp
+	16, // 8: shallot.discovery.v1.Peer.last_seen:type_name -> google.protobuf.Timestamp
+	17, // 9: shallot.discovery.v1.Peer.rtt:type_name -> google.protobuf.Duration
+	18, // 10: shallot.discovery.v1.Peer.announcement:type_name -> shallot.event.v1.Event
+	17, // 11: shallot.discovery.v1.PingResponse.rtt:type_name -> google.protobuf.Duration
+	0,  // 12: shallot.discovery.v1.DiscoveryService.UpdateSelf:input_type -> shallot.discovery.v1.UpdateSelfRequest
+	2,  // 13: shallot.discovery.v1.DiscoveryService.ListPeers:input_type -> shallot.discovery.v1.ListPeersRequest
+	4,  // 14: shallot.discovery.v1.DiscoveryService.GetPeer:input_type -> shallot.discovery.v1.GetPeerRequest
+	6,  // 15: shallot.discovery.v1.DiscoveryService.WatchPeers:input_type -> shallot.discovery.v1.WatchPeersRequest
+	10, // 16: shallot.discovery.v1.DiscoveryService.Ping:input_type -> shallot.discovery.v1.PingRequest
+	12, // 17: shallot.discovery.v1.DiscoveryService.Join:input_type -> shallot.discovery.v1.JoinRequest
+	1,  // 18: shallot.discovery.v1.DiscoveryService.UpdateSelf:output_type -> shallot.discovery.v1.UpdateSelfResponse
+	3,  // 19: shallot.discovery.v1.DiscoveryService.ListPeers:output_type -> shallot.discovery.v1.ListPeersResponse
+	5,  // 20: shallot.discovery.v1.DiscoveryService.GetPeer:output_type -> shallot.discovery.v1.GetPeerResponse
+	7,  // 21: shallot.discovery.v1.DiscoveryService.WatchPeers:output_type -> shallot.discovery.v1.WatchPeersResponse
+	11, // 22: shallot.discovery.v1.DiscoveryService.Ping:output_type -> shallot.discovery.v1.PingResponse
+	13, // 23: shallot.discovery.v1.DiscoveryService.Join:output_type -> shallot.discovery.v1.JoinResponse
+	18, // [18:24] is the sub-list for method output_type
+	12, // [12:18] is the sub-list for method input_type
+	12, // [12:12] is the sub-list for extension type_name
+	12, // [12:12] is the sub-list for extension extendee
+	0,  // [0:12] is the sub-list for field type_name
 }
 
 func init() { file_shallot_discovery_v1_discovery_proto_init() }

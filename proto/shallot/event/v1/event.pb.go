@@ -336,6 +336,8 @@ type Announcement struct {
 	Interval *durationpb.Duration `protobuf:"bytes,7,opt,name=interval,proto3" json:"interval,omitempty"`
 	// The last words of a provider that stops on purpose.
 	Leaving bool `protobuf:"varint,8,opt,name=leaving,proto3" json:"leaving,omitempty"`
+	// About what a submission of a stranger costs there: see Puzzle.effort. It may be as old as the announcement.
+	Effort uint32 `protobuf:"varint,9,opt,name=effort,proto3" json:"effort,omitempty"`
 	// Zeros that the broker of an anonymous node adds before it signs, so that what is gossiped has few sizes. Nobody reads them.
 	Padding       []byte `protobuf:"bytes,15,opt,name=padding,proto3" json:"padding,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -428,11 +430,73 @@ func (x *Announcement) GetLeaving() bool {
 	return false
 }
 
+func (x *Announcement) GetEffort() uint32 {
+	if x != nil {
+		return x.Effort
+	}
+	return 0
+}
+
 func (x *Announcement) GetPadding() []byte {
 	if x != nil {
 		return x.Padding
 	}
 	return nil
+}
+
+// Puzzle is what a provider asks of strangers for a submission, because their identities are free. TaskSubmission.puzzle is the payment.
+type Puzzle struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// 16 random bytes, the same for everybody, and others after some minutes: nobody can solve ahead. The one before is taken, too.
+	Nonce []byte `protobuf:"bytes,1,opt,name=nonce,proto3" json:"nonce,omitempty"`
+	// How many evaluations a solution takes in the mean: 0 for nothing, or a power of two, 16777216 at most.
+	Effort        uint32 `protobuf:"varint,2,opt,name=effort,proto3" json:"effort,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Puzzle) Reset() {
+	*x = Puzzle{}
+	mi := &file_shallot_event_v1_event_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Puzzle) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Puzzle) ProtoMessage() {}
+
+func (x *Puzzle) ProtoReflect() protoreflect.Message {
+	mi := &file_shallot_event_v1_event_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Puzzle.ProtoReflect.Descriptor instead.
+func (*Puzzle) Descriptor() ([]byte, []int) {
+	return file_shallot_event_v1_event_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *Puzzle) GetNonce() []byte {
+	if x != nil {
+		return x.Nonce
+	}
+	return nil
+}
+
+func (x *Puzzle) GetEffort() uint32 {
+	if x != nil {
+		return x.Effort
+	}
+	return 0
 }
 
 // Capability is one task type that a provider executes.
@@ -450,7 +514,7 @@ type Capability struct {
 
 func (x *Capability) Reset() {
 	*x = Capability{}
-	mi := &file_shallot_event_v1_event_proto_msgTypes[3]
+	mi := &file_shallot_event_v1_event_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -462,7 +526,7 @@ func (x *Capability) String() string {
 func (*Capability) ProtoMessage() {}
 
 func (x *Capability) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_event_v1_event_proto_msgTypes[3]
+	mi := &file_shallot_event_v1_event_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -475,7 +539,7 @@ func (x *Capability) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Capability.ProtoReflect.Descriptor instead.
 func (*Capability) Descriptor() ([]byte, []int) {
-	return file_shallot_event_v1_event_proto_rawDescGZIP(), []int{3}
+	return file_shallot_event_v1_event_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Capability) GetType() string {
@@ -520,7 +584,7 @@ type Limits struct {
 
 func (x *Limits) Reset() {
 	*x = Limits{}
-	mi := &file_shallot_event_v1_event_proto_msgTypes[4]
+	mi := &file_shallot_event_v1_event_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -532,7 +596,7 @@ func (x *Limits) String() string {
 func (*Limits) ProtoMessage() {}
 
 func (x *Limits) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_event_v1_event_proto_msgTypes[4]
+	mi := &file_shallot_event_v1_event_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -545,7 +609,7 @@ func (x *Limits) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Limits.ProtoReflect.Descriptor instead.
 func (*Limits) Descriptor() ([]byte, []int) {
-	return file_shallot_event_v1_event_proto_rawDescGZIP(), []int{4}
+	return file_shallot_event_v1_event_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Limits) GetTime() *durationpb.Duration {
@@ -585,7 +649,7 @@ type Discover struct {
 
 func (x *Discover) Reset() {
 	*x = Discover{}
-	mi := &file_shallot_event_v1_event_proto_msgTypes[5]
+	mi := &file_shallot_event_v1_event_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -597,7 +661,7 @@ func (x *Discover) String() string {
 func (*Discover) ProtoMessage() {}
 
 func (x *Discover) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_event_v1_event_proto_msgTypes[5]
+	mi := &file_shallot_event_v1_event_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -610,7 +674,7 @@ func (x *Discover) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Discover.ProtoReflect.Descriptor instead.
 func (*Discover) Descriptor() ([]byte, []int) {
-	return file_shallot_event_v1_event_proto_rawDescGZIP(), []int{5}
+	return file_shallot_event_v1_event_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Discover) GetTypes() []string {
@@ -641,14 +705,16 @@ type DiscoverResponse struct {
 	// Signed Announcement events: the answerer's own first, then a random sample of others that it holds available and the asker has not.
 	Announcements []*Event `protobuf:"bytes,2,rep,name=announcements,proto3" json:"announcements,omitempty"`
 	// How many providers the answerer knows of: the asker's intervals grow with it.
-	Known         uint32 `protobuf:"varint,3,opt,name=known,proto3" json:"known,omitempty"`
+	Known uint32 `protobuf:"varint,3,opt,name=known,proto3" json:"known,omitempty"`
+	// What a submission to the answerer costs now. Unset: nothing.
+	Puzzle        *Puzzle `protobuf:"bytes,4,opt,name=puzzle,proto3" json:"puzzle,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *DiscoverResponse) Reset() {
 	*x = DiscoverResponse{}
-	mi := &file_shallot_event_v1_event_proto_msgTypes[6]
+	mi := &file_shallot_event_v1_event_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -660,7 +726,7 @@ func (x *DiscoverResponse) String() string {
 func (*DiscoverResponse) ProtoMessage() {}
 
 func (x *DiscoverResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_event_v1_event_proto_msgTypes[6]
+	mi := &file_shallot_event_v1_event_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -673,7 +739,7 @@ func (x *DiscoverResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiscoverResponse.ProtoReflect.Descriptor instead.
 func (*DiscoverResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_event_v1_event_proto_rawDescGZIP(), []int{6}
+	return file_shallot_event_v1_event_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *DiscoverResponse) GetInReplyTo() string {
@@ -697,6 +763,13 @@ func (x *DiscoverResponse) GetKnown() uint32 {
 	return 0
 }
 
+func (x *DiscoverResponse) GetPuzzle() *Puzzle {
+	if x != nil {
+		return x.Puzzle
+	}
+	return nil
+}
+
 // Ping is answered by its acknowledgement alone; the round trip is what the sender wants to know.
 type Ping struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -706,7 +779,7 @@ type Ping struct {
 
 func (x *Ping) Reset() {
 	*x = Ping{}
-	mi := &file_shallot_event_v1_event_proto_msgTypes[7]
+	mi := &file_shallot_event_v1_event_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -718,7 +791,7 @@ func (x *Ping) String() string {
 func (*Ping) ProtoMessage() {}
 
 func (x *Ping) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_event_v1_event_proto_msgTypes[7]
+	mi := &file_shallot_event_v1_event_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -731,7 +804,7 @@ func (x *Ping) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ping.ProtoReflect.Descriptor instead.
 func (*Ping) Descriptor() ([]byte, []int) {
-	return file_shallot_event_v1_event_proto_rawDescGZIP(), []int{7}
+	return file_shallot_event_v1_event_proto_rawDescGZIP(), []int{8}
 }
 
 // MetricQuery asks one provider for its own metric as it is now. The answer is a directed MetricAvailable.
@@ -743,7 +816,7 @@ type MetricQuery struct {
 
 func (x *MetricQuery) Reset() {
 	*x = MetricQuery{}
-	mi := &file_shallot_event_v1_event_proto_msgTypes[8]
+	mi := &file_shallot_event_v1_event_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -755,7 +828,7 @@ func (x *MetricQuery) String() string {
 func (*MetricQuery) ProtoMessage() {}
 
 func (x *MetricQuery) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_event_v1_event_proto_msgTypes[8]
+	mi := &file_shallot_event_v1_event_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -768,7 +841,7 @@ func (x *MetricQuery) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MetricQuery.ProtoReflect.Descriptor instead.
 func (*MetricQuery) Descriptor() ([]byte, []int) {
-	return file_shallot_event_v1_event_proto_rawDescGZIP(), []int{8}
+	return file_shallot_event_v1_event_proto_rawDescGZIP(), []int{9}
 }
 
 // MetricAvailable is a node's own metric. Signed; the author is metric.peer_id.
@@ -785,7 +858,7 @@ type MetricAvailable struct {
 
 func (x *MetricAvailable) Reset() {
 	*x = MetricAvailable{}
-	mi := &file_shallot_event_v1_event_proto_msgTypes[9]
+	mi := &file_shallot_event_v1_event_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -797,7 +870,7 @@ func (x *MetricAvailable) String() string {
 func (*MetricAvailable) ProtoMessage() {}
 
 func (x *MetricAvailable) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_event_v1_event_proto_msgTypes[9]
+	mi := &file_shallot_event_v1_event_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -810,7 +883,7 @@ func (x *MetricAvailable) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MetricAvailable.ProtoReflect.Descriptor instead.
 func (*MetricAvailable) Descriptor() ([]byte, []int) {
-	return file_shallot_event_v1_event_proto_rawDescGZIP(), []int{9}
+	return file_shallot_event_v1_event_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *MetricAvailable) GetMetric() *Metric {
@@ -855,7 +928,7 @@ const file_shallot_event_v1_event_proto_rawDesc = "" +
 	"\x04meta\x18\x04 \x03(\v2!.shallot.event.v1.Fault.MetaEntryR\x04meta\x1a7\n" +
 	"\tMetaEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xc1\x02\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xd9\x02\n" +
 	"\fAnnouncement\x12\x17\n" +
 	"\apeer_id\x18\x01 \x01(\tR\x06peerId\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\x04R\aversion\x12\x12\n" +
@@ -865,8 +938,12 @@ const file_shallot_event_v1_event_proto_rawDesc = "" +
 	"sealingKey\x12\x1c\n" +
 	"\taddresses\x18\x06 \x03(\tR\taddresses\x125\n" +
 	"\binterval\x18\a \x01(\v2\x19.google.protobuf.DurationR\binterval\x12\x18\n" +
-	"\aleaving\x18\b \x01(\bR\aleaving\x12\x18\n" +
-	"\apadding\x18\x0f \x01(\fR\apadding\"\x80\x02\n" +
+	"\aleaving\x18\b \x01(\bR\aleaving\x12\x16\n" +
+	"\x06effort\x18\t \x01(\rR\x06effort\x12\x18\n" +
+	"\apadding\x18\x0f \x01(\fR\apadding\"6\n" +
+	"\x06Puzzle\x12\x14\n" +
+	"\x05nonce\x18\x01 \x01(\fR\x05nonce\x12\x16\n" +
+	"\x06effort\x18\x02 \x01(\rR\x06effort\"\x80\x02\n" +
 	"\n" +
 	"Capability\x12\x12\n" +
 	"\x04type\x18\x01 \x01(\tR\x04type\x12\x18\n" +
@@ -886,11 +963,12 @@ const file_shallot_event_v1_event_proto_rawDesc = "" +
 	"\bDiscover\x12\x14\n" +
 	"\x05types\x18\x01 \x03(\tR\x05types\x12\x14\n" +
 	"\x05limit\x18\x02 \x01(\rR\x05limit\x12\x10\n" +
-	"\x03has\x18\x03 \x03(\aR\x03has\"\x87\x01\n" +
+	"\x03has\x18\x03 \x03(\aR\x03has\"\xb9\x01\n" +
 	"\x10DiscoverResponse\x12\x1e\n" +
 	"\vin_reply_to\x18\x01 \x01(\tR\tinReplyTo\x12=\n" +
 	"\rannouncements\x18\x02 \x03(\v2\x17.shallot.event.v1.EventR\rannouncements\x12\x14\n" +
-	"\x05known\x18\x03 \x01(\rR\x05known\"\x06\n" +
+	"\x05known\x18\x03 \x01(\rR\x05known\x120\n" +
+	"\x06puzzle\x18\x04 \x01(\v2\x18.shallot.event.v1.PuzzleR\x06puzzle\"\x06\n" +
 	"\x04Ping\"\r\n" +
 	"\vMetricQuery\"}\n" +
 	"\x0fMetricAvailable\x120\n" +
@@ -937,39 +1015,41 @@ func file_shallot_event_v1_event_proto_rawDescGZIP() []byte {
 }
 
 var file_shallot_event_v1_event_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_shallot_event_v1_event_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
+var file_shallot_event_v1_event_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
 var file_shallot_event_v1_event_proto_goTypes = []any{
 	(EventType)(0),              // 0: shallot.event.v1.EventType
 	(*Event)(nil),               // 1: shallot.event.v1.Event
 	(*Fault)(nil),               // 2: shallot.event.v1.Fault
 	(*Announcement)(nil),        // 3: shallot.event.v1.Announcement
-	(*Capability)(nil),          // 4: shallot.event.v1.Capability
-	(*Limits)(nil),              // 5: shallot.event.v1.Limits
-	(*Discover)(nil),            // 6: shallot.event.v1.Discover
-	(*DiscoverResponse)(nil),    // 7: shallot.event.v1.DiscoverResponse
-	(*Ping)(nil),                // 8: shallot.event.v1.Ping
-	(*MetricQuery)(nil),         // 9: shallot.event.v1.MetricQuery
-	(*MetricAvailable)(nil),     // 10: shallot.event.v1.MetricAvailable
-	nil,                         // 11: shallot.event.v1.Fault.MetaEntry
-	nil,                         // 12: shallot.event.v1.Capability.AttributesEntry
-	(*durationpb.Duration)(nil), // 13: google.protobuf.Duration
-	(*Metric)(nil),              // 14: shallot.event.v1.Metric
+	(*Puzzle)(nil),              // 4: shallot.event.v1.Puzzle
+	(*Capability)(nil),          // 5: shallot.event.v1.Capability
+	(*Limits)(nil),              // 6: shallot.event.v1.Limits
+	(*Discover)(nil),            // 7: shallot.event.v1.Discover
+	(*DiscoverResponse)(nil),    // 8: shallot.event.v1.DiscoverResponse
+	(*Ping)(nil),                // 9: shallot.event.v1.Ping
+	(*MetricQuery)(nil),         // 10: shallot.event.v1.MetricQuery
+	(*MetricAvailable)(nil),     // 11: shallot.event.v1.MetricAvailable
+	nil,                         // 12: shallot.event.v1.Fault.MetaEntry
+	nil,                         // 13: shallot.event.v1.Capability.AttributesEntry
+	(*durationpb.Duration)(nil), // 14: google.protobuf.Duration
+	(*Metric)(nil),              // 15: shallot.event.v1.Metric
 }
 var file_shallot_event_v1_event_proto_depIdxs = []int32{
 	0,  // 0: shallot.event.v1.Event.type:type_name -> shallot.event.v1.EventType
-	11, // 1: shallot.event.v1.Fault.meta:type_name -> shallot.event.v1.Fault.MetaEntry
-	4,  // 2: shallot.event.v1.Announcement.capabilities:type_name -> shallot.event.v1.Capability
-	13, // 3: shallot.event.v1.Announcement.interval:type_name -> google.protobuf.Duration
-	5,  // 4: shallot.event.v1.Capability.max_limits:type_name -> shallot.event.v1.Limits
-	12, // 5: shallot.event.v1.Capability.attributes:type_name -> shallot.event.v1.Capability.AttributesEntry
-	13, // 6: shallot.event.v1.Limits.time:type_name -> google.protobuf.Duration
+	12, // 1: shallot.event.v1.Fault.meta:type_name -> shallot.event.v1.Fault.MetaEntry
+	5,  // 2: shallot.event.v1.Announcement.capabilities:type_name -> shallot.event.v1.Capability
+	14, // 3: shallot.event.v1.Announcement.interval:type_name -> google.protobuf.Duration
+	6,  // 4: shallot.event.v1.Capability.max_limits:type_name -> shallot.event.v1.Limits
+	13, // 5: shallot.event.v1.Capability.attributes:type_name -> shallot.event.v1.Capability.AttributesEntry
+	14, // 6: shallot.event.v1.Limits.time:type_name -> google.protobuf.Duration
 	1,  // 7: shallot.event.v1.DiscoverResponse.announcements:type_name -> shallot.event.v1.Event
-	14, // 8: shallot.event.v1.MetricAvailable.metric:type_name -> shallot.event.v1.Metric
-	9,  // [9:9] is the sub-list for method output_type
-	9,  // [9:9] is the sub-list for method input_type
-	9,  // [9:9] is the sub-list for extension type_name
-	9,  // [9:9] is the sub-list for extension extendee
-	0,  // [0:9] is the sub-list for field type_name
+	4,  // 8: shallot.event.v1.DiscoverResponse.puzzle:type_name -> shallot.event.v1.Puzzle
+	15, // 9: shallot.event.v1.MetricAvailable.metric:type_name -> shallot.event.v1.Metric
+	10, // [10:10] is the sub-list for method output_type
+	10, // [10:10] is the sub-list for method input_type
+	10, // [10:10] is the sub-list for extension type_name
+	10, // [10:10] is the sub-list for extension extendee
+	0,  // [0:10] is the sub-list for field type_name
 }
 
 func init() { file_shallot_event_v1_event_proto_init() }
@@ -984,7 +1064,7 @@ func file_shallot_event_v1_event_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_shallot_event_v1_event_proto_rawDesc), len(file_shallot_event_v1_event_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   12,
+			NumMessages:   13,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

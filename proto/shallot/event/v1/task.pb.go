@@ -108,7 +108,15 @@ type TaskSubmission struct {
 	// Providers that are to keep the result beside the one that runs the task: 7 at most.
 	Copies uint32 `protobuf:"varint,12,opt,name=copies,proto3" json:"copies,omitempty"`
 	// Whom to ask to keep it, in this order: more than copies, so that one that refuses is replaced. 16 at most.
-	ReplicaPeers  []string `protobuf:"bytes,13,rep,name=replica_peers,json=replicaPeers,proto3" json:"replica_peers,omitempty"`
+	ReplicaPeers []string `protobuf:"bytes,13,rep,name=replica_peers,json=replicaPeers,proto3" json:"replica_peers,omitempty"`
+	// What is paid for the provider's time: empty, or 33 bytes, which an anonymous node always sends: how many bits the paid effort has (0: nothing is paid, and the
+	// rest is random), the provider's nonce (16), and what the consumer has found (16). It is a solution when the first 8 bytes, big endian, of
+	//
+	//	Argon2id(password "shallot-puzzle-v1" 0x00 | provider's peer id | 0x00 | task_id | attempt as 4 bytes big endian | found, salt nonce,
+	//	         1 pass, 256 KiB, 1 lane, 8 bytes)
+	//
+	// are at most (2^64 - 1) / effort, rounded down.
+	Puzzle        []byte `protobuf:"bytes,14,opt,name=puzzle,proto3" json:"puzzle,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -230,6 +238,13 @@ func (x *TaskSubmission) GetCopies() uint32 {
 func (x *TaskSubmission) GetReplicaPeers() []string {
 	if x != nil {
 		return x.ReplicaPeers
+	}
+	return nil
+}
+
+func (x *TaskSubmission) GetPuzzle() []byte {
+	if x != nil {
+		return x.Puzzle
 	}
 	return nil
 }
@@ -494,11 +509,13 @@ type TaskRefused struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	TaskId  string                 `protobuf:"bytes,1,opt,name=task_id,json=taskId,proto3" json:"task_id,omitempty"`
 	Attempt uint32                 `protobuf:"varint,2,opt,name=attempt,proto3" json:"attempt,omitempty"`
-	// UPPER_SNAKE: QUEUE_FULL, TYPE_UNKNOWN, LIMITS_TOO_HIGH, PEER_NOT_ALLOWED, PAYLOAD_INVALID, …
+	// UPPER_SNAKE: QUEUE_FULL, TYPE_UNKNOWN, LIMITS_TOO_HIGH, PEER_NOT_ALLOWED, PAYLOAD_INVALID, PUZZLE_REQUIRED, …
 	Reason  string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
 	Message string `protobuf:"bytes,4,opt,name=message,proto3" json:"message,omitempty"`
 	// Not worth trying here again before this.
-	RetryAfter    *durationpb.Duration `protobuf:"bytes,5,opt,name=retry_after,json=retryAfter,proto3" json:"retry_after,omitempty"`
+	RetryAfter *durationpb.Duration `protobuf:"bytes,5,opt,name=retry_after,json=retryAfter,proto3" json:"retry_after,omitempty"`
+	// With PUZZLE_REQUIRED: what a submission costs now.
+	Puzzle        *Puzzle `protobuf:"bytes,6,opt,name=puzzle,proto3" json:"puzzle,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -564,6 +581,13 @@ func (x *TaskRefused) GetMessage() string {
 func (x *TaskRefused) GetRetryAfter() *durationpb.Duration {
 	if x != nil {
 		return x.RetryAfter
+	}
+	return nil
+}
+
+func (x *TaskRefused) GetPuzzle() *Puzzle {
+	if x != nil {
+		return x.Puzzle
 	}
 	return nil
 }
@@ -1737,7 +1761,7 @@ var File_shallot_event_v1_task_proto protoreflect.FileDescriptor
 
 const file_shallot_event_v1_task_proto_rawDesc = "" +
 	"\n" +
-	"\x1bshallot/event/v1/task.proto\x12\x10shallot.event.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cshallot/event/v1/event.proto\"\xca\x03\n" +
+	"\x1bshallot/event/v1/task.proto\x12\x10shallot.event.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cshallot/event/v1/event.proto\"\xe2\x03\n" +
 	"\x0eTaskSubmission\x12\x17\n" +
 	"\atask_id\x18\x01 \x01(\tR\x06taskId\x12\x18\n" +
 	"\aattempt\x18\x02 \x01(\rR\aattempt\x12\x12\n" +
@@ -1753,7 +1777,8 @@ const file_shallot_event_v1_task_proto_rawDesc = "" +
 	" \x01(\v2\x19.google.protobuf.DurationR\x04keep\x12%\n" +
 	"\x0ereference_size\x18\v \x01(\x04R\rreferenceSize\x12\x16\n" +
 	"\x06copies\x18\f \x01(\rR\x06copies\x12#\n" +
-	"\rreplica_peers\x18\r \x03(\tR\freplicaPeers\"N\n" +
+	"\rreplica_peers\x18\r \x03(\tR\freplicaPeers\x12\x16\n" +
+	"\x06puzzle\x18\x0e \x01(\fR\x06puzzle\"N\n" +
 	"\rSealedPayload\x12\x1d\n" +
 	"\n" +
 	"sealed_key\x18\x01 \x01(\fR\tsealedKey\x12\x1e\n" +
@@ -1774,14 +1799,15 @@ const file_shallot_event_v1_task_proto_rawDesc = "" +
 	"\atask_id\x18\x01 \x01(\tR\x06taskId\x12\x18\n" +
 	"\aattempt\x18\x02 \x01(\rR\aattempt\x12;\n" +
 	"\fannouncement\x18\x03 \x01(\v2\x17.shallot.event.v1.EventR\fannouncement\x12\x16\n" +
-	"\x06reason\x18\x04 \x01(\tR\x06reason\"\xae\x01\n" +
+	"\x06reason\x18\x04 \x01(\tR\x06reason\"\xe0\x01\n" +
 	"\vTaskRefused\x12\x17\n" +
 	"\atask_id\x18\x01 \x01(\tR\x06taskId\x12\x18\n" +
 	"\aattempt\x18\x02 \x01(\rR\aattempt\x12\x16\n" +
 	"\x06reason\x18\x03 \x01(\tR\x06reason\x12\x18\n" +
 	"\amessage\x18\x04 \x01(\tR\amessage\x12:\n" +
 	"\vretry_after\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\n" +
-	"retryAfter\"I\n" +
+	"retryAfter\x120\n" +
+	"\x06puzzle\x18\x06 \x01(\v2\x18.shallot.event.v1.PuzzleR\x06puzzle\"I\n" +
 	"\fTaskProgress\x129\n" +
 	"\x05tasks\x18\x01 \x03(\v2#.shallot.event.v1.TaskProgressEntryR\x05tasks\"\xc5\x01\n" +
 	"\x11TaskProgressEntry\x12\x17\n" +
@@ -1928,6 +1954,7 @@ var file_shallot_event_v1_task_proto_goTypes = []any{
 	(*Limits)(nil),              // 23: shallot.event.v1.Limits
 	(*durationpb.Duration)(nil), // 24: google.protobuf.Duration
 	(*Event)(nil),               // 25: shallot.event.v1.Event
+	(*Puzzle)(nil),              // 26: shallot.event.v1.Puzzle
 }
 var file_shallot_event_v1_task_proto_depIdxs = []int32{
 	23, // 0: shallot.event.v1.TaskSubmission.limits:type_name -> shallot.event.v1.Limits
@@ -1935,26 +1962,27 @@ var file_shallot_event_v1_task_proto_depIdxs = []int32{
 	25, // 2: shallot.event.v1.TaskForceSubmission.submission:type_name -> shallot.event.v1.Event
 	25, // 3: shallot.event.v1.TaskRedirected.announcement:type_name -> shallot.event.v1.Event
 	24, // 4: shallot.event.v1.TaskRefused.retry_after:type_name -> google.protobuf.Duration
-	8,  // 5: shallot.event.v1.TaskProgress.tasks:type_name -> shallot.event.v1.TaskProgressEntry
-	23, // 6: shallot.event.v1.TaskResult.limits:type_name -> shallot.event.v1.Limits
-	11, // 7: shallot.event.v1.TaskResult.usage:type_name -> shallot.event.v1.Usage
-	24, // 8: shallot.event.v1.Usage.wall:type_name -> google.protobuf.Duration
-	24, // 9: shallot.event.v1.Usage.cpu:type_name -> google.protobuf.Duration
-	0,  // 10: shallot.event.v1.TaskFailure.cause:type_name -> shallot.event.v1.TaskFailureCause
-	11, // 11: shallot.event.v1.TaskFailure.usage:type_name -> shallot.event.v1.Usage
-	22, // 12: shallot.event.v1.TaskQuery.tasks:type_name -> shallot.event.v1.TaskRef
-	25, // 13: shallot.event.v1.TaskReplicaRequest.submission:type_name -> shallot.event.v1.Event
-	10, // 14: shallot.event.v1.TaskReplicaRequest.result:type_name -> shallot.event.v1.TaskResult
-	12, // 15: shallot.event.v1.TaskReplicaRequest.failure:type_name -> shallot.event.v1.TaskFailure
-	24, // 16: shallot.event.v1.TaskReplicaRequest.keep:type_name -> google.protobuf.Duration
-	19, // 17: shallot.event.v1.TaskReplicas.replicas:type_name -> shallot.event.v1.TaskReplica
-	25, // 18: shallot.event.v1.TaskReplicaResult.request:type_name -> shallot.event.v1.Event
-	22, // 19: shallot.event.v1.TaskCollected.tasks:type_name -> shallot.event.v1.TaskRef
-	20, // [20:20] is the sub-list for method output_type
-	20, // [20:20] is the sub-list for method input_type
-	20, // [20:20] is the sub-list for extension type_name
-	20, // [20:20] is the sub-list for extension extendee
-	0,  // [0:20] is the sub-list for field type_name
+	26, // 5: shallot.event.v1.TaskRefused.puzzle:type_name -> shallot.event.v1.Puzzle
+	8,  // 6: shallot.event.v1.TaskProgress.tasks:type_name -> shallot.event.v1.TaskProgressEntry
+	23, // 7: shallot.event.v1.TaskResult.limits:type_name -> shallot.event.v1.Limits
+	11, // 8: shallot.event.v1.TaskResult.usage:type_name -> shallot.event.v1.Usage
+	24, // 9: shallot.event.v1.Usage.wall:type_name -> google.protobuf.Duration
+	24, // 10: shallot.event.v1.Usage.cpu:type_name -> google.protobuf.Duration
+	0,  // 11: shallot.event.v1.TaskFailure.cause:type_name -> shallot.event.v1.TaskFailureCause
+	11, // 12: shallot.event.v1.TaskFailure.usage:type_name -> shallot.event.v1.Usage
+	22, // 13: shallot.event.v1.TaskQuery.tasks:type_name -> shallot.event.v1.TaskRef
+	25, // 14: shallot.event.v1.TaskReplicaRequest.submission:type_name -> shallot.event.v1.Event
+	10, // 15: shallot.event.v1.TaskReplicaRequest.result:type_name -> shallot.event.v1.TaskResult
+	12, // 16: shallot.event.v1.TaskReplicaRequest.failure:type_name -> shallot.event.v1.TaskFailure
+	24, // 17: shallot.event.v1.TaskReplicaRequest.keep:type_name -> google.protobuf.Duration
+	19, // 18: shallot.event.v1.TaskReplicas.replicas:type_name -> shallot.event.v1.TaskReplica
+	25, // 19: shallot.event.v1.TaskReplicaResult.request:type_name -> shallot.event.v1.Event
+	22, // 20: shallot.event.v1.TaskCollected.tasks:type_name -> shallot.event.v1.TaskRef
+	21, // [21:21] is the sub-list for method output_type
+	21, // [21:21] is the sub-list for method input_type
+	21, // [21:21] is the sub-list for extension type_name
+	21, // [21:21] is the sub-list for extension extendee
+	0,  // [0:21] is the sub-list for field type_name
 }
 
 func init() { file_shallot_event_v1_task_proto_init() }

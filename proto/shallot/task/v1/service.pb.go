@@ -615,7 +615,9 @@ type Candidate struct {
 	Metric    *v1.Metric           `protobuf:"bytes,5,opt,name=metric,proto3" json:"metric,omitempty"`
 	MetricAge *durationpb.Duration `protobuf:"bytes,6,opt,name=metric_age,json=metricAge,proto3" json:"metric_age,omitempty"`
 	// Provider side: the signed announcement, for TaskRedirected.
-	Announcement  *v1.Event `protobuf:"bytes,7,opt,name=announcement,proto3" json:"announcement,omitempty"`
+	Announcement *v1.Event `protobuf:"bytes,7,opt,name=announcement,proto3" json:"announcement,omitempty"`
+	// Consumer side: what the provider asks for a submission, as it has told the persona that the task leaves from.
+	Puzzle        *v1.Puzzle `protobuf:"bytes,8,opt,name=puzzle,proto3" json:"puzzle,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -695,6 +697,13 @@ func (x *Candidate) GetMetricAge() *durationpb.Duration {
 func (x *Candidate) GetAnnouncement() *v1.Event {
 	if x != nil {
 		return x.Announcement
+	}
+	return nil
+}
+
+func (x *Candidate) GetPuzzle() *v1.Puzzle {
+	if x != nil {
+		return x.Puzzle
 	}
 	return nil
 }
@@ -788,7 +797,7 @@ func (x *DeliverEvent) GetOwnPeerId() string {
 
 type Delivered struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The broker's verdict on the event: 0 applied, 1 ignored, 2 rejected, 3 retry.
+	// The broker's verdict on the event: 0 applied, 1 ignored, 2 rejected, 3 retry, 4 misconduct.
 	Verdict uint32 `protobuf:"varint,1,opt,name=verdict,proto3" json:"verdict,omitempty"`
 	// UPPER_SNAKE, for the sender of a rejected event.
 	Reason        string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
@@ -1225,7 +1234,11 @@ type PlacementNeeded struct {
 	// The job that the task is a shard of; empty for others.
 	JobId string `protobuf:"bytes,8,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
 	// As in JobSpec.
-	Personas      uint32 `protobuf:"varint,9,opt,name=personas,proto3" json:"personas,omitempty"`
+	Personas uint32 `protobuf:"varint,9,opt,name=personas,proto3" json:"personas,omitempty"`
+	// What peers have asked for when they refused the task, lately: peer ids and efforts. It is newer than what they have announced.
+	Efforts map[string]uint32 `protobuf:"bytes,11,rep,name=efforts,proto3" json:"efforts,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
+	// The largest effort that is paid; 0: nobody has said.
+	MaxEffort     uint32 `protobuf:"varint,10,opt,name=max_effort,json=maxEffort,proto3" json:"max_effort,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1323,6 +1336,20 @@ func (x *PlacementNeeded) GetPersonas() uint32 {
 	return 0
 }
 
+func (x *PlacementNeeded) GetEfforts() map[string]uint32 {
+	if x != nil {
+		return x.Efforts
+	}
+	return nil
+}
+
+func (x *PlacementNeeded) GetMaxEffort() uint32 {
+	if x != nil {
+		return x.MaxEffort
+	}
+	return 0
+}
+
 type DescribeRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -1371,8 +1398,10 @@ type DescribeResponse struct {
 	// Candidates that the evaluator wants with each submission.
 	CandidatesWanted uint32    `protobuf:"varint,5,opt,name=candidates_wanted,json=candidatesWanted,proto3" json:"candidates_wanted,omitempty"`
 	Queue            *v1.Queue `protobuf:"bytes,6,opt,name=queue,proto3" json:"queue,omitempty"`
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
+	// Provider: what a stranger's submission costs now; unset where nobody is ever asked for anything.
+	Puzzle        *v1.Puzzle `protobuf:"bytes,7,opt,name=puzzle,proto3" json:"puzzle,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *DescribeResponse) Reset() {
@@ -1443,6 +1472,13 @@ func (x *DescribeResponse) GetCandidatesWanted() uint32 {
 func (x *DescribeResponse) GetQueue() *v1.Queue {
 	if x != nil {
 		return x.Queue
+	}
+	return nil
+}
+
+func (x *DescribeResponse) GetPuzzle() *v1.Puzzle {
+	if x != nil {
+		return x.Puzzle
 	}
 	return nil
 }
@@ -2350,7 +2386,7 @@ const file_shallot_task_v1_service_proto_rawDesc = "" +
 	"\breplicas\x18\x04 \x03(\v2\x1a.shallot.task.v1.CandidateR\breplicas\"B\n" +
 	"\x0fPlacementFailed\x12\x17\n" +
 	"\atask_id\x18\x01 \x01(\tR\x06taskId\x12\x16\n" +
-	"\x06detail\x18\x02 \x01(\tR\x06detail\"\xa6\x02\n" +
+	"\x06detail\x18\x02 \x01(\tR\x06detail\"\xd8\x02\n" +
 	"\tCandidate\x12\x17\n" +
 	"\apeer_id\x18\x01 \x01(\tR\x06peerId\x12\x1f\n" +
 	"\vsealing_key\x18\x02 \x01(\tR\n" +
@@ -2360,7 +2396,8 @@ const file_shallot_task_v1_service_proto_rawDesc = "" +
 	"\x06metric\x18\x05 \x01(\v2\x18.shallot.event.v1.MetricR\x06metric\x128\n" +
 	"\n" +
 	"metric_age\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\tmetricAge\x12;\n" +
-	"\fannouncement\x18\a \x01(\v2\x17.shallot.event.v1.EventR\fannouncement\"\x89\x02\n" +
+	"\fannouncement\x18\a \x01(\v2\x17.shallot.event.v1.EventR\fannouncement\x120\n" +
+	"\x06puzzle\x18\b \x01(\v2\x18.shallot.event.v1.PuzzleR\x06puzzle\"\x89\x02\n" +
 	"\fDeliverEvent\x12\x18\n" +
 	"\apersona\x18\x01 \x01(\tR\apersona\x12\x1b\n" +
 	"\tfrom_peer\x18\x02 \x01(\tR\bfromPeer\x12-\n" +
@@ -2400,7 +2437,7 @@ const file_shallot_task_v1_service_proto_rawDesc = "" +
 	"\x05event\x18\x06 \x01(\v2\x17.shallot.event.v1.EventR\x05event\x12\x12\n" +
 	"\x04sign\x18\a \x01(\bR\x04sign\x123\n" +
 	"\atimeout\x18\b \x01(\v2\x19.google.protobuf.DurationR\atimeout\x12\x1c\n" +
-	"\twithdrawn\x18\t \x01(\bR\twithdrawn\"\xf2\x02\n" +
+	"\twithdrawn\x18\t \x01(\bR\twithdrawn\"\x96\x04\n" +
 	"\x0fPlacementNeeded\x12\x17\n" +
 	"\atask_id\x18\x01 \x01(\tR\x06taskId\x12\x12\n" +
 	"\x04type\x18\x02 \x01(\tR\x04type\x12\x18\n" +
@@ -2410,11 +2447,18 @@ const file_shallot_task_v1_service_proto_rawDesc = "" +
 	"\x06limits\x18\x06 \x01(\v2\x18.shallot.event.v1.LimitsR\x06limits\x12\x16\n" +
 	"\x06copies\x18\a \x01(\rR\x06copies\x12\x15\n" +
 	"\x06job_id\x18\b \x01(\tR\x05jobId\x12\x1a\n" +
-	"\bpersonas\x18\t \x01(\rR\bpersonas\x1a;\n" +
+	"\bpersonas\x18\t \x01(\rR\bpersonas\x12G\n" +
+	"\aefforts\x18\v \x03(\v2-.shallot.task.v1.PlacementNeeded.EffortsEntryR\aefforts\x12\x1d\n" +
+	"\n" +
+	"max_effort\x18\n" +
+	" \x01(\rR\tmaxEffort\x1a;\n" +
 	"\rExcludedEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x11\n" +
-	"\x0fDescribeRequest\"\x83\x02\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a:\n" +
+	"\fEffortsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\rR\x05value:\x028\x01\"\x11\n" +
+	"\x0fDescribeRequest\"\xb5\x02\n" +
 	"\x10DescribeResponse\x12\x12\n" +
 	"\x04role\x18\x01 \x01(\tR\x04role\x12@\n" +
 	"\fcapabilities\x18\x02 \x03(\v2\x1c.shallot.event.v1.CapabilityR\fcapabilities\x12\x1f\n" +
@@ -2422,7 +2466,8 @@ const file_shallot_task_v1_service_proto_rawDesc = "" +
 	"sealingKey\x12\x1c\n" +
 	"\tevaluator\x18\x04 \x01(\tR\tevaluator\x12+\n" +
 	"\x11candidates_wanted\x18\x05 \x01(\rR\x10candidatesWanted\x12-\n" +
-	"\x05queue\x18\x06 \x01(\v2\x17.shallot.event.v1.QueueR\x05queue\"\x13\n" +
+	"\x05queue\x18\x06 \x01(\v2\x17.shallot.event.v1.QueueR\x05queue\x120\n" +
+	"\x06puzzle\x18\a \x01(\v2\x18.shallot.event.v1.PuzzleR\x06puzzle\"\x13\n" +
 	"\x11WatchQueueRequest\"e\n" +
 	"\x12WatchQueueResponse\x12-\n" +
 	"\x05queue\x18\x01 \x01(\v2\x17.shallot.event.v1.QueueR\x05queue\x12 \n" +
@@ -2498,7 +2543,7 @@ func file_shallot_task_v1_service_proto_rawDescGZIP() []byte {
 	return file_shallot_task_v1_service_proto_rawDescData
 }
 
-var file_shallot_task_v1_service_proto_msgTypes = make([]protoimpl.MessageInfo, 35)
+var file_shallot_task_v1_service_proto_msgTypes = make([]protoimpl.MessageInfo, 36)
 var file_shallot_task_v1_service_proto_goTypes = []any{
 	(*SessionRequest)(nil),        // 0: shallot.task.v1.SessionRequest
 	(*SessionResponse)(nil),       // 1: shallot.task.v1.SessionResponse
@@ -2535,16 +2580,18 @@ var file_shallot_task_v1_service_proto_goTypes = []any{
 	(*GetLogsRequest)(nil),        // 32: shallot.task.v1.GetLogsRequest
 	(*GetLogsResponse)(nil),       // 33: shallot.task.v1.GetLogsResponse
 	nil,                           // 34: shallot.task.v1.PlacementNeeded.ExcludedEntry
-	(*v1.Fault)(nil),              // 35: shallot.event.v1.Fault
-	(*Task)(nil),                  // 36: shallot.task.v1.Task
-	(*TaskSpec)(nil),              // 37: shallot.task.v1.TaskSpec
-	(*v1.Metric)(nil),             // 38: shallot.event.v1.Metric
-	(*durationpb.Duration)(nil),   // 39: google.protobuf.Duration
-	(*v1.Event)(nil),              // 40: shallot.event.v1.Event
-	(*v1.Limits)(nil),             // 41: shallot.event.v1.Limits
-	(*v1.Capability)(nil),         // 42: shallot.event.v1.Capability
-	(*v1.Queue)(nil),              // 43: shallot.event.v1.Queue
-	(*timestamppb.Timestamp)(nil), // 44: google.protobuf.Timestamp
+	nil,                           // 35: shallot.task.v1.PlacementNeeded.EffortsEntry
+	(*v1.Fault)(nil),              // 36: shallot.event.v1.Fault
+	(*Task)(nil),                  // 37: shallot.task.v1.Task
+	(*TaskSpec)(nil),              // 38: shallot.task.v1.TaskSpec
+	(*v1.Metric)(nil),             // 39: shallot.event.v1.Metric
+	(*durationpb.Duration)(nil),   // 40: google.protobuf.Duration
+	(*v1.Event)(nil),              // 41: shallot.event.v1.Event
+	(*v1.Puzzle)(nil),             // 42: shallot.event.v1.Puzzle
+	(*v1.Limits)(nil),             // 43: shallot.event.v1.Limits
+	(*v1.Capability)(nil),         // 44: shallot.event.v1.Capability
+	(*v1.Queue)(nil),              // 45: shallot.event.v1.Queue
+	(*timestamppb.Timestamp)(nil), // 46: google.protobuf.Timestamp
 }
 var file_shallot_task_v1_service_proto_depIdxs = []int32{
 	2,  // 0: shallot.task.v1.SessionRequest.hello:type_name -> shallot.task.v1.Hello
@@ -2556,61 +2603,64 @@ var file_shallot_task_v1_service_proto_depIdxs = []int32{
 	10, // 6: shallot.task.v1.SessionRequest.send_failed:type_name -> shallot.task.v1.SendFailed
 	11, // 7: shallot.task.v1.SessionRequest.online:type_name -> shallot.task.v1.OnlineChanged
 	12, // 8: shallot.task.v1.SessionRequest.personas:type_name -> shallot.task.v1.PersonasQuery
-	35, // 9: shallot.task.v1.SessionResponse.fault:type_name -> shallot.event.v1.Fault
-	36, // 10: shallot.task.v1.SessionResponse.task:type_name -> shallot.task.v1.Task
+	36, // 9: shallot.task.v1.SessionResponse.fault:type_name -> shallot.event.v1.Fault
+	37, // 10: shallot.task.v1.SessionResponse.task:type_name -> shallot.task.v1.Task
 	14, // 11: shallot.task.v1.SessionResponse.outbox:type_name -> shallot.task.v1.OutboxEvent
 	15, // 12: shallot.task.v1.SessionResponse.placement:type_name -> shallot.task.v1.PlacementNeeded
 	8,  // 13: shallot.task.v1.SessionResponse.delivered:type_name -> shallot.task.v1.Delivered
 	13, // 14: shallot.task.v1.SessionResponse.personas:type_name -> shallot.task.v1.PersonaUse
-	37, // 15: shallot.task.v1.CreateTask.spec:type_name -> shallot.task.v1.TaskSpec
+	38, // 15: shallot.task.v1.CreateTask.spec:type_name -> shallot.task.v1.TaskSpec
 	6,  // 16: shallot.task.v1.CreateTask.candidate:type_name -> shallot.task.v1.Candidate
 	6,  // 17: shallot.task.v1.CreateTask.replicas:type_name -> shallot.task.v1.Candidate
 	6,  // 18: shallot.task.v1.PlaceTask.candidate:type_name -> shallot.task.v1.Candidate
 	6,  // 19: shallot.task.v1.PlaceTask.replicas:type_name -> shallot.task.v1.Candidate
-	38, // 20: shallot.task.v1.Candidate.metric:type_name -> shallot.event.v1.Metric
-	39, // 21: shallot.task.v1.Candidate.metric_age:type_name -> google.protobuf.Duration
-	40, // 22: shallot.task.v1.Candidate.announcement:type_name -> shallot.event.v1.Event
-	40, // 23: shallot.task.v1.DeliverEvent.event:type_name -> shallot.event.v1.Event
-	38, // 24: shallot.task.v1.DeliverEvent.own_metric:type_name -> shallot.event.v1.Metric
-	6,  // 25: shallot.task.v1.DeliverEvent.candidates:type_name -> shallot.task.v1.Candidate
-	40, // 26: shallot.task.v1.OutboxEvent.event:type_name -> shallot.event.v1.Event
-	39, // 27: shallot.task.v1.OutboxEvent.timeout:type_name -> google.protobuf.Duration
-	34, // 28: shallot.task.v1.PlacementNeeded.excluded:type_name -> shallot.task.v1.PlacementNeeded.ExcludedEntry
-	41, // 29: shallot.task.v1.PlacementNeeded.limits:type_name -> shallot.event.v1.Limits
-	42, // 30: shallot.task.v1.DescribeResponse.capabilities:type_name -> shallot.event.v1.Capability
-	43, // 31: shallot.task.v1.DescribeResponse.queue:type_name -> shallot.event.v1.Queue
-	43, // 32: shallot.task.v1.WatchQueueResponse.queue:type_name -> shallot.event.v1.Queue
-	36, // 33: shallot.task.v1.GetTaskResponse.task:type_name -> shallot.task.v1.Task
-	44, // 34: shallot.task.v1.ListTasksRequest.created_after:type_name -> google.protobuf.Timestamp
-	44, // 35: shallot.task.v1.ListTasksRequest.created_before:type_name -> google.protobuf.Timestamp
-	36, // 36: shallot.task.v1.ListTasksResponse.tasks:type_name -> shallot.task.v1.Task
-	36, // 37: shallot.task.v1.WatchTaskResponse.task:type_name -> shallot.task.v1.Task
-	36, // 38: shallot.task.v1.CancelTaskResponse.task:type_name -> shallot.task.v1.Task
-	0,  // 39: shallot.task.v1.TaskService.Session:input_type -> shallot.task.v1.SessionRequest
-	16, // 40: shallot.task.v1.TaskService.Describe:input_type -> shallot.task.v1.DescribeRequest
-	18, // 41: shallot.task.v1.TaskService.WatchQueue:input_type -> shallot.task.v1.WatchQueueRequest
-	20, // 42: shallot.task.v1.TaskService.Upload:input_type -> shallot.task.v1.UploadRequest
-	22, // 43: shallot.task.v1.TaskService.GetTask:input_type -> shallot.task.v1.GetTaskRequest
-	24, // 44: shallot.task.v1.TaskService.ListTasks:input_type -> shallot.task.v1.ListTasksRequest
-	26, // 45: shallot.task.v1.TaskService.WatchTask:input_type -> shallot.task.v1.WatchTaskRequest
-	28, // 46: shallot.task.v1.TaskService.CancelTask:input_type -> shallot.task.v1.CancelTaskRequest
-	30, // 47: shallot.task.v1.TaskService.GetResult:input_type -> shallot.task.v1.GetResultRequest
-	32, // 48: shallot.task.v1.TaskService.GetLogs:input_type -> shallot.task.v1.GetLogsRequest
-	1,  // 49: shallot.task.v1.TaskService.Session:output_type -> shallot.task.v1.SessionResponse
-	17, // 50: shallot.task.v1.TaskService.Describe:output_type -> shallot.task.v1.DescribeResponse
-	19, // 51: shallot.task.v1.TaskService.WatchQueue:output_type -> shallot.task.v1.WatchQueueResponse
-	21, // 52: shallot.task.v1.TaskService.Upload:output_type -> shallot.task.v1.UploadResponse
-	23, // 53: shallot.task.v1.TaskService.GetTask:output_type -> shallot.task.v1.GetTaskResponse
-	25, // 54: shallot.task.v1.TaskService.ListTasks:output_type -> shallot.task.v1.ListTasksResponse
-	27, // 55: shallot.task.v1.TaskService.WatchTask:output_type -> shallot.task.v1.WatchTaskResponse
-	29, // 56: shallot.task.v1.TaskService.CancelTask:output_type -> shallot.task.v1.CancelTaskResponse
-	31, // 57: shallot.task.v1.TaskService.GetResult:output_type -> shallot.task.v1.GetResultResponse
-	33, // 58: shallot.task.v1.TaskService.GetLogs:output_type -> shallot.task.v1.GetLogsResponse
-	49, // [49:59] is the sub-list for method output_type
-	39, // [39:49] is the sub-list for method input_type
-	39, // [39:39] is the sub-list for extension type_name
-	39, // [39:39] is the sub-list for extension extendee
-	0,  // [0:39] is the sub-list for field type_name
+	39, // 20: shallot.task.v1.Candidate.metric:type_name -> shallot.event.v1.Metric
+	40, // 21: shallot.task.v1.Candidate.metric_age:type_name -> google.protobuf.Duration
+	41, // 22: shallot.task.v1.Candidate.announcement:type_name -> shallot.event.v1.Event
+	42, // 23: shallot.task.v1.Candidate.puzzle:type_name -> shallot.event.v1.Puzzle
+	41, // 24: shallot.task.v1.DeliverEvent.event:type_name -> shallot.event.v1.Event
+	39, // 25: shallot.task.v1.DeliverEvent.own_metric:type_name -> shallot.event.v1.Metric
+	6,  // 26: shallot.task.v1.DeliverEvent.candidates:type_name -> shallot.task.v1.Candidate
+	41, // 27: shallot.task.v1.OutboxEvent.event:type_name -> shallot.event.v1.Event
+	40, // 28: shallot.task.v1.OutboxEvent.timeout:type_name -> google.protobuf.Duration
+	34, // 29: shallot.task.v1.PlacementNeeded.excluded:type_name -> shallot.task.v1.PlacementNeeded.ExcludedEntry
+	43, // 30: shallot.task.v1.PlacementNeeded.limits:type_name -> shallot.event.v1.Limits
+	35, // 31: shallot.task.v1.PlacementNeeded.efforts:type_name -> shallot.task.v1.PlacementNeeded.EffortsEntry
+	44, // 32: shallot.task.v1.DescribeResponse.capabilities:type_name -> shallot.event.v1.Capability
+	45, // 33: shallot.task.v1.DescribeResponse.queue:type_name -> shallot.event.v1.Queue
+	42, // 34: shallot.task.v1.DescribeResponse.puzzle:type_name -> shallot.event.v1.Puzzle
+	45, // 35: shallot.task.v1.WatchQueueResponse.queue:type_name -> shallot.event.v1.Queue
+	37, // 36: shallot.task.v1.GetTaskResponse.task:type_name -> shallot.task.v1.Task
+	46, // 37: shallot.task.v1.ListTasksRequest.created_after:type_name -> google.protobuf.Timestamp
+	46, // 38: shallot.task.v1.ListTasksRequest.created_before:type_name -> google.protobuf.Timestamp
+	37, // 39: shallot.task.v1.ListTasksResponse.tasks:type_name -> shallot.task.v1.Task
+	37, // 40: shallot.task.v1.WatchTaskResponse.task:type_name -> shallot.task.v1.Task
+	37, // 41: shallot.task.v1.CancelTaskResponse.task:type_name -> shallot.task.v1.Task
+	0,  // 42: shallot.task.v1.TaskService.Session:input_type -> shallot.task.v1.SessionRequest
+	16, // 43: shallot.task.v1.TaskService.Describe:input_type -> shallot.task.v1.DescribeRequest
+	18, // 44: shallot.task.v1.TaskService.WatchQueue:input_type -> shallot.task.v1.WatchQueueRequest
+	20, // 45: shallot.task.v1.TaskService.Upload:input_type -> shallot.task.v1.UploadRequest
+	22, // 46: shallot.task.v1.TaskService.GetTask:input_type -> shallot.task.v1.GetTaskRequest
+	24, // 47: shallot.task.v1.TaskService.ListTasks:input_type -> shallot.task.v1.ListTasksRequest
+	26, // 48: shallot.task.v1.TaskService.WatchTask:input_type -> shallot.task.v1.WatchTaskRequest
+	28, // 49: shallot.task.v1.TaskService.CancelTask:input_type -> shallot.task.v1.CancelTaskRequest
+	30, // 50: shallot.task.v1.TaskService.GetResult:input_type -> shallot.task.v1.GetResultRequest
+	32, // 51: shallot.task.v1.TaskService.GetLogs:input_type -> shallot.task.v1.GetLogsRequest
+	1,  // 52: shallot.task.v1.TaskService.Session:output_type -> shallot.task.v1.SessionResponse
+	17, // 53: shallot.task.v1.TaskService.Describe:output_type -> shallot.task.v1.DescribeResponse
+	19, // 54: shallot.task.v1.TaskService.WatchQueue:output_type -> shallot.task.v1.WatchQueueResponse
+	21, // 55: shallot.task.v1.TaskService.Upload:output_type -> shallot.task.v1.UploadResponse
+	23, // 56: shallot.task.v1.TaskService.GetTask:output_type -> shallot.task.v1.GetTaskResponse
+	25, // 57: shallot.task.v1.TaskService.ListTasks:output_type -> shallot.task.v1.ListTasksResponse
+	27, // 58: shallot.task.v1.TaskService.WatchTask:output_type -> shallot.task.v1.WatchTaskResponse
+	29, // 59: shallot.task.v1.TaskService.CancelTask:output_type -> shallot.task.v1.CancelTaskResponse
+	31, // 60: shallot.task.v1.TaskService.GetResult:output_type -> shallot.task.v1.GetResultResponse
+	33, // 61: shallot.task.v1.TaskService.GetLogs:output_type -> shallot.task.v1.GetLogsResponse
+	52, // [52:62] is the sub-list for method output_type
+	42, // [42:52] is the sub-list for method input_type
+	42, // [42:42] is the sub-list for extension type_name
+	42, // [42:42] is the sub-list for extension extendee
+	0,  // [0:42] is the sub-list for field type_name
 }
 
 func init() { file_shallot_task_v1_service_proto_init() }
@@ -2641,7 +2691,7 @@ func file_shallot_task_v1_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_shallot_task_v1_service_proto_rawDesc), len(file_shallot_task_v1_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   35,
+			NumMessages:   36,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -676,7 +676,8 @@ type Task struct {
 	QueuePosition uint32            `protobuf:"varint,18,opt,name=queue_position,json=queuePosition,proto3" json:"queue_position,omitempty"`
 	// Counts up with every change of the task.
 	Revision uint64 `protobuf:"varint,19,opt,name=revision,proto3" json:"revision,omitempty"`
-	// Only from GetTask, while it is RUNNING and where its executor says so: the last word. It changes without the revision.
+	// Only from GetTask: the last word of its executor, where that says how far it is while the task is RUNNING; or, while it is PENDING, that a provider's price is
+	// being paid, where that takes longer than two seconds. It changes without the revision.
 	Progress *Progress `protobuf:"bytes,20,opt,name=progress,proto3" json:"progress,omitempty"`
 	// Providers that are to keep the result until it is collected, the one that ran the task among them. 0: that one alone.
 	Replicas uint32 `protobuf:"varint,21,opt,name=replicas,proto3" json:"replicas,omitempty"`
@@ -959,7 +960,7 @@ func (x *Replica) GetAlias() string {
 	return ""
 }
 
-// Progress is how far a running task is, as its executor says.
+// Progress is how far a task is.
 type Progress struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// 0 to 1.

@@ -148,7 +148,7 @@ func (s *Service) compose() (domain.Announcement, bool) {
 	if s.identity.PeerID == "" || !s.hasSelf {
 		return domain.Announcement{}, false
 	}
-	a := domain.Announcement{PeerID: s.identity.PeerID, Role: domain.RoleProvider, Capabilities: s.self.Capabilities, SealingKey: s.self.SealingKey,
+	a := domain.Announcement{PeerID: s.identity.PeerID, Role: domain.RoleProvider, Capabilities: s.self.Capabilities, SealingKey: s.self.SealingKey, Effort: s.puzzle.Effort,
 		Interval: pace.Stated(s.cfg.Pace.Interval(s.networkLocked()))}
 	if s.cfg.Coarse {
 		a.Interval = pace.StatedClass(s.cfg.Pace.Interval(s.networkLocked()))

@@ -191,7 +191,7 @@ func (s *Service) answer(from string, q Question) DiscoverResponse {
 	has := marks.NewSet(q.ID, q.Has)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	r := DiscoverResponse{InReplyTo: q.ID, Known: s.size.Told(time.Now(), s.table.CountAvailable()+1)}
+	r := DiscoverResponse{InReplyTo: q.ID, Puzzle: s.puzzle, Known: s.size.Told(time.Now(), s.table.CountAvailable()+1)}
 	if s.cfg.Coarse { // the next power of two
 		r.Known = 1 << bits.Len(uint(r.Known-1))
 	}

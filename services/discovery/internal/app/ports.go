@@ -56,6 +56,7 @@ type DiscoverResponse struct {
 	InReplyTo string
 	Signed    [][]byte // the answerer's own announcement first
 	Known     int
+	Puzzle    domain.Puzzle // the answerer's; without a nonce: it has none
 }
 
 // Store keeps what must survive a restart. See storetest for what every store must do.

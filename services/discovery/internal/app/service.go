@@ -80,6 +80,7 @@ type Service struct {
 	identity Identity
 	self     Self
 	hasSelf  bool
+	puzzle   domain.Puzzle
 	own      domain.Announcement // as it was last said; Version 0 before
 	signed   []byte
 	online   time.Time // since when there is a neighbour; zero while there is none
@@ -92,6 +93,7 @@ type Service struct {
 	nudged   map[string]time.Time // neighbours that were asked because they were overdue, and when
 
 	versions  versions
+	prices    *rate.Limiter // for announcements that tell of a price
 	triggers  *rate.Limiter // for announcements that a newcomer triggers
 	announce  chan bool     // true: it changed
 	redial    chan struct{}
@@ -136,6 +138,7 @@ func New(ctx context.Context, cfg Config) (*Service, error) {
 		versions: versions{store: cfg.Store},
 		// While the network is small, three newcomers in a row are greeted at once.
 		triggers: rate.NewLimiter(rate.Every(cfg.Pace.Min/2), 3),
+		prices:   rate.NewLimiter(rate.Every(time.Minute), 4),
 		announce: make(chan bool, 1), redial: make(chan struct{}, 1), advertise: make(chan struct{}, 1), identify: make(chan struct{}, 1),
 		answers: make(chan struct{}, maxAnswers), asks: make(chan struct{}, maxAsking), ready: make(chan struct{})}
 	peers, err := cfg.Store.LoadPeers(ctx)
@@ -219,6 +222,22 @@ func (s *Service) UpdateSelf(ctx context.Context, self Self) error {
 	s.self, s.hasSelf = self, true
 	s.mu.Unlock()
 	s.wakeAnnounce(true)
+	return nil
+}
+
+// UpdatePuzzle sets what a stranger's submission costs. Whoever asks hears it at once; the others with the next announcement, which goes out now when the
+// effort has changed much, not more often than once a minute as a rule.
+func (s *Service) UpdatePuzzle(p domain.Puzzle) error {
+	if err := p.Check(); err != nil {
+		return fault.InvalidArgument("SELF_INVALID", "%v", err)
+	}
+	s.mu.Lock()
+	s.puzzle = p
+	news := s.own.Version > 0 && domain.EffortNews(s.own.Effort, p.Effort)
+	s.mu.Unlock()
+	if news && s.prices.Allow() {
+		s.wakeAnnounce(false)
+	}
 	return nil
 }
 

@@ -115,6 +115,61 @@ func TestAChangeIsToldAtOnceAndARepetitionIsNone(t *testing.T) {
 	})
 }
 
+// TestPrices: whoever asks hears what a submission costs now. The announcement follows at its own time, unless the price has changed much, and then not without end.
+func TestPrices(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, nodes := network(t, 3)
+		pass(time.Minute)
+		n := nodes[0]
+		_, ask := stranger(t, s, n)
+		effort := func() uint32 {
+			p, err := nodes[2].svc.Peer(n.id)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return p.Effort
+		}
+		price := func(effort uint32) {
+			t.Helper()
+			if err := n.svc.UpdatePuzzle(domain.Puzzle{Nonce: make([]byte, domain.NonceSize), Effort: effort}); err != nil {
+				t.Fatal(err)
+			}
+			if got := ask(nil, 1).Puzzle.Effort; got != effort {
+				t.Errorf("asked, it says %d, not %d", got, effort)
+			}
+			pass(10 * time.Millisecond)
+		}
+		if p := ask(nil, 1).Puzzle; len(p.Nonce) != 0 {
+			t.Errorf("who has no price says %+v", p)
+		}
+		price(16)
+		if got := effort(); got != 16 {
+			t.Errorf("a price where there was none is announced as %d", got)
+		}
+		from := time.Now()
+		price(32)
+		price(64)
+		if said := n.sayings(from); len(said) != 0 {
+			t.Error("a price that has hardly changed was announced")
+		}
+		for _, e := range []uint32{512, 0, 512, 0, 512, 0, 512, 0} {
+			price(e)
+		}
+		if said := n.sayings(from); len(said) > 4 {
+			t.Errorf("%d announcements in a moment", len(said))
+		}
+		pass(2 * time.Minute)
+		if got := effort(); got != 0 {
+			t.Errorf("in the end it is known as %d", got)
+		}
+		for _, bad := range []domain.Puzzle{{Effort: 16}, {Nonce: make([]byte, 15)}, {Nonce: make([]byte, 16), Effort: 3}, {Nonce: make([]byte, 16), Effort: 1 << 25}} {
+			if err := n.svc.UpdatePuzzle(bad); fault.From(err).Reason != "SELF_INVALID" {
+				t.Errorf("%+v: %v", bad, err)
+			}
+		}
+	})
+}
+
 func TestNothingIsAnnouncedBeforeItIsKnownWhatThisNodeDoes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSim(t)

@@ -41,6 +41,36 @@ type Announcement struct {
 	Addresses    []string
 	Interval     time.Duration // the next one is to be expected within it
 	Leaving      bool
+	Effort       uint32 // what a stranger's submission costs, about; see Puzzle
+}
+
+// Puzzle is what a stranger's submission costs now.
+type Puzzle struct {
+	Nonce  []byte // NonceSize; none where nothing is ever asked for
+	Effort uint32 // 0, or a power of two
+}
+
+// Bounds of a price.
+const (
+	NonceSize = 16
+	MaxEffort = 1 << 24
+)
+
+// EffortShaped tells whether n can be an effort.
+func EffortShaped(n uint32) bool { return n <= MaxEffort && n&(n-1) == 0 }
+
+// Check finds what is wrong with a price, as an *Invalid.
+func (p *Puzzle) Check() error {
+	if len(p.Nonce) != NonceSize && (len(p.Nonce) != 0 || p.Effort != 0) || !EffortShaped(p.Effort) {
+		return invalid("PUZZLE_INVALID", "the puzzle has no nonce of %d bytes, or its effort %d is no power of two of at most %d", NonceSize, p.Effort, MaxEffort)
+	}
+	return nil
+}
+
+// EffortNews tells whether an effort differs so much from what was announced that others should hear of it now: by more than a factor of four, or it is nothing and was something, or the
+// other way round.
+func EffortNews(announced, now uint32) bool {
+	return (announced == 0) != (now == 0) || now > 4*announced || announced > 4*now
 }
 
 // Capability is one task type that a provider executes.
@@ -79,6 +109,8 @@ func (a *Announcement) Check() error {
 		return invalid("ROLE_INVALID", "the role %q does not announce itself", clip(a.Role))
 	case a.Interval <= 0:
 		return invalid("INTERVAL_INVALID", "the interval %v is not positive", a.Interval)
+	case !EffortShaped(a.Effort):
+		return invalid("EFFORT_INVALID", "the effort %d is no power of two of at most %d", a.Effort, MaxEffort)
 	case len(a.Addresses) > MaxAddresses:
 		return invalid("ADDRESSES_TOO_MANY", "%d addresses; there may be %d", len(a.Addresses), MaxAddresses)
 	}
@@ -154,7 +186,7 @@ func (a *Announcement) Has(types ...string) bool {
 	return len(types) == 0 || slices.ContainsFunc(a.Capabilities, func(c Capability) bool { return slices.Contains(types, c.Type) })
 }
 
-// SameSelf tells whether two statements differ in nothing but version and interval.
+// SameSelf tells whether two statements differ in nothing but version, interval and effort.
 func (a *Announcement) SameSelf(b *Announcement) bool {
 	return a.PeerID == b.PeerID && a.SealingKey == b.SealingKey && a.Leaving == b.Leaving &&
 		slices.Equal(a.Addresses, b.Addresses) && slices.EqualFunc(a.Capabilities, b.Capabilities, Capability.Equal)

@@ -179,6 +179,13 @@ func (c *Consumer) TaskLeft(task string, excluded map[string]string) {
 	if at == "" || !left {
 		return
 	}
+	if strings.HasPrefix(why, "PUZZLE_") { // to have a price is its right, and what is known of it is old
+		if !c.cfg.Aloof { // a persona asks itself: this one says nothing of when a task was refused
+			c.newsAt = time.Now()
+			kick(c.askKick)
+		}
+		return
+	}
 	for _, r := range refusals {
 		if strings.HasPrefix(why, r) {
 			if r != excludedByUser {
@@ -291,6 +298,9 @@ func (c *Consumer) DiscoverResponse(from string, ev *eventv1.Event) Verdict {
 	c.dir.Contact(from, time.Now())
 	c.mu.Unlock()
 	c.hear(from, heard)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.dir.SetPrice(from, m.GetPuzzle().GetEffort(), m.GetPuzzle().GetNonce())
 	return Verdict{}
 }
 

@@ -107,7 +107,9 @@ func (d *Deliverer) Handle(ctx context.Context, del *brokerv1.Delivery) Verdict 
 	if d.own != nil {
 		if need := submissionNeed(ev, from); need != nil {
 			cmd.OwnMetric, cmd.OwnPeerId = d.own.OwnMetric(), d.own.OwnPeerID()
-			cmd.Candidates = d.own.Candidates(ctx, need)
+			if need.MayHandOn { // who may not be given to others costs no question to them
+				cmd.Candidates = d.own.Candidates(ctx, need)
+			}
 		} else if ev.GetType() == eventv1.EventType_EVENT_TYPE_TASK_REPLICA_REQUEST {
 			cmd.OwnPeerId = d.own.OwnPeerID()
 		}
@@ -193,7 +195,7 @@ func submissionNeed(ev *eventv1.Event, from string) *domain.Need {
 	default:
 		return nil
 	}
-	n := &domain.Need{TaskID: s.GetTaskId(), Type: s.GetType(), Limits: limitsOf(s.GetLimits()), Excluded: map[string]string{from: "sender"}}
+	n := &domain.Need{MayHandOn: s.GetRedirect(), TaskID: s.GetTaskId(), Type: s.GetType(), Limits: limitsOf(s.GetLimits()), Excluded: map[string]string{from: "sender"}}
 	for _, p := range path {
 		n.Excluded[p] = "had it before"
 	}

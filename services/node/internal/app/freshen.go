@@ -45,7 +45,11 @@ func (c *Consumer) Place(ctx context.Context, need *domain.Need) (*taskv1.Candid
 		unknown := c.unknown(d, fresh)
 		if len(unknown) == 0 || asked.Done || ctx.Err() != nil {
 			p := d.Chosen
-			return &taskv1.Candidate{PeerId: p.PeerID, SealingKey: p.SealingKey, Addresses: p.Addresses}, d.Detail()
+			out := &taskv1.Candidate{PeerId: p.PeerID, SealingKey: p.SealingKey, Addresses: p.Addresses}
+			if nonce := c.dir.Nonce(p.PeerID); nonce != nil && !c.cfg.Aloof { // a persona is told its own
+				out.Puzzle = &eventv1.Puzzle{Nonce: nonce, Effort: p.Effort}
+			}
+			return out, d.Detail()
 		}
 		asked.Keep = nil
 		for _, p := range []*domain.Provider{d.Chosen, d.Other} {

@@ -128,6 +128,7 @@ type identity struct {
 // meeting is what a provider has handed to a persona.
 type meeting struct {
 	sealingKey string
+	puzzle     *eventv1.Puzzle // what it asks for a submission
 	at         time.Time
 }
 
@@ -161,7 +162,7 @@ func (p *Personas) Place(ctx context.Context, need *domain.Need) (*taskv1.Candid
 	if err != nil {
 		return nil, "no persona to leave from: " + fault.From(err).Message
 	}
-	key, err := p.meet(ctx, who, candidate)
+	met, err := p.meet(ctx, who, candidate)
 	p.release(who)
 	if err != nil {
 		p.log.Debug("a persona could not reach a provider", logging.Peer(candidate.GetPeerId()), logging.Err(err))
@@ -170,7 +171,7 @@ func (p *Personas) Place(ctx context.Context, need *domain.Need) (*taskv1.Candid
 		}
 		return nil, "the provider that was chosen could not be reached: another is looked for"
 	}
-	candidate.Persona, candidate.SealingKey = who.name, key
+	candidate.Persona, candidate.SealingKey, candidate.Puzzle = who.name, met.sealingKey, met.puzzle
 	return candidate, detail
 }
 
@@ -281,12 +282,12 @@ func (p *Personas) open(ctx context.Context, name string) error {
 }
 
 // meet connects a persona to a provider and has it hand over its announcement on that very connection: the key in it is the one that the task is sealed to.
-func (p *Personas) meet(ctx context.Context, who *identity, c *taskv1.Candidate) (sealingKey string, err error) {
+func (p *Personas) meet(ctx context.Context, who *identity, c *taskv1.Candidate) (meeting, error) {
 	p.mu.Lock()
 	m, ok := who.met[c.GetPeerId()]
 	p.mu.Unlock()
 	if ok && time.Since(m.at) < introducedFor {
-		return m.sealingKey, nil
+		return m, nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, p.cfg.Introduce)
 	defer cancel()
@@ -297,12 +298,13 @@ func (p *Personas) meet(ctx context.Context, who *identity, c *taskv1.Candidate)
 		a, err = p.connected(ctx, who.name, c, p.cfg.Introduce)
 	}
 	if err != nil {
-		return "", err
+		return meeting{}, err
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	who.met[c.GetPeerId()] = meeting{a.SealingKey, time.Now()}
-	return a.SealingKey, nil
+	m = meeting{a.SealingKey, puzzleOf(&a), time.Now()}
+	who.met[c.GetPeerId()] = m
+	return m, nil
 }
 
 // connected dials a provider, which takes as long as it has to, and has its announcement within the time.
@@ -347,7 +349,11 @@ func (p *Personas) introduced(ctx context.Context, persona, peer string) (domain
 			}
 			sent = nil
 		case r := <-answer:
-			return introduction(r, peer)
+			a, err := introduction(r, peer)
+			if err != nil {
+				return a, err
+			}
+			return priced(a, r.GetPuzzle())
 		case <-ctx.Done():
 			return domain.Announcement{}, ctx.Err()
 		}

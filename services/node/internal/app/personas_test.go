@@ -40,6 +40,7 @@ type masquerade struct {
 	deaf     bool          // the task service does not answer
 	slow     bool          // it takes a second to open a persona
 	broken   bool          // none can be opened
+	puzzle   *eventv1.Puzzle
 }
 
 func (m *masquerade) OpenPersona(ctx context.Context, name string) error {
@@ -135,7 +136,7 @@ func (m *masquerade) SendEventAs(ctx context.Context, persona, peer string, typ 
 	if m.liar {
 		key = fake.NewKey()
 	}
-	b, _ := proto.Marshal(&eventv1.DiscoverResponse{InReplyTo: id, Announcements: []*eventv1.Event{fake.Announce(key.ID, 7, []string{"/memory/1"}, time.Minute, key.Sign, "sum")}})
+	b, _ := proto.Marshal(&eventv1.DiscoverResponse{InReplyTo: id, Announcements: []*eventv1.Event{fake.Announce(key.ID, 7, []string{"/memory/1"}, time.Minute, key.Sign, "sum")}, Puzzle: m.puzzle})
 	go m.personas.DiscoverResponse(persona, peer, &eventv1.Event{Payload: b})
 	return nil
 }

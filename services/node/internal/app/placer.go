@@ -67,7 +67,7 @@ func NewPlacer(tasks TaskPlacer, placement Placement, log *slog.Logger) *Placer 
 // Needed says that a task wants a provider. It does not block.
 func (p *Placer) Needed(n *taskv1.PlacementNeeded) {
 	need := domain.Need{TaskID: n.GetTaskId(), Type: n.GetType(), Limits: limitsOf(n.GetLimits()), Only: n.GetOnly(), Excluded: n.GetExcluded(), Copies: n.GetCopies(), Job: n.GetJobId(),
-		Personas: int(n.GetPersonas()), PeerName: p.PeerName}
+		Personas: int(n.GetPersonas()), PeerName: p.PeerName, Efforts: n.GetEfforts(), MaxEffort: n.GetMaxEffort()}
 	p.Left(need.TaskID, need.Excluded)
 	p.mu.Lock()
 	defer p.mu.Unlock()

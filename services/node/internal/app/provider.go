@@ -20,7 +20,8 @@ import (
 type PeerTable interface {
 	// WatchPeers gives every peer, then synced, then changes; it returns when the stream broke.
 	WatchPeers(ctx context.Context, peer func(*discoveryv1.Peer), forgotten func(id string), synced func()) error
-	UpdateSelf(ctx context.Context, capabilities []*eventv1.Capability, sealingKey string) error
+	// UpdateSelf sets what this node announces. puzzle is what a stranger's submission costs; nil for nothing.
+	UpdateSelf(ctx context.Context, capabilities []*eventv1.Capability, sealingKey string, puzzle *eventv1.Puzzle) error
 }
 
 // MetricTable is metric, as a provider's node uses it.
@@ -310,7 +311,7 @@ func (p *Provider) describeSelf(ctx context.Context) error {
 		return err
 	}
 	p.mu.Lock()
-	same := p.self != nil && p.self.GetSealingKey() == d.GetSealingKey() && sameCapabilities(p.self.GetCapabilities(), d.GetCapabilities())
+	same := p.self != nil && p.self.GetSealingKey() == d.GetSealingKey() && sameCapabilities(p.self.GetCapabilities(), d.GetCapabilities()) && proto.Equal(p.self.GetPuzzle(), d.GetPuzzle())
 	p.self = d
 	p.mu.Unlock()
 	if !same {
@@ -338,5 +339,5 @@ func (p *Provider) updateSelf(ctx context.Context) error {
 	if d == nil {
 		return nil
 	}
-	return p.peers.UpdateSelf(ctx, d.GetCapabilities(), d.GetSealingKey())
+	return p.peers.UpdateSelf(ctx, d.GetCapabilities(), d.GetSealingKey(), d.GetPuzzle())
 }

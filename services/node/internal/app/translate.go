@@ -33,7 +33,7 @@ func announcementOf(ev *eventv1.Event) (domain.Announcement, error) {
 	}
 	a := domain.Announcement{PeerID: m.GetPeerId(), Version: m.GetVersion(), Role: m.GetRole(), SealingKey: m.GetSealingKey(),
 		Capabilities: capabilitiesOf(m.GetCapabilities()), Addresses: m.GetAddresses(), Interval: m.GetInterval().AsDuration(),
-		Leaving: m.GetLeaving(), Signed: ev}
+		Leaving: m.GetLeaving(), Effort: m.GetEffort(), Signed: ev}
 	if err := a.Check(ev.GetAuthor()); err != nil {
 		return none, err
 	}

@@ -42,6 +42,8 @@ func (a *Announcement) Check(author string) error {
 		return fmt.Errorf("version is 0")
 	case a.Interval <= 0:
 		return fmt.Errorf("interval is not positive")
+	case !ValidEffort(a.Effort):
+		return fmt.Errorf("effort is no power of two")
 	case len(a.Addresses) > MaxAddresses:
 		return fmt.Errorf("more than %d addresses", MaxAddresses)
 	case len(a.Capabilities) > MaxCapabilities:
@@ -92,6 +94,15 @@ func (c *Capability) check() error {
 	}
 	return nil
 }
+
+// Bounds of a price.
+const (
+	NonceSize = 16
+	MaxEffort = 1 << 24
+)
+
+// ValidEffort tells whether n can be an effort: 0, or a power of two.
+func ValidEffort(n uint32) bool { return n <= MaxEffort && n&(n-1) == 0 }
 
 // ValidType tells whether s can name a task type: letters, digits, '.', '-' and '_', 64 at most.
 func ValidType(s string) bool {

@@ -36,6 +36,7 @@ type row struct {
 	suspected int       // times in a row that it could not be reached
 	penalty   float64
 	penaltyAt time.Time
+	nonce     []byte // of its price
 }
 
 type placement struct {
@@ -152,6 +153,24 @@ func (d *Directory) SetConnected(peer string, on bool, now time.Time) {
 		r.suspected, r.suspect = 0, time.Time{}
 		d.judge(r, now)
 	}
+}
+
+// SetPrice notes what a provider has said itself that a submission costs there now. A nonce of another length is none.
+func (d *Directory) SetPrice(peer string, effort uint32, nonce []byte) {
+	if r := d.rows[peer]; r != nil && ValidEffort(effort) {
+		r.Effort, r.nonce = effort, nil
+		if len(nonce) == NonceSize {
+			r.nonce = nonce
+		}
+	}
+}
+
+// Nonce is that of the price that a provider has said last; nil where it has said none.
+func (d *Directory) Nonce(peer string) []byte {
+	if r := d.rows[peer]; r != nil {
+		return r.nonce
+	}
+	return nil
 }
 
 // SetRTT notes the round trip to a connected peer.

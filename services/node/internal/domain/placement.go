@@ -9,16 +9,21 @@ import (
 
 // Need is a task that wants a provider.
 type Need struct {
-	TaskID   string
-	Type     string
-	Limits   Limits
-	Only     []string               // these providers only; empty for all
-	Excluded map[string]string      // these not, with the reason
-	Copies   uint32                 // other providers wanted that keep the result, too
-	Job      string                 // that the task is a shard of; empty for others
-	Personas int                    // that the job's shards leave from at one time, at most; 0 for what the node is set to
-	Vouched  bool                   // only those that two peers have told of, or the user has named
-	PeerName func(id string) string // how a Detail calls a peer; nil for ShortPeer
+	TaskID    string
+	Type      string
+	Limits    Limits
+	Only      []string          // these providers only; empty for all
+	Excluded  map[string]string // these not, with the reason
+	Copies    uint32            // other providers wanted that keep the result, too
+	MayHandOn bool              // its consumer lets the provider that has it find another
+	Job       string            // that the task is a shard of; empty for others
+	Personas  int               // that the job's shards leave from at one time, at most; 0 for what the node is set to
+	// Efforts are what providers have asked for lately when they refused the task, which is newer than what they announce; MaxEffort is the most that is paid, 0 for
+	// any.
+	Efforts   map[string]uint32
+	MaxEffort uint32
+	Vouched   bool                   // only those that two peers have told of, or the user has named
+	PeerName  func(id string) string // how a Detail calls a peer; nil for ShortPeer
 }
 
 // Name is how a text about the task calls a peer.
@@ -69,7 +74,7 @@ func Place(view []*Provider, need *Need, asked Asked, draw func(n int) int) Deci
 		return d
 	}
 	d.Chosen = view[first]
-	if second >= 0 && better(view[second], view[first]) {
+	if second >= 0 && need.better(view[second], view[first]) {
 		first, second = second, first
 		d.Chosen = view[first]
 	}
@@ -145,16 +150,30 @@ func cleaner(view []*Provider, need *Need, asked Asked, than *Provider, draw fun
 		return -1
 	}
 	best := clean[draw(len(clean))]
-	if other := clean[draw(len(clean))]; better(view[other], view[best]) {
+	if other := clean[draw(len(clean))]; need.better(view[other], view[best]) {
 		best = other
 	}
-	if better(view[best], than) {
+	if need.better(view[best], than) {
 		return best
 	}
 	return -1
 }
 
-func better(a, b *Provider) bool { return a.Busy() < b.Busy() }
+// effortOfRound is the effort that weighs as much as a round of work ahead: about a second.
+const effortOfRound = 2048
+
+// effort is what a submission costs there, as far as is known.
+func (n *Need) effort(p *Provider) uint32 {
+	if e, told := n.Efforts[p.PeerID]; told {
+		return e
+	}
+	return p.Effort
+}
+
+// cost is how long the task would wait there: for what is to be done before it, and for its price.
+func (n *Need) cost(p *Provider) float64 { return p.Busy() + float64(n.effort(p))/effortOfRound }
+
+func (n *Need) better(a, b *Provider) bool { return n.cost(a) < n.cost(b) }
 
 // Sample returns up to n random providers that qualify, in random order.
 func Sample(view []*Provider, need *Need, n int, draw func(n int) int) []*Provider {
@@ -196,6 +215,9 @@ func (n *Need) fits(p *Provider) bool {
 	if n.Vouched && len(n.Only) == 0 && !p.Vouched() {
 		return false
 	}
+	if n.MaxEffort > 0 && n.effort(p) > n.MaxEffort {
+		return false
+	}
 	c := p.Capability(n.Type)
 	return c != nil && n.Limits.Exceeds(c.Max) == ""
 }
@@ -222,6 +244,9 @@ func (n *Need) whyNot(p *Provider) string {
 	if why := n.Limits.Exceeds(c.Max); why != "" {
 		return "limits too high: asked for " + why
 	}
+	if e := n.effort(p); n.MaxEffort > 0 && e > n.MaxEffort {
+		return fmt.Sprintf("too dear: it asks strangers for a puzzle of effort %d, and this node pays %d at most (consumer.max_effort)", e, n.MaxEffort)
+	}
 	if p.State != StateAvailable {
 		return p.State
 	}
@@ -231,14 +256,17 @@ func (n *Need) whyNot(p *Provider) string {
 func (n *Need) explain(view []*Provider, chosen, other, fit int, silent map[string]bool) string {
 	var b strings.Builder
 	c := view[chosen]
-	fmt.Fprintf(&b, "chose %s (%s)", n.Name(c.PeerID), busy(c))
+	fmt.Fprintf(&b, "chose %s (%s)", n.Name(c.PeerID), n.busy(c))
 	if other >= 0 {
 		o := view[other]
 		how := "the less busy"
-		if o.Busy() == c.Busy() {
+		switch {
+		case n.cost(o) == n.cost(c):
 			how = "as busy as the other, drawn first"
+		case o.Busy() <= c.Busy():
+			how = "the cheaper"
 		}
-		fmt.Fprintf(&b, ", %s of two drawn from %d that qualify; not %s (%s)", how, fit, n.Name(o.PeerID), busy(o))
+		fmt.Fprintf(&b, ", %s of two drawn from %d that qualify; not %s (%s)", how, fit, n.Name(o.PeerID), n.busy(o))
 	} else if fit > 1 {
 		fmt.Fprintf(&b, ", the only one drawn from %d that qualify that said in time how busy it is", fit)
 	} else {
@@ -292,9 +320,13 @@ func (n *Need) nobody(view []*Provider) string {
 	return b.String()
 }
 
-func busy(p *Provider) string {
-	if p.Load == nil {
-		return fmt.Sprintf("load not known, %d tasks from here", p.Placed)
+func (n *Need) busy(p *Provider) string {
+	price := ""
+	if e := n.effort(p); e > 0 {
+		price = fmt.Sprintf(", a puzzle of effort %d", e)
 	}
-	return fmt.Sprintf("%.2g tasks per slot", p.Busy())
+	if p.Load == nil {
+		return fmt.Sprintf("load not known, %d tasks from here%s", p.Placed, price)
+	}
+	return fmt.Sprintf("%.2g tasks per slot%s", p.Busy(), price)
 }

@@ -193,3 +193,34 @@ func BenchmarkPlace(b *testing.B) {
 		})
 	}
 }
+
+// TestPlaceWeighsPrices: a price is as bad as work ahead, what was said with a refusal counts more than what was announced, and more than is paid is too much.
+func TestPlaceWeighsPrices(t *testing.T) {
+	t.Parallel()
+	priced := func(p *Provider, effort uint32) *Provider {
+		p.Effort = effort
+		return p
+	}
+	for name, c := range map[string]struct {
+		a, b *Provider
+		need Need
+		want int // 0: nobody
+		says string
+	}{
+		"the cheaper of two as busy": {priced(loaded(available(1, "sum"), 0, 1, 4), 4096), priced(loaded(available(2, "sum"), 0, 1, 4), 16), Need{}, 2, "the cheaper of two"},
+		"a price is little":          {priced(loaded(available(1, "sum"), 0, 0, 4), 64), loaded(available(2, "sum"), 4, 4, 4), Need{}, 1, "the less busy of two"},
+		"a price is much":            {priced(loaded(available(1, "sum"), 0, 0, 4), 1<<14), loaded(available(2, "sum"), 4, 4, 4), Need{}, 2, "a puzzle of effort 16384"},
+		"it is higher than it was":   {loaded(available(1, "sum"), 0, 1, 4), loaded(available(2, "sum"), 0, 2, 4), Need{Efforts: map[string]uint32{peerID(1): 4096}}, 2, "the cheaper of two"},
+		"it is lower than it was":    {priced(loaded(available(1, "sum"), 0, 1, 4), 4096), loaded(available(2, "sum"), 0, 2, 4), Need{Efforts: map[string]uint32{peerID(1): 0}}, 1, "the less busy"},
+		"one is too dear":            {priced(loaded(available(1, "sum"), 0, 0, 4), 128), loaded(available(2, "sum"), 100, 4, 4), Need{MaxEffort: 64}, 2, "too dear: it asks strangers for a puzzle of effort 128, and this node pays 64"},
+		"both are": {priced(available(1, "sum"), 128), available(2, "sum"), Need{MaxEffort: 64, Efforts: map[string]uint32{peerID(2): 256}}, 0,
+			"none of 2 known providers qualifies"},
+	} {
+		need := c.need
+		need.Type = "sum"
+		d := Place([]*Provider{c.a, c.b}, &need, Asked{}, seeded())
+		if want := []*Provider{nil, c.a, c.b}[c.want]; d.Chosen != want || !strings.Contains(d.Detail(), c.says) {
+			t.Errorf("%s: %s", name, d.Detail())
+		}
+	}
+}

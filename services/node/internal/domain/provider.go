@@ -63,7 +63,10 @@ type Announcement struct {
 	Addresses    []string // multiaddrs without the /p2p part
 	Interval     time.Duration
 	Leaving      bool
-	Signed       any // the signed event as it came, to hand on; nothing here looks inside
+	// Effort is what a stranger's submission costs, about; of what a provider has handed to a persona it is what it costs now, and Nonce is of that puzzle.
+	Effort uint32
+	Nonce  []byte
+	Signed any // the signed event as it came, to hand on; nothing here looks inside
 }
 
 // Capability finds a type; nil when the provider does not execute it.

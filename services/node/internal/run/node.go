@@ -122,7 +122,12 @@ func (n *Node) newConsumer(sinks *app.IdentitySinks) api.View {
 	n.placer = app.NewPlacer(n.tasks, placement, n.log)
 	n.placer.PeerName = n.peerName()
 	n.consumer.Changed = n.placer.Changed
-	n.placer.Left = n.consumer.TaskLeft
+	n.placer.Left = func(task string, excluded map[string]string) {
+		n.consumer.TaskLeft(task, excluded)
+		if n.personas != nil {
+			n.personas.TaskLeft(task, excluded)
+		}
+	}
 	n.carrier.Unreachable = n.consumer.Unreachable
 	n.flow = app.NewFlow(n.carrier, n.watches, n.placer, n.consumer, n.tasks, n.log)
 	n.deliverer = app.NewDeliverer(n.tasks, nil, n.consumer, n.log)

@@ -113,11 +113,12 @@ func (p *parts) provider(ctx context.Context) (grpcserver.Config, background, er
 	}
 	s, err := provider.New(provider.Config{Store: p.store, Codec: p.cfg.codec(), Cipher: crypt.NewCipher(), Key: key, Repository: p.repository, Verifier: identity.Verifier{},
 		Executors: executors, Evaluator: evaluators[p.cfg.Provider.Evaluator], Workspace: work, Parts: kept, Pusher: p.sessions,
-		Metrics: metrics.New(p.registry, types...), Log: p.log, Policy: p.cfg.policy(), Anonymous: p.cfg.anonymous(), Keep: p.cfg.Provider.Keep})
+		Metrics: metrics.New(p.registry, types...), Log: p.log, Policy: p.cfg.policy(), Price: p.cfg.price(), Anonymous: p.cfg.anonymous(), Keep: p.cfg.Provider.Keep})
 	if err != nil {
 		return none, nil, err
 	}
 	metrics.Queue(p.registry, s.Queue)
+	metrics.Price(p.registry, s.Effort)
 	if err := s.Load(ctx); err != nil {
 		return none, nil, err
 	}

@@ -1,8 +1,10 @@
 package main
 
 import (
+	"cmp"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -11,6 +13,7 @@ import (
 	"github.com/shallot-net/shallot/services/task/internal/adapter/broker"
 	"github.com/shallot-net/shallot/services/task/internal/adapter/executor"
 	"github.com/shallot-net/shallot/services/task/internal/adapter/external"
+	"github.com/shallot-net/shallot/services/task/internal/adapter/puzzle"
 	"github.com/shallot-net/shallot/services/task/internal/adapter/wire"
 	"github.com/shallot-net/shallot/services/task/internal/app"
 	"github.com/shallot-net/shallot/services/task/internal/app/consumer"
@@ -58,6 +61,61 @@ type providerSettings struct {
 	Keep          time.Duration      `koanf:"keep" help:"how long a result waits for its consumer at most"`
 	Replicas      config.Size        `koanf:"replicas" help:"size of all results of other providers that are kept here for their consumers at most; 0: none"`
 	ReplicasPeer  config.Size        `koanf:"replicas_per_peer" help:"of these, those that one peer made or ordered at most"`
+	Puzzle        puzzleSettings     `koanf:"puzzle"`
+}
+
+// puzzleSettings are the price that strangers pay for a submission.
+type puzzleSettings struct {
+	Mode string   `koanf:"mode" help:"whether strangers pay for a submission by solving a puzzle: on, off, or auto, which is on in anonymous mode; in a private network, whose members are no strangers, say off"`
+	Min  uint32   `koanf:"min" help:"effort that is always asked for, in evaluations of less than a millisecond that it takes in the mean; 0 (nothing while there is little to do) or a power of two"`
+	Max  uint32   `koanf:"max" help:"effort that is asked for at most; a power of two"`
+	Rate float64  `koanf:"rate" help:"submissions of strangers in a second above which the effort is doubled each second; so it is while the queue is a quarter full"`
+	Free []string `koanf:"free" help:"peers that pay nothing; the word allowed stands for those of provider.allow"`
+}
+
+// Words of provider.puzzle.
+const (
+	puzzleAuto  = "auto"
+	puzzleOn    = "on"
+	puzzleOff   = "off"
+	freeAllowed = "allowed"
+)
+
+func (p *puzzleSettings) check() error {
+	known := []string{puzzleAuto, puzzleOn, puzzleOff}
+	if !slices.Contains(known, p.Mode) {
+		return invalid("provider.puzzle.mode", p.Mode, strings.Join(known, ", "), known)
+	}
+	for key, effort := range map[string]uint32{"provider.puzzle.min": p.Min, "provider.puzzle.max": p.Max} {
+		if err := checkEffort(key, effort); err != nil {
+			return err
+		}
+	}
+	if p.Max == 0 || p.Min > p.Max || !(p.Rate > 0) {
+		return fault.InvalidArgument("CONFIG_INVALID", "provider.puzzle.max is 0 or less than provider.puzzle.min, or provider.puzzle.rate is not above 0: to ask for nothing say --provider.puzzle.mode off")
+	}
+	for _, peer := range p.Free {
+		if peer != freeAllowed && !domain.ValidPeer(peer) {
+			return fault.InvalidArgument("CONFIG_INVALID", "provider.puzzle.free has %q, which is neither a peer id nor the word %s", peer, freeAllowed)
+		}
+	}
+	return nil
+}
+
+func checkEffort(key string, effort uint32) error {
+	if !domain.ValidEffort(effort) {
+		return fault.InvalidArgument("CONFIG_INVALID", "%s is %d: it must be 0 or a power of two of at most %d", key, effort, domain.MaxEffort)
+	}
+	return nil
+}
+
+// price is what strangers pay.
+func (s *settings) price() provider.Price {
+	p := &s.Provider.Puzzle
+	if p.Mode == puzzleOff || p.Mode == puzzleAuto && !s.anonymous() {
+		return provider.Price{}
+	}
+	return provider.Price{Work: puzzle.Work, Rules: domain.TollRules{Min: p.Min, Max: p.Max, Rate: p.Rate}, Free: p.Free, FreeAllowed: slices.Contains(p.Free, freeAllowed)}
 }
 
 type consumerSettings struct {
@@ -69,6 +127,7 @@ type consumerSettings struct {
 	MaxPayload config.Size   `koanf:"max_payload" help:"size of one payload at most"`
 	Uploads    config.Size   `koanf:"uploads" help:"size of all uploads that wait for their tasks at most"`
 	KeyPool    int           `koanf:"key_pool" help:"task keys that are made ahead"`
+	MaxEffort  uint32        `koanf:"max_effort" help:"the largest effort that is paid where a provider asks strangers for a puzzle, in evaluations that it takes in the mean, half a millisecond each; a power of two; dearer providers get no task"`
 }
 
 type wasmSettings struct {
@@ -100,8 +159,9 @@ func newSettings() *settings {
 		Provider: providerSettings{Evaluator: domain.TwoChoices{}.Name(), Queue: 1024, PerSecond: 1000, MaxPayload: 1 << 30, Parts: 2 << 30,
 			MaxTime: p.Max.Time, MaxMemory: config.Size(p.Max.Memory), MaxOutput: config.Size(p.Max.Output),
 			DefaultTime: p.Default.Time, DefaultMemory: config.Size(p.Default.Memory), DefaultOutput: config.Size(p.Default.Output), Keep: 48 * time.Hour,
-			Replicas: 4 << 30, ReplicasPeer: 1 << 30},
-		Consumer: consumerSettings{Redirect: true, Keep: 24 * time.Hour, MaxResult: 4 << 30, MaxPayload: 4 << 30, Uploads: 16 << 30, KeyPool: 16},
+			Replicas: 4 << 30, ReplicasPeer: 1 << 30,
+			Puzzle: puzzleSettings{Mode: puzzleAuto, Max: domain.DefaultMaxEffort, Rate: domain.DefaultTollRate}},
+		Consumer: consumerSettings{Redirect: true, Keep: 24 * time.Hour, MaxResult: 4 << 30, MaxPayload: 4 << 30, Uploads: 16 << 30, KeyPool: 16, MaxEffort: domain.DefaultMaxEffort},
 		Wasm:     wasmSettings{Warm: 1, Cache: 1 << 30},
 	}
 }
@@ -154,6 +214,12 @@ func (s *settings) Validate() error {
 	}
 	if err := checkExecutors(p.Executors); err != nil {
 		return err
+	}
+	if err := p.Puzzle.check(); err != nil {
+		return err
+	}
+	if err := checkEffort("consumer.max_effort", c.MaxEffort); err != nil || c.MaxEffort == 0 {
+		return cmp.Or(err, error(fault.InvalidArgument("CONFIG_INVALID", "consumer.max_effort is 0: make it 1 to pay next to nothing")))
 	}
 	if p.Slots < 0 || p.Queue <= 0 || p.PerPeer < 0 || p.PerSecond <= 0 || c.KeyPool < 0 || c.Retention < 0 {
 		return fault.InvalidArgument("CONFIG_INVALID", "provider.slots, provider.queue, provider.per_peer, provider.per_second, consumer.key_pool or consumer.retention is too small")
@@ -208,7 +274,8 @@ func (s *settings) consumer() consumer.Config {
 	if s.anonymous() {
 		submit = anonymousSubmit
 	}
-	return consumer.Config{Anonymous: s.anonymous(), Lease: c.Lease, SubmitTimeout: submit, Redirect: redirect, Keep: c.Keep, Retention: c.Retention, MaxResult: int64(c.MaxResult), MaxPayload: int64(c.MaxPayload)}
+	return consumer.Config{Anonymous: s.anonymous(), Lease: c.Lease, SubmitTimeout: submit, Redirect: redirect, Keep: c.Keep, Retention: c.Retention, MaxResult: int64(c.MaxResult), MaxPayload: int64(c.MaxPayload),
+		Puzzle: puzzle.Work, MaxEffort: c.MaxEffort}
 }
 
 // wasmBinary is the executor to start.

@@ -62,6 +62,26 @@ func TestModes(t *testing.T) {
 	}
 }
 
+// TestPrice: strangers pay in anonymous mode, and elsewhere where the operator says so.
+func TestPrice(t *testing.T) {
+	for _, c := range []struct {
+		mode, puzzle string
+		on           bool
+	}{{modeOpen, "auto", false}, {modeOpen, "on", true}, {modeAnonymous, "auto", true}, {modeAnonymous, "off", false}} {
+		s, err := load(t, "--mode", c.mode, "--provider.puzzle.mode", c.puzzle, "--provider.puzzle.min", "16", "--provider.puzzle.free", "allowed", "--consumer.max_effort", "64")
+		if err != nil {
+			t.Fatal(err)
+		}
+		p := s.price()
+		if on := p.Work != nil; on != c.on || on && (p.Rules.Min != 16 || p.Rules.Max != 1<<14 || !p.FreeAllowed) {
+			t.Errorf("%s, %s: %+v", c.mode, c.puzzle, p)
+		}
+		if k := s.consumer(); k.Puzzle == nil || k.MaxEffort != 64 {
+			t.Errorf("a consumer pays %d", k.MaxEffort)
+		}
+	}
+}
+
 func TestBadSettingsAreNamed(t *testing.T) {
 	for want, args := range map[string][]string{
 		`did you mean "provider"`:    {"--role", "provide"},
@@ -74,6 +94,12 @@ func TestBadSettingsAreNamed(t *testing.T) {
 		"not TYPE=ADDRESS":           {"--provider.executors", "ocr"},
 		"a letter first":             {"--provider.executors", "OCR=unix:/run/ocr.sock"},
 		"another name":               {"--provider.executors", "wasm=unix:/run/ocr.sock"},
+		`did you mean "auto"`:        {"--provider.puzzle.mode", "autp"},
+		"a power of two":             {"--provider.puzzle.min", "6"},
+		"less than":                  {"--provider.puzzle.min", "64", "--provider.puzzle.max", "32"},
+		"the word allowed":           {"--provider.puzzle.free", "everybody!"},
+		"max_effort is 0":            {"--consumer.max_effort", "0"},
+		"max_effort is 3":            {"--consumer.max_effort", "3"},
 		"already":                    {"--provider.executors", "ocr=unix:/run/a.sock,ocr=unix:/run/b.sock"},
 	} {
 		if _, err := load(t, args...); err == nil || !strings.Contains(err.Error(), want) {

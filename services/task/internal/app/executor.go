@@ -102,4 +102,6 @@ const (
 	ReasonCancelled      = "CANCELLED"
 	// ReasonPayloadUnavailable: the provider could not fetch the payload, or what it refers to.
 	ReasonPayloadUnavailable = "PAYLOAD_UNAVAILABLE"
+	// ReasonPuzzleRequired: the provider has a price, and the submission pays too little.
+	ReasonPuzzleRequired = "PUZZLE_REQUIRED"
 )

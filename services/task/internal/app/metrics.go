@@ -10,6 +10,8 @@ type Metrics interface {
 	Attempt(what string)
 	// Event counts an event by the name of its type and the verdict.
 	Event(name string, v Verdict)
+	// Puzzle counts what became of the price of a submission, by one of few words.
+	Puzzle(what string)
 	// Run measures one execution of a task type, from its start to its end.
 	Run(taskType string, d time.Duration)
 }
@@ -25,6 +27,9 @@ func (NoMetrics) Attempt(string) {}
 
 // Event counts nothing.
 func (NoMetrics) Event(string, Verdict) {}
+
+// Puzzle counts nothing.
+func (NoMetrics) Puzzle(string) {}
 
 // Run measures nothing.
 func (NoMetrics) Run(string, time.Duration) {}

@@ -16,6 +16,8 @@ const (
 	Ignored  Verdict = 1 // late, repeated, of no interest
 	Rejected Verdict = 2 // malformed or forged: held against the sender
 	Again    Verdict = 3 // not now
+	// Misconduct is what no well-behaved node can send: the sender loses its connections.
+	Misconduct Verdict = 4
 )
 
 // Reply is what a command, or something that happened by itself, has to say to node.
@@ -66,6 +68,9 @@ type Placement struct {
 	Copies   uint32 // wanted of the result, beside the provider's own
 	Job      string // that the task is a shard of
 	Personas uint32 // that the job's shards leave from at one time, at most; 0: as many as node is set to
+	// Efforts are what peers have asked for lately when they refused the task; MaxEffort is the most that is paid.
+	Efforts   map[string]uint32
+	MaxEffort uint32
 }
 
 // Candidate is a provider, as node knows it.
@@ -75,6 +80,8 @@ type Candidate struct {
 	Persona    string
 	Addresses  []string
 	Replicas   []domain.Replica // consumer side: whom its submission may name to keep the result
+	Puzzle     *domain.Puzzle   // consumer side: what it asks for a submission, as it has told the persona; nil: nothing is known
+	Paid       []byte           // consumer side: the encoded payment
 	// Provider side, for the evaluator.
 	Resources    domain.Resources
 	Version      uint64 // of the metric

@@ -331,3 +331,23 @@ func TestAnonymousContentCannotBeHandedOn(t *testing.T) {
 		}
 	}
 }
+
+// TestAnonymousShardsWaitForAProvider: a shard's task whose payload is made for its provider may find none for a while.
+func TestAnonymousShardsWaitForAProvider(t *testing.T) {
+	t.Parallel()
+	n, prog := newNetwork(t), newProgram()
+	p, c := n.addProvider(anonymously(prog.at("a", 2))), n.addConsumer(anonymousConsumer)
+	var asked atomic.Int32
+	c.mu.Lock()
+	c.candidates = func(need *taskv1.PlacementNeeded) *taskv1.Candidate {
+		if asked.Add(1) <= 2 {
+			n.wg.Go(func() { c.place(need) }) // as a node that goes on looking
+			return nil
+		}
+		return p.candidate()
+	}
+	c.mu.Unlock()
+	texts := numbered(2)
+	_, ended := c.watchJob(c.startJob(jobSpec(len(texts)), texts...), 0)
+	checkAll(t, ended, texts)
+}

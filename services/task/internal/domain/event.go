@@ -56,6 +56,7 @@ type Submission struct {
 	RefSize     int64         `json:"ref_size,omitempty"` // of what the payload refers to, in bytes of ciphertext
 	Copies      uint32        `json:"copies,omitempty"`   // providers that are to keep the result beside the one that runs it
 	Named       []string      `json:"named,omitempty"`    // whom to ask for that, in this order
+	Paid        []byte        `json:"-"`                  // an encoded Payment, or nothing; not kept
 }
 
 // ForceSubmission hands a task on: Submission is the consumer's signed event.
@@ -94,6 +95,7 @@ type RefusedEvent struct {
 	Reason     string
 	Message    string
 	RetryAfter time.Duration
+	Puzzle     *Puzzle // what a submission costs, where that is the reason
 }
 
 // ProgressEvent renews leases.

@@ -13,8 +13,8 @@ type End struct {
 	Message string
 	// RetryAfter is how long the peer is not chosen again for this task; 0: never.
 	RetryAfter time.Duration
-	// AtOnce: the peer may be chosen again now, whatever RetryAfter is.
-	AtOnce bool
+	// Again: the peer may be chosen again at once.
+	Again bool
 	// Final: it would be the same everywhere, so that the task fails.
 	Final bool
 }
@@ -55,7 +55,9 @@ func (t *Task) EndAttempt(now time.Time, n uint32, from string, e End) error {
 		return err
 	}
 	t.Receipt = nil
-	t.exclude(now, peer, e)
+	if !e.Again {
+		t.exclude(now, peer, e)
+	}
 	t.note(now, e.What, peer, detail)
 	t.WaitingSince = now
 	t.AcceptedAt, t.StartedAt = time.Time{}, time.Time{}
@@ -66,9 +68,6 @@ func (t *Task) EndAttempt(now time.Time, n uint32, from string, e End) error {
 }
 
 func (t *Task) exclude(now time.Time, peer string, e End) {
-	if e.AtOnce {
-		return
-	}
 	if t.Excluded == nil {
 		t.Excluded = make(map[string]Exclusion, 1)
 	}
@@ -77,6 +76,16 @@ func (t *Task) exclude(now time.Time, peer string, e End) {
 		x.Until = now.Add(e.RetryAfter)
 	}
 	t.Excluded[peer] = x
+}
+
+// Avoid keeps a task that wants a provider from one that it would not be placed at: e says why, and for how long.
+func (t *Task) Avoid(now time.Time, peer string, e End) error {
+	if t.State != Pending {
+		return &MoveError{From: t.State, Move: Retry, Late: true}
+	}
+	t.exclude(now, peer, e)
+	t.note(now, e.What, peer, e.Reason+": "+e.Message)
+	return nil
 }
 
 func (t *Task) attemptsLeft() (bool, string) {

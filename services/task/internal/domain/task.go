@@ -302,7 +302,7 @@ func (t *Task) Expire(now time.Time, c Clock) error {
 func (t *Task) lastEnd() string {
 	for i := len(t.History) - 1; i >= 0; i-- {
 		switch h := t.History[i]; h.What {
-		case "REFUSED", "UNREACHABLE", "LEASE_LOST", "FAILED_AT_PROVIDER", "NO_CANDIDATE", "REJECTED":
+		case "REFUSED", "UNREACHABLE", "LEASE_LOST", "FAILED_AT_PROVIDER", "NO_CANDIDATE", "REJECTED", "TOO_DEAR":
 			return h.What + " " + h.Detail
 		}
 	}

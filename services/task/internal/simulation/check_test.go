@@ -172,6 +172,9 @@ func (w *world) judgeHistory(t *task, task *domain.Task) {
 		case "REPLICAS":
 			w.tally.add("reports of replicas", 1)
 		case "REFUSED":
+			if strings.HasPrefix(h.Detail, app.ReasonPuzzleRequired) {
+				w.tally.add("prices", 1)
+			}
 			w.tally.add("refusals", 1)
 		case "LEASE_LOST":
 			w.tally.add("leases lost", 1)

@@ -24,6 +24,7 @@ type side struct {
 	peer    string
 	key     sealingKey // of a provider
 	policy  provider.Policy
+	price   provider.Price
 	store   *memstore.Store
 	content *content
 	disk    *disk
@@ -174,12 +175,12 @@ func (s *side) start() (*life, func(context.Context) error) {
 	var run func(context.Context) error
 	if s.policy.Slots == 0 {
 		c := consumer.New(consumer.Config{Store: gate{s.store, l}, Codec: wire.Codec{}, Cipher: cipher{}, Keys: taskKeys{}, Repository: repository{l}, Verifier: signatures{},
-			Results: results{s.disk, l}, Uploads: none{}, Logs: logs{s.disk, l}, Inputs: none{}, Pusher: l, Redirect: true, Anonymous: s.w.anonymous, Retention: 24 * time.Hour})
+			Results: results{s.disk, l}, Uploads: none{}, Logs: logs{s.disk, l}, Inputs: none{}, Pusher: l, Puzzle: sum, Redirect: true, Anonymous: s.w.anonymous, Retention: 24 * time.Hour})
 		l.role, run = c, c.Run
 		s.must(c.Load(l.ctx), l)
 	} else {
 		p, err := provider.New(provider.Config{Store: gate{s.store, l}, Codec: wire.Codec{}, Cipher: cipher{}, Key: s.key, Repository: repository{l}, Verifier: signatures{},
-			Executors: []app.Executor{&executor{l}}, Evaluator: domain.TwoChoices{Margin: domain.DefaultRounds}, Workspace: l.workspace, Parts: l.parts, Pusher: l, Policy: s.policy, Anonymous: s.w.anonymous})
+			Executors: []app.Executor{&executor{l}}, Evaluator: domain.TwoChoices{Margin: domain.DefaultRounds}, Workspace: l.workspace, Parts: l.parts, Pusher: l, Policy: s.policy, Price: s.price, Anonymous: s.w.anonymous})
 		s.must(err, l)
 		l.role, run = p, p.Run
 		s.must(p.Load(l.ctx), l)

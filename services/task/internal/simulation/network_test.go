@@ -283,6 +283,8 @@ func (to *side) deliver(from string, ev domain.Event, key string) fate {
 	switch r.Delivered.Verdict {
 	case app.Applied, app.Ignored:
 		return arrived
+	case app.Misconduct:
+		w.failf("%s is misconduct at %s: %s", key, to.name, r.Delivered.Reason)
 	case app.Rejected:
 		w.tally.add("rejected", 1)
 		w.rejected(to, key, r.Delivered.Reason)

@@ -66,6 +66,9 @@ func newWorld(t testing.TB, seed uint64, dir string, tl *tally) *world {
 			limits.Max.Memory = tooMuch - 1
 		}
 		p.policy = provider.Policy{Slots: 1 + w.dice.below(2, p.name+" slots"), Capacity: pick(w.dice, p.name+" capacity", 2, 4, 100), PerPeer: pick(w.dice, p.name+" quota", 3, 100, 100), Limits: limits}
+		if effort := pick(w.dice, p.name+" price", uint32(0), 0, 4, 64); effort > 0 { // more than that none asks for, so that what happens is the seed's
+			p.price = provider.Price{Work: sum, Rules: domain.TollRules{Min: effort, Max: effort}}
+		}
 		w.providers = append(w.providers, p)
 	}
 	w.deal()

@@ -140,6 +140,9 @@ func (b *Broker) SendDiscover(ctx context.Context, peerID string, q app.Question
 // SendDiscoverResponse answers a peer.
 func (b *Broker) SendDiscoverResponse(ctx context.Context, peerID string, r app.DiscoverResponse) error {
 	m := &eventv1.DiscoverResponse{InReplyTo: r.InReplyTo, Known: uint32(r.Known)}
+	if len(r.Puzzle.Nonce) > 0 {
+		m.Puzzle = &eventv1.Puzzle{Nonce: r.Puzzle.Nonce, Effort: r.Puzzle.Effort}
+	}
 	for _, signed := range r.Signed {
 		ev, err := open(signed)
 		if err != nil {

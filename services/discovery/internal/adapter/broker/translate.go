@@ -16,7 +16,7 @@ import (
 // Encode makes an announcement's message.
 func Encode(a domain.Announcement) *eventv1.Announcement {
 	return &eventv1.Announcement{PeerId: a.PeerID, Version: a.Version, Role: a.Role, Capabilities: EncodeCapabilities(a.Capabilities),
-		SealingKey: a.SealingKey, Addresses: a.Addresses, Interval: durationpb.New(a.Interval), Leaving: a.Leaving}
+		SealingKey: a.SealingKey, Addresses: a.Addresses, Interval: durationpb.New(a.Interval), Leaving: a.Leaving, Effort: a.Effort}
 }
 
 // EncodeCapabilities makes capabilities' messages.
@@ -35,7 +35,7 @@ func EncodeCapabilities(caps []domain.Capability) []*eventv1.Capability {
 // Decode is the reverse of Encode. It checks nothing but that durations are in range.
 func Decode(m *eventv1.Announcement) (domain.Announcement, error) {
 	a := domain.Announcement{PeerID: m.GetPeerId(), Version: m.GetVersion(), Role: m.GetRole(), SealingKey: m.GetSealingKey(),
-		Addresses: m.GetAddresses(), Leaving: m.GetLeaving()}
+		Addresses: m.GetAddresses(), Leaving: m.GetLeaving(), Effort: m.GetEffort()}
 	if err := m.GetInterval().CheckValid(); err != nil {
 		return a, &domain.Invalid{Reason: "INTERVAL_INVALID", Detail: "the interval is no duration"}
 	}

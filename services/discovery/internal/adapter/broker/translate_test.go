@@ -59,11 +59,12 @@ func TestOnlyWhatWasHadNeedsNoVerification(t *testing.T) {
 func TestAnnouncementsSurviveTheirEncoding(t *testing.T) {
 	b := brokertest.NewNetwork().Add()
 	want := good(b.PeerID(), 7)
+	want.Effort = 64
 	h, err := broker.HearNested(event(t, b, broker.Encode(want)), nothing)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := h.Announcement; got.Version != 7 || got.Interval != want.Interval || !got.SameSelf(&want) {
+	if got := h.Announcement; got.Version != 7 || got.Interval != want.Interval || got.Effort != 64 || !got.SameSelf(&want) {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
 	var ev eventv1.Event
@@ -115,6 +116,11 @@ func TestHearRefuses(t *testing.T) {
 			m.SealingKey += strings.Repeat("q", 16<<10)
 			return event(t, b, m)
 		}, "ANNOUNCEMENT_TOO_LARGE"},
+		{"an effort that is none", false, func() *eventv1.Event {
+			m := broker.Encode(good(b.PeerID(), 1))
+			m.Effort = 3
+			return event(t, b, m)
+		}, "EFFORT_INVALID"},
 		{"no interval", false, func() *eventv1.Event {
 			m := broker.Encode(good(b.PeerID(), 1))
 			m.Interval = nil

@@ -88,7 +88,7 @@ func (n *node) start() {
 
 func (n *node) updateSelf(types ...string) {
 	n.t.Helper()
-	r := &discoveryv1.UpdateSelfRequest{SealingKey: "age1pq1" + strings.Repeat("q", 1950)}
+	r := &discoveryv1.UpdateSelfRequest{SealingKey: "age1pq1" + strings.Repeat("q", 1950), Puzzle: &eventv1.Puzzle{Nonce: make([]byte, 16), Effort: 32}}
 	for _, typ := range types {
 		r.Capabilities = append(r.Capabilities, &eventv1.Capability{Type: typ, Attributes: map[string]string{"engine": "wazero"}})
 	}
@@ -394,8 +394,8 @@ func TestDiscoverIsAnsweredToAStrangerWithoutAService(t *testing.T) {
 	}
 	select {
 	case m := <-answers:
-		if m.GetInReplyTo() != ev.GetId() || len(m.GetAnnouncements()) != 5 || m.GetAnnouncements()[0].GetAuthor() != nodes[0].broker.PeerID() || m.GetKnown() != 5 {
-			t.Errorf("%d announcements, %d known", len(m.GetAnnouncements()), m.GetKnown())
+		if m.GetInReplyTo() != ev.GetId() || len(m.GetAnnouncements()) != 5 || m.GetAnnouncements()[0].GetAuthor() != nodes[0].broker.PeerID() || m.GetKnown() != 5 || len(m.GetPuzzle().GetNonce()) != 16 || m.GetPuzzle().GetEffort() != 32 {
+			t.Errorf("%d announcements, %d known, the price is %v", len(m.GetAnnouncements()), m.GetKnown(), m.GetPuzzle())
 		}
 		for _, a := range m.GetAnnouncements() {
 			if err := brokerclient.Verify(a); err != nil {

@@ -49,8 +49,8 @@ func (d *Discovery) WatchPeers(ctx context.Context, peer func(*discoveryv1.Peer)
 }
 
 // UpdateSelf sets what this node announces.
-func (d *Discovery) UpdateSelf(ctx context.Context, capabilities []*eventv1.Capability, sealingKey string) error {
-	_, err := d.API.UpdateSelf(ctx, &discoveryv1.UpdateSelfRequest{Capabilities: capabilities, SealingKey: sealingKey})
+func (d *Discovery) UpdateSelf(ctx context.Context, capabilities []*eventv1.Capability, sealingKey string, puzzle *eventv1.Puzzle) error {
+	_, err := d.API.UpdateSelf(ctx, &discoveryv1.UpdateSelfRequest{Capabilities: capabilities, SealingKey: sealingKey, Puzzle: puzzle})
 	return err
 }
 

@@ -33,6 +33,8 @@ type Consumer interface {
 type Provider interface {
 	Describe() (caps []app.Capability, sealingKey, evaluator string, wants int)
 	Queue() domain.Queue
+	// Puzzle is what a stranger's submission costs now; nil where nobody is ever asked for anything.
+	Puzzle() *domain.Puzzle
 	// Description is another number when Describe says something else.
 	Description() uint64
 	// WatchQueue wakes the caller when Queue or Description say something else.

@@ -159,7 +159,7 @@ func response(r *app.Reply) *taskv1.SessionResponse {
 	}
 	if p := r.Placement; p != nil {
 		m.Placement = &taskv1.PlacementNeeded{TaskId: p.TaskID, Type: p.Type, Attempt: p.Attempt, Excluded: p.Excluded, Only: p.Only, Limits: wire.Limits(p.Limits), Copies: p.Copies, JobId: p.Job,
-			Personas: p.Personas}
+			Personas: p.Personas, Efforts: p.Efforts, MaxEffort: p.MaxEffort}
 	}
 	if d := r.Delivered; d != nil {
 		m.Delivered = &taskv1.Delivered{Verdict: uint32(d.Verdict), Reason: d.Reason}

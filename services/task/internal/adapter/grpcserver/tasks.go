@@ -22,7 +22,8 @@ func (s *Service) Describe(context.Context, *taskv1.DescribeRequest) (*taskv1.De
 		return &taskv1.DescribeResponse{Role: "consumer"}, nil
 	}
 	caps, key, evaluator, wants := s.cfg.Provider.Describe()
-	m := &taskv1.DescribeResponse{Role: "provider", SealingKey: key, Evaluator: evaluator, CandidatesWanted: uint32(wants), Queue: toQueue(s.cfg.Provider.Queue())}
+	m := &taskv1.DescribeResponse{Role: "provider", SealingKey: key, Evaluator: evaluator, CandidatesWanted: uint32(wants), Queue: toQueue(s.cfg.Provider.Queue()),
+		Puzzle: wire.Puzzle(s.cfg.Provider.Puzzle())}
 	for _, c := range caps {
 		m.Capabilities = append(m.Capabilities, &eventv1.Capability{Type: c.Type, Version: c.Version, Attributes: c.Attributes, MaxLimits: wire.Limits(domain.Limits(c.MaxLimits))})
 	}

@@ -80,6 +80,7 @@ func fromCandidate(c *taskv1.Candidate) app.Candidate {
 	if len(out.Addresses) > 16 {
 		out.Addresses = out.Addresses[:16]
 	}
+	out.Puzzle, _ = wire.FromPuzzle(c.GetPuzzle()) // one that is none costs a refusal
 	if c.GetAnnouncement() != nil {
 		out.Announcement = wire.FromEvent(c.GetAnnouncement())
 	}

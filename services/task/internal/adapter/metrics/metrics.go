@@ -16,6 +16,8 @@ const (
 	Attempts = "shallot_task_attempts_total" // what
 	Events   = "shallot_task_events_total"   // type, verdict
 	Seconds  = "shallot_task_run_seconds"    // type
+	Puzzles  = "shallot_task_puzzles_total"  // what
+	Effort   = "shallot_task_puzzle_effort"
 	Commits  = "shallot_task_store_commits_total"
 	Pending  = "shallot_task_queue_pending"
 	Running  = "shallot_task_queue_running"
@@ -28,6 +30,7 @@ type Metrics struct {
 	ended    *prometheus.CounterVec
 	attempts *prometheus.CounterVec
 	events   *prometheus.CounterVec
+	puzzles  *prometheus.CounterVec
 	seconds  *prometheus.HistogramVec
 	types    map[string]bool
 }
@@ -40,13 +43,15 @@ func New(r prometheus.Registerer, types ...string) *Metrics {
 		ended:    prometheus.NewCounterVec(prometheus.CounterOpts{Name: Ended, Help: "Tasks (at a consumer) or attempts (at a provider) that ended, by state and reason."}, []string{"state", "reason"}),
 		attempts: prometheus.NewCounterVec(prometheus.CounterOpts{Name: Attempts, Help: "What became of placements."}, []string{"what"}),
 		events:   prometheus.NewCounterVec(prometheus.CounterOpts{Name: Events, Help: "Events from the network, by type and verdict."}, []string{"type", "verdict"}),
-		seconds:  prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: Seconds, Help: "Time of a program's run.", Buckets: []float64{.001, .003, .01, .03, .1, .3, 1, 3, 10, 30, 100, 300, 1000, 3000, 10000}}, []string{"type"}),
-		types:    make(map[string]bool, len(types)),
+		puzzles: prometheus.NewCounterVec(prometheus.CounterOpts{Name: Puzzles,
+			Help: "Provider: strangers' submissions by what they paid (nothing_asked, free, paid, unpaid, too_little, stale, bad). Consumer: solved, given_up, too_dear."}, []string{"what"}),
+		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: Seconds, Help: "Time of a program's run.", Buckets: []float64{.001, .003, .01, .03, .1, .3, 1, 3, 10, 30, 100, 300, 1000, 3000, 10000}}, []string{"type"}),
+		types:   make(map[string]bool, len(types)),
 	}
 	for _, t := range types {
 		m.types[t] = true
 	}
-	r.MustRegister(m.ended, m.attempts, m.events, m.seconds)
+	r.MustRegister(m.ended, m.attempts, m.events, m.puzzles, m.seconds)
 	return m
 }
 
@@ -58,6 +63,11 @@ func Queue(r prometheus.Registerer, figures func() domain.Queue) {
 	gauge(Pending, "Tasks that wait.", func(q domain.Queue) int { return q.Pending })
 	gauge(Running, "Tasks that run.", func(q domain.Queue) int { return q.Running })
 	gauge(Slots, "Tasks that run side by side at most.", func(q domain.Queue) int { return q.Slots })
+}
+
+// Price registers what a stranger's submission costs now.
+func Price(r prometheus.Registerer, effort func() uint32) {
+	r.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: Effort, Help: "Evaluations that a stranger's submission costs in the mean; 0: nothing."}, func() float64 { return float64(effort()) }))
 }
 
 // Process registers what is the same for both roles.
@@ -83,7 +93,10 @@ func (m *Metrics) Ended(state, reason string) {
 // Attempt implements app.Metrics.
 func (m *Metrics) Attempt(what string) { m.attempts.WithLabelValues(what).Inc() }
 
-var verdicts = map[app.Verdict]string{app.Applied: "applied", app.Ignored: "ignored", app.Rejected: "rejected", app.Again: "again"}
+var verdicts = map[app.Verdict]string{app.Applied: "applied", app.Ignored: "ignored", app.Rejected: "rejected", app.Again: "again", app.Misconduct: "misconduct"}
+
+// Puzzle implements app.Metrics.
+func (m *Metrics) Puzzle(what string) { m.puzzles.WithLabelValues(what).Inc() }
 
 // Event implements app.Metrics.
 func (m *Metrics) Event(name string, v app.Verdict) {

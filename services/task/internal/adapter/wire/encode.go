@@ -36,7 +36,7 @@ func toProto(b domain.Body) proto.Message {
 	case *domain.Submission:
 		return &eventv1.TaskSubmission{TaskId: b.TaskID, Attempt: b.Attempt, Type: b.Type, Limits: Limits(b.Limits),
 			ResultRecipient: b.Recipient, PayloadHash: b.PayloadHash[:], PayloadSize: uint64(b.PayloadSize),
-			PayloadCid: b.PayloadCID, Redirect: b.Redirect, Keep: Duration(b.Keep), ReferenceSize: uint64(b.RefSize), Copies: b.Copies, ReplicaPeers: b.Named}
+			PayloadCid: b.PayloadCID, Redirect: b.Redirect, Keep: Duration(b.Keep), ReferenceSize: uint64(b.RefSize), Copies: b.Copies, ReplicaPeers: b.Named, Puzzle: b.Paid}
 	case *domain.ForceSubmission:
 		return &eventv1.TaskForceSubmission{Submission: Event(&b.Submission), Path: b.Path}
 	case *domain.AcceptedEvent:
@@ -44,7 +44,7 @@ func toProto(b domain.Body) proto.Message {
 	case *domain.RedirectedEvent:
 		return &eventv1.TaskRedirected{TaskId: b.TaskID, Attempt: b.Attempt, Announcement: Event(&b.Announcement), Reason: b.Reason}
 	case *domain.RefusedEvent:
-		return &eventv1.TaskRefused{TaskId: b.TaskID, Attempt: b.Attempt, Reason: b.Reason, Message: b.Message, RetryAfter: Duration(b.RetryAfter)}
+		return &eventv1.TaskRefused{TaskId: b.TaskID, Attempt: b.Attempt, Reason: b.Reason, Message: b.Message, RetryAfter: Duration(b.RetryAfter), Puzzle: Puzzle(b.Puzzle)}
 	case *domain.ProgressEvent:
 		m := &eventv1.TaskProgress{Tasks: make([]*eventv1.TaskProgressEntry, len(b.Tasks))}
 		for i, t := range b.Tasks {

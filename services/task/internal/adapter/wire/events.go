@@ -15,7 +15,10 @@ func submission(c *checker, payload []byte) domain.Body {
 		Limits: c.limits(m.Limits), Recipient: c.text("result_recipient", m.ResultRecipient, maxKey), PayloadHash: c.hash("payload_hash", m.PayloadHash),
 		PayloadSize: c.size("payload_size", m.PayloadSize), PayloadCID: c.text("payload_cid", m.PayloadCid, maxCID),
 		Redirect: m.Redirect, Keep: c.duration("keep", m.Keep), RefSize: c.size("reference_size", m.ReferenceSize),
-		Copies: m.Copies, Named: c.peers("replica_peers", m.ReplicaPeers, domain.MaxNamed)}
+		Copies: m.Copies, Named: c.peers("replica_peers", m.ReplicaPeers, domain.MaxNamed), Paid: m.Puzzle}
+	if _, ok := domain.ParsePayment(m.Puzzle); !ok {
+		c.fail("puzzle has %d bytes: it has none, or %d that begin with the bits of an effort", len(m.Puzzle), domain.PaymentSize)
+	}
 	if s.Copies >= domain.MaxReplicas {
 		c.fail("copies is %d: it may be %d", s.Copies, domain.MaxReplicas-1)
 	}
@@ -89,7 +92,7 @@ func refused(c *checker, payload []byte) domain.Body {
 	var m eventv1.TaskRefused
 	c.unmarshal(payload, &m)
 	return &domain.RefusedEvent{TaskID: c.id("task_id", m.TaskId), Attempt: c.attempt(m.Attempt), Reason: c.upper("reason", m.Reason),
-		Message: c.text("message", m.Message, maxMessage), RetryAfter: c.duration("retry_after", m.RetryAfter)}
+		Message: c.text("message", m.Message, maxMessage), RetryAfter: c.duration("retry_after", m.RetryAfter), Puzzle: c.puzzle(m.Puzzle)}
 }
 
 func progress(c *checker, payload []byte) domain.Body {

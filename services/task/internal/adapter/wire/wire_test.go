@@ -42,6 +42,8 @@ func bodies() []domain.Body {
 		&domain.RedirectedEvent{TaskID: id, Attempt: 1, Announcement: announced, Reason: "busy"},
 		&domain.Announcement{PeerID: peer, SealingKey: "age1pq", Addresses: []string{"/memory/1"}},
 		&domain.RefusedEvent{TaskID: id, Attempt: 1, Reason: "QUEUE_FULL", Message: "later", RetryAfter: time.Second},
+		&domain.RefusedEvent{TaskID: id, Attempt: 1, Reason: "PUZZLE_REQUIRED", Puzzle: &domain.Puzzle{Nonce: domain.Nonce{1, 2}, Effort: 64}},
+		&domain.Submission{TaskID: id, Attempt: 1, Type: "sum", Recipient: "age1pq", PayloadHash: hash, Paid: domain.Payment{Effort: 64, Nonce: domain.Nonce{3}}.Bytes()},
 		&domain.ProgressEvent{Tasks: []domain.ProgressEntry{{TaskID: id, Attempt: 2, State: domain.Running, QueuePosition: 1},
 			{TaskID: id, Attempt: 3, State: domain.Running, Progress: &domain.Progress{Fraction: 0.5, Text: "half"}}}},
 		&domain.LogEvent{TaskID: id, Attempt: 1, Offset: 9, Data: []byte("x")},
@@ -241,6 +243,11 @@ func words(b domain.Body) string {
 			return fmt.Sprintf("%+v %+v", outer, *r.Result)
 		}
 		return fmt.Sprintf("%+v %+v", outer, *r.Failure)
+	}
+	if r, ok := b.(*domain.RefusedEvent); ok && r.Puzzle != nil {
+		outer := *r
+		outer.Puzzle = nil
+		return fmt.Sprintf("%+v %+v", outer, *r.Puzzle)
 	}
 	return fmt.Sprintf("%+v", b)
 }

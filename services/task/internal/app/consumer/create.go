@@ -38,6 +38,9 @@ func (s *Service) Create(ctx context.Context, c app.Create) (app.Reply, error) {
 	if err != nil {
 		return app.Reply{}, err
 	}
+	if c.Candidate != nil && s.payer.due(c.Candidate) != nil {
+		c.Candidate = nil // nobody waits here until it is paid for: the task is placed right after
+	}
 	p, err := s.pack(ctx, t, key, c.Spec.Options, parts, c.Candidate)
 	if err != nil {
 		return app.Reply{}, err

@@ -172,8 +172,9 @@ func (s *Service) onRefused(ctx context.Context, d *app.Delivery, b *domain.Refu
 		}
 		end.Final = b.Reason == app.ReasonPayloadInvalid
 		if b.Reason == app.ReasonSealUnknown && b.Attempt == uint32(len(e.t.Attempts)) {
-			end.RetryAfter, end.AtOnce = s.resealed(e)
+			end.RetryAfter, end.Again = s.resealed(e)
 		}
+		end = s.priced(e.t, d.From, b, end)
 		if err := s.endAttempt(e, b.Attempt, d.From, end); err != nil {
 			return s.mayCome(e, b.Attempt, d.From, err)
 		}

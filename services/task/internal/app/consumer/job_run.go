@@ -29,6 +29,15 @@ type draft struct {
 	pack func(ctx context.Context, t *domain.Task, c *app.Candidate) (packed, error)
 }
 
+// unplaced ends an edit of a task that still has no provider. A draft whose payload is made for its provider has none yet, so it stays in memory.
+func (e *edit) unplaced() error {
+	if e.draft == nil || e.draft.pack == nil {
+		return nil
+	}
+	e.live.task = e.t
+	return errUnchanged
+}
+
 // packDraft makes the payload of a draft that is about to be placed.
 func (s *Service) packDraft(ctx context.Context, e *edit, c *app.Candidate) error {
 	d := e.draft

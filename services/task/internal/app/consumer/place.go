@@ -12,8 +12,20 @@ import (
 
 // Place gives a PENDING task to a provider. For a task that needs none any more it changes nothing.
 func (s *Service) Place(ctx context.Context, taskID string, c app.Candidate, detail string) (app.Reply, error) {
+	paid, done, err := s.pay(ctx, taskID, &c)
+	defer done()
+	if err != nil {
+		return app.Reply{}, err
+	}
 	return s.change(ctx, taskID, func(e *edit) error {
 		if e.t.State != domain.Pending {
+			return errUnchanged
+		}
+		if paid.dear > 0 {
+			return s.tooDear(e, c.Peer, paid.dear)
+		}
+		if paid.attempt > 0 && int(paid.attempt) != len(e.t.Attempts)+1 { // another placement was faster
+			e.reply.Placement = s.needed(e.t, e.now)
 			return errUnchanged
 		}
 		if peers, _ := e.t.ExcludedNow(e.now); peers[c.Peer] != "" {
@@ -61,13 +73,17 @@ func (s *Service) place(e *edit, c app.Candidate, detail string, ciphertext []by
 	}
 	e.live.seal = seal
 	a := e.t.Current()
+	paid := c.Paid
+	if len(paid) == 0 {
+		paid = s.unpaid()
+	}
 	copies := e.t.Policy.Copies()
 	if len(a.Replicas) == 0 {
 		copies = 0
 	}
 	row := s.outbox.Row(address(a), domain.Ref{TaskID: e.t.ID, Attempt: a.Number}, &domain.Submission{TaskID: e.t.ID, Attempt: a.Number, Type: e.t.Type,
 		Limits: e.t.Limits, Recipient: e.key.Recipient(), PayloadHash: e.t.PayloadHash, PayloadSize: e.t.PayloadSize, PayloadCID: e.t.PayloadCID, RefSize: e.t.RefSize,
-		Redirect: e.t.MayHandOn(a.Number), Keep: e.t.Keep, Copies: copies, Named: peersOf(a.Replicas)})
+		Redirect: e.t.MayHandOn(a.Number), Keep: e.t.Keep, Copies: copies, Named: peersOf(a.Replicas), Paid: paid})
 	row.Sign, row.Timeout, row.Attach, row.Sealed = true, s.cfg.SubmitTimeout, app.AttachPayload, sealed
 	e.send(row, s.cfg.Codec.EncodeSealed(sealed, ciphertext))
 	e.live.lease = time.Time{} // it begins when the submission has arrived
@@ -99,7 +115,7 @@ func (s *Service) loadKeys(l *live, id string) error {
 func (s *Service) needed(t *domain.Task, now time.Time) *app.Placement {
 	excluded, _ := t.ExcludedNow(now)
 	return &app.Placement{TaskID: t.ID, Type: t.Type, Attempt: uint32(len(t.Attempts)) + 1, Excluded: excluded, Only: t.Policy.Only, Limits: t.Limits, Copies: t.Policy.Copies(),
-		Job: t.JobOf(), Personas: s.jobs.personas(t.JobOf())}
+		Job: t.JobOf(), Personas: s.jobs.personas(t.JobOf()), Efforts: s.efforts(t), MaxEffort: s.cfg.MaxEffort}
 }
 
 // PlacementFailed notes why there is no provider; the task stays PENDING.
@@ -108,7 +124,7 @@ func (s *Service) PlacementFailed(ctx context.Context, taskID, detail string) (a
 		if !e.t.NoCandidate(e.now, detail) {
 			return errUnchanged
 		}
-		return nil
+		return e.unplaced()
 	})
 }
 

@@ -18,6 +18,9 @@ func (s *Service) Get(ctx context.Context, id string) (app.TaskView, error) {
 		if l.task.State == domain.Running && l.progressAttempt == view.Attempts {
 			view.Progress = l.progress
 		}
+		if l.task.State == domain.Pending {
+			view.Progress = l.paying
+		}
 		v = &view
 	})
 	if v != nil {

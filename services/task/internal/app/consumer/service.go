@@ -28,6 +28,7 @@ type Config struct {
 
 	// Validators by task type; a type without one is checked by its provider alone.
 	Validators map[string]Validator
+	Puzzle     app.PuzzleWork // what providers may ask for; nil: nothing is paid
 	Metrics    app.Metrics
 	Log        *slog.Logger
 	// Anonymous: each task's content is its persona's own, and given to the provider that it is placed at alone; and bodies are padded before they are encrypted.
@@ -41,6 +42,7 @@ type Config struct {
 	Redirect      bool          // whether a task may be handed on when its user did not say
 	MaxResult     int64         // bytes of one result; 4 GiB
 	MaxPayload    int64         // bytes of one payload; 4 GiB
+	MaxEffort     uint32        // the largest effort that is paid for a submission; 16,384
 	Collectors    int           // large results fetched side by side; 4
 }
 
@@ -59,6 +61,12 @@ func (c Config) withDefaults() Config {
 	}
 	if c.MaxPayload <= 0 {
 		c.MaxPayload = 4 << 30
+	}
+	if c.MaxEffort == 0 {
+		c.MaxEffort = domain.DefaultMaxEffort
+	}
+	if c.Puzzle == nil {
+		c.MaxEffort = 0
 	}
 	if c.Collectors <= 0 {
 		c.Collectors = 4
@@ -80,6 +88,7 @@ type Service struct {
 	watch     *app.Watchers
 	let       *releaser
 	shares    shares
+	payer     *payer
 	leftovers *app.Leftovers
 	jobs      *jobs
 	collector *app.Work       // fetches large results
@@ -98,7 +107,7 @@ var _ app.Role = (*Service)(nil)
 // New makes a Service; call Load before the first command, and Run beside it.
 func New(cfg Config) *Service {
 	s := &Service{cfg: cfg.withDefaults(), outbox: app.NewOutbox(cfg.Codec), alarms: app.NewAlarms(), watch: app.NewWatchers(),
-		live: make(map[string]*live)}
+		live: make(map[string]*live), payer: newPayer()}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.collector = app.NewWork(s.cfg.Collectors, s.collect)
 	s.let = newReleaser(s)
@@ -122,6 +131,7 @@ type live struct {
 	// progress is what the provider last said of the attempt; it is worth no commit.
 	progress        *domain.Progress
 	progressAttempt uint32
+	paying          *domain.Progress // of a provider's price, while that takes long
 }
 
 // edit is one change of a task, made under its lock.

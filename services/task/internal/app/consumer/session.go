@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -215,6 +216,9 @@ const unreachable = 10 * time.Second
 func unsent(reason, message string) domain.End {
 	switch reason {
 	case "REJECTED":
+		if strings.HasSuffix(message, app.ReasonPuzzleRequired) { // a flood of others has used up what it says to strangers
+			return domain.End{What: "REJECTED", Reason: app.ReasonPuzzleRequired, Message: "it asks strangers for a puzzle, and so many come that it does not say which", RetryAfter: unpriced}
+		}
 		return domain.End{What: "REJECTED", Reason: "REJECTED", Message: message}
 	case "UNREACHABLE":
 		return domain.End{What: "UNREACHABLE", Reason: "UNREACHABLE", Message: message, RetryAfter: unreachable}

@@ -97,13 +97,19 @@ func (s *Service) onForceSubmission(ctx context.Context, d *app.Delivery, b *dom
 
 // onSubmission decides about a submission: refuse, hand on, or take it.
 func (s *Service) onSubmission(ctx context.Context, o *offer) app.Reply {
+	known, again := s.known(o)
+	if !known { // what is new here has to be paid for before it costs anything
+		if r, no := s.paid(ctx, o); no {
+			return r
+		}
+	}
 	sealedKey, ciphertext, err := s.cfg.Codec.DecodeSealed(o.d.Event.Attachment)
 	if err != nil || !s.payloadFits(o, ciphertext) {
 		return verdict(app.Rejected, "ATTACHMENT_INVALID")
 	}
 	o.sealed = app.Material{SealedKey: sealedKey, Ciphertext: ciphertext}
-	if known, r := s.known(o); known {
-		return r
+	if known {
+		return again
 	}
 	if r, no := s.tooMuch(o); no {
 		return r
@@ -178,6 +184,7 @@ func (s *Service) known(o *offer) (bool, app.Reply) {
 type refusal struct {
 	Reason, Message string
 	RetryAfter      time.Duration
+	puzzle          *domain.Puzzle // what a submission costs, where that is the reason
 }
 
 // judge holds a submission against the policy.
@@ -234,7 +241,7 @@ func (s *Service) refuse(o *offer, no *refusal) app.Reply {
 		return verdict(app.Again, "")
 	}
 	row := s.outbox.Row(app.Address{Persona: o.d.Persona, Peer: o.consumer}, domain.Ref{TaskID: o.sub.TaskID, Attempt: o.sub.Attempt},
-		&domain.RefusedEvent{TaskID: o.sub.TaskID, Attempt: o.sub.Attempt, Reason: no.Reason, Message: no.Message, RetryAfter: no.RetryAfter})
+		&domain.RefusedEvent{TaskID: o.sub.TaskID, Attempt: o.sub.Attempt, Reason: no.Reason, Message: no.Message, RetryAfter: no.RetryAfter, Puzzle: no.puzzle})
 	row.Timeout = time.Minute
 	s.cfg.Store.Later(&app.Writes{Outbox: []app.OutboxRow{row}})
 	s.outbox.Track(row)

@@ -32,6 +32,7 @@ type Config struct {
 	Metrics app.Metrics
 	Log     *slog.Logger
 	Policy  Policy
+	Price   Price
 	// Anonymous: content is given by its consumer to the provider that it named, so that a task that refers to any cannot be handed on; and results are padded
 	// before they are encrypted.
 	Anonymous bool
@@ -124,6 +125,7 @@ type Service struct {
 	cancel       context.CancelFunc
 	letter       *letter
 	credits      *credits
+	toll         *toll // nil: submissions cost nothing
 	leftovers    *app.Leftovers
 	replicasLeft *app.Leftovers    // those of other providers' results
 	bringing     app.Locks[string] // by the name of the part that is fetched
@@ -164,6 +166,7 @@ func New(cfg Config) (*Service, error) {
 	s := &Service{cfg: cfg.withDefaults(), outbox: app.NewOutbox(cfg.Codec), watch: app.NewWatchers(), executors: make(map[string]app.Executor),
 		guests: make(map[string]app.Guest), visits: make(map[string]int), held: make(map[domain.EntryKey]*held), perPeer: make(map[string]int), early: make(map[domain.EntryKey]time.Time), sentTo: make(map[string]handed), turns: newTurns()}
 	s.credits = newCredits(s.cfg.Policy.PerSecond)
+	s.toll = newToll(s.cfg.Price, time.Now())
 	s.leftovers = &app.Leftovers{Kind: resultKind, Repository: cfg.Repository, Wanted: s.wanted, Log: s.cfg.Log}
 	s.replicasLeft = &app.Leftovers{Kind: replicaKind, Repository: cfg.Repository, Wanted: s.wanted, Log: s.cfg.Log}
 	s.ctx, s.cancel = context.WithCancel(context.Background())

@@ -68,6 +68,9 @@ func (s *Service) Run(ctx context.Context) error {
 		s.leftovers.Run(s.ctx)
 		s.replicasLeft.Run(s.ctx)
 	})
+	if s.toll != nil {
+		s.runs.Go(func() { s.tolling(ctx) })
+	}
 	report, sweep := time.NewTicker(s.cfg.Progress), time.NewTicker(time.Minute)
 	defer report.Stop()
 	defer sweep.Stop()
