@@ -59,10 +59,13 @@ func (b *Broker) outgoing(p *persona, e *event.Event, sign bool) (*event.Event, 
 	return p.sign(b.filled(e))
 }
 
+// leastGossip is the smallest payload that is gossiped, in bytes: more than any metric has, so that all are of one size.
+const leastGossip = 1 << 10
+
 // filled is an event of a type that is gossiped, with a payload of few sizes: all else in such an envelope has a fixed one. It has to be before the event is signed: a relay that could
 // add or take padding could make many messages of one. What is so large that padding might put it beyond what may be gossiped stays as it is.
 func (b *Broker) filled(e *event.Event) *event.Event {
-	size := int(padding.Size(int64(len(e.Payload) + PayloadPadOverhead)))
+	size := max(leastGossip, int(padding.Size(int64(len(e.Payload)+PayloadPadOverhead))))
 	if !b.padded() || !e.Type.Gossiped() || size > event.MaxGossipSize-padding.Floor {
 		return e
 	}

@@ -84,7 +84,7 @@ func TestWhatAnAnonymousNodeGossips(t *testing.T) {
 			for i, size := range []int{0, 250, 260, 1000, 1020, 1021, 2300, 2400, 60_000, 62_000} {
 				e := &event.Event{ID: fmt.Sprintf("%032x", i+1), Type: event.MetricAvailable, Payload: bytes.Repeat([]byte{1}, size)}
 				want := size
-				if class := int(padding.Size(int64(size + app.PayloadPadOverhead))); mode == app.ModeAnonymous && class <= 63<<10 {
+				if class := max(1<<10, int(padding.Size(int64(size+app.PayloadPadOverhead)))); mode == app.ModeAnonymous && class <= 63<<10 {
 					want = class
 				}
 				signed, err := b.Sign("", e)

@@ -115,6 +115,15 @@ func (n *node) connect(persona string, to *node) {
 	if _, err := n.hosts[persona].Connect(ctx, app.Target{Addresses: []string{to.hosts[""].Addresses()[0] + "/p2p/" + to.id("")}}); err != nil {
 		n.t.Fatal(err)
 	}
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for !to.hosts[""].Connected(n.id(persona)) { // who dials is connected first
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			n.t.Fatal("the other side is not connected")
+		}
+	}
 }
 
 func (n *node) put(persona string, data []byte, readers ...string) string {

@@ -69,6 +69,7 @@ func connect(t testing.TB, from, to *Host) {
 	if _, err := from.Connect(ctx, app.Target{Peer: to.ID(), Addresses: to.Addresses()}); err != nil {
 		t.Fatal(err)
 	}
+	eventually(t, "both are connected", func() bool { return to.Connected(from.ID()) }) // who dials is so first
 }
 
 func eventually(t testing.TB, what string, cond func() bool) {
