@@ -104,7 +104,7 @@ func TestClasses(t *testing.T) {
 		"zeros":      {[]protoreflect.Value{of(uint32(7)), of(make([]byte, 9))}, []protoreflect.Value{of([]byte{0, 1}), of(-1.0), of("x")}},
 		"drawn":      {[]protoreflect.Value{of(make([]byte, 16))}, []protoreflect.Value{of(make([]byte, 15)), of("0123456789abcdef")}},
 		"payment":    {[]protoreflect.Value{of(make([]byte, 33))}, []protoreflect.Value{of([]byte{}), of(append([]byte{26}, make([]byte, 32)...))}},
-		"padded":     {[]protoreflect.Value{of(uint64(0)), of(uint64(1024)), of(uint64(1088))}, []protoreflect.Value{of(uint64(6)), of(uint64(1025))}},
+		"padded":     {[]protoreflect.Value{of(uint64(0)), of(uint64(1024)), of(uint64(1536)), of(uint64(4352))}, []protoreflect.Value{of(uint64(6)), of(uint64(1088)), of(uint64(4353))}},
 	} {
 		for _, v := range c.good {
 			if !classes[class](v) {
