@@ -7,6 +7,7 @@ import (
 
 	"github.com/ipfs/boxo/bitswap/message"
 	"github.com/ipfs/boxo/bitswap/network"
+	blocks "github.com/ipfs/go-block-format"
 	"github.com/ipfs/go-cid"
 	"github.com/libp2p/go-libp2p/core/peer"
 
@@ -57,6 +58,29 @@ type watched struct {
 
 	mu      sync.Mutex
 	refused *bounded.Map[peer.ID, time.Time] // until then
+	givers  *bounded.Map[cid.Cid, peer.ID]   // who has sent a block last; anonymous mode
+}
+
+// maxGivers is many times what is under way on one host.
+const maxGivers = 1024
+
+func (w *watched) gave(p peer.ID, all []blocks.Block) {
+	if !w.s.profile.byName || len(all) == 0 {
+		return
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, b := range all {
+		w.givers.Put(b.Cid(), p)
+	}
+}
+
+// giver is who has sent a block; bitswap gives it to all who wait for it here, whomever they asked.
+func (w *watched) giver(c cid.Cid) peer.ID {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	p, _ := w.givers.Get(c)
+	return p
 }
 
 // Start implements network.BitSwapNetwork.
@@ -105,6 +129,7 @@ func (g *guard) ReceiveMessage(ctx context.Context, sender peer.ID, incoming mes
 			return
 		}
 	}
+	g.w.gave(sender, incoming.Blocks())
 	if !g.w.admit(g.w.s.ctx, sender, max(1, len(incoming.Wantlist()))) {
 		return
 	}

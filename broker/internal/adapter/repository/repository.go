@@ -176,7 +176,7 @@ func (s *Store) Attach(name string, h host.Host) error {
 
 // present makes a persona's bitswap on a host.
 func (s *Store) present(persona string, h host.Host, finder routing.ContentDiscovery) *lane {
-	net := &watched{BitSwapNetwork: bsnet.NewFromIpfsHost(h), s: s, persona: persona, wants: newWants(), refused: bounded.New[peer.ID, time.Time](maxRefused)}
+	net := &watched{BitSwapNetwork: bsnet.NewFromIpfsHost(h), s: s, persona: persona, wants: newWants(), refused: bounded.New[peer.ID, time.Time](maxRefused), givers: bounded.New[cid.Cid, peer.ID](maxGivers)}
 	return &lane{host: h, bitswap: bitswap.New(s.ctx, net, finder, &blockstore{s, persona}, s.profile.options()...), net: net}
 }
 

@@ -424,8 +424,10 @@ func (l *line) settle(w *piece, b blocks.Block) {
 	w.by = slices.DeleteFunc(w.by, func(x *line) bool { return x == l })
 	switch {
 	case b != nil:
-		l.moved, l.gave = time.Now(), true
-		s.proven[l.of] = true
+		if l.lane.net.giver(w.c) == l.to { // and not another peer who was asked beside it
+			l.moved, l.gave = time.Now(), true
+			s.proven[l.of] = true
+		}
 		if !w.ended {
 			s.over(w)
 			w.got <- b
