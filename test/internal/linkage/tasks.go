@@ -313,7 +313,7 @@ func askers(tasks []*Task, sights []Sight, submitters map[string]bool, providers
 
 // MustDiffer are texts that are drawn or made anew for every task.
 var MustDiffer = []string{
-	"peer", "heard DISCOVER: id", "heard TASK_SUBMISSION: id", "heard TASK_SUBMISSION: signature", "heard TASK_SUBMISSION: task_id", "heard TASK_SUBMISSION: result_recipient",
+	"peer", "heard DISCOVER: id", "heard TASK_SUBMISSION: id", "heard TASK_SUBMISSION: signature", "heard TASK_SUBMISSION: task_id", "heard TASK_SUBMISSION: puzzle",
 	"heard TASK_SUBMISSION: payload_hash", "heard TASK_SUBMISSION: sealed: sealed_key", "heard TASK_SUBMISSION: sealed: ciphertext", "encapsulated key", "heard TASK_COLLECTED: id",
 }
 

@@ -101,12 +101,12 @@ func (t *Table) makeRoom(network int, now time.Time) (string, bool) {
 	return "", false
 }
 
-// oldest is the metric nearest to its expiry.
+// oldest is the metric nearest to its expiry, and of several the one that has used up most of its time.
 func (t *Table) oldest() *Known {
 	var oldest *Known
 	t.aging = time.Time{}
 	for _, k := range t.known {
-		if oldest == nil || k.expires().Before(oldest.expires()) {
+		if oldest == nil || k.expires().Before(oldest.expires()) || k.expires().Equal(oldest.expires()) && k.ages().Before(oldest.ages()) {
 			oldest = k
 		}
 		if a := k.ages(); t.aging.IsZero() || a.Before(t.aging) {

@@ -112,7 +112,8 @@ func TestNothingThatIsStaleIsKept(t *testing.T) {
 			fresh := true
 			var oldest domain.Known
 			for _, k := range tab.All(now) {
-				if oldest.PeerID == "" || k.ReceivedAt.Add(2*k.Interval).Before(oldest.ReceivedAt.Add(2*oldest.Interval)) {
+				ends, first := k.ReceivedAt.Add(2*k.Interval), oldest.ReceivedAt.Add(2*oldest.Interval)
+				if oldest.PeerID == "" || ends.Before(first) || ends.Equal(first) && k.Interval > oldest.Interval {
 					oldest, fresh = k, !aged[k.PeerID]
 				}
 			}
