@@ -70,6 +70,7 @@ type line struct {
 	end     context.CancelFunc // of the session
 	moved   time.Time          // when a block was last asked for or came
 	gave    bool               // a block has come
+	rests   time.Time          // nothing is asked for before
 }
 
 const (
@@ -82,6 +83,8 @@ const (
 	// wayTries ends a way beyond the first that cannot be made.
 	wayTries             = 3
 	wayPause, wayPauseAt = time.Second, 15 * time.Second
+	// wayRest is between two sessions of a way.
+	wayRest = 250 * time.Millisecond
 )
 
 func (f *fetcher) newSpread() (*spread, error) {
@@ -297,7 +300,8 @@ func (l *line) look(now time.Time) {
 		return
 	}
 	// A session that believes that its only peer has not got a block never asks it again.
-	l.moved = now
+	// Its wants are taken back in the background, and one that is asked for again before that is taken back with them: so the next session begins a moment later.
+	l.moved, l.rests = now, now.Add(wayRest)
 	l.end()
 	l.session = nil
 }
@@ -321,6 +325,14 @@ func (l *line) next() (*piece, errand) {
 		if l.ctx.Err() != nil {
 			s.mu.Unlock()
 			return nil, errand{}
+		}
+		if rest := time.Until(l.rests); rest > 0 {
+			s.mu.Unlock()
+			select {
+			case <-time.After(rest):
+			case <-l.ctx.Done():
+			}
+			continue
 		}
 		if w := l.choose(); w != nil {
 			ask := l.begin(w)
