@@ -283,9 +283,9 @@ func (in *inStream) finished(id event.ID, t event.Type, size int, o event.Outcom
 	r.mu.Lock()
 	r.recent.Finish(id, o)
 	r.mu.Unlock()
-	r.answer(id, o)
 	b.obs.Adjust("pending_in", -1)
 	b.obs.Event(t, "in", statusName(o.Status))
+	r.answer(id, o) // last: whoever has the answer finds it counted
 	switch { // it may close connections, which must not happen in here
 	case o.Misconduct:
 		go b.charge(r.persona, r.peer, conduct.Cheated)
