@@ -17,7 +17,11 @@ const (
 	minNodes       = 6
 	maxNodes       = 32
 	maxAuthorities = 9 // as many as the public network has
+	authorities    = 3 // where nobody says: one may be down
 )
+
+// MaxPrivateRelays is how many relays there can be beside the usual authorities.
+const MaxPrivateRelays = maxNodes - authorities
 
 // minVoting is the shortest interval that tor takes.
 const minVoting = 10 * time.Second
@@ -92,7 +96,7 @@ func StartPrivate(ctx context.Context, cfg PrivateConfig) (*Private, error) {
 
 func (c *PrivateConfig) complete() error {
 	if c.Authorities == 0 {
-		c.Authorities = 3
+		c.Authorities = authorities
 	}
 	if c.Relays == 0 {
 		c.Relays = 3

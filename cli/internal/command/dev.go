@@ -9,11 +9,13 @@ import (
 	"github.com/shallot-net/shallot/cli/internal/nodeclient"
 	"github.com/shallot-net/shallot/cli/internal/render"
 	"github.com/shallot-net/shallot/cli/internal/supervisor"
+	"github.com/shallot-net/shallot/kit/tor"
 )
 
 func (a *app) dev() *cobra.Command {
 	cfg := supervisor.NetworkConfig{}
 	var verbose, anonymous, unfenced bool
+	var relays int
 	network := choice{of: []string{torPrivate, torPublic}}
 	cmd := &cobra.Command{
 		Use: "dev", Short: "Run a small network on this machine, to try it", Args: exactly(),
@@ -30,12 +32,18 @@ $XDG_DATA_HOME/shallot-dev-anonymous then. It takes the program tor (Debian: apt
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx, stop := a.until(cmd.Context(), a.Outlive())
 			defer stop()
-			if err := onlyAnonymous(cmd, anonymous, "tor", "unfenced"); err != nil {
+			if err := onlyAnonymous(cmd, anonymous, "tor", "tor-relays", "unfenced"); err != nil {
 				return err
+			}
+			if cmd.Flags().Changed("tor-relays") && network.value == torPublic {
+				return usage("--tor-relays is for a private Tor network: leave out --tor %s, or this flag", torPublic)
+			}
+			if relays < 3 || relays > tor.MaxPrivateRelays {
+				return usage("--tor-relays %d: give 3 to %d, each of which takes some 50 MiB of memory", relays, tor.MaxPrivateRelays)
 			}
 			cfg.Dir = nodeclient.DefaultPlaces(a.Getenv).Dev
 			if anonymous {
-				cfg.Anonymous = &supervisor.AnonymousNetwork{Public: network.value == torPublic, Unfenced: unfenced}
+				cfg.Anonymous = &supervisor.AnonymousNetwork{Public: network.value == torPublic, Relays: relays, Unfenced: unfenced}
 				cfg.Dir = nodeclient.DefaultPlaces(a.Getenv).DevAnonymous
 			}
 			if a.home != "" {
@@ -57,6 +65,7 @@ $XDG_DATA_HOME/shallot-dev-anonymous then. It takes the program tor (Debian: apt
 	cmd.Flags().IntVar(&cfg.Consumers, "consumers", 1, "how many consumers")
 	cmd.Flags().BoolVar(&anonymous, "anonymous", false, "have the nodes reach each other over Tor only")
 	cmd.Flags().Var(&network, "tor", "which Tor `NETWORK` --anonymous uses: private, on this machine (default), or public")
+	cmd.Flags().IntVar(&relays, "tor-relays", 3, "how many relays the private Tor network has, beside its three authorities, which relay too: with more of them, the ways between two nodes share fewer")
 	cmd.Flags().BoolVar(&unfenced, "unfenced", false, unfencedHelp)
 	cmd.Flags().BoolVar(&verbose, "verbose", false, "print what the processes log on stderr, too")
 	_ = cmd.RegisterFlagCompletionFunc("tor", cobra.FixedCompletions(network.of, cobra.ShellCompDirectiveNoFileComp))

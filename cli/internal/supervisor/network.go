@@ -41,6 +41,7 @@ type NetworkConfig struct {
 // AnonymousNetwork says how the nodes of a dev network are anonymous.
 type AnonymousNetwork struct {
 	Public   bool // they use the public Tor network in place of a private one on this machine
+	Relays   int  // of the private one, beside its authorities; 0: three
 	Unfenced bool
 }
 

@@ -65,7 +65,7 @@ func (n *network) openTor(ctx context.Context) error {
 	if start == nil {
 		start = startPrivate
 	}
-	if n.tor, err = start(ctx, tor.PrivateConfig{Dir: filepath.Join(n.dir.Dir, Tor), Program: program, Log: n.torLog}); err != nil {
+	if n.tor, err = start(ctx, tor.PrivateConfig{Dir: filepath.Join(n.dir.Dir, Tor), Program: program, Relays: a.Relays, Log: n.torLog}); err != nil {
 		return err
 	}
 	n.torReady = make(chan struct{})

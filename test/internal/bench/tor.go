@@ -34,6 +34,9 @@ const (
 	torUnready  = "consumer-3"
 	torCircuits = 20 // each sample has circuits of its own
 	torStart    = 10 * time.Minute
+	// torRelays is how many relays the private network has beside its authorities. Where both halves of a circuit go from one relay to the same next one, what is said waits 40 ms at it
+	// in each direction, because the second write waits for the first one's delayed acknowledgement. With 6 relays that is so for half of all circuits, with some thousands hardly ever.
+	torRelays = "18"
 	torRefill   = 3 * time.Second // for the pool of personas to be full again
 )
 
@@ -49,7 +52,7 @@ func (s *session) tor(ctx context.Context) (figures []Figure, err error) {
 			return nil, err
 		}
 	}
-	n, err := dev.Start(ctx, dev.Config{Bin: s.Bin, Dir: dir, Providers: 2, Consumers: 3, Args: []string{"--anonymous"}, Timeout: torStart})
+	n, err := dev.Start(ctx, dev.Config{Bin: s.Bin, Dir: dir, Providers: 2, Consumers: 3, Args: []string{"--anonymous", "--tor-relays", torRelays}, Timeout: torStart})
 	if err != nil {
 		return nil, err
 	}

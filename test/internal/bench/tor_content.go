@@ -38,7 +38,7 @@ const (
 // provider's tor, in the same minutes.
 func (s *session) torContent(ctx context.Context) (figures []Figure, err error) {
 	dir := filepath.Join(s.dir, "tor-content")
-	n, err := dev.Start(ctx, dev.Config{Bin: s.Bin, Dir: dir, Providers: 1, Consumers: 1, Args: []string{"--anonymous"}, Timeout: torStart})
+	n, err := dev.Start(ctx, dev.Config{Bin: s.Bin, Dir: dir, Providers: 1, Consumers: 1, Args: []string{"--anonymous", "--tor-relays", torRelays}, Timeout: torStart})
 	if err != nil {
 		return nil, err
 	}

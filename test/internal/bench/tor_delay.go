@@ -32,7 +32,7 @@ func (s *session) torDelay(ctx context.Context) (figures []Figure, err error) {
 	if err := os.WriteFile(filepath.Join(dir, torConsumer, "config.yaml"), []byte("node:\n  personas:\n    per_job: 1\n"), 0o600); err != nil {
 		return nil, err
 	}
-	n, err := dev.Start(ctx, dev.Config{Bin: s.Bin, Dir: dir, Providers: 1, Consumers: 1, Args: []string{"--anonymous"}, Timeout: torStart})
+	n, err := dev.Start(ctx, dev.Config{Bin: s.Bin, Dir: dir, Providers: 1, Consumers: 1, Args: []string{"--anonymous", "--tor-relays", torRelays}, Timeout: torStart})
 	if err != nil {
 		return nil, err
 	}
