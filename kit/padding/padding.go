@@ -18,6 +18,18 @@ import (
 // waits for an acknowledgement between them, which an event with a small payload must not need.
 const Floor = 512
 
+// Cell is how many bytes a cell of Tor's carries (tor-spec section 6.1: 509, less the 11 of a relay message's header).
+const Cell = 498
+
+// Cells is the class of a message of n bytes that goes over a circuit with that many bytes of others' headers: what fills whole cells with them, and from 4 KiB on its Size. It panics
+// where Size does.
+func Cells(n, headers int64) int64 {
+	if n < 0 || n+headers > coarse/Cell*Cell {
+		return Size(n)
+	}
+	return (n+headers+Cell-1)/Cell*Cell - headers
+}
+
 // coarse is below which length classes are multiples of Floor, in bytes.
 const coarse = 4 << 10
 

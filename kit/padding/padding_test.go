@@ -130,3 +130,22 @@ func FuzzRoundTrip(f *testing.F) {
 		}
 	})
 }
+
+func TestMessagesFillCells(t *testing.T) {
+	t.Parallel()
+	const headers = 30
+	last := int64(0)
+	for n := int64(1); n < 3*coarse; n++ {
+		c := Cells(n, headers)
+		if c < n || c < last || c != Cells(c, headers) || c > n+max(Cell, n/8) {
+			t.Fatalf("%d bytes: %d, after %d; again %d", n, c, last, Cells(c, headers))
+		}
+		if (c+headers)%Cell != 0 && c != Size(n) {
+			t.Fatalf("%d bytes: %d are neither whole cells nor of a class", n, c)
+		}
+		last = c
+	}
+	if got := Cells(10, headers); got != Cell-headers {
+		t.Errorf("the least is %d", got)
+	}
+}

@@ -17,6 +17,7 @@ import (
 // TestWhatAnAnonymousNodeWrites: small events and acknowledgements are of one size, larger ones of few sizes; and either mode reads the other. What an open node writes is
 // as long as it ever was.
 func TestWhatAnAnonymousNodeWrites(t *testing.T) {
+	const headers = 30 // of yamux and Noise
 	for _, c := range []struct{ from, to string }{{app.ModeAnonymous, app.ModeAnonymous}, {app.ModeOpen, app.ModeAnonymous}, {app.ModeAnonymous, app.ModeOpen}, {app.ModeOpen, app.ModeOpen}} {
 		t.Run(c.from+" to "+c.to, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -61,10 +62,10 @@ func TestWhatAnAnonymousNodeWrites(t *testing.T) {
 					}
 					wantSent, wantAck := len(plain)+5, 5+16+1
 					if c.from == app.ModeAnonymous {
-						wantSent = int(padding.Size(int64(wantSent + 4)))
+						wantSent = int(padding.Cells(int64(wantSent+4), headers))
 					}
 					if c.to == app.ModeAnonymous {
-						wantAck = padding.Floor
+						wantAck = padding.Cell - headers
 					}
 					if total != wantSent || ack != wantAck {
 						t.Errorf("a payload of %d bytes took %d bytes and %d to acknowledge, want %d and %d", size, total, ack, wantSent, wantAck)

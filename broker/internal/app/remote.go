@@ -153,8 +153,8 @@ func (r *remote) leave(in *inStream) {
 	}
 }
 
-// hurry has the acknowledgements written that wait for something to go with.
-func (p *persona) hurry(peer string) {
+// hurry has the acknowledgements written that wait for something to go with: n bytes go now.
+func (p *persona) hurry(peer string, n int) {
 	p.mu.Lock()
 	r := p.remotes[peer]
 	p.mu.Unlock()
@@ -165,7 +165,7 @@ func (p *persona) hurry(peer string) {
 	in := r.stream
 	r.mu.Unlock()
 	if in != nil {
-		in.acks.hurry()
+		in.acks.hurry(n)
 	}
 }
 

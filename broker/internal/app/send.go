@@ -117,7 +117,13 @@ func (b *Broker) ackHold() time.Duration {
 }
 
 // paddedSize is what a frame of n bytes becomes. All those without a payload to speak of, acknowledgements among them, become as long as each other.
-func paddedSize(n int) int { return int(padding.Size(int64(n + frame.PadOverhead))) }
+func paddedSize(n int) int { return int(padding.Cells(int64(n+frame.PadOverhead), circuitHeaders)) }
+
+// circuitHeaders is what a frame gets on its way to the circuit: yamux's header of 12 bytes, and 18 bytes of Noise.
+const circuitHeaders = 12 + 18
+
+// circuitBurst is how many bytes go over a circuit without a pause, those headers included: what takes more than five cells waits 40 ms at a relay, see adapter onion.
+const circuitBurst = 5 * padding.Cell
 
 // send queues the frame at the peer's sender.
 func (p *persona) send(peer string, id event.ID, data []byte, timeout time.Duration, done func(error)) {

@@ -166,7 +166,7 @@ func (s *sender) write(stream Stream, broken <-chan error) error {
 			continue // what came meanwhile goes with the same flush
 		}
 		if w.Buffered() > 0 {
-			s.persona.hurry(s.peer)
+			s.persona.hurry(s.peer, w.Buffered())
 			if err := w.Flush(); err != nil {
 				return err
 			}

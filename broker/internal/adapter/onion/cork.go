@@ -4,7 +4,10 @@ import (
 	"errors"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
+
+	"github.com/shallot-net/shallot/kit/padding"
 )
 
 const (
@@ -12,15 +15,23 @@ const (
 	// algorithm, RFC 896), for which the next relay takes 40 ms (delayed acknowledgements, RFC 1122 section 4.2.3.2): two small writes one after the other take so much longer than both together.
 	corkDelay = 500 * time.Microsecond
 	// corkSize is how many bytes do not wait: five of tor's cells.
-	corkSize = 5 * 498
+	corkSize = 5 * padding.Cell
+	// headerSize is that of a message of yamux without data, in a message of Noise: 12 bytes, and 18 of Noise's. It says that a stream begins or ends or has room again, which can wait
+	// for something to go with: for holdDelay at most, and not at all while much comes in, because the other side may stop for it.
+	headerSize = 12 + 18
+	holdDelay  = 20 * time.Millisecond
+	muchRead   = 32 << 10
 )
 
 // corked is a connection whose small writes go out together with those that come right after them. What fails in doing so is told by the next write.
 type corked struct {
 	net.Conn
 
+	read atomic.Int64 // bytes since the last write
+
 	mu    sync.Mutex // held while the connection is written to
 	buf   []byte
+	held  bool        // all that waits are headers
 	timer *time.Timer // runs while buf waits
 	err   error
 }
@@ -32,6 +43,13 @@ func newCorked(c net.Conn) *corked {
 	return out
 }
 
+// Read counts what comes.
+func (c *corked) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	c.read.Add(int64(n))
+	return n, err
+}
+
 // Write keeps b, or writes all that is kept.
 func (c *corked) Write(b []byte) (int, error) {
 	c.mu.Lock()
@@ -41,10 +59,18 @@ func (c *corked) Write(b []byte) (int, error) {
 	}
 	if len(c.buf) == 0 {
 		if len(b) >= corkSize {
+			c.read.Store(0)
 			n, err := c.Conn.Write(b)
 			c.err = err
 			return n, err
 		}
+		c.held = true
+	}
+	switch header := len(b) == headerSize && c.read.Load() < muchRead; {
+	case header && len(c.buf) == 0:
+		c.timer.Reset(holdDelay)
+	case !header && c.held:
+		c.held = false
 		c.timer.Reset(corkDelay)
 	}
 	if c.buf = append(c.buf, b...); len(c.buf) < corkSize {
@@ -68,6 +94,7 @@ func (c *corked) flush() error {
 	if len(c.buf) == 0 || c.err != nil {
 		return c.err
 	}
+	c.read.Store(0)
 	_, c.err = c.Conn.Write(c.buf)
 	if c.buf = c.buf[:0]; cap(c.buf) > 2*corkSize+64<<10 { // one large write must not stay
 		c.buf = nil

@@ -29,6 +29,8 @@ func (w *wire) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
+func (w *wire) Read(b []byte) (int, error) { return len(b), nil }
+
 func (w *wire) SetWriteDeadline(time.Time) error { return nil }
 
 func (w *wire) Close() error {
@@ -68,6 +70,24 @@ func TestSmallWritesGoTogether(t *testing.T) {
 		want("a large one after a small one", 100+corkSize)
 		pause(2 * corkDelay)
 		want("nothing is left")
+		say(headerSize, headerSize)
+		pause(holdDelay / 2)
+		want("headers wait")
+		say(100)
+		pause(corkDelay)
+		want("for something to go with", 2*headerSize+100)
+		say(100, headerSize)
+		pause(corkDelay)
+		want("and go with what waits", 100+headerSize)
+		say(headerSize)
+		pause(holdDelay)
+		want("or by themselves", headerSize)
+		if n, err := c.Read(make([]byte, muchRead)); n != muchRead || err != nil {
+			t.Fatal(n, err)
+		}
+		say(headerSize)
+		pause(corkDelay)
+		want("who reads much says so", headerSize)
 		say(7)
 		if err := c.Close(); err != nil || !w.closed {
 			t.Errorf("closed: %t, %v", w.closed, err)

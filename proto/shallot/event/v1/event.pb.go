@@ -642,7 +642,9 @@ type Discover struct {
 	Limit uint32 `protobuf:"varint,2,opt,name=limit,proto3" json:"limit,omitempty"`
 	// Announcements that the asker has, 256 at most: of each the first 4 bytes, big endian, of SHA-256 over this event's id | 0x00 | peer_id | 0x00 |
 	// version, 8 bytes big endian. They are left out of the answer.
-	Has           []uint32 `protobuf:"fixed32,3,rep,packed,name=has,proto3" json:"has,omitempty"`
+	Has []uint32 `protobuf:"fixed32,3,rep,packed,name=has,proto3" json:"has,omitempty"`
+	// Nothing but the answerer's own announcement is wanted.
+	Own           bool `protobuf:"varint,4,opt,name=own,proto3" json:"own,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -696,6 +698,13 @@ func (x *Discover) GetHas() []uint32 {
 		return x.Has
 	}
 	return nil
+}
+
+func (x *Discover) GetOwn() bool {
+	if x != nil {
+		return x.Own
+	}
+	return false
 }
 
 type DiscoverResponse struct {
@@ -959,11 +968,12 @@ const file_shallot_event_v1_event_proto_rawDesc = "" +
 	"\x06Limits\x12-\n" +
 	"\x04time\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x04time\x12\x16\n" +
 	"\x06memory\x18\x02 \x01(\x04R\x06memory\x12\x16\n" +
-	"\x06output\x18\x03 \x01(\x04R\x06output\"H\n" +
+	"\x06output\x18\x03 \x01(\x04R\x06output\"Z\n" +
 	"\bDiscover\x12\x14\n" +
 	"\x05types\x18\x01 \x03(\tR\x05types\x12\x14\n" +
 	"\x05limit\x18\x02 \x01(\rR\x05limit\x12\x10\n" +
-	"\x03has\x18\x03 \x03(\aR\x03has\"\xb9\x01\n" +
+	"\x03has\x18\x03 \x03(\aR\x03has\x12\x10\n" +
+	"\x03own\x18\x04 \x01(\bR\x03own\"\xb9\x01\n" +
 	"\x10DiscoverResponse\x12\x1e\n" +
 	"\vin_reply_to\x18\x01 \x01(\tR\tinReplyTo\x12=\n" +
 	"\rannouncements\x18\x02 \x03(\v2\x17.shallot.event.v1.EventR\rannouncements\x12\x14\n" +

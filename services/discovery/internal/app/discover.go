@@ -203,6 +203,9 @@ func (s *Service) answer(from string, q Question) DiscoverResponse {
 		}
 	}
 	add(s.signed)
+	if q.Own {
+		return r
+	}
 	news := func(p *domain.Peer) bool { return p.PeerID != from && !has.Has(p.PeerID, p.Version) }
 	for _, p := range s.table.Sample(q.Limit, q.Types, news) {
 		add(p.Signed)

@@ -49,6 +49,7 @@ type Question struct {
 	Types []string // that the asker is interested in; none: all
 	Limit int      // the most announcements wanted
 	Has   []uint32 // marks of those that the asker has; see package marks
+	Own   bool     // nothing but the answerer's own announcement is wanted
 }
 
 // DiscoverResponse is the answer to a Discover.

@@ -339,7 +339,7 @@ func (p *Personas) introduced(ctx context.Context, persona, peer string) (domain
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	go func() {
-		sent <- p.net.SendEventAs(ctx, persona, peer, eventv1.EventType_EVENT_TYPE_DISCOVER, id, &eventv1.Discover{Limit: 1}, p.cfg.Introduce)
+		sent <- p.net.SendEventAs(ctx, persona, peer, eventv1.EventType_EVENT_TYPE_DISCOVER, id, &eventv1.Discover{Own: true}, p.cfg.Introduce)
 	}()
 	for {
 		select {

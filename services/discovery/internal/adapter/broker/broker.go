@@ -129,7 +129,7 @@ func open(signed []byte) (*eventv1.Event, error) {
 
 // SendDiscover asks a peer.
 func (b *Broker) SendDiscover(ctx context.Context, peerID string, q app.Question) error {
-	ev, err := brokerclient.NewEvent(eventv1.EventType_EVENT_TYPE_DISCOVER, &eventv1.Discover{Types: q.Types, Limit: uint32(q.Limit), Has: q.Has})
+	ev, err := brokerclient.NewEvent(eventv1.EventType_EVENT_TYPE_DISCOVER, &eventv1.Discover{Types: q.Types, Limit: uint32(q.Limit), Has: q.Has, Own: q.Own})
 	if err != nil {
 		return err
 	}

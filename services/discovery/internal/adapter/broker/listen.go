@@ -61,7 +61,7 @@ func handleDiscover(s *app.Service, d *brokerv1.Delivery) brokerclient.Answer {
 	if len(m.GetTypes()) > maxTypes {
 		return brokerclient.Rejected("TYPES_TOO_MANY")
 	}
-	return answer(s.HandleDiscover(d.GetFromPeer(), app.Question{ID: d.GetEvent().GetId(), Types: m.GetTypes(), Limit: int(min(m.GetLimit(), 1<<16)), Has: m.GetHas()}))
+	return answer(s.HandleDiscover(d.GetFromPeer(), app.Question{ID: d.GetEvent().GetId(), Types: m.GetTypes(), Limit: int(min(m.GetLimit(), 1<<16)), Has: m.GetHas(), Own: m.GetOwn()}))
 }
 
 // handleDiscoverResponse refuses an answer as a whole when one announcement in it is forged or malformed: whoever hands
