@@ -108,12 +108,12 @@ func newAckWriter(s Stream, patience, hold time.Duration, padded bool) *ackWrite
 	return &ackWriter{stream: s, patience: patience, hold: hold, padded: padded, wake: make(chan struct{}, 1), hurried: make(chan struct{}, 1)}
 }
 
-// hurry has what waits written now, for n bytes go the same way; unless both would be too much to go at once.
+// hurry has what waits written now, for n bytes go the same way; unless they would go at once, and with it they would not.
 func (a *ackWriter) hurry(n int) {
 	a.mu.Lock()
 	waits := len(a.buf)
 	a.mu.Unlock()
-	if waits > 0 && waits+n+2*circuitHeaders <= circuitBurst {
+	if waits > 0 && (n+circuitHeaders > circuitBurst || waits+n+2*circuitHeaders <= circuitBurst) {
 		signal(a.hurried)
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -33,6 +34,7 @@ const (
 	torShared   = "consumer-2"
 	torUnready  = "consumer-3"
 	torCircuits = 20 // each sample has circuits of its own
+	torShards   = 5  // timed of each job, by one circuit
 	torStart    = 10 * time.Minute
 	// torRelays is how many relays the private network has beside its authorities. Where both halves of a circuit go from one relay to the same next one, what is said waits 40 ms at it
 	// in each direction, because the second write waits for the first one's delayed acknowledgement. With 6 relays that is so for half of all circuits, with some thousands hardly ever.
@@ -57,7 +59,7 @@ func (s *session) tor(ctx context.Context) (figures []Figure, err error) {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, n.Stop()) }()
-	echo, err := newOnionEcho(ctx, dir)
+	echo, err := s.reachedEcho(ctx, dir)
 	if err != nil {
 		return nil, err
 	}
@@ -80,16 +82,21 @@ func (s *session) tor(ctx context.Context) (figures []Figure, err error) {
 // torCold times first tasks of personas, between raw connections.
 func (s *session) torCold(ctx context.Context, n *dev.Network, echo *onionEcho) ([]Figure, error) {
 	var raw, ready, unready []time.Duration
-	for range s.or(torCircuits, 2) {
+	type kind struct {
+		consumer string
+		to       *[]time.Duration
+	}
+	for i := range s.or(torCircuits, 2) {
 		d, _, err := echo.connect(ctx, 1)
 		if err != nil {
 			return nil, err
 		}
 		raw = append(raw, d)
-		for _, c := range []struct {
-			consumer string
-			to       *[]time.Duration
-		}{{torConsumer, &ready}, {torUnready, &unready}} {
+		kinds := []kind{{torConsumer, &ready}, {torUnready, &unready}}
+		if i%2 == 1 { // the first after the pause finds nothing of it going on
+			slices.Reverse(kinds)
+		}
+		for _, c := range kinds {
 			d, err := timedSum(ctx, n, c.consumer)
 			if err != nil {
 				return nil, fmt.Errorf("%s: %w", c.consumer, err)
@@ -111,10 +118,6 @@ func (s *session) torCold(ctx context.Context, n *dev.Network, echo *onionEcho) 
 
 // torWarm times the shards of jobs that run one after the other, all from one persona each, but the first of each job.
 func (s *session) torWarm(ctx context.Context, n *dev.Network, echo *onionEcho) (Figure, error) {
-	jobs, err := n.Jobs(torShared)
-	if err != nil {
-		return Figure{}, err
-	}
 	var raw, warm []time.Duration
 	for range s.or(torCircuits, 2) {
 		_, trips, err := echo.connect(ctx, 6)
@@ -122,11 +125,11 @@ func (s *session) torWarm(ctx context.Context, n *dev.Network, echo *onionEcho) 
 			return Figure{}, err
 		}
 		raw = append(raw, trips[1:]...)
-		gaps, err := shardGaps(ctx, jobs, 5)
+		took, err := shardTimes(ctx, n, torShared, 1+torShards)
 		if err != nil {
 			return Figure{}, err
 		}
-		warm = append(warm, gaps...)
+		warm = append(warm, took...)
 	}
 	const execution = 8 // ms: what a small task takes without Tor, see the row latency
 	bare := milliseconds(measure.Quantile(raw, 0.5)) + execution
@@ -135,16 +138,25 @@ func (s *session) torWarm(ctx context.Context, n *dev.Network, echo *onionEcho) 
 	return f.atMost(max(1.25*bare, bare+8), "≤ 1.25 × round trip, or 8 ms more"), nil
 }
 
-// shardGaps are the times from the end of one shard to the end of the next, of a job whose shards run one at a time.
-func shardGaps(ctx context.Context, jobs nodev1.JobServiceClient, n int) (gaps []time.Duration, err error) {
+// shardTimes are how long the shards of a job took that run one at a time, each from when its task was made, which is when the one before it had ended, to its decrypted result. The
+// first one's, which is the one that connects, is left out.
+func shardTimes(ctx context.Context, n *dev.Network, consumer string, count int) (took []time.Duration, err error) {
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Minute)
 	defer cancel()
-	made, err := jobs.CreateJob(ctx, &nodev1.CreateJobRequest{RequestId: rand.Text(), Spec: &taskv1.JobSpec{Total: uint32(n), Parallel: 1, Task: wasmSpec(inline(module.Small()), nil)}})
+	jobs, err := n.Jobs(consumer)
+	if err != nil {
+		return nil, err
+	}
+	node, err := n.Node(consumer)
+	if err != nil {
+		return nil, err
+	}
+	made, err := jobs.CreateJob(ctx, &nodev1.CreateJobRequest{RequestId: rand.Text(), Spec: &taskv1.JobSpec{Total: uint32(count), Parallel: 1, Task: wasmSpec(inline(module.Small()), nil)}})
 	if err != nil {
 		return nil, err
 	}
 	add := &nodev1.AddShardsRequest{JobId: made.GetJob().GetId()}
-	for i := range n {
+	for i := range count {
 		add.Shards = append(add.Shards, &taskv1.NewShard{Index: uint32(i), Name: fmt.Sprintf("input-%d", i), Content: inline(fmt.Appendf(nil, "input %d", i))})
 	}
 	if _, err := jobs.AddShards(ctx, add); err != nil {
@@ -154,7 +166,7 @@ func shardGaps(ctx context.Context, jobs nodev1.JobServiceClient, n int) (gaps [
 	if err != nil {
 		return nil, err
 	}
-	var last time.Time
+	var tasks []string
 	for {
 		m, err := stream.Recv()
 		if errors.Is(err, io.EOF) {
@@ -170,16 +182,19 @@ func shardGaps(ctx context.Context, jobs nodev1.JobServiceClient, n int) (gaps [
 		if string(sh.GetStdout()) != "done\n" {
 			return nil, fmt.Errorf("a shard printed %.100q and is %s: %v", sh.GetStdout(), sh.GetShard().GetState(), sh.GetShard().GetError())
 		}
-		now := time.Now()
-		if !last.IsZero() {
-			gaps = append(gaps, now.Sub(last))
+		tasks = append(tasks, sh.GetShard().GetTaskId())
+	}
+	if len(tasks) != count {
+		return nil, fmt.Errorf("%d shards have ended, of %d", len(tasks), count)
+	}
+	for _, id := range tasks[1:] {
+		got, err := node.GetTask(ctx, &nodev1.GetTaskRequest{TaskId: id})
+		if err != nil {
+			return nil, err
 		}
-		last = now
+		took = append(took, got.GetTask().GetFinishedAt().AsTime().Sub(got.GetTask().GetCreatedAt().AsTime()))
 	}
-	if len(gaps) != n-1 {
-		return nil, fmt.Errorf("%d shards have ended, of %d", len(gaps)+1, n)
-	}
-	return gaps, nil
+	return took, nil
 }
 
 func timedSum(ctx context.Context, n *dev.Network, consumer string) (time.Duration, error) {
@@ -269,13 +284,14 @@ func newOnionService(ctx context.Context, dir string, serve func(net.Conn)) (e *
 	if err != nil {
 		return nil, err
 	}
-	e = &onionEcho{socks: consumer.Socket("tor-socks")}
+	begun := &onionEcho{socks: consumer.Socket("tor-socks")}
+	e = begun
 	if e.dir, err = os.MkdirTemp("", "echo"); err != nil { // a short path
 		return nil, err
 	}
 	defer func() {
 		if err != nil {
-			e.close()
+			begun.close()
 		}
 	}()
 	socket := filepath.Join(e.dir, "s")

@@ -63,10 +63,6 @@ func (s *session) torDelay(ctx context.Context) (figures []Figure, err error) {
 }
 
 func (s *session) delayed(ctx context.Context, n *dev.Network, echo *onionEcho, line *slow.Line, own time.Duration) ([]Figure, error) {
-	jobs, err := n.Jobs(torConsumer)
-	if err != nil {
-		return nil, err
-	}
 	raw, warm := make([][]time.Duration, len(slow.Studied)), make([][]time.Duration, len(slow.Studied))
 	for round := range s.or(delayRounds, 1) {
 		for pair, mean := range slow.Studied[:s.or(len(slow.Studied), 1)] {
@@ -75,11 +71,11 @@ func (s *session) delayed(ctx context.Context, n *dev.Network, echo *onionEcho, 
 			if err != nil {
 				return nil, err
 			}
-			gaps, err := shardGaps(ctx, jobs, s.or(delayShards, 3))
+			took, err := shardTimes(ctx, n, torConsumer, s.or(delayShards, 3))
 			if err != nil {
 				return nil, fmt.Errorf("round %d, round trips of %v: %w", round+1, mean, err)
 			}
-			raw[pair], warm[pair] = append(raw[pair], trips[1:]...), append(warm[pair], gaps...)
+			raw[pair], warm[pair] = append(raw[pair], trips[1:]...), append(warm[pair], took...)
 		}
 	}
 	detail := map[string]float64{"tor's own round trip on this machine, ms": milliseconds(own)}

@@ -6,16 +6,14 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"github.com/shallot-net/shallot/kit/padding"
 )
 
 const (
 	// corkDelay is how long a small write waits for others. Relays send what is less than a segment only once the one before it is acknowledged (Nagle's
 	// algorithm, RFC 896), for which the next relay takes 40 ms (delayed acknowledgements, RFC 1122 section 4.2.3.2): two small writes one after the other take so much longer than both together.
 	corkDelay = 500 * time.Microsecond
-	// corkSize is how many bytes do not wait: five of tor's cells.
-	corkSize = 5 * padding.Cell
+	// corkSize is how many bytes do not wait. An event of some cells is a small write, too, with an acknowledgement after it.
+	corkSize = 16 << 10
 	// headerSize is that of a message of yamux without data, in a message of Noise: 12 bytes, and 18 of Noise's. It says that a stream begins or ends or has room again, which can wait
 	// for something to go with: for holdDelay at most, and not at all while much comes in, because the other side may stop for it.
 	headerSize = 12 + 18
@@ -96,7 +94,7 @@ func (c *corked) flush() error {
 	}
 	c.read.Store(0)
 	_, c.err = c.Conn.Write(c.buf)
-	if c.buf = c.buf[:0]; cap(c.buf) > 2*corkSize+64<<10 { // one large write must not stay
+	if c.buf = c.buf[:0]; cap(c.buf) > corkSize+64<<10 { // one large write must not stay
 		c.buf = nil
 	}
 	return c.err
