@@ -84,6 +84,9 @@ func (f *flow) close() {
 	f.budget.freed.Broadcast()
 }
 
+// deferredHolds is how many times as long an acknowledgement waits that could not go with an event.
+const deferredHolds = 4
+
 // maxAckBacklog is how many bytes of acknowledgements may wait for a peer to read them: some ten thousand, or 512 padded ones, which are still twice as
 // many as a peer may have events on their way.
 const maxAckBacklog = 512 << 10
@@ -96,6 +99,7 @@ type ackWriter struct {
 	padded   bool
 	wake     chan struct{}
 	hurried  chan struct{} // nothing is waited for any more
+	deferred chan struct{} // what waits could not go with an event, and waits for the next
 
 	mu       sync.Mutex
 	buf      []byte
@@ -105,7 +109,7 @@ type ackWriter struct {
 }
 
 func newAckWriter(s Stream, patience, hold time.Duration, padded bool) *ackWriter {
-	return &ackWriter{stream: s, patience: patience, hold: hold, padded: padded, wake: make(chan struct{}, 1), hurried: make(chan struct{}, 1)}
+	return &ackWriter{stream: s, patience: patience, hold: hold, padded: padded, wake: make(chan struct{}, 1), hurried: make(chan struct{}, 1), deferred: make(chan struct{}, 1)}
 }
 
 // hurry has what waits written now, for n bytes go the same way; unless they would go at once, and with it they would not.
@@ -113,8 +117,12 @@ func (a *ackWriter) hurry(n int) {
 	a.mu.Lock()
 	waits := len(a.buf)
 	a.mu.Unlock()
-	if waits > 0 && (n+circuitHeaders > circuitBurst || waits+n+2*circuitHeaders <= circuitBurst) {
+	switch {
+	case waits == 0:
+	case n+circuitHeaders > circuitBurst, waits+n+2*circuitHeaders <= circuitBurst:
 		signal(a.hurried)
+	default:
+		signal(a.deferred)
 	}
 }
 
@@ -125,9 +133,16 @@ func (a *ackWriter) wait() {
 	}
 	t := time.NewTimer(a.hold)
 	defer t.Stop()
-	select {
-	case <-t.C:
-	case <-a.hurried:
+	for deferred := a.deferred; ; {
+		select {
+		case <-deferred: // it would come back to back with the answer to that event, and hold up the next
+			t.Reset(deferredHolds * a.hold)
+			deferred = nil
+			continue
+		case <-a.hurried:
+		case <-t.C:
+		}
+		return
 	}
 }
 

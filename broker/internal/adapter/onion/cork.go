@@ -17,7 +17,7 @@ const (
 	// headerSize is that of a message of yamux without data, in a message of Noise: 12 bytes, and 18 of Noise's. It says that a stream begins or ends or has room again, which can wait
 	// for something to go with: for holdDelay at most, and not at all while much comes in, because the other side may stop for it.
 	headerSize = 12 + 18
-	holdDelay  = 20 * time.Millisecond
+	holdDelay  = 60 * time.Millisecond
 	muchRead   = 32 << 10
 )
 

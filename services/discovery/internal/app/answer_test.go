@@ -43,6 +43,29 @@ func stranger(t *testing.T, s *sim, to *node) (*node, func(types []string, limit
 	}
 }
 
+// A persona wants the announcement of whom it asks, and nothing that it would have to carry over its circuit beside it.
+func TestWhoWantsThisNodesOwnGetsNoOthers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSim(t)
+		n := s.add().start()
+		pass(time.Second)
+		n.svc.HandleAnnouncement("relay", true, signed(t, good("far", 1)))
+		asker := s.add()
+		answers := make(chan app.DiscoverResponse, 1)
+		if _, err := asker.Connect(t.Context(), n.id, nil); err != nil {
+			t.Fatal(err)
+		}
+		n.intercept(asker.id, answers)
+		if v := n.svc.HandleDiscover(asker.id, app.Question{ID: "question", Own: true}); v != app.Applied {
+			t.Fatalf("HandleDiscover = %v", v)
+		}
+		if r := <-answers; len(r.Signed) != 1 || heard(r.Signed[0]).Announcement.PeerID != n.id || r.InReplyTo != "question" {
+			t.Errorf("%d announcements", len(r.Signed))
+		}
+		n.stop()
+	})
+}
+
 func signed(t *testing.T, a domain.Announcement) app.Heard {
 	t.Helper()
 	b, err := json.Marshal(a)

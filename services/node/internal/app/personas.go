@@ -404,7 +404,7 @@ func (p *Personas) Run(ctx context.Context) error {
 	return nil
 }
 
-// filling opens personas in advance, one after the other.
+// filling opens personas in advance, one after the other, and none right after one was taken: the task that it was taken for goes first.
 func (p *Personas) filling(ctx context.Context) {
 	for {
 		p.mu.Lock()
@@ -413,25 +413,28 @@ func (p *Personas) filling(ctx context.Context) {
 			p.opening++
 		}
 		p.mu.Unlock()
-		if !missing {
-			if !wait(ctx, time.Minute, p.kick) {
-				return
-			}
-			continue
-		}
-		name := personaPrefix + strings.ToLower(rand.Text())
-		err := p.open(ctx, name)
-		p.mu.Lock()
-		p.opening--
-		if err == nil {
-			p.warm = append(p.warm, name)
-		}
-		p.mu.Unlock()
-		if err != nil {
-			p.log.Debug("a persona could not be opened in advance", logging.Err(err))
+		if missing {
+			p.fill(ctx)
+		} else if !wait(ctx, time.Minute, p.kick) {
+			return
 		}
 		if !wait(ctx, pace.Drawn(p.cfg.Pause), nil) {
 			return
 		}
+	}
+}
+
+// fill opens one more.
+func (p *Personas) fill(ctx context.Context) {
+	name := personaPrefix + strings.ToLower(rand.Text())
+	err := p.open(ctx, name)
+	p.mu.Lock()
+	p.opening--
+	if err == nil {
+		p.warm = append(p.warm, name)
+	}
+	p.mu.Unlock()
+	if err != nil {
+		p.log.Debug("a persona could not be opened in advance", logging.Err(err))
 	}
 }

@@ -122,7 +122,7 @@ func (m *masquerade) SendEventAs(ctx context.Context, persona, peer string, typ 
 		}
 		return nil
 	}
-	if d, ok := payload.(*eventv1.Discover); !ok || d.GetLimit() != 1 || len(d.GetHas()) > 0 || len(d.GetTypes()) > 0 || typ != eventv1.EventType_EVENT_TYPE_DISCOVER {
+	if d, ok := payload.(*eventv1.Discover); !ok || !d.GetOwn() || d.GetLimit() != 0 || len(d.GetHas()) > 0 || len(d.GetTypes()) > 0 || typ != eventv1.EventType_EVENT_TYPE_DISCOVER {
 		return fault.InvalidArgument("TELLING", "the question says more than it must")
 	}
 	m.meetings = append(m.meetings, persona)
