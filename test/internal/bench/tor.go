@@ -39,11 +39,11 @@ const (
 	// torRelays is how many relays the private network has beside its authorities. Where both halves of a circuit go from one relay to the same next one, what is said waits 40 ms at it
 	// in each direction, because the second write waits for the first one's delayed acknowledgement. With 6 relays that is so for half of all circuits, with some thousands hardly ever.
 	torRelays = "18"
-	torRefill   = 3 * time.Second // for the pool of personas to be full again
+	torRefill = 3 * time.Second // for the pool of personas to be full again
 )
 
-// tor measures tasks over a private Tor network, beside what tor alone takes on as many circuits in the same minutes. Which circuit one gets decides much: the
-// figures are medians over circuits.
+// tor measures tasks over a private Tor network, beside what tor alone takes on as many circuits between the same two tors in the same minutes. Which circuit one gets decides
+// much, and so does which relays the two enter by, which is for as long as they live: the figures are medians over circuits, and there is one provider.
 func (s *session) tor(ctx context.Context) (figures []Figure, err error) {
 	dir := filepath.Join(s.dir, "tor")
 	for name, cfg := range map[string]string{torShared: "per_job: 1", torUnready: "warm: 0"} {
@@ -54,7 +54,7 @@ func (s *session) tor(ctx context.Context) (figures []Figure, err error) {
 			return nil, err
 		}
 	}
-	n, err := dev.Start(ctx, dev.Config{Bin: s.Bin, Dir: dir, Providers: 2, Consumers: 3, Args: []string{"--anonymous", "--tor-relays", torRelays}, Timeout: torStart})
+	n, err := dev.Start(ctx, dev.Config{Bin: s.Bin, Dir: dir, Providers: 1, Consumers: 3, Args: []string{"--anonymous", "--tor-relays", torRelays}, Timeout: torStart})
 	if err != nil {
 		return nil, err
 	}
@@ -64,6 +64,11 @@ func (s *session) tor(ctx context.Context) (figures []Figure, err error) {
 		return nil, err
 	}
 	defer echo.close()
+	for _, consumer := range []string{torShared, torUnready} {
+		if _, _, err := echo.connect(ctx, consumer, 1); err != nil { // fetches the descriptor
+			return nil, err
+		}
+	}
 	memory, err := torMemory(n)
 	if err != nil {
 		return nil, err
@@ -79,48 +84,56 @@ func (s *session) tor(ctx context.Context) (figures []Figure, err error) {
 	return append(append(cold, warm), memory...), nil
 }
 
-// torCold times first tasks of personas, between raw connections.
+// torCold times first tasks of personas, in turns with raw connections by the same tors.
 func (s *session) torCold(ctx context.Context, n *dev.Network, echo *onionEcho) ([]Figure, error) {
-	var raw, ready, unready []time.Duration
 	type kind struct {
-		consumer string
-		to       *[]time.Duration
+		consumer, figure string
+		times            float64 // of the raw connection that it may take
+		raw, took        []time.Duration
 	}
-	for i := range s.or(torCircuits, 2) {
-		d, _, err := echo.connect(ctx, 1)
-		if err != nil {
-			return nil, err
-		}
-		raw = append(raw, d)
-		kinds := []kind{{torConsumer, &ready}, {torUnready, &unready}}
-		if i%2 == 1 { // the first after the pause finds nothing of it going on
-			slices.Reverse(kinds)
-		}
-		for _, c := range kinds {
-			d, err := timedSum(ctx, n, c.consumer)
-			if err != nil {
-				return nil, fmt.Errorf("%s: %w", c.consumer, err)
+	kinds := []*kind{{consumer: torConsumer, figure: "sum over Tor, a persona from the pool, p50", times: 2}, {consumer: torUnready, figure: "the same without a pool, p50", times: 4}}
+	for range s.or(torCircuits, 2) {
+		for i, k := range kinds {
+			steps := []func() error{
+				func() error {
+					d, _, err := echo.connect(ctx, k.consumer, 1)
+					k.raw = append(k.raw, d)
+					return err
+				},
+				func() error {
+					d, err := timedSum(ctx, n, k.consumer)
+					k.took = append(k.took, d)
+					return err
+				},
 			}
-			*c.to = append(*c.to, d)
-		}
-		if err := pause(ctx, torRefill); err != nil {
-			return nil, err
+			if (len(k.took)+i)%2 == 1 { // the first after the pause finds nothing of it going on
+				slices.Reverse(steps)
+			}
+			for _, step := range steps {
+				if err := step(); err != nil {
+					return nil, fmt.Errorf("%s: %w", k.consumer, err)
+				}
+			}
+			if err := pause(ctx, torRefill); err != nil {
+				return nil, err
+			}
 		}
 	}
-	bare := milliseconds(measure.Quantile(raw, 0.5))
-	figure := func(name string, d []time.Duration, times float64) Figure {
-		f := Figure{Name: name, Unit: "ms", Ours: milliseconds(measure.Quantile(d, 0.5)), Detail: map[string]float64{"p90, ms": milliseconds(measure.Quantile(d, 0.9)),
-			"floor p90, ms": milliseconds(measure.Quantile(raw, 0.9))}}.beside(bare, "raw onion connect + 1 round trip")
-		return f.atMost(times*bare, fmt.Sprintf("≤ %g × raw connect", times))
+	var out []Figure
+	for _, k := range kinds {
+		bare := milliseconds(measure.Quantile(k.raw, 0.5))
+		f := Figure{Name: k.figure, Unit: "ms", Ours: milliseconds(measure.Quantile(k.took, 0.5)), Detail: map[string]float64{"p90, ms": milliseconds(measure.Quantile(k.took, 0.9)),
+			"floor p90, ms": milliseconds(measure.Quantile(k.raw, 0.9))}}.beside(bare, "raw onion connect + 1 round trip")
+		out = append(out, f.atMost(k.times*bare, fmt.Sprintf("≤ %g × raw connect", k.times)))
 	}
-	return []Figure{figure("sum over Tor, a persona from the pool, p50", ready, 2), figure("the same without a pool, p50", unready, 4)}, nil
+	return out, nil
 }
 
 // torWarm times the shards of jobs that run one after the other, all from one persona each, but the first of each job.
 func (s *session) torWarm(ctx context.Context, n *dev.Network, echo *onionEcho) (Figure, error) {
 	var raw, warm []time.Duration
 	for range s.or(torCircuits, 2) {
-		_, trips, err := echo.connect(ctx, 6)
+		_, trips, err := echo.connect(ctx, torShared, 1+torShards)
 		if err != nil {
 			return Figure{}, err
 		}
@@ -259,8 +272,8 @@ func torMemory(n *dev.Network) ([]Figure, error) {
 type onionEcho struct {
 	control  net.Conn
 	listener net.Listener
-	socks    string
 	address  string
+	homes    string // of the nodes
 	dir      string
 }
 
@@ -280,11 +293,7 @@ func newOnionService(ctx context.Context, dir string, serve func(net.Conn)) (e *
 	if err != nil {
 		return nil, err
 	}
-	consumer, err := home.Find(filepath.Join(dir, torConsumer))
-	if err != nil {
-		return nil, err
-	}
-	begun := &onionEcho{socks: consumer.Socket("tor-socks")}
+	begun := &onionEcho{homes: dir}
 	e = begun
 	if e.dir, err = os.MkdirTemp("", "echo"); err != nil { // a short path
 		return nil, err
@@ -333,7 +342,7 @@ func newOnionService(ctx context.Context, dir string, serve func(net.Conn)) (e *
 		}
 	}
 	// The first dial fetches the descriptor, which later ones have.
-	c, err := e.dial(ctx)
+	c, err := e.dial(ctx, torConsumer)
 	if err != nil {
 		return nil, err
 	}
@@ -350,9 +359,13 @@ func (e *onionEcho) close() {
 	os.RemoveAll(e.dir)
 }
 
-// dial goes by circuits of its own.
-func (e *onionEcho) dial(ctx context.Context) (net.Conn, error) {
-	d, err := proxy.SOCKS5("unix", e.socks, &proxy.Auth{User: rand.Text(), Password: "-"}, nil)
+// dial goes through a consumer's tor, by circuits of its own.
+func (e *onionEcho) dial(ctx context.Context, consumer string) (net.Conn, error) {
+	from, err := home.Find(filepath.Join(e.homes, consumer))
+	if err != nil {
+		return nil, err
+	}
+	d, err := proxy.SOCKS5("unix", from.Socket("tor-socks"), &proxy.Auth{User: rand.Text(), Password: "-"}, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -364,11 +377,11 @@ func (e *onionEcho) dial(ctx context.Context) (net.Conn, error) {
 }
 
 // connect dials by circuits of its own and makes round trips. took is from the dial to the end of the first.
-func (e *onionEcho) connect(ctx context.Context, trips int) (took time.Duration, each []time.Duration, err error) {
+func (e *onionEcho) connect(ctx context.Context, consumer string, trips int) (took time.Duration, each []time.Duration, err error) {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
 	begin := time.Now()
-	c, err := e.dial(ctx)
+	c, err := e.dial(ctx, consumer)
 	if err != nil {
 		return 0, nil, err
 	}

@@ -161,7 +161,7 @@ func (m *contentMeter) persona(ctx context.Context, name string) (err error) {
 		return err
 	}
 	m.first = append(m.first, took)
-	raw, err := m.source.dial(ctx)
+	raw, err := m.source.dial(ctx, torConsumer)
 	if err != nil {
 		return err
 	}

@@ -44,7 +44,7 @@ func (s *session) torDelay(ctx context.Context) (figures []Figure, err error) {
 	defer echo.close()
 	var own []time.Duration // of this machine's Tor, which is part of what is to come to the mean
 	for range s.or(10, 2) {
-		_, trips, err := echo.connect(ctx, 4)
+		_, trips, err := echo.connect(ctx, torConsumer, 4)
 		if err != nil {
 			return nil, err
 		}
@@ -67,7 +67,7 @@ func (s *session) delayed(ctx context.Context, n *dev.Network, echo *onionEcho, 
 	for round := range s.or(delayRounds, 1) {
 		for pair, mean := range slow.Studied[:s.or(len(slow.Studied), 1)] {
 			line.Use(max(0, mean-own), uint64(1+round*len(slow.Studied)+pair))
-			_, trips, err := echo.connect(ctx, s.or(delayTrips, 3))
+			_, trips, err := echo.connect(ctx, torConsumer, s.or(delayTrips, 3))
 			if err != nil {
 				return nil, err
 			}
