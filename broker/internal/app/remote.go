@@ -286,7 +286,7 @@ func (in *inStream) finished(id event.ID, t event.Type, size int, o event.Outcom
 	b.obs.Adjust("pending_in", -1)
 	b.obs.Event(t, "in", statusName(o.Status))
 	r.answer(id, o) // last: whoever has the answer finds it counted
-	switch { // it may close connections, which must not happen in here
+	switch {        // it may close connections, which must not happen in here
 	case o.Misconduct:
 		go b.charge(r.persona, r.peer, conduct.Cheated)
 	case o.Status == event.Rejected:
