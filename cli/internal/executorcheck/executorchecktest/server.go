@@ -11,7 +11,6 @@ import (
 	"path/filepath"
 	"sync"
 	"testing"
-	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -37,6 +36,7 @@ type Server struct {
 	Refuses    bool // stdin
 
 	places chan struct{}
+	over   chan struct{} // closed with the server
 	mu     sync.Mutex
 	seen   map[string]bool
 }
@@ -52,11 +52,14 @@ func Start(t testing.TB, s *Server) string {
 	if s.About == nil {
 		s.About = &executorv1.DescribeResponse{Type: "count", Version: "1", Concurrency: 2}
 	}
-	s.places, s.seen = make(chan struct{}, 2), map[string]bool{}
+	s.places, s.over, s.seen = make(chan struct{}, 2), make(chan struct{}), map[string]bool{}
 	srv := grpc.NewServer()
 	executorv1.RegisterExecutorServiceServer(srv, s)
 	go func() { _ = srv.Serve(l) }()
-	t.Cleanup(srv.Stop)
+	t.Cleanup(func() {
+		close(s.over)
+		srv.Stop()
+	})
 	return "unix:" + path
 }
 
@@ -107,7 +110,7 @@ func (s *Server) Execute(st grpc.BidiStreamingServer[executorv1.ExecuteRequest, 
 	}
 	if string(start.GetOptions()) == "slow" {
 		if s.Deaf {
-			<-time.After(4 * time.Second)
+			<-s.over
 		} else {
 			<-st.Context().Done()
 			return st.Context().Err()
