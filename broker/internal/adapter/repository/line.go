@@ -24,6 +24,8 @@ func (s *spread) use(of peer.ID, way Way) (gave bool) {
 	}
 	l.ctx, l.cancel = context.WithCancel(s.f.ctx)
 	defer l.cancel()
+	l.lane.rests.begin(l)
+	defer l.lane.rests.end(l)
 	s.mu.Lock()
 	s.stood = true
 	s.stand = append(s.stand, l)
@@ -99,7 +101,11 @@ func (l *line) next() (*piece, errand) {
 			s.mu.Unlock()
 			return nil, errand{}
 		}
-		if rest := time.Until(l.rests); rest > 0 {
+		rest := time.Until(l.rests)
+		if l.session == nil {
+			rest = max(rest, l.lane.rests.left())
+		}
+		if rest > 0 {
 			s.mu.Unlock()
 			select {
 			case <-time.After(rest):
@@ -163,6 +169,7 @@ type errand struct {
 func (l *line) begin(w *piece) errand {
 	w.by = append(w.by, l)
 	w.since = time.Now()
+	l.wanted.Add(1)
 	if l.flying++; l.flying == 1 {
 		l.moved = w.since
 	}
@@ -196,6 +203,11 @@ func (l *line) bring(w *piece, ask errand) blocks.Block {
 		return b
 	case <-w.over:
 	case <-ctx.Done():
+		select {
+		case <-w.over: // by another way
+		default:
+			l.lane.rests.broken()
+		}
 	}
 	return nil
 }
@@ -205,6 +217,7 @@ func (l *line) settle(w *piece, b blocks.Block) {
 	s := l.s
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	l.wanted.Add(-1)
 	l.flying--
 	w.by = slices.DeleteFunc(w.by, func(x *line) bool { return x == l })
 	switch {

@@ -90,6 +90,7 @@ type lane struct {
 	host    host.Host
 	bitswap *bitswap.Bitswap // nil: the host has no part in content
 	net     *watched
+	rests   rests
 }
 
 // New opens the store and begins to collect what nobody keeps.

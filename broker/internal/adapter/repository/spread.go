@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/ipfs/boxo/exchange"
@@ -71,6 +72,8 @@ type line struct {
 	moved   time.Time          // when a block was last asked for or came
 	gave    bool               // a block has come
 	rests   time.Time          // nothing is asked for before
+
+	wanted atomic.Int32 // flying, for those who do not hold mu
 }
 
 const (
