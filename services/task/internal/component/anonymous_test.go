@@ -324,6 +324,16 @@ func TestAnonymousContentCannotBeHandedOn(t *testing.T) {
 	if _, err := c.jobs.CreateJob(c.ctx, &taskv1.CreateJobRequest{RequestId: app.NewID(), Spec: spec}); fault.From(err) == nil || fault.From(err).Reason != "REDIRECT_NOT_POSSIBLE" {
 		t.Errorf("a job whose program is large: %v", err)
 	}
+	spec = jobSpec(1)
+	spec.Task.Placement = &taskv1.PlacementPolicy{Redirect: &yes}
+	made, err := c.jobs.CreateJob(c.ctx, &taskv1.CreateJobRequest{RequestId: app.NewID(), Spec: spec})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = c.jobs.AddShards(c.ctx, &taskv1.AddShardsRequest{JobId: made.GetJob().GetId(), Shards: []*taskv1.NewShard{{Name: "large", Content: &taskv1.Blob{Source: &taskv1.Blob_Inline{Inline: shared(100_000)}}}}})
+	if fault.From(err) == nil || fault.From(err).Reason != "REDIRECT_NOT_POSSIBLE" {
+		t.Errorf("a shard whose input is large: %v", err)
+	}
 	close(s.gate("hog"))
 	for _, id := range held {
 		if task := c.await(id, "COMPLETED"); task.GetProvider() != busy.peer || strings.Contains(strings.Join(happened(task), " "), "REDIRECTED") {

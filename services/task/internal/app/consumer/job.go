@@ -158,7 +158,7 @@ func (j *jobs) ownParts(ctx context.Context, id string, n *app.NewJob) ([]byte, 
 		return nil, err
 	}
 	if j.s.cfg.Anonymous && n.Spec.Redirect != nil && *n.Spec.Redirect {
-		for i := range parts { // a shard's input is seen when it is placed
+		for i := range parts { // a shard's input is looked at when it is added
 			if parts[i].Size >= shareFrom {
 				return nil, notHandedOn(parts[i].Name + " has " + domain.Bytes(parts[i].Size))
 			}
@@ -248,6 +248,9 @@ func (s *Service) AddShards(ctx context.Context, id string, shards []app.NewShar
 		if err != nil {
 			return v, err
 		}
+		if err := s.jobs.mayGoOn(ctx, b, sw.Shard); err != nil {
+			return v, err
+		}
 		w.Shards = append(w.Shards, sw)
 		counts.Waiting++
 		if counts.Bytes += sw.Shard.Size; counts.Bytes > maxJobInput {
@@ -317,6 +320,18 @@ func (j *jobs) ownShard(id string, n app.NewShard, most int64) (app.ShardWrite, 
 	}
 	sh.Size, sh.SHA256 = p.Size, p.SHA256
 	return w, nil
+}
+
+// mayGoOn refuses an input that is too large for what was asked for: that providers may hand its task on.
+func (j *jobs) mayGoOn(ctx context.Context, b *job, sh *domain.Shard) error {
+	if !j.s.cfg.Anonymous || sh.Size < shareFrom {
+		return nil
+	}
+	spec, err := j.spec(ctx, b)
+	if err != nil || spec.Redirect == nil || !*spec.Redirect {
+		return err
+	}
+	return notHandedOn("the input " + sh.Name + " has " + domain.Bytes(sh.Size))
 }
 
 // find returns a job that is not over; one that is over is a fault.
