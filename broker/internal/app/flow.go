@@ -87,7 +87,7 @@ func (f *flow) close() {
 // deferredHolds is how many times as long an acknowledgement waits that could not go with an event.
 const deferredHolds = 4
 
-// maxAckBacklog is how many bytes of acknowledgements may wait for a peer to read them: some ten thousand, or 512 padded ones, which are still twice as
+// maxAckBacklog is how many bytes of acknowledgements may wait for a peer to read them: some ten thousand, or a thousand padded ones, which are still four times as
 // many as a peer may have events on their way.
 const maxAckBacklog = 512 << 10
 
