@@ -75,8 +75,8 @@ func (l *line) look(now time.Time) {
 		return
 	}
 	// A session that believes that its only peer has not got a block never asks it again.
-	// Its wants are taken back in the background, and one that is asked for again before that is taken back with them: so the next session begins a moment later.
-	l.moved, l.rests = now, now.Add(wayRest)
+	l.moved = now
+	l.lane.rests.broken()
 	l.end()
 	l.session = nil
 }
@@ -101,9 +101,9 @@ func (l *line) next() (*piece, errand) {
 			s.mu.Unlock()
 			return nil, errand{}
 		}
-		rest := time.Until(l.rests)
+		var rest time.Duration
 		if l.session == nil {
-			rest = max(rest, l.lane.rests.left())
+			rest = l.lane.rests.left()
 		}
 		if rest > 0 {
 			s.mu.Unlock()

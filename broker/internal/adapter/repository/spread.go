@@ -71,7 +71,6 @@ type line struct {
 	end     context.CancelFunc // of the session
 	moved   time.Time          // when a block was last asked for or came
 	gave    bool               // a block has come
-	rests   time.Time          // nothing is asked for before
 
 	wanted atomic.Int32 // flying, for those who do not hold mu
 }
@@ -86,7 +85,7 @@ const (
 	// wayTries ends a way beyond the first that cannot be made.
 	wayTries             = 3
 	wayPause, wayPauseAt = time.Second, 15 * time.Second
-	// wayRest is between two sessions of a way.
+	// wayRest is between two sessions of a lane, see rests.
 	wayRest = 250 * time.Millisecond
 )
 
