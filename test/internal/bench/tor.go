@@ -37,7 +37,7 @@ const (
 	torShards   = 5  // timed of each job, by one circuit
 	torStart    = 10 * time.Minute
 	// torRelays is how many relays the private network has beside its authorities. Where both halves of a circuit go from one relay to the same next one, what is said waits 40 ms at it
-	// in each direction, because the second write waits for the first one's delayed acknowledgement. With 6 relays that is so for half of all circuits, with some thousands hardly ever.
+	// in each direction, because the second write waits for the first one's delayed acknowledgement. With 6 relays that seemed so for a quarter of all circuits and more, with some thousands it must be rare.
 	torRelays = "18"
 	torRefill = 3 * time.Second // for the pool of personas to be full again
 )
