@@ -71,7 +71,7 @@ func readDir(dir string) (raw, error) {
 			return raw{}, fault.FailedPrecondition("TLS_FILES_MISSING", "there is no %s in %s: 'shallot pki run' writes it for a service of the node, 'shallot client add' for a client", f.name, dir)
 		}
 		if err != nil {
-			return raw{}, fault.FailedPrecondition("TLS_FILES_UNREADABLE", "cannot read %s in %s: %v", f.name, dir, cause(err)).Because(err)
+			return raw{}, fault.FailedPrecondition("TLS_FILES_UNREADABLE", "cannot read %s in %s", f.name, dir).Because(cause(err))
 		}
 		*f.to = b
 	}
