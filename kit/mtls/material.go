@@ -182,17 +182,14 @@ func parseLists(b []byte, cas []*x509.Certificate) ([]*list, error) {
 
 // Why a certificate that its CA made does not count.
 var (
-	errExpired = errors.New("the certificate has expired")
 	errRevoked = errors.New("the certificate was revoked")
 	errNoList  = errors.New("there is no current revocation list of the certificate's CA")
 )
 
-// check judges a certificate whose chain was verified, now: its time may be over and it may have been revoked since. A directory without a revocation list
-// is one of a client outside of the node, to whom nobody brings new ones.
+// check judges a certificate whose chain was verified, now: it may have been revoked since. That it was in its time is asked when a connection is made, and connections
+// have an age: a service that has renewed its certificate loses no call on those that it made with the old one. A directory without a revocation list is one of a
+// client outside of the node, to whom nobody brings new ones.
 func (m *material) check(cert *x509.Certificate, now time.Time) error {
-	if now.After(cert.NotAfter) {
-		return errExpired
-	}
 	if m.lists == nil {
 		return nil
 	}

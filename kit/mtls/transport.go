@@ -115,7 +115,7 @@ func why(err error) string {
 		return RefusedPlain
 	case strings.Contains(err.Error(), "didn't provide a certificate"):
 		return RefusedNone
-	case errors.Is(err, errExpired), errors.As(err, &invalid) && invalid.Reason == x509.Expired:
+	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
 		return RefusedExpired
 	case errors.Is(err, errRevoked):
 		return RefusedRevoked
@@ -133,8 +133,8 @@ func why(err error) string {
 	return RefusedOther
 }
 
-// Caller is who makes the call of a context, by the certificate of its connection; ok is false on a connection without TLS. A certificate that has expired
-// or was revoked since the connection was made gives its reason.
+// Caller is who makes the call of a context, by the certificate of its connection; ok is false on a connection without TLS. A certificate that was revoked since
+// the connection was made gives its reason.
 func (c *Credentials) Caller(ctx context.Context) (who Identity, refused string, ok bool) {
 	p, _ := peer.FromContext(ctx)
 	if p == nil {
@@ -211,7 +211,7 @@ func (t *Trouble) handshake(service string, err error) {
 	var host x509.HostnameError
 	var record tls.RecordHeaderError
 	switch {
-	case errors.As(err, &verify), errors.As(err, &host), errors.Is(err, errUnnamed), errors.Is(err, errOtherService), errors.Is(err, errExpired), errors.Is(err, errRevoked), errors.Is(err, errNoList):
+	case errors.As(err, &verify), errors.As(err, &host), errors.Is(err, errUnnamed), errors.Is(err, errOtherService), errors.Is(err, errRevoked), errors.Is(err, errNoList):
 		t.last.Store(fault.Unauthenticated(ReasonRefused, "who answers there did not show a current certificate of this node's %s: is it the right address, and are the credentials of that node?", service).Because(err))
 	case errors.As(err, &record):
 		t.last.Store(fault.Unauthenticated(ReasonRefused, "who answers there does not speak TLS, as the %s of this node does: is it the right address?", service).Because(err))

@@ -60,6 +60,9 @@ func (c *clientInterceptor) unary(ctx context.Context, method string, req, reply
 		// gRPC's own text for this names its inner parts, and the address.
 		f = fault.Wrap(errors.Join(context.DeadlineExceeded, err), codes.Unavailable, ReasonUnreachable,
 			"%s cannot be reached: is it running?", c.service).With("method", method)
+		if c.trouble != nil && c.trouble.Err() != nil { // the connection broke under this call, and there was no other
+			f = c.trouble.Err()
+		}
 	}
 	c.metrics.done(method, f.Code, start)
 	return f

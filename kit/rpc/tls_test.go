@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -362,4 +363,25 @@ func TestNoFilesNoServer(t *testing.T) {
 	}
 	_, err = rpc.Dial("broker:7000", rpc.ClientConfig{TLS: ca.Credentials("node")})
 	wantReason(t, err, codes.InvalidArgument, "ENDPOINT_INVALID")
+}
+
+// Certificates are renewed long before they end, and connections that were made with the old one go on until they are of age: what is called on them is not lost.
+func TestConnectionsOutliveTheirCertificates(t *testing.T) {
+	ca := mtlstest.NewCA(t)
+	var later atomic.Int64
+	clock := func() time.Time { return time.Now().Add(time.Duration(later.Load())) }
+	n := serveNode(t, rpc.ServerConfig{}, ca.Open(ca.Dir("node"), mtls.Options{Now: clock}), nodeService(echo, standing("x")))
+	dial := func() *grpc.ClientConn {
+		return dial(t, n.addr, rpc.ClientConfig{Peer: "node", TLS: ca.Open(ca.DirFor("gateway", time.Minute), mtls.Options{})})
+	}
+	cc := dial()
+	if _, err := invoke(t.Context(), cc, submitTask, ""); err != nil {
+		t.Fatal(err)
+	}
+	later.Store(int64(2 * time.Minute))
+	if _, err := invoke(t.Context(), cc, submitTask, ""); err != nil {
+		t.Errorf("on the connection that stands: %v", err)
+	}
+	_, err := invoke(t.Context(), dial(), submitTask, "")
+	wantReason(t, err, codes.Unauthenticated, mtls.ReasonRefused)
 }
