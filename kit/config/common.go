@@ -13,9 +13,15 @@ import (
 // Common is what every process of a node has; embed it.
 type Common struct {
 	Home            string `koanf:"home" help:"directory of this node (required)"`
-	Listen          string `koanf:"listen" help:"endpoint to serve on: unix:/path, or host:port (TLS is required off loopback); empty: this process's socket in the home"`
+	Listen          string `koanf:"listen" help:"endpoint to serve on: unix:/path, or host:port, which needs tls.dir; empty: this process's socket in the home"`
 	TelemetryListen string `koanf:"telemetry_listen" help:"host:port on loopback where Prometheus can scrape this process; empty: off"`
+	TLS             TLS    `koanf:"tls"`
 	Log             Log    `koanf:"log"`
+}
+
+// TLS says who this process is to the other services of its node, off the Unix socket.
+type TLS struct {
+	Dir string `koanf:"dir" help:"directory with ca.crt, tls.crt, tls.key and revoked.crl, as 'shallot pki run' writes it, to serve and to call over TCP; its files are read again when they change; empty: Unix sockets alone"`
 }
 
 // Log says what is logged and how.

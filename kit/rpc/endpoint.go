@@ -19,6 +19,7 @@ type endpoint struct {
 	network, address string
 }
 
+// parseEndpoint checks what can be checked before anything is opened. secured says that what goes over TCP is; without it only Unix sockets are taken.
 func parseEndpoint(s string, secured bool) (endpoint, error) {
 	if path, ok := strings.CutPrefix(s, "unix:"); ok {
 		path = strings.TrimPrefix(path, "//")
@@ -31,14 +32,26 @@ func parseEndpoint(s string, secured bool) (endpoint, error) {
 		return endpoint{"unix", path}, nil
 	}
 	address := strings.TrimPrefix(s, "tcp:")
-	host, port, err := net.SplitHostPort(address)
+	_, port, err := net.SplitHostPort(address)
 	if err != nil || port == "" {
 		return endpoint{}, fault.InvalidArgument("ENDPOINT_INVALID", "endpoint %q is neither unix:/path nor host:port", s)
 	}
-	if !secured && !isLoopback(host) {
-		return endpoint{}, fault.InvalidArgument("ENDPOINT_INSECURE", "endpoint %q is not on loopback, and plain TCP is only served and dialled there: configure TLS, or use 127.0.0.1 or a Unix socket", s)
+	if !secured {
+		return endpoint{}, fault.InvalidArgument("ENDPOINT_INSECURE", "endpoint %q is no Unix socket, and elsewhere a node's services speak mutual TLS alone: say with tls.dir (the command: --cert) where ca.crt, tls.crt and tls.key are, or use unix:/path", s)
 	}
 	return endpoint{"tcp", address}, nil
+}
+
+// parsePlain is parseEndpoint for what is no service of a node: an executor may be called over plain TCP on loopback.
+func parsePlain(s string) (endpoint, error) {
+	e, err := parseEndpoint(s, true)
+	if err != nil || e.network != "tcp" {
+		return e, err
+	}
+	if host, _, _ := net.SplitHostPort(e.address); !isLoopback(host) {
+		return endpoint{}, fault.InvalidArgument("ENDPOINT_INSECURE", "endpoint %q is not on loopback, and plain TCP is dialled there alone: use 127.0.0.1 or a Unix socket", s)
+	}
+	return e, nil
 }
 
 func isLoopback(host string) bool {

@@ -3,9 +3,7 @@ package rpc
 import (
 	"context"
 	"crypto/rand"
-	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"runtime/debug"
 	"time"
@@ -13,7 +11,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/status"
 
 	"github.com/shallot-net/shallot/kit/fault"
@@ -26,6 +23,7 @@ type interceptor struct {
 	metrics *callMetrics
 	panics  prometheus.Counter
 	drain   context.Context // ends when the server is about to stop
+	gate    *gate           // nil where callers are not known
 }
 
 func (i *interceptor) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (resp any, err error) {
@@ -46,6 +44,9 @@ func (i *interceptor) unary(ctx context.Context, req any, info *grpc.UnaryServer
 		}
 		i.metrics.done(info.FullMethod, code, start)
 	}()
+	if err := i.gate.admit(ctx, info.FullMethod); err != nil {
+		return nil, err
+	}
 	return handler(ctx, req)
 }
 
@@ -65,6 +66,10 @@ func (i *interceptor) stream(srv any, ss grpc.ServerStream, info *grpc.StreamSer
 		}
 		i.metrics.done(info.FullMethod, code, time.Time{})
 	}()
+	if err := i.gate.admit(ctx, info.FullMethod); err != nil {
+		return err
+	}
+	defer i.gate.age(info.FullMethod, cancel)()
 	return handler(srv, &drainStream{ss, ctx})
 }
 
@@ -101,92 +106,4 @@ func (i *interceptor) public(method string, err error) error {
 		i.log.Debug("call failed", logging.KeyMethod, method, logging.Err(err))
 	}
 	return f.GRPCStatus().Err()
-}
-
-// Timeout is a call option: how long this unary call may take when its context has no deadline.
-func Timeout(d time.Duration) grpc.CallOption { return timeoutOption{d: d} }
-
-type timeoutOption struct {
-	grpc.EmptyCallOption
-	d time.Duration
-}
-
-// ReasonUnreachable is of an UNAVAILABLE fault: there was no connection until the call's deadline, so nothing was sent.
-const ReasonUnreachable = "SERVICE_UNREACHABLE"
-
-type clientInterceptor struct {
-	service string
-	metrics *callMetrics
-	timeout time.Duration
-}
-
-func (c *clientInterceptor) unary(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
-	start := time.Now()
-	if _, ok := ctx.Deadline(); !ok {
-		d := c.timeout
-		for _, o := range opts {
-			if t, ok := o.(timeoutOption); ok {
-				d = t.d
-			}
-		}
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, d)
-		defer cancel()
-	}
-	err := invoke(ctx, method, req, reply, cc, opts...)
-	if err == nil {
-		c.metrics.done(method, codes.OK, start)
-		return nil
-	}
-	f := fault.From(err)
-	if f.Code == codes.DeadlineExceeded && cc.GetState() != connectivity.Ready {
-		// gRPC's own text for this names its inner parts, and the address.
-		f = fault.Wrap(errors.Join(context.DeadlineExceeded, err), codes.Unavailable, ReasonUnreachable,
-			"%s cannot be reached: is it running?", c.service).With("method", method)
-	}
-	c.metrics.done(method, f.Code, start)
-	return f
-}
-
-func (c *clientInterceptor) stream(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, streamer grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
-	s, err := streamer(ctx, desc, cc, method, opts...)
-	if err != nil {
-		f := fault.From(err)
-		c.metrics.done(method, f.Code, time.Time{})
-		return nil, f
-	}
-	return &faultStream{ClientStream: s, method: method, metrics: c.metrics}, nil
-}
-
-// faultStream gives faults where the bare stream gives statuses.
-type faultStream struct {
-	grpc.ClientStream
-	method  string
-	metrics *callMetrics
-	ended   bool // only RecvMsg touches it, and that is never called twice at once
-}
-
-func (s *faultStream) RecvMsg(m any) error {
-	err := s.ClientStream.RecvMsg(m)
-	if err == nil {
-		return nil
-	}
-	code := codes.OK
-	if !errors.Is(err, io.EOF) {
-		f := fault.From(err)
-		code, err = f.Code, f
-	}
-	if !s.ended {
-		s.ended = true
-		s.metrics.done(s.method, code, time.Time{})
-	}
-	return err
-}
-
-func (s *faultStream) SendMsg(m any) error {
-	err := s.ClientStream.SendMsg(m)
-	if err == nil || errors.Is(err, io.EOF) {
-		return err
-	}
-	return fault.From(err)
 }

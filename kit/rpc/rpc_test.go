@@ -3,13 +3,7 @@ package rpc_test
 import (
 	"bytes"
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
-	"math/big"
 	"net"
 	"os"
 	"path/filepath"
@@ -303,7 +297,7 @@ func TestUnixSockets(t *testing.T) {
 
 func TestEndpoints(t *testing.T) {
 	for endpoint, reason := range map[string]string{
-		"127.0.0.1:0": "", "tcp:[::1]:0": "", "localhost:0": "", "unix:/tmp/x": "",
+		"unix:/tmp/x": "", "127.0.0.1:0": "ENDPOINT_INSECURE", "tcp:[::1]:0": "ENDPOINT_INSECURE",
 		"0.0.0.0:1": "ENDPOINT_INSECURE", ":1": "ENDPOINT_INSECURE", "broker:1": "ENDPOINT_INSECURE", "tcp:192.0.2.1:1": "ENDPOINT_INSECURE",
 		"": "ENDPOINT_INVALID", "host": "ENDPOINT_INVALID", "unix:": "ENDPOINT_INVALID", "unix:/" + strings.Repeat("x", 107): "ENDPOINT_INVALID",
 	} {
@@ -322,38 +316,20 @@ func TestEndpoints(t *testing.T) {
 	}
 }
 
-func TestMutualTLS(t *testing.T) {
-	cert, pool := selfSigned(t)
-	srv, _ := start(t, rpc.ServerConfig{Listen: "127.0.0.1:0", TLS: &tls.Config{Certificates: []tls.Certificate{cert}, ClientCAs: pool, ClientAuth: tls.RequireAndVerifyClientCert, MinVersion: tls.VersionTLS13}},
-		describe(func(_ context.Context, in string) (string, error) { return in, nil }, nil))
-	with := &tls.Config{RootCAs: pool, ServerName: "shallot", Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS13}
-	if got, err := call(t.Context(), dial(t, srv.Addr().String(), rpc.ClientConfig{TLS: with}), "x"); err != nil || got != "x" {
-		t.Fatalf("%q, %v", got, err)
+func TestWhatIsNoServiceIsCalledPlainlyOnLoopback(t *testing.T) {
+	for endpoint, reason := range map[string]string{
+		"127.0.0.1:1": "", "tcp:[::1]:1": "", "localhost:1": "", "unix:/tmp/x": "",
+		"192.0.2.1:1": "ENDPOINT_INSECURE", "executor:1": "ENDPOINT_INSECURE", "x": "ENDPOINT_INVALID",
+	} {
+		cc, err := rpc.Dial(endpoint, rpc.ClientConfig{Plain: true})
+		if reason != "" {
+			wantReason(t, err, codes.InvalidArgument, reason)
+			continue
+		}
+		if err != nil {
+			t.Errorf("%s: %v", endpoint, err)
+			continue
+		}
+		_ = cc.Close()
 	}
-	without := with.Clone()
-	without.Certificates = nil
-	if _, err := call(t.Context(), dial(t, srv.Addr().String(), rpc.ClientConfig{TLS: without, Timeout: 200 * time.Millisecond}), "x"); err == nil {
-		t.Error("a client without a certificate was served")
-	}
-}
-
-func selfSigned(t *testing.T) (tls.Certificate, *x509.CertPool) {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	tmpl := &x509.Certificate{SerialNumber: big.NewInt(1), DNSNames: []string{"shallot"}, NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true,
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}}
-	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	leaf, err := x509.ParseCertificate(der)
-	if err != nil {
-		t.Fatal(err)
-	}
-	pool := x509.NewCertPool()
-	pool.AddCert(leaf)
-	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, pool
 }

@@ -2,7 +2,6 @@ package rpc
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"log/slog"
 	"net"
@@ -12,13 +11,13 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/health"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/reflection"
 
 	"github.com/shallot-net/shallot/kit/fault"
+	"github.com/shallot-net/shallot/kit/mtls"
 )
 
 // Defaults of both sides.
@@ -31,19 +30,33 @@ const (
 	streamWorkers = 16               // goroutines that stay for the next call, with the stacks that they have grown
 )
 
+// Defaults of servers that replicas of other services call, off the Unix socket.
+const (
+	MaxAge           = time.Minute      // after which a connection takes no new calls, and a stream that its caller opens again ends
+	ageGrace         = time.Hour        // how long calls may go on after that: an upload of many GiB
+	handshakeTimeout = 10 * time.Second // of a connection until it is one
+	serverKeepalive  = 10 * time.Second // after which a silent caller is asked whether it is there
+	serverPatience   = 5 * time.Second  // for its answer
+)
+
+// HealthReplica is the name under which grpc.health.v1 tells whether this replica takes calls: from the first time that it was ready until it stops. Callers choose
+// among replicas by it. The empty name tells whether all is well, which may be so at no replica, and then each of them can still say more than none.
+const HealthReplica = "shallot.replica"
+
 // ErrDraining is the cause with which stream contexts end when the server is about to stop.
 var ErrDraining = fault.Unavailable(fault.ReasonShuttingDown, "the service is shutting down: try again")
 
 // ServerConfig says what a server is. Only Process and one of Listen and Listener are required.
 type ServerConfig struct {
 	Process    string
-	Listen     string       // "unix:/path", "host:port" or "tcp:host:port"
+	Listen     string       // "unix:/path"; with TLS also "host:port" or "tcp:host:port"
 	Listener   net.Listener // instead of Listen, for an inherited or in-memory one; it is trusted without TLS
 	Log        *slog.Logger // default: none
 	Registry   prometheus.Registerer
-	MaxMessage int           // bytes; default MaxMessage
-	TLS        *tls.Config   // required off loopback
-	Grace      time.Duration // default Grace
+	MaxMessage int               // bytes; default MaxMessage
+	TLS        *mtls.Credentials // required off the Unix socket, where callers are known by it and package policy says what they may
+	MaxAge     time.Duration     // of connections with TLS; default MaxAge
+	Grace      time.Duration     // default Grace
 	Options    []grpc.ServerOption
 }
 
@@ -54,6 +67,7 @@ type Server struct {
 	cfg      ServerConfig
 	endpoint endpoint
 	health   *health.Server
+	once     sync.Once // the first time that it was ready
 	drain    context.CancelCauseFunc
 	mu       sync.Mutex
 	listener net.Listener
@@ -77,11 +91,26 @@ func NewServer(cfg ServerConfig) (*Server, error) {
 			return nil, err
 		}
 	}
+	if s.endpoint.network != "tcp" {
+		s.cfg.TLS = nil
+	}
 	drain, cancel := context.WithCancelCause(context.Background())
 	s.drain = cancel
 	i := &interceptor{log: cfg.Log, metrics: newCallMetrics(cfg.Registry, MetricServerHandled, MetricServerSeconds, "server"), drain: drain}
 	if cfg.Registry != nil {
 		i.panics = register(cfg.Registry, prometheus.NewCounter(prometheus.CounterOpts{Name: MetricServerPanics, Help: "Handlers that panicked."}))
+	}
+	keepaliveParams := keepalive.ServerParameters{Time: time.Minute, Timeout: 10 * time.Second}
+	var secure []grpc.ServerOption
+	if s.cfg.TLS != nil {
+		g, creds, err := newGate(s.cfg)
+		if err != nil {
+			cancel(nil)
+			return nil, err
+		}
+		i.gate = g
+		keepaliveParams = keepalive.ServerParameters{Time: serverKeepalive, Timeout: serverPatience, MaxConnectionAge: g.maxAge, MaxConnectionAgeGrace: ageGrace}
+		secure = []grpc.ServerOption{grpc.Creds(creds), grpc.ConnectionTimeout(handshakeTimeout)}
 	}
 	opts := []grpc.ServerOption{
 		grpc.UnaryInterceptor(i.unary), grpc.StreamInterceptor(i.stream),
@@ -89,15 +118,13 @@ func NewServer(cfg ServerConfig) (*Server, error) {
 		grpc.InitialWindowSize(window), grpc.InitialConnWindowSize(4 * window),
 		grpc.MaxConcurrentStreams(1024), grpc.NumStreamWorkers(streamWorkers),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
-		grpc.KeepaliveParams(keepalive.ServerParameters{Time: time.Minute, Timeout: 10 * time.Second}),
+		grpc.KeepaliveParams(keepaliveParams),
 	}
-	if cfg.TLS != nil {
-		opts = append(opts, grpc.Creds(credentials.NewTLS(cfg.TLS)))
-	}
-	s.Server = grpc.NewServer(append(opts, cfg.Options...)...)
+	s.Server = grpc.NewServer(append(append(opts, secure...), cfg.Options...)...)
 	healthpb.RegisterHealthServer(s.Server, s.health)
 	reflection.Register(s.Server)
 	s.SetServing(false)
+	s.health.SetServingStatus(HealthReplica, healthpb.HealthCheckResponse_NOT_SERVING)
 	return s, nil
 }
 
@@ -106,6 +133,7 @@ func (s *Server) SetServing(ok bool) {
 	st := healthpb.HealthCheckResponse_NOT_SERVING
 	if ok {
 		st = healthpb.HealthCheckResponse_SERVING
+		s.once.Do(func() { s.health.SetServingStatus(HealthReplica, st) })
 	}
 	s.health.SetServingStatus("", st)
 }

@@ -23,6 +23,7 @@ import (
 	"github.com/shallot-net/shallot/kit/home"
 	"github.com/shallot-net/shallot/kit/lifecycle"
 	"github.com/shallot-net/shallot/kit/logging"
+	"github.com/shallot-net/shallot/kit/mtls"
 	"github.com/shallot-net/shallot/kit/rpc"
 	"github.com/shallot-net/shallot/kit/telemetry"
 )
@@ -31,6 +32,9 @@ const process = "broker"
 
 // accessEvery is how soon a change of who may connect holds.
 const accessEvery = time.Second
+
+// maxAge of a connection: this process has no replicas that callers could move to, so each new connection is in vain.
+const maxAge = 30 * time.Minute
 
 func main() { lifecycle.Main(process, run) }
 
@@ -99,7 +103,11 @@ func run(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	server, err := rpc.NewServer(rpc.ServerConfig{Process: process, Listen: cfg.Listen, Log: log, Registry: registry})
+	creds, err := mtls.Open(cfg.TLS.Dir, mtls.Options{Log: log, Registry: registry})
+	if err != nil {
+		return err
+	}
+	server, err := rpc.NewServer(rpc.ServerConfig{Process: process, Listen: cfg.Listen, Log: log, Registry: registry, TLS: creds, MaxAge: maxAge})
 	if err != nil {
 		return err
 	}
@@ -127,6 +135,7 @@ func run(ctx context.Context, args []string) error {
 	log.Info("broker is up")
 	return lifecycle.Run(ctx,
 		server.Serve,
+		creds.Run,
 		func(ctx context.Context) error { return telemetry.Serve(ctx, cfg.TelemetryListen, registry) },
 		func(ctx context.Context) error { return people.Watch(ctx, accessEvery, log, restrict) },
 		func(ctx context.Context) error {

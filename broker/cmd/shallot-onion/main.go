@@ -4,6 +4,7 @@ package main
 import (
 	"context"
 	"os"
+	"time"
 
 	"github.com/shallot-net/shallot/broker/internal/adapter/files"
 	"github.com/shallot-net/shallot/broker/internal/adapter/onionserver"
@@ -13,11 +14,15 @@ import (
 	"github.com/shallot-net/shallot/kit/home"
 	"github.com/shallot-net/shallot/kit/lifecycle"
 	"github.com/shallot-net/shallot/kit/logging"
+	"github.com/shallot-net/shallot/kit/mtls"
 	"github.com/shallot-net/shallot/kit/rpc"
 	"github.com/shallot-net/shallot/kit/telemetry"
 )
 
 const process = "onion"
+
+// maxAge of a connection: this process has no replicas that callers could move to, so each new connection is in vain.
+const maxAge = 30 * time.Minute
 
 func main() { lifecycle.Main(process, run) }
 
@@ -41,7 +46,11 @@ func run(ctx context.Context, args []string) error {
 		Tor:     torcontrol.New(torcontrol.Config{Socket: cfg.socket(), CookieFile: cfg.CookieFile, PasswordFile: cfg.PasswordFile}),
 		Records: files.NewOnions(h.State(process)), Observer: onionserver.NewObserver(registry), Log: log, MaxServices: cfg.MaxServices,
 	})
-	server, err := rpc.NewServer(rpc.ServerConfig{Process: process, Listen: cfg.Listen, Log: log, Registry: registry})
+	creds, err := mtls.Open(cfg.TLS.Dir, mtls.Options{Log: log, Registry: registry})
+	if err != nil {
+		return err
+	}
+	server, err := rpc.NewServer(rpc.ServerConfig{Process: process, Listen: cfg.Listen, Log: log, Registry: registry, TLS: creds, MaxAge: maxAge})
 	if err != nil {
 		return err
 	}
@@ -54,6 +63,7 @@ func run(ctx context.Context, args []string) error {
 	log.Info("onion is up")
 	return lifecycle.Run(ctx,
 		server.Serve,
+		creds.Run,
 		keeper.Run,
 		func(ctx context.Context) error { return telemetry.Serve(ctx, cfg.TelemetryListen, registry) })
 }

@@ -3,8 +3,10 @@ package clitest
 import (
 	"context"
 	"testing"
+	"time"
 
 	"github.com/shallot-net/shallot/kit/home"
+	"github.com/shallot-net/shallot/kit/mtls"
 	"github.com/shallot-net/shallot/kit/rpc"
 )
 
@@ -15,7 +17,27 @@ func Serve(t testing.TB, n *Node, dir string) (h home.Home, stop func()) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := rpc.NewServer(rpc.ServerConfig{Process: "node", Listen: h.Endpoint("node")})
+	_, stop = serve(t, n, rpc.ServerConfig{Process: "node", Listen: h.Endpoint("node")})
+	return h, stop
+}
+
+// ServeTLS serves a node on a port of loopback, with its directory of credentials, and returns the address.
+func ServeTLS(t testing.TB, n *Node, dir string) (addr string) {
+	t.Helper()
+	creds, err := mtls.Open(dir, mtls.Options{Poll: 10 * time.Millisecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	t.Cleanup(cancel)
+	go func() { _ = creds.Run(ctx) }()
+	s, _ := serve(t, n, rpc.ServerConfig{Process: "node", Listen: "127.0.0.1:0", TLS: creds})
+	return s.Addr().String()
+}
+
+func serve(t testing.TB, n *Node, cfg rpc.ServerConfig) (s *rpc.Server, stop func()) {
+	t.Helper()
+	s, err := rpc.NewServer(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -39,5 +61,5 @@ func Serve(t testing.TB, n *Node, dir string) (h home.Home, stop func()) {
 		}
 	}
 	t.Cleanup(stop)
-	return h, stop
+	return s, stop
 }

@@ -33,8 +33,8 @@ type System struct {
 
 type app struct {
 	System
-	home, endpoint string
-	output         choice
+	home, endpoint, cert string
+	output               choice
 }
 
 // Run runs the program with its arguments, without its name, and returns its exit code.
@@ -68,9 +68,13 @@ func isTerminal(w any) bool {
 	return ok && term.IsTerminal(int(f.Fd()))
 }
 
+func (a *app) asked() nodeclient.Asked {
+	return nodeclient.Asked{Endpoint: a.endpoint, Cert: a.cert, Home: a.home}
+}
+
 // target finds the node that the command is for and says on stderr how, where the user did not say it.
 func (a *app) target() (nodeclient.Target, error) {
-	t, err := nodeclient.Resolve(a.endpoint, a.home, nodeclient.DefaultPlaces(a.Getenv))
+	t, err := nodeclient.Resolve(a.asked(), nodeclient.DefaultPlaces(a.Getenv))
 	if err == nil && t.Note != "" {
 		a.say("%s", t.Note)
 	}

@@ -52,7 +52,7 @@ With --leak it watches an anonymous node instead: whether its processes have a n
 func (a *app) patients() ([]home.Home, error) {
 	dir := a.home
 	if dir == "" {
-		t, err := nodeclient.Resolve("", "", nodeclient.DefaultPlaces(a.Getenv))
+		t, err := nodeclient.Resolve(nodeclient.Asked{}, nodeclient.DefaultPlaces(a.Getenv))
 		switch {
 		case t.Home != nil:
 			dir = t.Home.Dir

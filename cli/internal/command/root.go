@@ -30,16 +30,20 @@ Data goes to stdout, talk to stderr. 'shallot help exit-codes' lists the exit co
 	fitHelp(root, a.width())
 	f := root.PersistentFlags()
 	f.StringVar(&a.home, "home", "", "`DIR` of the node; default: this machine's node, else the first consumer of a running dev")
-	f.StringVar(&a.endpoint, "endpoint", "", "gRPC `ADDRESS` of a node service instead, unix:/path or host:port")
+	f.StringVar(&a.endpoint, "endpoint", "", "gRPC `ADDRESS` of a node service instead, unix:/path or, with --cert, host:port")
+	f.StringVar(&a.cert, "cert", "", "`DIR` with the files that 'shallot client add' made, to call a node over the network")
 	f.Var(&a.output, "output", "how data is printed")
 	_ = root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(a.output.of, cobra.ShellCompDirectiveNoFileComp))
 	_ = root.MarkPersistentFlagDirname("home")
+	_ = root.MarkPersistentFlagDirname("cert")
 
-	root.AddGroup(&cobra.Group{ID: "work", Title: "Work:"}, &cobra.Group{ID: "look", Title: "Look:"}, &cobra.Group{ID: "nodes", Title: "Nodes on this machine:"})
+	root.AddGroup(&cobra.Group{ID: "work", Title: "Work:"}, &cobra.Group{ID: "look", Title: "Look:"}, &cobra.Group{ID: "nodes", Title: "Nodes on this machine:"},
+		&cobra.Group{ID: "deploy", Title: "Nodes of several containers or machines:"})
 	for id, commands := range map[string][]*cobra.Command{
-		"work":  {a.run(), a.mapping(), a.job(), a.task(), a.content()},
-		"look":  {a.node(), a.peers(), a.metrics(), a.doctor(), a.executor()},
-		"nodes": {a.dev(), a.up(), a.network()},
+		"work":   {a.run(), a.mapping(), a.job(), a.task(), a.content()},
+		"look":   {a.node(), a.peers(), a.metrics(), a.doctor(), a.executor()},
+		"nodes":  {a.dev(), a.up(), a.network()},
+		"deploy": {a.pki(), a.client()},
 	} {
 		for _, c := range commands {
 			c.GroupID = id

@@ -232,7 +232,7 @@ func (a *app) completeTasks(cmd *cobra.Command, args []string, _ string) ([]cobr
 
 // quickly asks the node for what a completion offers, where it answers at once.
 func (a *app) quickly(ask func(ctx context.Context, c *nodeclient.Client)) {
-	t, err := nodeclient.Resolve(a.endpoint, a.home, nodeclient.DefaultPlaces(a.Getenv))
+	t, err := nodeclient.Resolve(a.asked(), nodeclient.DefaultPlaces(a.Getenv))
 	if err != nil {
 		return
 	}

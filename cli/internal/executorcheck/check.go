@@ -120,7 +120,7 @@ func Run(ctx context.Context, cfg Config, tell func(Result)) (bool, error) {
 
 // connect makes a connection like a provider's.
 func (c *checker) connect() error {
-	conn, err := rpc.Dial(c.cfg.Address, rpc.ClientConfig{Service: "the executor", MaxMessage: maxMessage,
+	conn, err := rpc.Dial(c.cfg.Address, rpc.ClientConfig{Service: "the executor", Plain: true, MaxMessage: maxMessage,
 		Options: []grpc.DialOption{grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: math.MaxInt64})}})
 	if err != nil {
 		return err

@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc/codes"
 
 	"github.com/shallot-net/shallot/kit/fault"
+	"github.com/shallot-net/shallot/kit/mtls"
 	"github.com/shallot-net/shallot/kit/rpc"
 	nodev1 "github.com/shallot-net/shallot/proto/shallot/node/v1"
 	taskv1 "github.com/shallot-net/shallot/proto/shallot/task/v1"
@@ -41,7 +42,11 @@ type Client struct {
 
 // Dial connects on the first call.
 func Dial(t Target) (*Client, error) {
-	cc, err := rpc.Dial(t.Endpoint, rpc.ClientConfig{Timeout: callTimeout})
+	creds, err := mtls.Open(t.Cert, mtls.Options{})
+	if err != nil {
+		return nil, err
+	}
+	cc, err := rpc.Dial(t.Endpoint, rpc.ClientConfig{Service: "the node", Peer: "node", TLS: creds, Timeout: callTimeout})
 	if err != nil {
 		return nil, err
 	}

@@ -77,39 +77,44 @@ func TestWhichNode(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	p := Places{Up: filepath.Join(dir, "up"), Dev: filepath.Join(dir, "dev")}
-	if _, err := Resolve("", "", p); reasonOf(err) != "NODE_NOT_RUNNING" || !strings.Contains(err.Error(), "shallot dev") {
+	if _, err := Resolve(Asked{}, p); reasonOf(err) != "NODE_NOT_RUNNING" || !strings.Contains(err.Error(), "shallot dev") {
 		t.Errorf("without any node: %v", err)
 	}
-	if _, err := Resolve("", p.Up, p); reasonOf(err) != "HOME_NOT_FOUND" {
+	if _, err := Resolve(Asked{Home: p.Up}, p); reasonOf(err) != "HOME_NOT_FOUND" {
 		t.Errorf("a home that is not there: %v", err)
 	}
-	if got, err := Resolve("unix:/x", "", p); err != nil || got.Endpoint != "unix:/x" || got.Home != nil {
+	if got, err := Resolve(Asked{Endpoint: "unix:/x"}, p); err != nil || got.Endpoint != "unix:/x" || got.Home != nil {
 		t.Errorf("an endpoint: %+v, %v", got, err)
 	}
 
 	devNetwork(t, p.Dev, os.Getpid(), "consumer-1")
-	got, err := Resolve("", "", p)
+	for _, a := range []Asked{{Cert: "/c"}, {Cert: "/c", Home: "/h"}, {Cert: "/c", Endpoint: "unix:/x"}, {Endpoint: "unix:/x", Home: "/h"}} {
+		if _, err := Resolve(a, p); reasonOf(err) != "TARGET_INVALID" {
+			t.Errorf("%+v: %v", a, err)
+		}
+	}
+	got, err := Resolve(Asked{}, p)
 	if err != nil || got.Home.Dir != filepath.Join(p.Dev, "consumer-1") || !strings.Contains(got.Note, "consumer-1") {
 		t.Errorf("a running dev: %+v, %v", got, err)
 	}
-	if got, err := Resolve("", p.Dev, p); err != nil || got.Home.Dir != filepath.Join(p.Dev, "consumer-1") || !strings.Contains(got.Note, "dev network") {
+	if got, err := Resolve(Asked{Home: p.Dev}, p); err != nil || got.Home.Dir != filepath.Join(p.Dev, "consumer-1") || !strings.Contains(got.Note, "dev network") {
 		t.Errorf("a dev directory: %+v, %v", got, err)
 	}
-	if got, err := Resolve("", filepath.Join(p.Dev, "consumer-1"), p); err != nil || got.Note != "" {
+	if got, err := Resolve(Asked{Home: filepath.Join(p.Dev, "consumer-1")}, p); err != nil || got.Note != "" {
 		t.Errorf("a home that was named: %+v, %v", got, err)
 	}
-	if got, err := Resolve("", filepath.Join(p.Dev, "provider-1"), p); reasonOf(err) != "NODE_NOT_RUNNING" || got.Home == nil {
+	if got, err := Resolve(Asked{Home: filepath.Join(p.Dev, "provider-1")}, p); reasonOf(err) != "NODE_NOT_RUNNING" || got.Home == nil {
 		t.Errorf("a node that does not run: %+v, %v", got, err)
 	}
 
 	if _, err := home.Open(p.Up); err != nil { // made, not running: the running dev is used
 		t.Fatal(err)
 	}
-	if got, err := Resolve("", "", p); err != nil || got.Home.Dir != filepath.Join(p.Dev, "consumer-1") {
+	if got, err := Resolve(Asked{}, p); err != nil || got.Home.Dir != filepath.Join(p.Dev, "consumer-1") {
 		t.Errorf("beside this machine's node that does not run: %+v, %v", got, err)
 	}
 	clitest.Serve(t, clitest.NewNode(), p.Up)
-	if got, err := Resolve("", "", p); err != nil || got.Home.Dir != p.Up || got.Note != "" {
+	if got, err := Resolve(Asked{}, p); err != nil || got.Home.Dir != p.Up || got.Note != "" {
 		t.Errorf("this machine's node: %+v, %v", got, err)
 	}
 }
@@ -118,7 +123,7 @@ func TestDevNetworkThatEndedIsNotUsed(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	devNetwork(t, dir, 0)
-	if _, err := Resolve("", "", Places{Up: filepath.Join(dir, "up"), Dev: dir}); reasonOf(err) != "NODE_NOT_RUNNING" {
+	if _, err := Resolve(Asked{}, Places{Up: filepath.Join(dir, "up"), Dev: dir}); reasonOf(err) != "NODE_NOT_RUNNING" {
 		t.Errorf("got %v", err)
 	}
 }

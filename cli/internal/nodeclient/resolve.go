@@ -3,6 +3,7 @@ package nodeclient
 import (
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/shallot-net/shallot/cli/internal/supervisor"
 	"github.com/shallot-net/shallot/kit/fault"
@@ -12,10 +13,16 @@ import (
 // Target is the node that a command is for.
 type Target struct {
 	Endpoint string
+	Cert     string // the directory of this client's credentials, where the endpoint is on the network
 	// Home is nil where only an endpoint was given.
 	Home *home.Home
 	// Note says how the node was chosen, where the user did not say it.
 	Note string
+}
+
+// Asked is what the user said of the node: nothing, an endpoint (with credentials where it is on the network), or a home.
+type Asked struct {
+	Endpoint, Cert, Home string
 }
 
 // Places are the directories that are looked in when the user names none.
@@ -38,12 +45,15 @@ func DefaultPlaces(getenv func(string) string) Places {
 
 // Resolve finds the node: the endpoint, else the home, else this machine's node, else the first consumer of a running
 // dev network.
-func Resolve(endpoint, dir string, places Places) (Target, error) {
+func Resolve(asked Asked, places Places) (Target, error) {
+	endpoint, cert, dir := asked.Endpoint, asked.Cert, asked.Home
 	switch {
+	case cert != "" && (endpoint == "" || strings.HasPrefix(endpoint, "unix:")):
+		return Target{}, fault.InvalidArgument("TARGET_INVALID", "--cert is for a node on the network: say with --endpoint HOST:PORT where that is")
 	case endpoint != "" && dir != "":
 		return Target{}, fault.InvalidArgument("TARGET_INVALID", "--home and --endpoint both say which node: give one of them")
 	case endpoint != "":
-		return Target{Endpoint: endpoint}, nil
+		return Target{Endpoint: endpoint, Cert: cert}, nil
 	case dir != "":
 		return fromHome(dir)
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/shallot-net/shallot/kit/home"
 	"github.com/shallot-net/shallot/kit/lifecycle"
 	"github.com/shallot-net/shallot/kit/logging"
+	"github.com/shallot-net/shallot/kit/mtls"
 	"github.com/shallot-net/shallot/kit/rpc"
 	"github.com/shallot-net/shallot/kit/telemetry"
 )
@@ -40,7 +41,11 @@ func run(ctx context.Context, args []string) error {
 	}
 
 	registry := telemetry.NewRegistry()
-	conn, err := rpc.Dial(cfg.nodeEndpoint(node), rpc.ClientConfig{Registry: registry})
+	creds, err := mtls.Open(cfg.TLS.Dir, mtls.Options{Log: log, Registry: registry})
+	if err != nil {
+		return err
+	}
+	conn, err := rpc.Dial(cfg.nodeEndpoint(node), rpc.ClientConfig{Service: "the node", Peer: "node", TLS: creds, Registry: registry})
 	if err != nil {
 		return err
 	}
@@ -59,7 +64,7 @@ func run(ctx context.Context, args []string) error {
 	}
 
 	// What the other processes ask of everybody: health, reflection and metrics, on the home's socket.
-	server, err := rpc.NewServer(rpc.ServerConfig{Process: process, Listen: cfg.Listen, Log: log, Registry: registry})
+	server, err := rpc.NewServer(rpc.ServerConfig{Process: process, Listen: cfg.Listen, Log: log, Registry: registry, TLS: creds})
 	if err != nil {
 		return err
 	}
@@ -73,6 +78,7 @@ func run(ctx context.Context, args []string) error {
 	server.SetServing(true)
 	return lifecycle.Run(ctx,
 		server.Serve,
+		creds.Run,
 		func(ctx context.Context) error { return rest.Serve(ctx, listener, handler) },
 		func(ctx context.Context) error { return telemetry.Serve(ctx, cfg.TelemetryListen, registry) },
 	)

@@ -11,6 +11,7 @@ import (
 	"github.com/shallot-net/shallot/kit/home"
 	"github.com/shallot-net/shallot/kit/lifecycle"
 	"github.com/shallot-net/shallot/kit/logging"
+	"github.com/shallot-net/shallot/kit/mtls"
 	"github.com/shallot-net/shallot/kit/rpc"
 	kittelemetry "github.com/shallot-net/shallot/kit/telemetry"
 	"github.com/shallot-net/shallot/services/discovery/internal/adapter/broker"
@@ -46,7 +47,11 @@ func run(ctx context.Context, args []string) error {
 	defer func() { _ = store.Close() }()
 
 	registry := kittelemetry.NewRegistry()
-	conn, err := rpc.Dial(cfg.brokerEndpoint(node), rpc.ClientConfig{Registry: registry})
+	creds, err := mtls.Open(cfg.TLS.Dir, mtls.Options{Log: log, Registry: registry})
+	if err != nil {
+		return err
+	}
+	conn, err := rpc.Dial(cfg.brokerEndpoint(node), rpc.ClientConfig{Service: "the broker", Peer: "broker", TLS: creds, Registry: registry})
 	if err != nil {
 		return err
 	}
@@ -61,7 +66,7 @@ func run(ctx context.Context, args []string) error {
 	}
 	telemetry.Watch(registry, service)
 
-	server, err := rpc.NewServer(rpc.ServerConfig{Process: process, Listen: cfg.Listen, Log: log, Registry: registry})
+	server, err := rpc.NewServer(rpc.ServerConfig{Process: process, Listen: cfg.Listen, Log: log, Registry: registry, TLS: creds})
 	if err != nil {
 		return err
 	}
@@ -72,6 +77,7 @@ func run(ctx context.Context, args []string) error {
 	}
 	return lifecycle.Run(ctx,
 		server.Serve,
+		creds.Run,
 		service.Run,
 		func(ctx context.Context) error {
 			return link.Listen(ctx, service, func(up bool) {

@@ -11,6 +11,7 @@ import (
 	"github.com/shallot-net/shallot/kit/home"
 	"github.com/shallot-net/shallot/kit/lifecycle"
 	"github.com/shallot-net/shallot/kit/logging"
+	"github.com/shallot-net/shallot/kit/mtls"
 	"github.com/shallot-net/shallot/kit/rpc"
 	kittelemetry "github.com/shallot-net/shallot/kit/telemetry"
 	"github.com/shallot-net/shallot/services/metric/internal/adapter/broker"
@@ -46,7 +47,11 @@ func run(ctx context.Context, args []string) error {
 	}
 
 	registry := kittelemetry.NewRegistry()
-	conn, err := rpc.Dial(cfg.brokerEndpoint(node), rpc.ClientConfig{Registry: registry})
+	creds, err := mtls.Open(cfg.TLS.Dir, mtls.Options{Log: log, Registry: registry})
+	if err != nil {
+		return err
+	}
+	conn, err := rpc.Dial(cfg.brokerEndpoint(node), rpc.ClientConfig{Service: "the broker", Peer: "broker", TLS: creds, Registry: registry})
 	if err != nil {
 		return err
 	}
@@ -58,7 +63,7 @@ func run(ctx context.Context, args []string) error {
 	service := app.New(ctx, cfg.app(link, versions, host.New(node.Dir), counter, log))
 	telemetry.Watch(registry, service)
 
-	server, err := rpc.NewServer(rpc.ServerConfig{Process: process, Listen: cfg.Listen, Log: log, Registry: registry})
+	server, err := rpc.NewServer(rpc.ServerConfig{Process: process, Listen: cfg.Listen, Log: log, Registry: registry, TLS: creds})
 	if err != nil {
 		return err
 	}
@@ -69,6 +74,7 @@ func run(ctx context.Context, args []string) error {
 	}
 	return lifecycle.Run(ctx,
 		server.Serve,
+		creds.Run,
 		service.Run,
 		func(ctx context.Context) error {
 			return link.Listen(ctx, service, func(up bool) {

@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/shallot-net/shallot/kit/fault"
 	"github.com/shallot-net/shallot/kit/logging"
 	taskv1 "github.com/shallot-net/shallot/proto/shallot/task/v1"
 )
@@ -58,9 +59,14 @@ func (f *Flow) Lost(err error) {
 	was := f.up
 	f.up = false
 	f.mu.Unlock()
-	if was {
-		f.log.Warn("the session with the task service broke; it is opened again", logging.Err(err))
+	if !was {
+		return
 	}
+	if why := fault.From(err); why != nil && why.Reason == fault.ReasonShuttingDown { // it ended in order: task stops, or had the session for long enough
+		f.log.Debug("the session with the task service ended; it is opened again", logging.Err(err))
+		return
+	}
+	f.log.Warn("the session with the task service broke; it is opened again", logging.Err(err))
 }
 
 // Heard takes one response of the session.

@@ -12,6 +12,7 @@ import (
 	"github.com/shallot-net/shallot/kit/home"
 	"github.com/shallot-net/shallot/kit/lifecycle"
 	"github.com/shallot-net/shallot/kit/logging"
+	"github.com/shallot-net/shallot/kit/mtls"
 	"github.com/shallot-net/shallot/kit/rpc"
 	"github.com/shallot-net/shallot/kit/telemetry"
 	"github.com/shallot-net/shallot/kit/version"
@@ -35,11 +36,15 @@ func Main(ctx context.Context, args []string) error {
 	cfg.endpoints(h)
 	log := logging.New(os.Stderr, cfg.Log.Level, cfg.Log.Format, Process)
 	registry := telemetry.NewRegistry()
-	server, err := rpc.NewServer(rpc.ServerConfig{Process: Process, Listen: cfg.Listen, Log: log, Registry: registry})
+	creds, err := mtls.Open(cfg.TLS.Dir, mtls.Options{Log: log, Registry: registry})
 	if err != nil {
 		return err
 	}
-	conns, closeAll, err := dial(&cfg, rpc.ClientConfig{Registry: registry})
+	server, err := rpc.NewServer(rpc.ServerConfig{Process: Process, Listen: cfg.Listen, Log: log, Registry: registry, TLS: creds})
+	if err != nil {
+		return err
+	}
+	conns, closeAll, err := dial(&cfg, rpc.ClientConfig{TLS: creds, Registry: registry})
 	if err != nil {
 		return err
 	}
@@ -58,6 +63,7 @@ func Main(ctx context.Context, args []string) error {
 	log.Info("starting", slog.String("role", cfg.Role), slog.String("version", version.String()))
 	return lifecycle.Run(ctx,
 		server.Serve,
+		creds.Run,
 		func(ctx context.Context) error { return node.Run(ctx, server.SetServing) },
 		func(ctx context.Context) error { return telemetry.Serve(ctx, cfg.TelemetryListen, registry) })
 }
@@ -73,16 +79,18 @@ func dial(cfg *Config, client rpc.ClientConfig) (Conns, func(), error) {
 	}
 	targets := []struct {
 		to     *grpc.ClientConnInterface
+		peer   string
 		target string
 		wanted bool
 	}{
-		{&conns.Broker, cfg.Broker, true}, {&conns.Task, cfg.Task, true},
-		{&conns.Discovery, cfg.Discovery, cfg.Role == RoleProvider}, {&conns.Metric, cfg.Metric, cfg.Role == RoleProvider},
+		{&conns.Broker, "broker", cfg.Broker, true}, {&conns.Task, "task", cfg.Task, true},
+		{&conns.Discovery, "discovery", cfg.Discovery, cfg.Role == RoleProvider}, {&conns.Metric, "metric", cfg.Metric, cfg.Role == RoleProvider},
 	}
 	for _, t := range targets {
 		if !t.wanted {
 			continue
 		}
+		client.Peer = t.peer
 		c, err := rpc.Dial(t.target, client)
 		if err != nil {
 			closeAll()

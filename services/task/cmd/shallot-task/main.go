@@ -14,6 +14,7 @@ import (
 	"github.com/shallot-net/shallot/kit/home"
 	"github.com/shallot-net/shallot/kit/lifecycle"
 	"github.com/shallot-net/shallot/kit/logging"
+	"github.com/shallot-net/shallot/kit/mtls"
 	"github.com/shallot-net/shallot/kit/rpc"
 	"github.com/shallot-net/shallot/kit/telemetry"
 	"github.com/shallot-net/shallot/services/task/internal/adapter/broker"
@@ -49,11 +50,15 @@ func run(ctx context.Context, args []string) error {
 	defer closeLogged(log, store)
 
 	registry := telemetry.NewRegistry()
-	server, err := rpc.NewServer(rpc.ServerConfig{Process: process, Listen: cfg.Listen, Log: log, Registry: registry})
+	creds, err := mtls.Open(cfg.TLS.Dir, mtls.Options{Log: log, Registry: registry})
 	if err != nil {
 		return err
 	}
-	conn, err := rpc.Dial(brokerEndpoint(cfg, node), rpc.ClientConfig{Registry: registry})
+	server, err := rpc.NewServer(rpc.ServerConfig{Process: process, Listen: cfg.Listen, Log: log, Registry: registry, TLS: creds})
+	if err != nil {
+		return err
+	}
+	conn, err := rpc.Dial(brokerEndpoint(cfg, node), rpc.ClientConfig{Service: "the broker", Peer: "broker", TLS: creds, Registry: registry})
 	if err != nil {
 		return err
 	}
@@ -80,6 +85,7 @@ func run(ctx context.Context, args []string) error {
 	}
 	return lifecycle.Run(ctx, append(background,
 		server.Serve,
+		creds.Run,
 		func(ctx context.Context) error { return prune(ctx, store, log) },
 		func(ctx context.Context) error { return telemetry.Serve(ctx, cfg.TelemetryListen, registry) },
 	)...)

@@ -82,7 +82,7 @@ var _ app.Guest = (*Executor)(nil)
 // New makes one; it does not connect yet: Run does. An address that may not be called is an error.
 func New(cfg Config) (*Executor, error) {
 	cfg = cfg.withDefaults()
-	conn, err := rpc.Dial(cfg.Endpoint, rpc.ClientConfig{Service: "the executor of " + cfg.Type, Registry: cfg.Registry, MaxMessage: maxMessage, Dialer: cfg.Dialer,
+	conn, err := rpc.Dial(cfg.Endpoint, rpc.ClientConfig{Service: "the executor of " + cfg.Type, Registry: cfg.Registry, MaxMessage: maxMessage, Plain: true, Dialer: cfg.Dialer,
 		// Its looks show whether it lives. Servers end a connection that is pinged more often than they expect.
 		Options: []grpc.DialOption{grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: math.MaxInt64})}})
 	if err != nil {
