@@ -19,7 +19,10 @@ import (
 	"github.com/shallot-net/shallot/services/task/internal/adapter/broker"
 	"github.com/shallot-net/shallot/services/task/internal/adapter/grpcserver"
 	"github.com/shallot-net/shallot/services/task/internal/adapter/metrics"
+	"github.com/shallot-net/shallot/services/task/internal/adapter/postgres"
 	"github.com/shallot-net/shallot/services/task/internal/adapter/sqlite"
+	"github.com/shallot-net/shallot/services/task/internal/app/consumer"
+	"github.com/shallot-net/shallot/services/task/internal/app/provider"
 )
 
 const process = "task"
@@ -42,7 +45,7 @@ func run(ctx context.Context, args []string) error {
 	}
 	defer unlock()
 	dir := node.State(process)
-	store, err := sqlite.Open(ctx, filepath.Join(dir, "task.db"), log)
+	store, err := openStore(ctx, cfg, dir, log)
 	if err != nil {
 		return err
 	}
@@ -92,7 +95,24 @@ func brokerEndpoint(cfg *settings, node home.Home) string {
 	return node.Endpoint("broker")
 }
 
-func closeLogged(log *slog.Logger, store *sqlite.Store) {
+// store is where the service keeps its state.
+type store interface {
+	consumer.Store
+	provider.Store
+	Setting(ctx context.Context, name string, make func() ([]byte, error)) ([]byte, error)
+	Prune(ctx context.Context, t time.Time) error
+	Commits() uint64
+	Close() error
+}
+
+func openStore(ctx context.Context, cfg *settings, dir string, log *slog.Logger) (store, error) {
+	if cfg.Store != "" {
+		return postgres.Open(ctx, cfg.Store, cfg.PasswordFile, log)
+	}
+	return sqlite.Open(ctx, filepath.Join(dir, "task.db"), log)
+}
+
+func closeLogged(log *slog.Logger, store store) {
 	if err := store.Close(); err != nil {
 		log.Error("the store could not be closed", logging.Err(err))
 	}
@@ -102,7 +122,7 @@ func closeLogged(log *slog.Logger, store *sqlite.Store) {
 const inboxKeep = 72 * time.Hour
 
 // prune forgets old inbox rows once an hour.
-func prune(ctx context.Context, store *sqlite.Store, log *slog.Logger) error {
+func prune(ctx context.Context, store store, log *slog.Logger) error {
 	return every(ctx, time.Hour, func() {
 		if err := store.Prune(ctx, time.Now().Add(-inboxKeep)); err != nil && ctx.Err() == nil {
 			log.Warn("old inbox rows could not be deleted", logging.Err(err))
@@ -128,7 +148,7 @@ func every(ctx context.Context, interval time.Duration, f func()) error {
 type parts struct {
 	cfg        *settings
 	dir        string
-	store      *sqlite.Store
+	store      store
 	repository *broker.Repository
 	sessions   *grpcserver.Sessions
 	registry   *prometheus.Registry
