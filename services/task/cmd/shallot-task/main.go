@@ -130,14 +130,19 @@ func prune(ctx context.Context, store store, log *slog.Logger) error {
 	})
 }
 
-// every calls f at the interval until ctx ends.
-func every(ctx context.Context, interval time.Duration, f func()) error {
+// every calls f at the interval until ctx ends, or one of over says so.
+func every(ctx context.Context, interval time.Duration, f func(), over ...func() bool) error {
 	t := time.NewTicker(interval)
 	defer t.Stop()
 	for {
 		select {
 		case <-t.C:
 			f()
+			for _, end := range over {
+				if end() {
+					return nil
+				}
+			}
 		case <-ctx.Done():
 			return nil
 		}

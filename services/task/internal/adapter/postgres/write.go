@@ -79,9 +79,10 @@ func writeEntry(b *pgstore.Batch, w *app.EntryWrite) {
 		if w.Material != nil {
 			m = *w.Material
 		}
-		b.Must(app.ErrExists, `INSERT INTO entries (task_id, attempt, consumer, state, ended_at, forget_at, search, revision, replica, record, type, created_at, sealed_key, ciphertext, result)
-			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15) ON CONFLICT DO NOTHING`,
-			append(args, txt(e.Sub.Type), record.Micros(e.CreatedAt), m.SealedKey, m.Ciphertext, w.Result)...)
+		b.Must(app.ErrExists, `INSERT INTO entries (task_id, attempt, consumer, state, ended_at, forget_at, search, revision, replica, record, type, created_at, sealed_key, ciphertext, result, holder, held_until)
+			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, CASE WHEN $16 = '' THEN 0 ELSE `+now+` + $17 END) ON CONFLICT DO NOTHING`,
+			append(args, txt(e.Sub.Type), record.Micros(e.CreatedAt), m.SealedKey, m.Ciphertext, w.Result, w.Holder, w.Lease.Microseconds())...)
+		tell(b, w)
 		return
 	}
 	set := `UPDATE entries SET state = $4, ended_at = $5, forget_at = $6, search = $7, revision = $8, replica = $9, record = $10`
@@ -96,6 +97,7 @@ func writeEntry(b *pgstore.Batch, w *app.EntryWrite) {
 		args = append(args, w.Result)
 	}
 	b.Must(app.ErrConflict, set+` WHERE task_id = $1 AND attempt = $2 AND consumer = $3 AND revision = $8 - 1`, args...)
+	tell(b, w)
 }
 
 func writeEvents(b *pgstore.Batch, w *app.Writes) {
