@@ -39,12 +39,11 @@ func run(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	unlock, err := node.Lock(process)
+	dir, unlock, err := lock(cfg, node)
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	dir := node.State(process)
 	store, err := openStore(ctx, cfg, dir, log)
 	if err != nil {
 		return err
@@ -86,6 +85,15 @@ func run(ctx context.Context, args []string) error {
 		func(ctx context.Context) error { return prune(ctx, store, log) },
 		func(ctx context.Context) error { return telemetry.Serve(ctx, cfg.TelemetryListen, registry) },
 	)...)
+}
+
+// lock gives the directory that this process has for itself. Of what several providers do on one journal each has its own files.
+func lock(cfg *settings, node home.Home) (dir string, unlock func(), err error) {
+	if cfg.Store != "" && cfg.Role == "provider" {
+		return node.LockReplica(process)
+	}
+	unlock, err = node.Lock(process)
+	return node.State(process), unlock, err
 }
 
 func brokerEndpoint(cfg *settings, node home.Home) string {

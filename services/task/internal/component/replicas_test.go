@@ -245,3 +245,35 @@ func TestReplicasWithoutStore(t *testing.T) {
 		t.Error("no result was delivered")
 	}
 }
+
+// BenchmarkReplicas is how many tasks that wait 50 ms end in a second, with four slots a replica: slots decide, and not the processor.
+func BenchmarkReplicas(b *testing.B) {
+	for _, count := range []int{1, 2, 4} {
+		b.Run(fmt.Sprint(count), func(b *testing.B) {
+			n := newNetwork(b)
+			ps := n.addReplicas(count, func(_ int, c *provider.Config) {
+				withScript(newScript(), 4)(c)
+				c.Lease = 10 * time.Second
+			})
+			c := n.addConsumer(nil)
+			tasks := 100 * count
+			for b.Loop() {
+				begin := time.Now()
+				var wg sync.WaitGroup
+				turns := make(chan struct{}, 16*count) // under way
+				for i := range tasks {
+					turns <- struct{}{}
+					wg.Go(func() {
+						id := c.submit(scriptSpec(step{Name: fmt.Sprint(i), Sleep: 50 * time.Millisecond}), ps[0])
+						c.await(id, "COMPLETED")
+						<-turns
+					})
+				}
+				wg.Wait()
+				rate := float64(tasks) / time.Since(begin).Seconds()
+				b.ReportMetric(rate, "tasks/s")
+				b.ReportMetric(rate/float64(4*count*20)*100, "%-of-slots")
+			}
+		})
+	}
+}

@@ -94,7 +94,7 @@ func (s *Service) leading() error {
 	if s.cfg.Provider == nil || s.cfg.Provider.Leading() {
 		return nil
 	}
-	return fault.Unavailable("NOT_LEADING", "another replica of the task service leads: try again, at the next one")
+	return fault.FailedPrecondition("NOT_LEADING", "another replica of the task service leads: try again, at the next one") // not Unavailable: this one is well
 }
 
 func onlyAt(role string) error {
