@@ -50,7 +50,7 @@ func (p *parts) fleet() (provider.Fleet, error) {
 	return store.Fleet(name), nil
 }
 
-const consumerLease = 10 * time.Second
+const consumerLease = 6 * time.Second
 
 // alone waits until no other process has the consumer's tasks: their keys and clocks are in one process's memory, their files in one home. The function that it gives keeps it so, and
 // ends with an error when another one has them.

@@ -178,8 +178,10 @@ func (f *Fleet) Listen(ctx context.Context, heard func(provider.Note)) error {
 		}
 		n := provider.Note{Key: domain.EntryKey{TaskID: parts[2], Attempt: uint32(attempt), Consumer: parts[4]}}
 		switch parts[0] {
-		case noteWaiting, noteLeft:
+		case noteWaiting:
 			n.Waiting = true
+		case noteLeft:
+			n.Left = true
 		case noteChanged:
 			n.Changed = true
 		case noteCancel:

@@ -221,6 +221,12 @@ func TestNotes(t *testing.T) {
 	if n := next(); !n.Cancel || n.Key != e.Key() {
 		t.Fatalf("%+v", n)
 	}
+	if err := fs[1].Leave(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if n := next(); !n.Left {
+		t.Fatalf("%+v", n)
+	}
 	beat(t, fs[0], 0, e.Key())
 	if c := claim(t, fs[1], 1, 0); len(c) != 1 || !c[0].Cancelled { // whoever takes it knows
 		t.Fatalf("%+v", c)

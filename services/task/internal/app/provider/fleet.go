@@ -24,6 +24,7 @@ type fleet struct {
 
 	leads  atomic.Bool // what is to be said goes by this replica
 	ready  atomic.Bool // and it knows everything that it has to
+	left   atomic.Bool // a replica has left since the last beat
 	missed atomic.Bool // something was not heard, or could not be read
 
 	// Guarded by Service.mu.
@@ -131,6 +132,12 @@ func (s *Service) runFleet(ctx context.Context) error {
 	for {
 		select {
 		case <-f.kicks:
+			if !f.left.Swap(false) {
+				break
+			}
+			if err := s.beat(ctx); err != nil {
+				return err
+			}
 		case <-beat.C:
 			if err := s.beat(ctx); err != nil {
 				return err
@@ -215,6 +222,9 @@ func (s *Service) hear(n Note) {
 	switch {
 	case n.Missed:
 		f.missed.Store(true)
+		f.kick()
+	case n.Left:
+		f.left.Store(true)
 		f.kick()
 	case n.Waiting:
 		f.kick()

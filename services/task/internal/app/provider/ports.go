@@ -101,6 +101,7 @@ type Claimed struct {
 type Note struct {
 	Key     domain.EntryKey
 	Waiting bool // something can be claimed
+	Left    bool // a replica has left, perhaps the one that led
 	Changed bool // the entry has
 	Cancel  bool // the entry is to end, wherever it runs
 	Missed  bool // any of these may have been missed

@@ -29,7 +29,7 @@ type Config struct {
 	Parts      Parts
 	Pusher     app.Pusher
 	Fleet      Fleet         // the replicas that share Store; nil: this is the only one
-	Lease      time.Duration // after how long another replica takes over what one has that does not answer; 10 s
+	Lease      time.Duration // after how long another replica takes over what one has that does not answer; 6 s
 
 	Metrics app.Metrics
 	Log     *slog.Logger
@@ -82,7 +82,7 @@ func (c Config) withDefaults() Config {
 			*v = d
 		}
 	}
-	duration(&c.Lease, 10*time.Second)
+	duration(&c.Lease, 6*time.Second)
 	duration(&c.Express, 25*time.Millisecond)
 	duration(&c.Progress, domain.ReportEvery)
 	duration(&c.Keep, 48*time.Hour)

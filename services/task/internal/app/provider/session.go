@@ -308,7 +308,13 @@ func (s *Service) Sync(ctx context.Context, tell func(app.Reply) error) error {
 		h.logs.sent(0)
 	}
 	s.mu.Unlock()
-	return s.outbox.Replay(ctx, s.cfg.Store, func(r app.OutboxRow) ([]byte, bool, error) { return s.attachment(ctx, r) }, tell)
+	if err := s.outbox.Replay(ctx, s.cfg.Store, func(r app.OutboxRow) ([]byte, bool, error) { return s.attachment(ctx, r) }, tell); err != nil {
+		return err
+	}
+	if s.fleet != nil { // the one that led before may have said nothing for as long as its lease
+		s.report(ctx)
+	}
+	return nil
 }
 
 // attachment puts a stored event's attachment together. A result that was let go is not told any more.
