@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/jackc/pgx/v5/stdlib"
 	"github.com/pressly/goose/v3"
@@ -112,7 +113,7 @@ func (db *DB) prepare(ctx context.Context) error {
 		return err
 	}
 	defer closeConn(conn)
-	if err := alone(ctx, conn, db.cfg.Schema); err != nil {
+	if err := db.alone(ctx, conn); err != nil {
 		return err
 	}
 	var exists bool
@@ -127,14 +128,15 @@ func (db *DB) prepare(ctx context.Context) error {
 	return db.migrate(ctx)
 }
 
-// alone takes the lock of a schema's migrations. Whoever has it may take as long as it needs.
-func alone(ctx context.Context, conn *pgx.Conn, schema string) error {
+// alone takes the lock of a schema's migrations. Whoever has it may take as long as it needs; who waits says so now and then.
+func (db *DB) alone(ctx context.Context, conn *pgx.Conn) error {
 	h := fnv.New64a()
-	_, _ = h.Write([]byte("shallot migrations " + schema))
-	if _, err := conn.Exec(ctx, `SELECT set_config('statement_timeout', '0', false), set_config('lock_timeout', '0', false)`); err != nil {
-		return err
-	}
+	_, _ = h.Write([]byte("shallot migrations " + db.cfg.Schema))
 	_, err := conn.Exec(ctx, `SELECT pg_advisory_lock($1)`, int64(h.Sum64()))
+	var said *pgconn.PgError
+	if errors.As(err, &said) && said.Code == stateLock {
+		return fault.Unavailable(ReasonAway, "another process is bringing the schema %q of PostgreSQL at %s up to date, and this one waits for it", db.cfg.Schema, db.where)
+	}
 	return err
 }
 

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -204,6 +205,34 @@ func TestOneMigrates(t *testing.T) {
 	var n int
 	if err := db.Row(t.Context(), `SELECT COUNT(*) FROM goose_db_version WHERE version_id > 0`, nil, &n); err != nil || n != 2 {
 		t.Fatalf("%d migrations were written down, %v", n, err)
+	}
+}
+
+// Whoever waits for another one's migration says so.
+func TestWaitingForAMigrationIsSaid(t *testing.T) {
+	t.Parallel()
+	s := pgtest.Shared(t)
+	name := s.Database(t)
+	holder := s.Connect(t, name)
+	h := fnv.New64a()
+	_, _ = h.Write([]byte("shallot migrations part"))
+	if _, err := holder.Exec(t.Context(), `SELECT pg_advisory_lock($1)`, int64(h.Sum64())); err != nil {
+		t.Fatal(err)
+	}
+	c := config(s, name)
+	log := newEvents()
+	c.Log = slog.New(slog.NewTextHandler(log, nil))
+	opened := make(chan error, 1)
+	go func() {
+		db, err := pgstore.Open(t.Context(), c)
+		if err == nil {
+			err = db.Close()
+		}
+		opened <- err
+	}()
+	log.wait(t, "this one waits for it")
+	if err := errors.Join(holder.Close(t.Context()), <-opened); err != nil {
+		t.Fatal(err)
 	}
 }
 

@@ -200,7 +200,7 @@ func (s *Server) start() error {
 	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
 	defer cancel()
 	for again := time.NewTicker(20 * time.Millisecond); ; {
-		conn, err := s.connect(ctx)
+		conn, err := s.connect(ctx, "postgres")
 		if err == nil {
 			again.Stop()
 			return conn.Close(ctx)
@@ -262,8 +262,25 @@ func (s *Server) URL(database string) string {
 	return "postgres://" + User + "@/" + database + "?host=" + s.Dir
 }
 
-func (s *Server) connect(ctx context.Context) (*pgx.Conn, error) {
-	c, err := pgx.ParseConfig(s.URL("postgres"))
+// Connect opens a connection to a database, as the owner of the server; it ends with the test.
+func (s *Server) Connect(t testing.TB, database string) *pgx.Conn {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
+	defer cancel()
+	c, err := s.connect(ctx, database)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
+		defer cancel()
+		_ = c.Close(ctx) // it may be closed already
+	})
+	return c
+}
+
+func (s *Server) connect(ctx context.Context, database string) (*pgx.Conn, error) {
+	c, err := pgx.ParseConfig(s.URL(database))
 	if err != nil {
 		return nil, err
 	}
@@ -276,7 +293,7 @@ func (s *Server) Exec(t testing.TB, statements ...string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
 	defer cancel()
-	conn, err := s.connect(ctx)
+	conn, err := s.connect(ctx, "postgres")
 	if err != nil {
 		t.Fatal(err)
 	}
