@@ -277,3 +277,24 @@ func BenchmarkReplicas(b *testing.B) {
 		})
 	}
 }
+
+// A consumer on PostgreSQL: its job goes on where it was when its process ends in the middle, and every input has one end.
+func TestConsumerOnPostgres(t *testing.T) {
+	t.Parallel()
+	n, program := newNetwork(t), newProgram()
+	p := n.addProvider(program.at("a", 4))
+	server := pgtest.Shared(t)
+	c := n.addNode("consumer")
+	c.database = &database{server, server.Database(t)}
+	c.start()
+	c.useProviders(p)
+	texts := numbered(40)
+	id := c.startJob(jobSpec(0), texts...)
+	c.restart()
+	c.useProviders(p)
+	job, ended := c.watchJob(id, 0)
+	if job.GetState() != "COMPLETED" || len(ended) != len(texts) {
+		t.Fatalf("the job is %v, and %d have ended", job, len(ended))
+	}
+	checkAll(t, ended, texts)
+}
