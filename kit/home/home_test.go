@@ -126,6 +126,29 @@ func TestLockNamesItsHolder(t *testing.T) {
 	release()
 }
 
+func TestReplicasHavePlacesOfTheirOwn(t *testing.T) {
+	h := open(t, t.TempDir())
+	dirs := make([]string, 3)
+	releases := make([]func(), 3)
+	for i := range dirs {
+		var err error
+		if dirs[i], releases[i], err = h.LockReplica("task"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if dirs[0] == dirs[1] || dirs[1] == dirs[2] || filepath.Dir(dirs[0]) != h.State("task") {
+		t.Fatal(dirs)
+	}
+	releases[1]()
+	again, release, err := h.LockReplica("task") // finds what the one had that has gone
+	if err != nil || again != dirs[1] {
+		t.Fatalf("%s, %v", again, err)
+	}
+	release()
+	releases[0]()
+	releases[2]()
+}
+
 func TestLockEndsWithItsProcess(t *testing.T) {
 	if dir := os.Getenv("HOLD_HOME"); dir != "" {
 		if _, err := open(t, dir).Lock("task"); err != nil {

@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -44,4 +45,24 @@ func (h Home) Lock(process string) (release func(), err error) {
 		_ = unix.Flock(int(f.Fd()), unix.LOCK_UN)
 		_ = f.Close()
 	}, nil
+}
+
+// maxReplicas bounds the places for replicas of one process in a home.
+const maxReplicas = 64
+
+// LockReplica is Lock for one of several processes of a name that share a home, as containers share a volume: each has a directory of its own in the process's state, the first that no
+// other one has, until release is called or the process ends.
+func (h Home) LockReplica(process string) (dir string, release func(), err error) {
+	for n := 1; n <= maxReplicas; n++ {
+		name := filepath.Join(process, "replica-"+strconv.Itoa(n))
+		dir = h.State(name)
+		release, err = h.Lock(name)
+		if err == nil {
+			return dir, release, nil
+		}
+		if !errors.Is(err, fault.FailedPrecondition("HOME_IN_USE", "")) {
+			return "", nil, err
+		}
+	}
+	return "", nil, fault.FailedPrecondition("HOME_IN_USE", "%d replicas of %s run on this home, and no more may: give others a home of their own", maxReplicas, process)
 }

@@ -20,7 +20,10 @@ import (
 	"github.com/shallot-net/shallot/services/task/internal/adapter/broker"
 	"github.com/shallot-net/shallot/services/task/internal/adapter/grpcserver"
 	"github.com/shallot-net/shallot/services/task/internal/adapter/metrics"
+	"github.com/shallot-net/shallot/services/task/internal/adapter/postgres"
 	"github.com/shallot-net/shallot/services/task/internal/adapter/sqlite"
+	"github.com/shallot-net/shallot/services/task/internal/app/consumer"
+	"github.com/shallot-net/shallot/services/task/internal/app/provider"
 )
 
 const process = "task"
@@ -37,13 +40,12 @@ func run(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	unlock, err := node.Lock(process)
+	dir, unlock, err := lock(cfg, node)
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	dir := node.State(process)
-	store, err := sqlite.Open(ctx, filepath.Join(dir, "task.db"), log)
+	store, err := openStore(ctx, cfg, dir, log)
 	if err != nil {
 		return err
 	}
@@ -91,6 +93,15 @@ func run(ctx context.Context, args []string) error {
 	)...)
 }
 
+// lock gives the directory that this process has for itself. Of what several providers do on one journal each has its own files.
+func lock(cfg *settings, node home.Home) (dir string, unlock func(), err error) {
+	if cfg.Store != "" && cfg.Role == "provider" {
+		return node.LockReplica(process)
+	}
+	unlock, err = node.Lock(process)
+	return node.State(process), unlock, err
+}
+
 func brokerEndpoint(cfg *settings, node home.Home) string {
 	if cfg.Broker != "" {
 		return cfg.Broker
@@ -98,7 +109,24 @@ func brokerEndpoint(cfg *settings, node home.Home) string {
 	return node.Endpoint("broker")
 }
 
-func closeLogged(log *slog.Logger, store *sqlite.Store) {
+// store is where the service keeps its state.
+type store interface {
+	consumer.Store
+	provider.Store
+	Setting(ctx context.Context, name string, make func() ([]byte, error)) ([]byte, error)
+	Prune(ctx context.Context, t time.Time) error
+	Commits() uint64
+	Close() error
+}
+
+func openStore(ctx context.Context, cfg *settings, dir string, log *slog.Logger) (store, error) {
+	if cfg.Store != "" {
+		return postgres.Open(ctx, cfg.Store, cfg.PasswordFile, log)
+	}
+	return sqlite.Open(ctx, filepath.Join(dir, "task.db"), log)
+}
+
+func closeLogged(log *slog.Logger, store store) {
 	if err := store.Close(); err != nil {
 		log.Error("the store could not be closed", logging.Err(err))
 	}
@@ -108,7 +136,7 @@ func closeLogged(log *slog.Logger, store *sqlite.Store) {
 const inboxKeep = 72 * time.Hour
 
 // prune forgets old inbox rows once an hour.
-func prune(ctx context.Context, store *sqlite.Store, log *slog.Logger) error {
+func prune(ctx context.Context, store store, log *slog.Logger) error {
 	return every(ctx, time.Hour, func() {
 		if err := store.Prune(ctx, time.Now().Add(-inboxKeep)); err != nil && ctx.Err() == nil {
 			log.Warn("old inbox rows could not be deleted", logging.Err(err))
@@ -116,14 +144,19 @@ func prune(ctx context.Context, store *sqlite.Store, log *slog.Logger) error {
 	})
 }
 
-// every calls f at the interval until ctx ends.
-func every(ctx context.Context, interval time.Duration, f func()) error {
+// every calls f at the interval until ctx ends, or one of over says so.
+func every(ctx context.Context, interval time.Duration, f func(), over ...func() bool) error {
 	t := time.NewTicker(interval)
 	defer t.Stop()
 	for {
 		select {
 		case <-t.C:
 			f()
+			for _, end := range over {
+				if end() {
+					return nil
+				}
+			}
 		case <-ctx.Done():
 			return nil
 		}
@@ -134,7 +167,7 @@ func every(ctx context.Context, interval time.Duration, f func()) error {
 type parts struct {
 	cfg        *settings
 	dir        string
-	store      *sqlite.Store
+	store      store
 	repository *broker.Repository
 	sessions   *grpcserver.Sessions
 	registry   *prometheus.Registry

@@ -55,12 +55,16 @@ func (p *parts) consumer(ctx context.Context) (grpcserver.Config, background, er
 		},
 		"wasm": (&executor.Validator{}).Validate,
 	}
+	alone, err := p.alone(ctx)
+	if err != nil {
+		return none, nil, err
+	}
 	s := consumer.New(cfg)
 	if err := s.Load(ctx); err != nil {
 		return none, nil, err
 	}
 	return grpcserver.Config{Role: s, Reader: s, Consumer: s, Uploads: uploads, Jobs: s, Log: p.log}, background{
-		s.Run, keys.Run,
+		s.Run, keys.Run, alone,
 		func(ctx context.Context) error {
 			return every(ctx, 10*time.Minute, func() {
 				uploads.Expire(time.Now())
@@ -111,7 +115,11 @@ func (p *parts) provider(ctx context.Context) (grpcserver.Config, background, er
 	for i, e := range executors {
 		types[i] = e.Describe().Type
 	}
-	s, err := provider.New(provider.Config{Store: p.store, Codec: p.cfg.codec(), Cipher: crypt.NewCipher(), Key: key, Repository: p.repository, Verifier: identity.Verifier{},
+	fleet, err := p.fleet()
+	if err != nil {
+		return none, nil, err
+	}
+	s, err := provider.New(provider.Config{Store: p.store, Fleet: fleet, Codec: p.cfg.codec(), Cipher: crypt.NewCipher(), Key: key, Repository: p.repository, Verifier: identity.Verifier{},
 		Executors: executors, Evaluator: evaluators[p.cfg.Provider.Evaluator], Workspace: work, Parts: kept, Pusher: p.sessions,
 		Metrics: metrics.New(p.registry, types...), Log: p.log, Policy: p.cfg.policy(), Price: p.cfg.price(), Anonymous: p.cfg.anonymous(), Keep: p.cfg.Provider.Keep})
 	if err != nil {

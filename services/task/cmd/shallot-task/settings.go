@@ -10,6 +10,7 @@ import (
 
 	"github.com/shallot-net/shallot/kit/config"
 	"github.com/shallot-net/shallot/kit/fault"
+	"github.com/shallot-net/shallot/kit/pgstore"
 	"github.com/shallot-net/shallot/services/task/internal/adapter/broker"
 	"github.com/shallot-net/shallot/services/task/internal/adapter/executor"
 	"github.com/shallot-net/shallot/services/task/internal/adapter/external"
@@ -24,6 +25,7 @@ import (
 // settings are what can be configured; newSettings has the defaults.
 type settings struct {
 	config.Common
+	pgstore.Settings
 	Role     string           `koanf:"role" help:"provider or consumer"`
 	Mode     string           `koanf:"mode" help:"open, or anonymous: sizes and figures that leave this node are rounded, and each task's content is its persona's own and given to its provider alone"`
 	Broker   string           `koanf:"broker" help:"endpoint of the broker; empty: its socket in the home"`
@@ -186,6 +188,9 @@ func (s *settings) Validate() error {
 	}
 	if s.Mode != modeOpen && s.Mode != modeAnonymous {
 		return invalid("mode", s.Mode, "open, anonymous", []string{modeOpen, modeAnonymous})
+	}
+	if err := s.Settings.Check(); err != nil {
+		return err
 	}
 	if evaluators[s.Provider.Evaluator] == nil {
 		known := []string{"two-choices", "best-metric", "local"}

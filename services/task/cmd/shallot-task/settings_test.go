@@ -100,6 +100,10 @@ func TestBadSettingsAreNamed(t *testing.T) {
 		"the word allowed":           {"--provider.puzzle.free", "everybody!"},
 		"max_effort is 0":            {"--consumer.max_effort", "0"},
 		"max_effort is 3":            {"--consumer.max_effort", "3"},
+		"such as postgres://":        {"--store", "mysql://db/x"},
+		"a file of its own":          {"--store", "postgres://u:p@/x?host=/run"},
+		"store_password_file is for": {"--store_password_file", "/run/secrets/pg"},
+		"sslmode=verify-full":        {"--store", "postgres://u@db:5432/x"},
 		"already":                    {"--provider.executors", "ocr=unix:/run/a.sock,ocr=unix:/run/b.sock"},
 	} {
 		if _, err := load(t, args...); err == nil || !strings.Contains(err.Error(), want) {

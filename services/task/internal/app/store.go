@@ -70,6 +70,12 @@ type EntryWrite struct {
 	Forget     bool      // delete the material: it will not run again
 	DropResult bool
 	Delete     bool
+
+	// Of a store that replicas share. Holder works on a new entry, for Lease from now on where it says no more; empty: whoever claims it. Told is the replica that has
+	// the others told of the write; empty: they need not hear of it.
+	Holder string
+	Lease  time.Duration
+	Told   string
 }
 
 // Material is what a provider needs to run an attempt.

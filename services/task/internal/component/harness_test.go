@@ -78,6 +78,14 @@ func (n *network) node(peer string) *node {
 	return n.nodes[peer]
 }
 
+// taskStore is what a node keeps its tasks in.
+type taskStore interface {
+	consumer.Store
+	provider.Store
+	Setting(ctx context.Context, name string, make func() ([]byte, error)) ([]byte, error)
+	Close() error
+}
+
 // node is a scripted node with a real task service.
 type node struct {
 	t    testing.TB
@@ -89,7 +97,7 @@ type node struct {
 
 	ctx    context.Context
 	cancel context.CancelFunc
-	store  *sqlite.Store
+	store  taskStore
 	stop   func() // ends the task service as a crash would
 	cc     *grpc.ClientConn
 	client taskv1.TaskServiceClient
@@ -112,6 +120,8 @@ type node struct {
 	cconf    consumer.Config
 	pconf    provider.Config
 	journal  func(provider.Store) provider.Store // what the provider has for its store; nil: the store itself
+	database *database                           // set: the store is there, and shared with other replicas
+	hand     bool                                // a replica that has no session to begin with
 }
 
 func newPeer() (string, ed25519.PrivateKey) {
@@ -167,7 +177,11 @@ func (nd *node) start() {
 	nd.ctx, nd.cancel = ctx, cancel
 	nd.mu.Unlock()
 	log := logging.New(t.Output(), "debug", "text", nd.role)
-	nd.store = must[*sqlite.Store](t)(sqlite.Open(ctx, filepath.Join(nd.dir, "task.db"), log))
+	if nd.database != nil {
+		nd.store = nd.database.open(ctx, nd, log)
+	} else {
+		nd.store = must[*sqlite.Store](t)(sqlite.Open(ctx, filepath.Join(nd.dir, "task.db"), log))
+	}
 	sessions := &grpcserver.Sessions{}
 	var cfg grpcserver.Config
 	var run []func(context.Context) error
@@ -195,6 +209,9 @@ func (nd *node) start() {
 		}
 	})
 	t.Cleanup(nd.stop)
+	if nd.hand {
+		return
+	}
 	nd.connect()
 	if nd.role == "provider" {
 		d := must[*taskv1.DescribeResponse](t)(nd.client.Describe(ctx, &taskv1.DescribeRequest{}))

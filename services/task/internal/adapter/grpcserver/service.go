@@ -33,6 +33,8 @@ type Consumer interface {
 type Provider interface {
 	Describe() (caps []app.Capability, sealingKey, evaluator string, wants int)
 	Queue() domain.Queue
+	// Leading is false at a replica that another one leads: nodes have nothing to say to it.
+	Leading() bool
 	// Puzzle is what a stranger's submission costs now; nil where nobody is ever asked for anything.
 	Puzzle() *domain.Puzzle
 	// Description is another number when Describe says something else.
@@ -85,6 +87,14 @@ func New(cfg Config, sessions *Sessions) *Service {
 func (s *Service) Register(r grpc.ServiceRegistrar) {
 	taskv1.RegisterTaskServiceServer(r, s)
 	NewJobs(s.cfg.Jobs).Register(r)
+}
+
+// leading refuses what belongs to the replica that leads. The caller's next try goes to another one.
+func (s *Service) leading() error {
+	if s.cfg.Provider == nil || s.cfg.Provider.Leading() {
+		return nil
+	}
+	return fault.FailedPrecondition("NOT_LEADING", "another replica of the task service leads: try again, at the next one") // not Unavailable: this one is well
 }
 
 func onlyAt(role string) error {

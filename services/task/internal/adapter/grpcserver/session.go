@@ -29,6 +29,9 @@ const maxInFlight = 512
 
 // Session implements shallot.task.v1.
 func (s *Service) Session(stream grpc.BidiStreamingServer[taskv1.SessionRequest, taskv1.SessionResponse]) error {
+	if err := s.leading(); err != nil {
+		return err
+	}
 	one := &session{service: s}
 	one.server = mux.NewServer(stream, (*taskv1.SessionRequest).GetSeq, func(r *taskv1.SessionResponse, seq uint64) { r.Seq = seq }, one.handle,
 		mux.Options[*taskv1.SessionRequest, *taskv1.SessionResponse]{MaxInFlight: maxInFlight, Failed: one.failed})

@@ -42,6 +42,9 @@ func (s *Service) WatchQueue(_ *taskv1.WatchQueueRequest, stream grpc.ServerStre
 	if s.cfg.Provider == nil {
 		return onlyAt("provider")
 	}
+	if err := s.leading(); err != nil {
+		return err
+	}
 	news, stop := s.cfg.Provider.WatchQueue()
 	defer stop()
 	ctx := stream.Context()

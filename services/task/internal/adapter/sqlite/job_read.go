@@ -3,38 +3,20 @@ package sqlite
 import (
 	"context"
 	"database/sql"
-	"encoding/json"
-	"fmt"
 	"strings"
 	"time"
 
+	"github.com/shallot-net/shallot/services/task/internal/adapter/record"
 	"github.com/shallot-net/shallot/services/task/internal/app"
 	"github.com/shallot-net/shallot/services/task/internal/domain"
 )
-
-// appendJob is a job's record. Jobs are few, and written seldom: JSON is good enough for them.
-func appendJob(j *domain.Job) []byte {
-	b, err := json.Marshal(j)
-	if err != nil { // it has nothing that JSON does not know
-		panic(fmt.Sprintf("encode a job: %v", err))
-	}
-	return b
-}
-
-func readJob(b []byte) (*domain.Job, error) {
-	j := &domain.Job{}
-	if err := json.Unmarshal(b, j); err != nil {
-		return nil, fmt.Errorf("a stored job cannot be read: %w", err)
-	}
-	return j, nil
-}
 
 func (s *Store) job(ctx context.Context, query string, args ...any) (*domain.Job, error) {
 	b, err := s.blob(ctx, query, args...)
 	if err != nil {
 		return nil, err
 	}
-	return readJob(b)
+	return record.ReadJob(b)
 }
 
 func (s *Store) jobs(ctx context.Context, query string, args ...any) ([]*domain.Job, error) {
@@ -44,7 +26,7 @@ func (s *Store) jobs(ctx context.Context, query string, args ...any) ([]*domain.
 		if err := r.Scan(&b); err != nil {
 			return err
 		}
-		j, err := readJob(b)
+		j, err := record.ReadJob(b)
 		out = append(out, j)
 		return err
 	})
@@ -88,7 +70,7 @@ func (s *Store) ListJobs(ctx context.Context, f app.JobFilter) ([]*domain.Job, e
 	}
 	if !f.After.At.IsZero() {
 		where += ` AND (created_at, id) < (?, ?)`
-		args = append(args, micros(f.After.At), f.After.ID)
+		args = append(args, record.Micros(f.After.At), f.After.ID)
 	}
 	return s.jobs(ctx, `SELECT record FROM jobs WHERE `+where+` ORDER BY created_at DESC, id DESC LIMIT ?`, append(args, f.Limit)...)
 }
@@ -96,7 +78,7 @@ func (s *Store) ListJobs(ctx context.Context, f app.JobFilter) ([]*domain.Job, e
 // JobsFinishedBefore implements consumer.Store.
 func (s *Store) JobsFinishedBefore(ctx context.Context, t time.Time, limit int) ([]string, error) {
 	var out []string
-	err := s.each(ctx, `SELECT id FROM jobs WHERE finished_at > 0 AND finished_at < ? LIMIT ?`, []any{micros(t), limit}, func(r *sql.Rows) error {
+	err := s.each(ctx, `SELECT id FROM jobs WHERE finished_at > 0 AND finished_at < ? LIMIT ?`, []any{record.Micros(t), limit}, func(r *sql.Rows) error {
 		var id string
 		err := r.Scan(&id)
 		out = append(out, id)

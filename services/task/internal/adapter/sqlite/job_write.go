@@ -2,11 +2,12 @@ package sqlite
 
 import (
 	"github.com/shallot-net/shallot/kit/sqlstore"
+	"github.com/shallot-net/shallot/services/task/internal/adapter/record"
 	"github.com/shallot-net/shallot/services/task/internal/app"
 	"github.com/shallot-net/shallot/services/task/internal/domain"
 )
 
-func writeJob(tx *sqlstore.Tx, w *app.JobWrite, record []byte) error {
+func writeJob(tx *sqlstore.Tx, w *app.JobWrite, encoded []byte) error {
 	j := w.Job
 	if w.Delete {
 		for _, q := range []string{`DELETE FROM job_inputs WHERE job_id = ?`, `DELETE FROM job_shards WHERE job_id = ?`, `DELETE FROM jobs WHERE id = ?`} {
@@ -18,11 +19,11 @@ func writeJob(tx *sqlstore.Tx, w *app.JobWrite, record []byte) error {
 	}
 	if w.Insert {
 		err := one(tx.Exec(`INSERT INTO jobs (id, request_id, state, created_at, finished_at, revision, record, spec) VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING`,
-			j.ID, j.RequestID, int64(j.State), micros(j.CreatedAt), micros(j.FinishedAt), int64(j.Revision), record, w.Spec))
+			j.ID, j.RequestID, int64(j.State), record.Micros(j.CreatedAt), record.Micros(j.FinishedAt), int64(j.Revision), encoded, w.Spec))
 		return orElse(err, app.ErrExists)
 	}
 	err := one(tx.Exec(`UPDATE jobs SET state = ?, finished_at = ?, revision = ?, record = ? WHERE id = ? AND revision = ?`,
-		int64(j.State), micros(j.FinishedAt), int64(j.Revision), record, j.ID, int64(j.Revision)-1))
+		int64(j.State), record.Micros(j.FinishedAt), int64(j.Revision), encoded, j.ID, int64(j.Revision)-1))
 	if err != nil || !w.Drop {
 		return orElse(err, app.ErrConflict)
 	}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/shallot-net/shallot/kit/sqlstore"
+	"github.com/shallot-net/shallot/services/task/internal/adapter/record"
 	"github.com/shallot-net/shallot/services/task/internal/app"
 	"github.com/shallot-net/shallot/services/task/internal/domain"
 )
@@ -18,7 +19,7 @@ func (s *Store) Task(ctx context.Context, id string) (*domain.Task, error) {
 	if err := s.task.QueryRowContext(ctx, id).Scan(&b); err != nil {
 		return nil, missing(err)
 	}
-	return readTask(b)
+	return record.ReadTask(b)
 }
 
 // TaskByRequest implements consumer.Store.
@@ -27,7 +28,7 @@ func (s *Store) TaskByRequest(ctx context.Context, requestID string) (*domain.Ta
 	if err != nil {
 		return nil, err
 	}
-	return readTask(b)
+	return record.ReadTask(b)
 }
 
 func (s *Store) blob(ctx context.Context, query string, args ...any) ([]byte, error) {
@@ -83,7 +84,7 @@ func (s *Store) tasks(ctx context.Context, query string, args ...any) ([]*domain
 		if err := r.Scan(&b); err != nil {
 			return err
 		}
-		t, err := readTask(b)
+		t, err := record.ReadTask(b)
 		out = append(out, t)
 		return err
 	})
@@ -97,7 +98,7 @@ func (s *Store) entries(ctx context.Context, query string, args ...any) ([]*doma
 		if err := r.Scan(&b); err != nil {
 			return err
 		}
-		e, err := readEntry(b)
+		e, err := record.ReadEntry(b)
 		out = append(out, e)
 		return err
 	})
@@ -140,17 +141,17 @@ func conditions(f app.TaskFilter, id string) (string, []any) {
 		add(`type = ?`, f.Type)
 	}
 	if !f.CreatedAfter.IsZero() {
-		add(`created_at > ?`, micros(f.CreatedAfter))
+		add(`created_at > ?`, record.Micros(f.CreatedAfter))
 	}
 	if !f.CreatedBefore.IsZero() {
-		add(`created_at < ?`, micros(f.CreatedBefore))
+		add(`created_at < ?`, record.Micros(f.CreatedBefore))
 	}
 	if f.Text != "" {
 		escape := strings.NewReplacer(`\`, `\\`, `%`, `\%`, `_`, `\_`)
 		add(`search LIKE ? ESCAPE '\'`, `%`+escape.Replace(strings.ToLower(f.Text))+`%`)
 	}
 	if !f.After.At.IsZero() {
-		add(`(created_at, `+id+`) < (?, ?)`, micros(f.After.At), f.After.ID)
+		add(`(created_at, `+id+`) < (?, ?)`, record.Micros(f.After.At), f.After.ID)
 	}
 	args = append(args, f.Limit)
 	if len(terms) == 0 {
@@ -162,7 +163,7 @@ func conditions(f app.TaskFilter, id string) (string, []any) {
 // FinishedBefore implements consumer.Store.
 func (s *Store) FinishedBefore(ctx context.Context, t time.Time, limit int) ([]string, error) {
 	var out []string
-	err := s.each(ctx, `SELECT id FROM tasks WHERE finished_at > 0 AND finished_at < ? LIMIT ?`, []any{micros(t), limit}, func(r *sql.Rows) error {
+	err := s.each(ctx, `SELECT id FROM tasks WHERE finished_at > 0 AND finished_at < ? LIMIT ?`, []any{record.Micros(t), limit}, func(r *sql.Rows) error {
 		var id string
 		err := r.Scan(&id)
 		out = append(out, id)
@@ -206,7 +207,7 @@ func (s *Store) Entry(ctx context.Context, k domain.EntryKey) (*domain.Entry, er
 	if err := s.entry.QueryRowContext(ctx, k.TaskID, k.Attempt, k.Consumer).Scan(&b); err != nil {
 		return nil, missing(err)
 	}
-	return readEntry(b)
+	return record.ReadEntry(b)
 }
 
 // Entries implements provider.Store.
@@ -234,7 +235,7 @@ func (s *Store) Replicated(ctx context.Context, after domain.EntryKey, limit int
 
 // Overdue implements provider.Store.
 func (s *Store) Overdue(ctx context.Context, now time.Time, limit int) ([]*domain.Entry, error) {
-	return s.entries(ctx, `SELECT record FROM entries WHERE forget_at > 0 AND forget_at <= ? ORDER BY forget_at LIMIT ?`, micros(now), limit)
+	return s.entries(ctx, `SELECT record FROM entries WHERE forget_at > 0 AND forget_at <= ? ORDER BY forget_at LIMIT ?`, record.Micros(now), limit)
 }
 
 // Material implements provider.Store.

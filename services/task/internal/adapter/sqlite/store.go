@@ -9,9 +9,9 @@ import (
 	"fmt"
 	"log/slog"
 	"sync/atomic"
-	"time"
 
 	"github.com/shallot-net/shallot/kit/sqlstore"
+	"github.com/shallot-net/shallot/services/task/internal/adapter/record"
 	"github.com/shallot-net/shallot/services/task/internal/app"
 	"github.com/shallot-net/shallot/services/task/internal/app/consumer"
 	"github.com/shallot-net/shallot/services/task/internal/app/provider"
@@ -88,12 +88,12 @@ func prepare(w *app.Writes) (p prepared) {
 	p.tasks, p.entries = make([][]byte, len(w.Tasks)), make([][]byte, len(w.Entries))
 	for i := range w.Tasks {
 		if !w.Tasks[i].Delete {
-			p.tasks[i] = appendTask(w.Tasks[i].Task)
+			p.tasks[i] = record.AppendTask(w.Tasks[i].Task)
 		}
 	}
 	for i := range w.Entries {
 		if !w.Entries[i].Delete {
-			p.entries[i] = appendEntry(w.Entries[i].Entry)
+			p.entries[i] = record.AppendEntry(w.Entries[i].Entry)
 		}
 	}
 	if len(w.Jobs) > 0 {
@@ -101,17 +101,10 @@ func prepare(w *app.Writes) (p prepared) {
 	}
 	for i := range w.Jobs {
 		if !w.Jobs[i].Delete {
-			p.jobs[i] = appendJob(w.Jobs[i].Job)
+			p.jobs[i] = record.AppendJob(w.Jobs[i].Job)
 		}
 	}
 	return p
-}
-
-func micros(t time.Time) int64 {
-	if t.IsZero() {
-		return 0
-	}
-	return t.UnixMicro()
 }
 
 func missing(err error) error {

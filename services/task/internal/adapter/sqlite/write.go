@@ -7,8 +7,8 @@ import (
 	"time"
 
 	"github.com/shallot-net/shallot/kit/sqlstore"
+	"github.com/shallot-net/shallot/services/task/internal/adapter/record"
 	"github.com/shallot-net/shallot/services/task/internal/app"
-	"github.com/shallot-net/shallot/services/task/internal/domain"
 )
 
 // write applies one transaction. What may find a row that is in the way comes first.
@@ -78,7 +78,7 @@ func orElse(err, meaning error) error {
 	return err
 }
 
-func writeTask(tx *sqlstore.Tx, w *app.TaskWrite, record []byte) error {
+func writeTask(tx *sqlstore.Tx, w *app.TaskWrite, encoded []byte) error {
 	t := w.Task
 	switch {
 	case w.Delete:
@@ -90,19 +90,19 @@ func writeTask(tx *sqlstore.Tx, w *app.TaskWrite, record []byte) error {
 	case w.Insert:
 		err := one(tx.Exec(`INSERT INTO tasks (id, request_id, type, state, created_at, finished_at, search, revision, record, secret, payload, body)
 			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING`,
-			t.ID, t.RequestID, t.Type, int64(t.State), micros(t.CreatedAt), micros(t.FinishedAt), searchTask(t), int64(t.Revision), record, w.Secret, w.Payload, w.Body))
+			t.ID, t.RequestID, t.Type, int64(t.State), record.Micros(t.CreatedAt), record.Micros(t.FinishedAt), record.SearchTask(t), int64(t.Revision), encoded, w.Secret, w.Payload, w.Body))
 		return orElse(err, app.ErrExists)
 	case w.Forget:
 		err := one(tx.Exec(`UPDATE tasks SET state = ?, finished_at = ?, search = ?, revision = ?, record = ?, secret = NULL, payload = NULL, body = COALESCE(?, body)
-			WHERE id = ? AND revision = ?`, int64(t.State), micros(t.FinishedAt), searchTask(t), int64(t.Revision), record, w.Body, t.ID, int64(t.Revision)-1))
+			WHERE id = ? AND revision = ?`, int64(t.State), record.Micros(t.FinishedAt), record.SearchTask(t), int64(t.Revision), encoded, w.Body, t.ID, int64(t.Revision)-1))
 		return orElse(err, app.ErrConflict)
 	}
 	err := one(tx.Exec(`UPDATE tasks SET state = ?, finished_at = ?, search = ?, revision = ?, record = ? WHERE id = ? AND revision = ?`,
-		int64(t.State), micros(t.FinishedAt), searchTask(t), int64(t.Revision), record, t.ID, int64(t.Revision)-1))
+		int64(t.State), record.Micros(t.FinishedAt), record.SearchTask(t), int64(t.Revision), encoded, t.ID, int64(t.Revision)-1))
 	return orElse(err, app.ErrConflict)
 }
 
-func writeEntry(tx *sqlstore.Tx, w *app.EntryWrite, record []byte) error {
+func writeEntry(tx *sqlstore.Tx, w *app.EntryWrite, encoded []byte) error {
 	e := w.Entry
 	if w.Delete {
 		_, err := tx.Exec(`DELETE FROM entries WHERE task_id = ? AND attempt = ? AND consumer = ?`, e.TaskID, int64(e.Sub.Attempt), e.Consumer)
@@ -110,7 +110,7 @@ func writeEntry(tx *sqlstore.Tx, w *app.EntryWrite, record []byte) error {
 	}
 	forget := int64(0)
 	if e.State.Terminal() {
-		forget = micros(e.ForgetAt)
+		forget = record.Micros(e.ForgetAt)
 	}
 	if w.Insert {
 		var m app.Material
@@ -119,7 +119,7 @@ func writeEntry(tx *sqlstore.Tx, w *app.EntryWrite, record []byte) error {
 		}
 		err := one(tx.Exec(`INSERT INTO entries (task_id, attempt, consumer, type, state, created_at, ended_at, forget_at, search, revision, replica, record, sealed_key, ciphertext, result)
 			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING`, e.TaskID, int64(e.Sub.Attempt), e.Consumer, e.Sub.Type, int64(e.State),
-			micros(e.CreatedAt), micros(e.EndedAt), forget, searchEntry(e), int64(e.Revision), replica(e), record, m.SealedKey, m.Ciphertext, w.Result))
+			record.Micros(e.CreatedAt), record.Micros(e.EndedAt), forget, record.SearchEntry(e), int64(e.Revision), record.Replicated(e), encoded, m.SealedKey, m.Ciphertext, w.Result))
 		return orElse(err, app.ErrExists)
 	}
 	set := `UPDATE entries SET state = ?, ended_at = ?, forget_at = ?, search = ?, revision = ?, replica = ?, record = ?`
@@ -135,23 +135,12 @@ func writeEntry(tx *sqlstore.Tx, w *app.EntryWrite, record []byte) error {
 	case w.Result != nil:
 		set += `, result = ?`
 	}
-	args := []any{int64(e.State), micros(e.EndedAt), forget, searchEntry(e), int64(e.Revision), replica(e), record}
+	args := []any{int64(e.State), record.Micros(e.EndedAt), forget, record.SearchEntry(e), int64(e.Revision), record.Replicated(e), encoded}
 	if w.Result != nil && !w.DropResult {
 		args = append(args, w.Result)
 	}
 	args = append(args, e.TaskID, int64(e.Sub.Attempt), e.Consumer, int64(e.Revision)-1)
 	return orElse(one(tx.Exec(set+` WHERE task_id = ? AND attempt = ? AND consumer = ? AND revision = ?`, args...)), app.ErrConflict)
-}
-
-// replica is the column by which replicas are found after a start.
-func replica(e *domain.Entry) int64 {
-	switch {
-	case e.IsReplica() && !e.Collected:
-		return 1
-	case e.Replicates():
-		return 2
-	}
-	return 0
 }
 
 func writeEvents(tx *sqlstore.Tx, w *app.Writes) error {
@@ -185,14 +174,14 @@ func writeEvents(tx *sqlstore.Tx, w *app.Writes) error {
 
 func writeShares(tx *sqlstore.Tx, w *app.Writes) error {
 	if !w.ShareEnd.IsZero() {
-		if _, err := tx.Exec(`DELETE FROM shares WHERE until <= ?`, micros(w.ShareEnd)); err != nil {
+		if _, err := tx.Exec(`DELETE FROM shares WHERE until <= ?`, record.Micros(w.ShareEnd)); err != nil {
 			return err
 		}
 	}
 	for i := range w.Shares {
 		r := &w.Shares[i]
 		if _, err := tx.Exec(`INSERT OR REPLACE INTO shares (persona, peer, sha256, cid, key, size, until) VALUES (?, ?, ?, ?, ?, ?, ?)`,
-			r.Persona, r.Peer, r.SHA256[:], r.Ref.CID, r.Ref.Key, r.Ref.Size, micros(r.Until)); err != nil {
+			r.Persona, r.Peer, r.SHA256[:], r.Ref.CID, r.Ref.Key, r.Ref.Size, record.Micros(r.Until)); err != nil {
 			return err
 		}
 	}
@@ -213,36 +202,4 @@ func unlines(s string) []string {
 		return nil
 	}
 	return strings.Split(s, "\n")
-}
-
-// searchTask is what a list's text is looked for in.
-func searchTask(t *domain.Task) string {
-	if len(t.Labels) == 0 && t.Error == nil {
-		return t.ID
-	}
-	var b strings.Builder
-	b.WriteString(t.ID)
-	for k, v := range t.Labels {
-		b.WriteString("\n" + k + "=" + v)
-	}
-	writeFailure(&b, t.Error)
-	return strings.ToLower(b.String())
-}
-
-func searchEntry(e *domain.Entry) string {
-	if e.What == "" && (e.Outcome == nil || e.Outcome.Reason == "") {
-		return e.TaskID
-	}
-	var b strings.Builder
-	b.WriteString(e.TaskID + "\n" + e.What)
-	if e.Outcome != nil {
-		writeFailure(&b, &domain.Failure{Reason: e.Outcome.Reason, Message: e.Outcome.Message})
-	}
-	return strings.ToLower(b.String())
-}
-
-func writeFailure(b *strings.Builder, f *domain.Failure) {
-	if f != nil {
-		b.WriteString("\n" + f.Reason + "\n" + f.Message)
-	}
 }

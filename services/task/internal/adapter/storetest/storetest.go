@@ -49,6 +49,7 @@ func Run(t *testing.T, open func(t *testing.T) Store) {
 		"setting is made once":            setting,
 		"shares":                          shares,
 		"many writers":                    manyWriters,
+		"any text":                        anyText,
 		"job is what was written":         jobRoundTrip,
 		"revision guards a job":           jobRevision,
 		"shard is what was written":       shardRoundTrip,

@@ -30,7 +30,7 @@ func (s *Service) onCancel(ctx context.Context, d *app.Delivery, ref domain.Ref)
 		return verdict(app.Ignored, "NOT_HERE")
 	}
 	for _, h := range hs {
-		if !s.cancelHeld(h) {
+		if !s.cancelHeld(ctx, h) {
 			return verdict(app.Again, "") // the next life of this process will hear it
 		}
 	}
@@ -61,8 +61,19 @@ func (s *Service) cancelEarly(ctx context.Context, d *app.Delivery, ref domain.R
 	}
 }
 
-// cancelHeld is false when this process ends.
-func (s *Service) cancelHeld(h *held) bool {
+// cancelHeld is false when it cannot be done now.
+func (s *Service) cancelHeld(ctx context.Context, h *held) bool {
+	s.mu.Lock()
+	far := h.at != here
+	s.mu.Unlock()
+	if far {
+		return s.cancelFar(ctx, h)
+	}
+	return s.cancelHere(h)
+}
+
+// cancelHere is false when this process ends.
+func (s *Service) cancelHere(h *held) bool {
 	h.mu.Lock()
 	h.cancelled = true
 	h.mu.Unlock()

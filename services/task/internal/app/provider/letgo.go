@@ -130,7 +130,7 @@ func (s *Service) settledEntry(k domain.EntryKey) (*domain.Entry, error) {
 func (s *Service) wanted(ctx context.Context, taskID, cid string) (bool, error) {
 	entries, err := s.cfg.Store.Entries(ctx, taskID)
 	for _, e := range entries {
-		if e.IsReplica() && !e.State.Terminal() { // it is being fetched
+		if !e.State.Terminal() && (e.IsReplica() || s.fleet != nil) { // it is being fetched, or another replica is about to write down what it has put
 			return true, nil
 		}
 		if o := e.Outcome; o != nil && o.ResultCID == cid && !e.Collected {

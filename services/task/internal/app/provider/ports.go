@@ -64,3 +64,45 @@ type Workspace interface {
 	// Make gives an empty directory that only this user can enter, and what removes it.
 	Make() (dir string, remove func(), err error)
 }
+
+// Fleet is the replicas that share one journal, as one of them sees it: they tell each other what they do through the store. Who claims an entry works on it alone until the lease of
+// the claim is over, which each Beat makes anew. All methods but Listen block for ten seconds at most.
+type Fleet interface {
+	// Name is this replica's.
+	Name() string
+	// Beat says that this replica is there, keeps its claims of these entries and its lead, and gives all other claims of its name back. It takes the lead where nobody has it.
+	Beat(ctx context.Context, slots int, keep []domain.EntryKey, lease time.Duration) (Pulse, error)
+	// Claim takes up to limit open entries that nobody works on. Where the answer is lost the next Beat gives back what was taken.
+	Claim(ctx context.Context, limit int, lease time.Duration) ([]Claimed, error)
+	// Cancel marks an open entry. Where nobody works on it, it is claimed, and given; else who does hears of it.
+	Cancel(ctx context.Context, k domain.EntryKey, lease time.Duration) (mine *domain.Entry, err error)
+	// Events are the rows of the outbox that tell an entry's consumer of it, in order.
+	Events(ctx context.Context, k domain.EntryKey) ([]app.OutboxRow, error)
+	// Leave gives back claims and lead.
+	Leave(ctx context.Context) error
+	// Listen calls heard for what others do, until ctx ends. heard must not block.
+	Listen(ctx context.Context, heard func(Note)) error
+}
+
+// Pulse is how the fleet stands.
+type Pulse struct {
+	Slots    int // of all that are there
+	Replicas int
+	Leads    bool // this one does what one has to do for all
+}
+
+// Claimed is an entry to work on. Cancelled: only to end it.
+type Claimed struct {
+	Entry     *domain.Entry
+	Cancelled bool
+}
+
+// Note is what a replica hears of another.
+type Note struct {
+	Key     domain.EntryKey
+	Waiting bool // something can be claimed
+	Left    bool // a replica has left, perhaps the one that led
+	Changed bool // the entry has
+	Cancel  bool // the entry is to end, wherever it runs
+	Missed  bool // any of these may have been missed
+}

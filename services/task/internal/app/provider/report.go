@@ -26,7 +26,7 @@ func (s *Service) progressed(h *held, p domain.Progress) {
 	h.mu.Lock()
 	h.progress = &p
 	e, now := h.entry, time.Now()
-	tell := h.journaled && now.Sub(h.toldAt) >= progressPause
+	tell := s.speaks() && h.journaled && now.Sub(h.toldAt) >= progressPause
 	if tell {
 		h.toldAt = now
 	}

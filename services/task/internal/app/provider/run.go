@@ -29,17 +29,24 @@ func (s *Service) run(h *held) {
 	s.pump()
 	s.watch.Tell(queueKey)
 	s.mu.Unlock()
+	s.fleet.kick()
+	if out == nil && s.giveBack(h) {
+		return
+	}
 	s.settle(h, out, res)
 }
 
-// execute runs the program. out is nil when the attempt was broken off by the end of this process.
+// execute runs the program. out is nil when the attempt was broken off by the end of this process, or could not be begun and can be by another replica.
 func (s *Service) execute(h *held) (out *domain.Outcome, res *packedResult) {
 	start := time.Now()
 	e, err := s.starting(h, start)
+	if s.another(err) {
+		return nil, nil
+	}
 	if err != nil {
 		return s.interrupted(h, err), nil
 	}
-	if e.Revision > 0 { // its consumer knows of it
+	if e.Revision > 0 && s.speaks() { // its consumer knows of it
 		s.watch.Tell(e.TaskID)
 		s.cfg.Pusher.Push(h.ctx, app.Reply{Outbox: []app.Outgoing{s.progressOf(e, 0)}})
 	}
@@ -52,6 +59,9 @@ func (s *Service) execute(h *held) (out *domain.Outcome, res *packedResult) {
 	}
 	run, resultKey, clean, bad := s.unpack(h, e)
 	defer clean()
+	if s.another(bad) {
+		return nil, nil
+	}
 	if bad != nil {
 		return s.interrupted(h, bad), nil
 	}
@@ -114,7 +124,9 @@ func (s *Service) starting(h *held, now time.Time) (*domain.Entry, error) {
 		return e, nil
 	}
 	e.Revision++
-	w := &app.Writes{Entries: []app.EntryWrite{{Entry: e}}}
+	ew := app.EntryWrite{Entry: e}
+	s.fleet.told(&ew)
+	w := &app.Writes{Entries: []app.EntryWrite{ew}}
 	if h.resumed {
 		if err := s.cfg.Store.Commit(h.ctx, w); err != nil {
 			return nil, err

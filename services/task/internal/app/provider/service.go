@@ -28,6 +28,8 @@ type Config struct {
 	Workspace  Workspace
 	Parts      Parts
 	Pusher     app.Pusher
+	Fleet      Fleet         // the replicas that share Store; nil: this is the only one
+	Lease      time.Duration // after how long another replica takes over what one has that does not answer; 6 s
 
 	Metrics app.Metrics
 	Log     *slog.Logger
@@ -80,6 +82,7 @@ func (c Config) withDefaults() Config {
 			*v = d
 		}
 	}
+	duration(&c.Lease, 6*time.Second)
 	duration(&c.Express, 25*time.Millisecond)
 	duration(&c.Progress, domain.ReportEvery)
 	duration(&c.Keep, 48*time.Hour)
@@ -133,6 +136,7 @@ type Service struct {
 	replicas     *replicator
 	keeps        *keeper
 	runs         workers.Group
+	fleet        *fleet // nil: no other replicas
 
 	mu       sync.Mutex
 	stopping bool
@@ -166,6 +170,7 @@ func New(cfg Config) (*Service, error) {
 	s := &Service{cfg: cfg.withDefaults(), outbox: app.NewOutbox(cfg.Codec), watch: app.NewWatchers(), executors: make(map[string]app.Executor),
 		guests: make(map[string]app.Guest), visits: make(map[string]int), held: make(map[domain.EntryKey]*held), perPeer: make(map[string]int), early: make(map[domain.EntryKey]time.Time), sentTo: make(map[string]handed), turns: newTurns()}
 	s.credits = newCredits(s.cfg.Policy.PerSecond)
+	s.fleet = newFleet(s, cfg.Fleet, s.cfg.Lease)
 	s.toll = newToll(s.cfg.Price, time.Now())
 	s.leftovers = &app.Leftovers{Kind: resultKind, Repository: cfg.Repository, Wanted: s.wanted, Log: s.cfg.Log}
 	s.replicasLeft = &app.Leftovers{Kind: replicaKind, Repository: cfg.Repository, Wanted: s.wanted, Log: s.cfg.Log}
@@ -205,6 +210,7 @@ type held struct {
 	persona  string
 	taskType string
 	executor app.Executor
+	at       place           // guarded by Service.mu
 	ctx      context.Context // ends when the run has to
 	stop     context.CancelFunc
 
@@ -247,7 +253,11 @@ func (s *Service) Queue() domain.Queue {
 }
 
 func (s *Service) figures() domain.Queue {
-	return domain.Queue{Pending: len(s.queue) + len(s.remote) + s.fetching, Running: s.running, Slots: s.cfg.Policy.Slots, Capacity: s.cfg.Policy.Capacity}
+	q := domain.Queue{Pending: len(s.queue) + len(s.remote) + s.fetching, Running: s.running, Slots: s.cfg.Policy.Slots, Capacity: s.cfg.Policy.Capacity}
+	if f := s.fleet; f != nil {
+		q.Pending, q.Running, q.Slots = q.Pending+f.waiting, q.Running+f.running, f.slots
+	}
+	return q
 }
 
 // WatchQueue wakes the caller when the figures change.

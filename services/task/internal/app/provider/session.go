@@ -13,6 +13,14 @@ import (
 // Load reads the queue as it was when the process ended, and runs what was running again. Call it once, before the
 // first command.
 func (s *Service) Load(ctx context.Context) error {
+	if s.fleet != nil {
+		return s.beat(ctx)
+	}
+	return s.loadOpen(ctx)
+}
+
+// loadOpen reads what is open. Where there are other replicas it may be with one of them; what is with nobody is claimed as everything else.
+func (s *Service) loadOpen(ctx context.Context) error {
 	entries, err := s.cfg.Store.OpenEntries(ctx)
 	if err != nil {
 		return err
@@ -33,7 +41,7 @@ func (s *Service) Load(ctx context.Context) error {
 	var lost []*held
 	s.mu.Lock()
 	for _, e := range entries {
-		if e.IsReplica() {
+		if e.IsReplica() || s.held[e.Key()] != nil {
 			continue
 		}
 		h := s.newHeld(e)
@@ -42,6 +50,11 @@ func (s *Service) Load(ctx context.Context) error {
 		s.held[h.key] = h
 		s.perPeer[h.key.Consumer]++
 		switch {
+		case s.fleet != nil:
+			s.put(h, waits)
+			if e.State == domain.Running {
+				s.put(h, runsFar)
+			}
 		case h.executor == nil:
 			lost = append(lost, h)
 		case e.Sub.PayloadCID != "" || e.Sub.RefSize > 0:
@@ -54,7 +67,7 @@ func (s *Service) Load(ctx context.Context) error {
 	s.mu.Unlock()
 	for _, h := range lost { // the configuration has changed meanwhile
 		s.runs.Go(func() {
-			s.settle(h, &domain.Outcome{Cause: domain.CauseProvider, Reason: "TYPE_UNKNOWN", Message: "this provider does not execute the task type any more"}, nil)
+			s.settle(h, unknownType(), nil)
 		})
 	}
 	return s.loadReplicas(ctx)
@@ -63,11 +76,20 @@ func (s *Service) Load(ctx context.Context) error {
 // Run does what nobody asks for, until ctx ends; then it stops the programs and waits for them. What they were doing
 // stays in the journal.
 func (s *Service) Run(ctx context.Context) error {
-	s.runs.Go(func() { // beside what follows: leases are renewed meanwhile
-		s.putAgain(s.ctx)
-		s.leftovers.Run(s.ctx)
-		s.replicasLeft.Run(s.ctx)
-	})
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	var failed error
+	if s.fleet == nil {
+		s.runs.Go(func() { // beside what follows: leases are renewed meanwhile
+			s.putAgain(s.ctx)
+			s.leftovers.Run(s.ctx)
+			s.replicasLeft.Run(s.ctx)
+		})
+	}
+	fleet := make(chan error, 1)
+	if s.fleet != nil {
+		s.runs.Go(func() { fleet <- s.runFleet(ctx) })
+	}
 	if s.toll != nil {
 		s.runs.Go(func() { s.tolling(ctx) })
 	}
@@ -78,11 +100,18 @@ func (s *Service) Run(ctx context.Context) error {
 	for {
 		select {
 		case <-report.C:
-			s.report(ctx)
+			if s.speaks() {
+				s.report(ctx)
+			}
 		case <-sweep.C:
+			if !s.Leading() {
+				continue
+			}
 			if err := s.sweep(ctx); err != nil && ctx.Err() == nil {
 				s.cfg.Log.Warn("old entries could not be let go", "error", err.Error())
 			}
+		case failed = <-fleet:
+			stop()
 		case <-ctx.Done():
 			s.mu.Lock()
 			s.stopping = true
@@ -91,7 +120,11 @@ func (s *Service) Run(ctx context.Context) error {
 			s.runs.Wait()
 			s.keeps.work.Stop()
 			s.letter.close()
-			return nil
+			if s.fleet != nil {
+				s.fleet.news.Stop()
+				s.leaveFleet(s.fleet)
+			}
+			return failed
 		}
 	}
 }
@@ -275,7 +308,13 @@ func (s *Service) Sync(ctx context.Context, tell func(app.Reply) error) error {
 		h.logs.sent(0)
 	}
 	s.mu.Unlock()
-	return s.outbox.Replay(ctx, s.cfg.Store, func(r app.OutboxRow) ([]byte, bool, error) { return s.attachment(ctx, r) }, tell)
+	if err := s.outbox.Replay(ctx, s.cfg.Store, func(r app.OutboxRow) ([]byte, bool, error) { return s.attachment(ctx, r) }, tell); err != nil {
+		return err
+	}
+	if s.fleet != nil { // the one that led before may have said nothing for as long as its lease
+		s.report(ctx)
+	}
+	return nil
 }
 
 // attachment puts a stored event's attachment together. A result that was let go is not told any more.

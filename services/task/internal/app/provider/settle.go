@@ -213,6 +213,7 @@ func (s *Service) trySettle(h *held, out *domain.Outcome, res *packedResult) (do
 		small = res.ciphertext
 		ew.Result = small
 	}
+	s.fleet.told(&ew)
 	w.Entries = []app.EntryWrite{ew}
 	if _, waits := s.outbox.Get(h.accepted); waits && h.accepted != 0 { // how it ended says more
 		w.Sent = []uint64{h.accepted}
@@ -227,8 +228,10 @@ func (s *Service) trySettle(h *held, out *domain.Outcome, res *packedResult) (do
 	s.mu.Lock()
 	s.recent.add(h.key, e)
 	s.mu.Unlock()
-	s.outbox.Track(row)
-	s.replicateLater(e)
+	if s.speaks() {
+		s.outbox.Track(row)
+		s.replicateLater(e)
+	}
 	for _, id := range w.Sent {
 		s.outbox.Take(id)
 	}

@@ -39,11 +39,11 @@ func (s *Service) take(ctx context.Context, o *offer, limits domain.Limits) app.
 		h.discard()
 		return s.refuse(o, no)
 	}
-	if wait == 0 {
+	if wait < 0 {
 		h.discard()
 		return verdict(app.Again, "")
 	}
-	if here {
+	if here && wait > 0 {
 		timer := time.NewTimer(wait)
 		defer timer.Stop()
 		select {
@@ -69,13 +69,13 @@ func (s *Service) newHeld(e *domain.Entry) *held {
 	return h
 }
 
-// admit finds a place for an attempt: a slot, or the queue. wait is how long its delivery may wait for it to end; 0 means
+// admit finds a place for an attempt: a slot, or the queue. wait is how long its delivery may wait for it to end; less than 0 means
 // that it cannot be taken now.
 func (s *Service) admit(h *held, here bool) (wait time.Duration, no *refusal) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.stopping || s.held[h.key] != nil {
-		return 0, nil
+		return -1, nil
 	}
 	if q := s.figures(); q.Pending >= q.Capacity {
 		return 0, &refusal{Reason: "QUEUE_FULL", Message: "this provider's queue is full", RetryAfter: time.Second}
@@ -83,6 +83,10 @@ func (s *Service) admit(h *held, here bool) (wait time.Duration, no *refusal) {
 	s.held[h.key] = h
 	s.perPeer[h.key.Consumer]++
 	wait = s.cfg.Express
+	if s.fleet != nil && (!here || s.running >= s.cfg.Policy.Slots || s.fleet.waiting > 0) { // whoever has a slot takes it from the journal
+		s.put(h, waits)
+		return 0, nil
+	}
 	if !here {
 		return wait, nil // queued once it is in the journal: a fetch takes its time anyway
 	}
@@ -133,8 +137,9 @@ func (s *Service) journal(h *held, o *offer, here bool) (app.Reply, error) {
 	to := app.Address{Persona: e.Persona, Peer: e.Consumer}
 	ref := domain.Ref{TaskID: e.TaskID, Attempt: e.Sub.Attempt}
 	row := s.outbox.Row(to, ref, &domain.AcceptedEvent{TaskID: e.TaskID, Attempt: e.Sub.Attempt, QueuePosition: s.position(h)})
-	w := &app.Writes{Outbox: []app.OutboxRow{row},
-		Entries: []app.EntryWrite{{Entry: e, Insert: true, Material: &o.sealed}}}
+	ew := app.EntryWrite{Entry: e, Insert: true, Material: &o.sealed}
+	far := s.writeHolder(h, &ew)
+	w := &app.Writes{Outbox: []app.OutboxRow{row}, Entries: []app.EntryWrite{ew}}
 	if err := s.cfg.Store.Commit(context.Background(), w); err != nil {
 		if errors.Is(err, app.ErrRepeated) || errors.Is(err, app.ErrExists) { // another replica has it
 			s.dropLocked(h)
@@ -154,7 +159,10 @@ func (s *Service) journal(h *held, o *offer, here bool) (app.Reply, error) {
 		r.Outbox = append(r.Outbox, s.progressOf(e, 0))
 	}
 	h.logs.open(s, h)
-	if !here {
+	if far {
+		h.material = nil
+		s.fleet.kick()
+	} else if !here {
 		s.mu.Lock()
 		s.remote = append(s.remote, h)
 		s.pump()
@@ -207,6 +215,7 @@ func (s *Service) forget(h *held, over bool) {
 		return
 	}
 	delete(s.held, h.key)
+	s.put(h, here)
 	if over {
 		s.recent.add(h.key, nil)
 	}

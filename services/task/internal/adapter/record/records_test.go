@@ -1,4 +1,4 @@
-package sqlite
+package record
 
 import (
 	"encoding/json"
@@ -73,8 +73,8 @@ func TestRecordsKeepEveryField(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for what, b := range map[string][]byte{"record": appendTask(want), "old record": old} {
-			if got, err := readTask(b); err != nil || !reflect.DeepEqual(got, want) {
+		for what, b := range map[string][]byte{"record": AppendTask(want), "old record": old} {
+			if got, err := ReadTask(b); err != nil || !reflect.DeepEqual(got, want) {
 				t.Errorf("%s: %v\n got %+v\nwant %+v", what, err, got, want)
 			}
 		}
@@ -84,8 +84,8 @@ func TestRecordsKeepEveryField(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for what, b := range map[string][]byte{"record": appendEntry(want), "old record": old} {
-			if got, err := readEntry(b); err != nil || !reflect.DeepEqual(got, want) {
+		for what, b := range map[string][]byte{"record": AppendEntry(want), "old record": old} {
+			if got, err := ReadEntry(b); err != nil || !reflect.DeepEqual(got, want) {
 				t.Errorf("%s: %v\n got %+v\nwant %+v", what, err, got, want)
 			}
 		}
@@ -95,14 +95,14 @@ func TestRecordsKeepEveryField(t *testing.T) {
 func TestRecordsSkipFieldsOfLaterVersions(t *testing.T) {
 	t.Parallel()
 	want := &domain.Task{ID: "id", Revision: 7}
-	b := appendTask(want)
+	b := AppendTask(want)
 	b = append(b, 0xfa, 0x7f, 3, 'n', 'e', 'w')                      // field 2047, bytes
 	b = append(b, 0xf1, 0x7f, 1, 2, 3, 4, 5, 6, 7, 8, 0xf8, 0x7f, 9) // field 2046, fixed; 2047, a number
-	if got, err := readTask(b); err != nil || !reflect.DeepEqual(got, want) {
+	if got, err := ReadTask(b); err != nil || !reflect.DeepEqual(got, want) {
 		t.Fatalf("got %+v, %v", got, err)
 	}
 	for _, torn := range [][]byte{b[:len(b)-1], {0x0a}, {0x0a, 5, 'x'}, {0x08, 1}, {'{'}, {0x42, 1, 1}} {
-		if got, err := readTask(torn); err == nil {
+		if got, err := ReadTask(torn); err == nil {
 			t.Errorf("% x is read as %+v", torn, got)
 		}
 	}
@@ -115,17 +115,17 @@ func FuzzRecords(f *testing.F) {
 	var entry domain.Entry
 	fill(f, reflect.ValueOf(&task).Elem(), &n)
 	fill(f, reflect.ValueOf(&entry).Elem(), &n)
-	f.Add(appendTask(&task))
-	f.Add(appendEntry(&entry))
+	f.Add(AppendTask(&task))
+	f.Add(AppendEntry(&entry))
 	f.Add([]byte(`{"id":"x"}`))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		if v, err := readTask(b); err == nil {
-			if _, err := readTask(appendTask(v)); err != nil {
+		if v, err := ReadTask(b); err == nil {
+			if _, err := ReadTask(AppendTask(v)); err != nil {
 				t.Fatal(err)
 			}
 		}
-		if v, err := readEntry(b); err == nil {
-			if _, err := readEntry(appendEntry(v)); err != nil {
+		if v, err := ReadEntry(b); err == nil {
+			if _, err := ReadEntry(AppendEntry(v)); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -141,7 +141,7 @@ func BenchmarkRecord(b *testing.B) {
 	b.Run("write", func(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {
-			_ = appendTask(t)
+			_ = AppendTask(t)
 		}
 	})
 	b.Run("write-json-floor", func(b *testing.B) {
@@ -150,11 +150,11 @@ func BenchmarkRecord(b *testing.B) {
 			_, _ = json.Marshal(t)
 		}
 	})
-	record := appendTask(t)
+	record := AppendTask(t)
 	b.Run("read", func(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {
-			_, _ = readTask(record)
+			_, _ = ReadTask(record)
 		}
 	})
 }

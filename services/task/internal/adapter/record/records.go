@@ -1,4 +1,5 @@
-package sqlite
+// Package record is how tasks, journal entries and jobs are encoded in stores, and by what stores find them.
+package record
 
 import (
 	"encoding/json"
@@ -8,16 +9,20 @@ import (
 	"github.com/shallot-net/shallot/services/task/internal/domain"
 )
 
-// Records of tasks and entries. The first version wrote JSON, which begins with a brace: the tag of a group numbered 15, and so neither a group
+// Records of tasks and entries, the same in every store. The first version wrote JSON, which begins with a brace: the tag of a group numbered 15, and so neither a group
 // nor that number is used here.
 
-func appendTask(t *domain.Task) []byte { return taskFields.append(make([]byte, 0, 1024), t) }
+// AppendTask is a task's record.
+func AppendTask(t *domain.Task) []byte { return taskFields.append(make([]byte, 0, 1024), t) }
 
-func appendEntry(e *domain.Entry) []byte { return entryFields.append(make([]byte, 0, 512), e) }
+// AppendEntry is a journal entry's record.
+func AppendEntry(e *domain.Entry) []byte { return entryFields.append(make([]byte, 0, 512), e) }
 
-func readTask(b []byte) (*domain.Task, error) { return read(b, taskFields, "task") }
+// ReadTask reads what AppendTask made.
+func ReadTask(b []byte) (*domain.Task, error) { return read(b, taskFields, "task") }
 
-func readEntry(b []byte) (*domain.Entry, error) { return read(b, entryFields, "journal entry") }
+// ReadEntry reads what AppendEntry made.
+func ReadEntry(b []byte) (*domain.Entry, error) { return read(b, entryFields, "journal entry") }
 
 func read[T any](b []byte, m message[T], what string) (*T, error) {
 	v := new(T)
@@ -31,6 +36,24 @@ func read[T any](b []byte, m message[T], what string) (*T, error) {
 		return nil, fmt.Errorf("a stored %s cannot be read: %w", what, err)
 	}
 	return v, nil
+}
+
+// AppendJob is a job's record. Jobs are few, and written seldom: JSON is good enough for them.
+func AppendJob(j *domain.Job) []byte {
+	b, err := json.Marshal(j)
+	if err != nil { // it has nothing that JSON does not know
+		panic(fmt.Sprintf("encode a job: %v", err))
+	}
+	return b
+}
+
+// ReadJob reads what AppendJob made.
+func ReadJob(b []byte) (*domain.Job, error) {
+	j := &domain.Job{}
+	if err := json.Unmarshal(b, j); err != nil {
+		return nil, fmt.Errorf("a stored job cannot be read: %w", err)
+	}
+	return j, nil
 }
 
 var limitsFields = message[domain.Limits]{

@@ -1,0 +1,570 @@
+package pgstore_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"testing/fstest"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/shallot-net/shallot/kit/fault"
+	"github.com/shallot-net/shallot/kit/pgstore"
+	"github.com/shallot-net/shallot/kit/pgtest"
+)
+
+func TestMain(m *testing.M) { pgtest.Main(m) }
+
+var first = fstest.MapFS{"00001_a.sql": {Data: []byte("-- +goose Up\nCREATE TABLE a (id BIGINT PRIMARY KEY, v TEXT NOT NULL);\n")}}
+
+func second() fstest.MapFS {
+	return fstest.MapFS{"00001_a.sql": first["00001_a.sql"], "00002_b.sql": {Data: []byte("-- +goose Up\nALTER TABLE a ADD COLUMN w TEXT;\n")}}
+}
+
+// events is a log that tests wait on.
+type events struct {
+	mu    sync.Mutex
+	text  bytes.Buffer
+	wrote chan struct{}
+}
+
+func newEvents() *events { return &events{wrote: make(chan struct{}, 1)} }
+
+func (e *events) Write(b []byte) (int, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.text.Write(b)
+	select {
+	case e.wrote <- struct{}{}:
+	default:
+	}
+	return len(b), nil
+}
+
+// wait waits until the log has a text.
+func (e *events) wait(t *testing.T, text string) {
+	t.Helper()
+	end := time.After(time.Minute)
+	for {
+		e.mu.Lock()
+		all := e.text.String()
+		e.mu.Unlock()
+		if strings.Contains(all, text) {
+			return
+		}
+		select {
+		case <-e.wrote:
+		case <-end:
+			t.Fatalf("the log has no %q:\n%s", text, all)
+		}
+	}
+}
+
+func config(s *pgtest.Server, database string) pgstore.Config {
+	return pgstore.Config{URL: s.URL(database), PasswordFile: s.PasswordFile, Schema: "part", Migrations: first}
+}
+
+func open(t *testing.T, c pgstore.Config) *pgstore.DB {
+	t.Helper()
+	db, err := pgstore.Open(t.Context(), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := db.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return db
+}
+
+var errThere = errors.New("it is there already")
+
+func insert(id int, v string) *pgstore.Batch {
+	var b pgstore.Batch
+	b.Must(errThere, `INSERT INTO a (id, v) VALUES ($1, $2) ON CONFLICT DO NOTHING`, id, v)
+	return &b
+}
+
+func count(t *testing.T, db *pgstore.DB) (n int) {
+	t.Helper()
+	if err := db.Row(context.Background(), `SELECT COUNT(*) FROM a`, nil, &n); err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+func reason(err error) string {
+	var f *fault.Error
+	if errors.As(err, &f) {
+		return f.Reason
+	}
+	return fmt.Sprint(err)
+}
+
+func TestOneFailureDoesNotDisturbOthers(t *testing.T) {
+	t.Parallel()
+	s := pgtest.Shared(t)
+	db := open(t, config(s, s.Database(t)))
+	var wg sync.WaitGroup
+	results := make([]error, 200)
+	for i := range results {
+		wg.Go(func() { results[i] = db.Commit(context.Background(), insert(i/2, "x")) }) // each id twice
+	}
+	wg.Wait()
+	won := 0
+	for _, err := range results {
+		switch {
+		case err == nil:
+			won++
+		case !errors.Is(err, errThere):
+			t.Fatal(err)
+		}
+	}
+	if n := count(t, db); won != 100 || n != 100 {
+		t.Fatalf("%d have written, %d rows are there", won, n)
+	}
+	var whole pgstore.Batch
+	whole.Exec(`INSERT INTO a (id, v) VALUES (1000, 'y')`)
+	whole.Exec(`INSERT INTO a (id, v) VALUES (1001, NULL)`) // the schema forbids it
+	if err := db.Commit(context.Background(), &whole); reason(err) != pgstore.ReasonFailed {
+		t.Fatalf("a bad statement: %v", err)
+	}
+	if n := count(t, db); n != 100 {
+		t.Fatalf("half of a batch was written: %d rows", n)
+	}
+	if rows, err := db.CommitRows(context.Background(), func() *pgstore.Batch {
+		var b pgstore.Batch
+		b.Exec(`DELETE FROM a WHERE id < 10`)
+		return &b
+	}()); err != nil || rows != 10 {
+		t.Fatalf("%d rows, %v", rows, err)
+	}
+}
+
+// Two processes that take rows in opposite order stand in each other's way, and both get there.
+func TestDeadlocksAreTriedAgain(t *testing.T) {
+	t.Parallel()
+	s := pgtest.Shared(t)
+	name := s.Database(t)
+	one, two := open(t, config(s, name)), open(t, config(s, name))
+	for id := range 2 {
+		if err := one.Commit(context.Background(), insert(id, "")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var wg sync.WaitGroup
+	for i, db := range []*pgstore.DB{one, two} {
+		wg.Go(func() {
+			for range 5 {
+				var b pgstore.Batch
+				for k := range 2 {
+					b.Exec(`UPDATE a SET v = v || 'x' WHERE id = $1`, (k+i)%2)
+				}
+				if err := db.Commit(context.Background(), &b); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	var n int
+	if err := one.Row(context.Background(), `SELECT MIN(LENGTH(v)) FROM a`, nil, &n); err != nil || n != 10 {
+		t.Fatalf("%d of 10 updates are there, %v", n, err)
+	}
+}
+
+// However many start at once, each migration runs once.
+func TestOneMigrates(t *testing.T) {
+	t.Parallel()
+	s := pgtest.Shared(t)
+	c := config(s, s.Database(t))
+	c.Migrations = second()
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			db, err := pgstore.Open(t.Context(), c)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			db.Close()
+		})
+	}
+	wg.Wait()
+	db := open(t, c)
+	var n int
+	if err := db.Row(t.Context(), `SELECT COUNT(*) FROM goose_db_version WHERE version_id > 0`, nil, &n); err != nil || n != 2 {
+		t.Fatalf("%d migrations were written down, %v", n, err)
+	}
+}
+
+// Whoever waits for another one's migration says so.
+func TestWaitingForAMigrationIsSaid(t *testing.T) {
+	t.Parallel()
+	s := pgtest.Shared(t)
+	name := s.Database(t)
+	holder := s.Connect(t, name)
+	h := fnv.New64a()
+	_, _ = h.Write([]byte("shallot migrations part"))
+	if _, err := holder.Exec(t.Context(), `SELECT pg_advisory_lock($1)`, int64(h.Sum64())); err != nil {
+		t.Fatal(err)
+	}
+	c := config(s, name)
+	log := newEvents()
+	c.Log = slog.New(slog.NewTextHandler(log, nil))
+	opened := make(chan error, 1)
+	go func() {
+		db, err := pgstore.Open(t.Context(), c)
+		if err == nil {
+			err = db.Close()
+		}
+		opened <- err
+	}()
+	log.wait(t, "this one waits for it")
+	if err := errors.Join(holder.Close(t.Context()), <-opened); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestOlderIsBroughtAlongNewerIsRefused(t *testing.T) {
+	t.Parallel()
+	s := pgtest.Shared(t)
+	c := config(s, s.Database(t))
+	if err := open(t, c).Commit(t.Context(), insert(1, "kept")); err != nil {
+		t.Fatal(err)
+	}
+	c.Migrations = second()
+	if n := count(t, open(t, c)); n != 1 {
+		t.Fatalf("%d rows after the upgrade", n)
+	}
+	c.Migrations = first
+	_, err := pgstore.Open(t.Context(), c)
+	if reason(err) != pgstore.ReasonNewer || !strings.Contains(err.Error(), `"part"`) || !strings.Contains(err.Error(), "at 2, this program knows up to 1") {
+		t.Fatalf("a newer schema: %v", err)
+	}
+}
+
+func TestWhatDoesNotMendItselfIsRefused(t *testing.T) {
+	t.Parallel()
+	s := pgtest.Shared(t)
+	wrong := filepath.Join(t.TempDir(), "password")
+	if err := os.WriteFile(wrong, []byte("guess\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	name := s.Database(t)
+	s.Exec(t, `CREATE ROLE guest_`+name+` LOGIN PASSWORD '`+pgtest.Password+`'`)
+	for what, c := range map[string]struct {
+		change func(*pgstore.Config)
+		reason string
+		says   string
+	}{
+		"password":    {func(c *pgstore.Config) { c.PasswordFile = wrong }, pgstore.ReasonDenied, "store_password_file"},
+		"no password": {func(c *pgstore.Config) { c.PasswordFile = filepath.Join(t.TempDir(), "none") }, "CONFIG_UNREADABLE", "store_password_file"},
+		"database":    {func(c *pgstore.Config) { c.URL = s.URL("nothing") }, pgstore.ReasonMissing, "createdb"},
+		"rights":      {func(c *pgstore.Config) { c.URL = strings.Replace(c.URL, pgtest.User, "guest_"+name, 1) }, pgstore.ReasonDenied, "grant"},
+		"in the URL": {func(c *pgstore.Config) { c.URL = strings.Replace(c.URL, pgtest.User+"@", pgtest.User+":secret@", 1) },
+			"CONFIG_INVALID", "a file of its own"},
+		"plain TCP":  {func(c *pgstore.Config) { c.URL = "postgres://u@db.example:5432/x?sslmode=disable" }, "CONFIG_INVALID", "sslmode=verify-full"},
+		"unverified": {func(c *pgstore.Config) { c.URL = "postgres://u@db.example:5432/x?sslmode=require" }, "CONFIG_INVALID", "sslmode=verify-full"},
+		"preferred":  {func(c *pgstore.Config) { c.URL = "postgres://u@db.example:5432/x" }, "CONFIG_INVALID", "sslmode=verify-full"},
+		"no URL":     {func(c *pgstore.Config) { c.URL = "postgres://u:%zz@db" }, "CONFIG_INVALID", "such as postgres://"},
+		"parameter":  {func(c *pgstore.Config) { c.URL = "postgres://u@/x?host=/run&connect_timeout=soon" }, "CONFIG_INVALID", "connect_timeout"},
+	} {
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			cfg := config(s, name)
+			c.change(&cfg)
+			db, err := pgstore.Open(t.Context(), cfg)
+			if err == nil {
+				db.Close()
+			}
+			if reason(err) != c.reason || !strings.Contains(err.Error(), c.says) || strings.Contains(err.Error(), "guess") || strings.Contains(err.Error(), "secret") {
+				t.Fatalf("got %v, want %s with %q", err, c.reason, c.says)
+			}
+		})
+	}
+}
+
+// A server that is away at the start is waited for, in words.
+func TestAwayAtStart(t *testing.T) {
+	t.Parallel()
+	s := pgtest.Start(t)
+	c := config(s, s.Database(t))
+	s.Stop(t)
+	log := newEvents()
+	c.Log = slog.New(slog.NewTextHandler(log, nil))
+	opened := make(chan *pgstore.DB)
+	go func() {
+		db, err := pgstore.Open(t.Context(), c)
+		if err != nil {
+			t.Error(err)
+		}
+		opened <- db
+	}()
+	log.wait(t, "does not answer: see that it runs")
+	s.Restart(t)
+	db := <-opened
+	if db == nil {
+		return
+	}
+	defer db.Close()
+	if err := db.Commit(t.Context(), insert(1, "")); err != nil {
+		t.Fatal(err)
+	}
+	// And whoever is told to end meanwhile ends.
+	s.Stop(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := pgstore.Open(ctx, c); err == nil {
+		t.Fatal("opened")
+	}
+}
+
+// A server that goes and comes back: what was refused was not written, what was accepted is there, and what nobody waits for is written late.
+func TestGoneAndBack(t *testing.T) {
+	t.Parallel()
+	s := pgtest.Start(t)
+	c := config(s, s.Database(t))
+	log := newEvents()
+	c.Log = slog.New(slog.NewTextHandler(log, nil))
+	db := open(t, c)
+	if err := db.Commit(t.Context(), insert(1, "")); err != nil {
+		t.Fatal(err)
+	}
+	if n := count(t, db); n != 1 {
+		t.Fatal(n)
+	}
+	s.Stop(t)
+	if err := db.Commit(t.Context(), insert(2, "")); reason(err) != pgstore.ReasonAway || !pgstore.Waits(err) {
+		t.Fatalf("while it is away: %v", err)
+	}
+	db.Later(insert(3, ""))
+	if err := db.Row(t.Context(), `SELECT 1`, nil); reason(err) != pgstore.ReasonAway {
+		t.Fatalf("a look while it is away: %v", err)
+	}
+	log.wait(t, "cannot be written")
+	s.Restart(t)
+	if err := db.Commit(t.Context(), insert(4, "")); err != nil {
+		t.Fatalf("when it is back: %v", err)
+	}
+	log.wait(t, "can be written again")
+	if n := count(t, db); n != 3 {
+		t.Fatalf("%d rows, want 1, 3 and 4", n)
+	}
+	s.Stop(t) // while nobody looks: the connections are of an earlier life, which is nobody's error
+	s.Restart(t)
+	if err := db.Commit(t.Context(), insert(5, "")); err != nil {
+		t.Fatal(err)
+	}
+	if n := count(t, db); n != 4 {
+		t.Fatal(n)
+	}
+}
+
+// The answer to a commit is lost: whether it counts is found out, and not guessed.
+func TestLostCommit(t *testing.T) {
+	t.Parallel()
+	s := pgtest.Shared(t)
+	p := s.NewProxy(t)
+	c := config(s, s.Database(t))
+	c.URL = strings.Replace(c.URL, s.Dir, p.Dir, 1)
+	db := open(t, c)
+	if err := db.Commit(t.Context(), insert(1, "")); err != nil {
+		t.Fatal(err)
+	}
+	p.LoseAnswer("COMMIT")
+	if err := db.Commit(t.Context(), insert(2, "")); err != nil {
+		t.Fatalf("a commit whose answer was lost: %v", err)
+	}
+	if p.Losses() != 1 {
+		t.Fatal("no answer was lost")
+	}
+	if err := db.Commit(t.Context(), insert(2, "")); !errors.Is(err, errThere) {
+		t.Fatalf("it was said to be written: %v", err)
+	}
+	p.LoseAnswer("INSERT INTO a") // before the commit: nothing of it counts, and it is tried again
+	if err := db.Commit(t.Context(), insert(3, "")); err != nil {
+		t.Fatal(err)
+	}
+	if n := count(t, db); n != 3 {
+		t.Fatalf("%d rows", n)
+	}
+}
+
+func TestReadOnlyServer(t *testing.T) {
+	t.Parallel()
+	s := pgtest.Start(t)
+	name := s.Database(t)
+	s.Exec(t, `ALTER DATABASE `+name+` SET default_transaction_read_only = on`)
+	c := config(s, name)
+	log := newEvents()
+	c.Log = slog.New(slog.NewTextHandler(log, nil))
+	opened := make(chan *pgstore.DB)
+	go func() {
+		db, err := pgstore.Open(t.Context(), c)
+		if err != nil {
+			t.Error(err)
+		}
+		opened <- db
+	}()
+	log.wait(t, "takes no writes")
+	s.Exec(t, `ALTER DATABASE `+name+` RESET default_transaction_read_only`)
+	db := <-opened
+	if db == nil {
+		return
+	}
+	defer db.Close()
+	if err := db.Commit(t.Context(), insert(1, "")); err != nil {
+		t.Fatal(err)
+	}
+	s.Exec(t, `ALTER SYSTEM SET default_transaction_read_only = on`, `SELECT pg_reload_conf()`)
+	written := 1
+	until(t, "writes are refused", func() bool {
+		err := db.Commit(context.Background(), insert(written+1, ""))
+		if err == nil {
+			written++
+		}
+		return reason(err) == pgstore.ReasonReadOnly && pgstore.Waits(err)
+	})
+	s.Exec(t, `SET default_transaction_read_only = off`, `ALTER SYSTEM RESET default_transaction_read_only`, `SELECT pg_reload_conf()`)
+	until(t, "writes are taken again", func() bool { return db.Commit(context.Background(), insert(1000, "")) == nil })
+	if n := count(t, db); n != written+1 {
+		t.Fatalf("%d rows, want %d", n, written+1)
+	}
+}
+
+// until asks again and again: settings of a server reach its processes when they next look.
+func until(t *testing.T, what string, holds func() bool) {
+	t.Helper()
+	end := time.Now().Add(time.Minute)
+	for !holds() {
+		if time.Now().After(end) {
+			t.Fatalf("in a minute it was not so that %s", what)
+		}
+	}
+}
+
+func TestListen(t *testing.T) {
+	t.Parallel()
+	s := pgtest.Start(t)
+	db := open(t, config(s, s.Database(t)))
+	heard := make(chan string, 16)
+	ended := make(chan error, 1)
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() { ended <- db.Listen(ctx, "news", func(text string) { heard <- text }) }()
+	expect := func(want string) {
+		t.Helper()
+		select {
+		case got := <-heard:
+			if got != want {
+				t.Fatalf("heard %q, want %q", got, want)
+			}
+		case <-time.After(time.Minute):
+			t.Fatalf("%q was not heard", want)
+		}
+	}
+	say := func(text string) {
+		t.Helper()
+		var b pgstore.Batch
+		b.Exec(`SELECT pg_notify('news', $1)`, text)
+		if err := db.Commit(context.Background(), &b); err != nil {
+			t.Fatal(err)
+		}
+	}
+	expect("")
+	say("one")
+	expect("one")
+	s.Stop(t)
+	s.Restart(t)
+	expect("") // something may have been missed
+	say("two")
+	expect("two")
+	cancel()
+	if err := <-ended; err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestEachBeginsAnewWhenItBreaksOff(t *testing.T) {
+	t.Parallel()
+	s := pgtest.Shared(t)
+	p := s.NewProxy(t)
+	c := config(s, s.Database(t))
+	c.URL = strings.Replace(c.URL, s.Dir, p.Dir, 1)
+	db := open(t, c)
+	for i := range 3 {
+		if err := db.Commit(t.Context(), insert(i, "")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	began := 0
+	var got []int
+	err := db.Each(t.Context(), `SELECT id FROM a ORDER BY id`, nil, func() { began, got = began+1, nil }, func(r pgx.Rows) error {
+		var id int
+		err := r.Scan(&id)
+		got = append(got, id)
+		return err
+	})
+	if err != nil || len(got) != 3 || began != 1 {
+		t.Fatalf("%v, %d, %v", got, began, err)
+	}
+	p.Cut()
+	if err := db.Each(t.Context(), `SELECT id FROM a ORDER BY id`, nil, func() { got = nil }, func(r pgx.Rows) error {
+		var id int
+		err := r.Scan(&id)
+		got = append(got, id)
+		return err
+	}); err != nil || len(got) != 3 {
+		t.Fatalf("%v, %v", got, err)
+	}
+}
+
+// A file system without room: writes are refused with words, nothing is lost, and it goes on when there is room.
+func TestFull(t *testing.T) {
+	t.Parallel()
+	s := pgtest.Shared(t)
+	name := s.Database(t)
+	s.SmallDatabase(t, name, 16)
+	db := open(t, config(s, name))
+	if err := db.Commit(t.Context(), insert(1, "kept")); err != nil {
+		t.Fatal(err)
+	}
+	do := func(statement string) error {
+		var b pgstore.Batch
+		b.Exec(statement)
+		return db.Commit(context.Background(), &b)
+	}
+	err := do(`CREATE TABLE filler (v TEXT)`)
+	written := 0
+	for err == nil && written < 100 {
+		if err = do(`INSERT INTO filler SELECT string_agg(md5(random()::text), '') FROM generate_series(1, 16384)`); err == nil { // half a MiB that does not get smaller
+			written++
+		}
+	}
+	if reason(err) != pgstore.ReasonFull || !pgstore.Waits(err) || written < 3 {
+		t.Fatalf("after %d rows: %v", written, err)
+	}
+	var n int
+	if err := db.Row(t.Context(), `SELECT COUNT(*) FROM filler`, nil, &n); err != nil || n != written {
+		t.Fatalf("%d rows of %d, %v", n, written, err)
+	}
+	if err := do(`DROP TABLE filler`); err != nil {
+		t.Fatal(err)
+	}
+	until(t, "there is room again", func() bool {
+		return do(`INSERT INTO a SELECT i, md5(i::text) FROM generate_series(2, 10000) AS i`) == nil
+	})
+	if n := count(t, db); n != 10000 {
+		t.Fatalf("%d rows", n)
+	}
+}

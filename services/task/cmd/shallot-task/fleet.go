@@ -1,0 +1,96 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/google/renameio/v2"
+
+	"github.com/shallot-net/shallot/kit/fault"
+	"github.com/shallot-net/shallot/kit/logging"
+	"github.com/shallot-net/shallot/services/task/internal/adapter/postgres"
+	"github.com/shallot-net/shallot/services/task/internal/app/provider"
+)
+
+// replicaName is this replica's among those that share a store. It stays the same over restarts, so that a replica that was killed finds what it had without waiting for its own lease.
+func replicaName(dir string) (string, error) {
+	path := filepath.Join(dir, "replica")
+	b, err := os.ReadFile(path)
+	if err == nil && len(b) == 32 {
+		return string(b), nil
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return "", fault.FailedPrecondition("HOME_UNUSABLE", "cannot read %s: check its permissions", path).Because(err)
+	}
+	var id [16]byte
+	_, _ = rand.Read(id[:]) // it never fails
+	name := hex.EncodeToString(id[:])
+	if err := renameio.WriteFile(path, []byte(name), 0o600); err != nil {
+		return "", fault.FailedPrecondition("HOME_UNUSABLE", "cannot write %s: check its permissions and the room on its file system", path).Because(err)
+	}
+	return name, nil
+}
+
+// fleet is nil where no other replica can have the store.
+func (p *parts) fleet() (provider.Fleet, error) {
+	store, ok := p.store.(*postgres.Store)
+	if !ok {
+		return nil, nil
+	}
+	name, err := replicaName(p.dir)
+	if err != nil {
+		return nil, err
+	}
+	return store.Fleet(name), nil
+}
+
+const consumerLease = 6 * time.Second
+
+// alone waits until no other process has the consumer's tasks: their keys and clocks are in one process's memory, their files in one home. The function that it gives keeps it so, and
+// ends with an error when another one has them.
+func (p *parts) alone(ctx context.Context) (func(context.Context) error, error) {
+	f, err := p.fleet()
+	if err != nil || f == nil {
+		return func(ctx context.Context) error { <-ctx.Done(); return nil }, err
+	}
+	said := false
+	for {
+		pulse, err := f.Beat(ctx, 0, nil, consumerLease)
+		if err == nil && pulse.Leads {
+			break
+		}
+		if !said {
+			p.log.Warn("another process has this consumer's tasks, or the store is away; this one waits", logging.Err(err))
+			said = true
+		}
+		t := time.NewTimer(consumerLease / 8)
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+			t.Stop()
+			return nil, context.Cause(ctx)
+		}
+	}
+	return func(ctx context.Context) error {
+		defer func() {
+			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
+			defer cancel()
+			if err := f.Leave(ctx); err != nil {
+				p.log.Info("another process takes over when the lease of this one is over", logging.Err(err))
+			}
+		}()
+		var lost error
+		err := every(ctx, consumerLease/4, func() {
+			if pulse, err := f.Beat(ctx, 0, nil, consumerLease); err == nil && !pulse.Leads {
+				lost = fault.Unavailable("NOT_LEADING", "another process has this consumer's tasks now, because this one did not answer for longer than its lease")
+			}
+		}, func() bool { return lost != nil })
+		return errors.Join(err, lost)
+	}, nil
+}

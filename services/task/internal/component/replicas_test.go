@@ -1,0 +1,300 @@
+package component_test
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/shallot-net/shallot/kit/pgtest"
+	eventv1 "github.com/shallot-net/shallot/proto/shallot/event/v1"
+	taskv1 "github.com/shallot-net/shallot/proto/shallot/task/v1"
+	"github.com/shallot-net/shallot/services/task/internal/adapter/postgres"
+	"github.com/shallot-net/shallot/services/task/internal/app/provider"
+	"github.com/shallot-net/shallot/services/task/internal/domain"
+)
+
+func TestMain(m *testing.M) { pgtest.Main(m) }
+
+// database is one that the replicas of a provider share.
+type database struct {
+	server *pgtest.Server
+	name   string
+}
+
+const testLease = time.Second
+
+func (d *database) open(ctx context.Context, nd *node, log *slog.Logger) taskStore {
+	s := must[*postgres.Store](nd.t)(postgres.Open(ctx, d.server.URL(d.name), d.server.PasswordFile, log))
+	nd.pconf.Fleet = s.Fleet(nd.dir)
+	if nd.pconf.Lease == 0 {
+		nd.pconf.Lease = testLease
+	}
+	return s
+}
+
+// addReplicas starts a provider of several replicas on one database. The first leads.
+func (n *network) addReplicas(count int, change func(i int, c *provider.Config)) []*node {
+	n.t.Helper()
+	server := pgtest.Shared(n.t)
+	db := &database{server, server.Database(n.t)}
+	first := n.addNode("provider")
+	all := []*node{first}
+	for range count - 1 {
+		all = append(all, &node{t: n.t, net: n, peer: first.peer, key: first.key, dir: n.t.TempDir(), role: "provider", hand: true, tasks: first.tasks, news: make(chan struct{}, 1)})
+	}
+	for i, nd := range all {
+		nd.database = db
+		nd.pconf.Evaluator = domain.Local{}
+		change(i, &nd.pconf)
+		nd.start()
+	}
+	return all
+}
+
+// crash ends a replica so that it can say nothing to the others.
+func (nd *node) crash() {
+	nd.store.Close()
+	nd.stop()
+}
+
+// takeOver waits until a replica leads, and connects the node to it.
+func (nd *node) takeOver() {
+	nd.t.Helper()
+	end := time.After(time.Minute)
+	for !nd.provider.Leading() {
+		news, stop := nd.provider.WatchQueue()
+		select {
+		case <-news:
+		case <-end:
+			nd.t.Fatal("it does not lead")
+		}
+		stop()
+	}
+	nd.net.mu.Lock()
+	nd.net.nodes[nd.peer] = nd
+	nd.net.mu.Unlock()
+	nd.connect()
+}
+
+// Tasks that one replica has no slot for run at the others, each once, and their consumer hears of it as if there were one.
+func TestReplicasShareOneQueue(t *testing.T) {
+	t.Parallel()
+	n := newNetwork(t)
+	scripts := []*script{newScript(), newScript(), newScript()}
+	ps := n.addReplicas(3, func(i int, c *provider.Config) { withScript(scripts[i], 1)(c) })
+	c := n.addConsumer(nil)
+	const tasks = 24
+	ids := make([]string, tasks)
+	for i := range ids {
+		ids[i] = c.submit(scriptSpec(step{Name: fmt.Sprint(i), Sleep: 50 * time.Millisecond, Stdout: 3}), ps[0])
+	}
+	for _, id := range ids {
+		if task := c.await(id); task.GetState() != "COMPLETED" || task.GetAttempts() != 1 {
+			t.Fatalf("the task is %v", task)
+		}
+		if got := c.result(id, "stdout"); got != "012" {
+			t.Fatalf("stdout is %q", got)
+		}
+	}
+	by := make([]int, len(scripts))
+	for i := range tasks {
+		all := 0
+		for k, s := range scripts {
+			all += s.ran(fmt.Sprint(i))
+			by[k] += s.ran(fmt.Sprint(i))
+		}
+		if all != 1 {
+			t.Errorf("task %d ran %d times", i, all)
+		}
+	}
+	for k, ran := range by {
+		if ran == 0 {
+			t.Errorf("replica %d ran nothing: %v", k, by)
+		}
+	}
+	t.Logf("ran %v", by)
+	if q := ps[0].provider.Queue(); q.Pending != 0 || q.Running != 0 || q.Slots != 3 {
+		t.Errorf("the queue is %+v afterwards", q)
+	}
+}
+
+// A task that runs at another replica is stopped there, and one that waits is ended at once.
+func TestReplicasCancel(t *testing.T) {
+	t.Parallel()
+	n := newNetwork(t)
+	scripts := []*script{newScript(), newScript()}
+	ps := n.addReplicas(2, func(i int, c *provider.Config) { withScript(scripts[i], 1)(c) })
+	c := n.addConsumer(nil)
+	var running []string
+	for i := range 2 {
+		id := c.submit(scriptSpec(step{Name: fmt.Sprint(i), Wait: true}), ps[0])
+		c.await(id, "RUNNING")
+		running = append(running, id)
+	}
+	waiting := c.submit(scriptSpec(step{Name: "waits", Wait: true}), ps[0])
+	c.await(waiting, "ACCEPTED")
+	for _, id := range append([]string{waiting}, running...) {
+		must[*taskv1.CancelTaskResponse](t)(c.client.CancelTask(t.Context(), &taskv1.CancelTaskRequest{TaskId: id}))
+		if task := c.await(id, "CANCELLED"); task.GetState() != "CANCELLED" {
+			t.Fatalf("the task is %v", task)
+		}
+	}
+	if scripts[0].ran("waits")+scripts[1].ran("waits") != 0 {
+		t.Error("what was cancelled in the queue has run")
+	}
+}
+
+// A replica dies with what it runs: another one runs it again. The one that leads dies: another one leads, and nothing that was accepted is lost.
+func TestReplicasDie(t *testing.T) {
+	t.Parallel()
+	n := newNetwork(t)
+	scripts := []*script{newScript(), newScript(), newScript()}
+	ps := n.addReplicas(3, func(i int, c *provider.Config) { withScript(scripts[i], 1)(c) })
+	c := n.addConsumer(nil)
+	var ids []string
+	for i := range 3 {
+		id := c.submit(scriptSpec(step{Name: fmt.Sprint(i), Wait: true, Stdout: 2}), ps[0])
+		c.await(id, "RUNNING")
+		ids = append(ids, id)
+	}
+	for i := 3; i < 6; i++ { // these wait
+		id := c.submit(scriptSpec(step{Name: fmt.Sprint(i), Stdout: 2}), ps[0])
+		c.await(id, "ACCEPTED")
+		ids = append(ids, id)
+	}
+	ps[2].crash()
+	ps[0].crash()
+	ps[1].takeOver()
+	for i := range 3 {
+		for _, s := range scripts {
+			close(s.gate(fmt.Sprint(i)))
+		}
+	}
+	for _, id := range ids {
+		if task := c.await(id); task.GetState() != "COMPLETED" || task.GetAttempts() != 1 {
+			t.Fatalf("the task is %v", task)
+		}
+		if got := c.result(id, "stdout"); got != "01" {
+			t.Fatalf("stdout is %q", got)
+		}
+	}
+}
+
+// Replicas that are told to end give back what they have: nobody waits for a lease.
+func TestReplicasLeave(t *testing.T) {
+	t.Parallel()
+	n := newNetwork(t)
+	scripts := []*script{newScript(), newScript()}
+	ps := n.addReplicas(2, func(i int, c *provider.Config) {
+		withScript(scripts[i], 1)(c)
+		c.Lease = time.Hour
+	})
+	c := n.addConsumer(nil)
+	var ids []string
+	for i := range 2 {
+		id := c.submit(scriptSpec(step{Name: fmt.Sprint(i), Wait: true, Stdout: 2}), ps[0])
+		c.await(id, "RUNNING")
+		ids = append(ids, id)
+	}
+	ps[1].stop()
+	for i := range 2 {
+		close(scripts[0].gate(fmt.Sprint(i)))
+	}
+	for _, id := range ids {
+		if task := c.await(id); task.GetState() != "COMPLETED" {
+			t.Fatalf("the task is %v", task)
+		}
+	}
+}
+
+// The store goes away for a moment under load: one outcome each.
+func TestReplicasWithoutStore(t *testing.T) {
+	t.Parallel()
+	n := newNetwork(t)
+	server := pgtest.Start(t)
+	db := &database{server, server.Database(t)}
+	s := newScript()
+	p := n.addNode("provider")
+	p.database = db
+	p.pconf.Evaluator = domain.Local{}
+	withScript(s, 2)(&p.pconf)
+	p.start()
+	c := n.addConsumer(nil)
+	const tasks = 12
+	ids := make([]string, tasks)
+	var wg sync.WaitGroup
+	for i := range ids {
+		ids[i] = c.submit(scriptSpec(step{Name: fmt.Sprint(i), Sleep: 20 * time.Millisecond, Stdout: 2}), p)
+		if i == tasks/3 {
+			wg.Go(func() {
+				server.Stop(t)
+				server.Restart(t)
+			})
+		}
+	}
+	wg.Wait()
+	for _, id := range ids {
+		if task := c.await(id); task.GetState() != "COMPLETED" {
+			t.Fatalf("the task is %v", task)
+		}
+	}
+	if !c.saw(eventv1.EventType_EVENT_TYPE_TASK_RESULT) {
+		t.Error("no result was delivered")
+	}
+}
+
+// BenchmarkReplicas is how many tasks that wait 50 ms end in a second, with four slots a replica: slots decide, and not the processor.
+func BenchmarkReplicas(b *testing.B) {
+	for _, count := range []int{1, 2, 4} {
+		b.Run(fmt.Sprint(count), func(b *testing.B) {
+			n := newNetwork(b)
+			ps := n.addReplicas(count, func(_ int, c *provider.Config) {
+				withScript(newScript(), 4)(c)
+				c.Lease = 10 * time.Second
+			})
+			c := n.addConsumer(nil)
+			tasks := 100 * count
+			for b.Loop() {
+				begin := time.Now()
+				var wg sync.WaitGroup
+				turns := make(chan struct{}, 16*count) // under way
+				for i := range tasks {
+					turns <- struct{}{}
+					wg.Go(func() {
+						id := c.submit(scriptSpec(step{Name: fmt.Sprint(i), Sleep: 50 * time.Millisecond}), ps[0])
+						c.await(id, "COMPLETED")
+						<-turns
+					})
+				}
+				wg.Wait()
+				rate := float64(tasks) / time.Since(begin).Seconds()
+				b.ReportMetric(rate, "tasks/s")
+				b.ReportMetric(rate/float64(4*count*20)*100, "%-of-slots")
+			}
+		})
+	}
+}
+
+// A consumer on PostgreSQL: its job goes on where it was when its process ends in the middle, and every input has one end.
+func TestConsumerOnPostgres(t *testing.T) {
+	t.Parallel()
+	n, program := newNetwork(t), newProgram()
+	p := n.addProvider(program.at("a", 4))
+	server := pgtest.Shared(t)
+	c := n.addNode("consumer")
+	c.database = &database{server, server.Database(t)}
+	c.start()
+	c.useProviders(p)
+	texts := numbered(40)
+	id := c.startJob(jobSpec(0), texts...)
+	c.restart()
+	c.useProviders(p)
+	job, ended := c.watchJob(id, 0)
+	if job.GetState() != "COMPLETED" || len(ended) != len(texts) {
+		t.Fatalf("the job is %v, and %d have ended", job, len(ended))
+	}
+	checkAll(t, ended, texts)
+}
