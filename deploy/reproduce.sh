@@ -20,12 +20,11 @@ limit() { # bytes that a program may have
 
 out=$(mktemp -d)
 trap 'rm -rf "$out"' EXIT
-export DOCKER_BUILDKIT=1
 digests() { # digests ROUND TARGET [OPTION...]
   local round=$1 target=$2
   shift 2
-  docker build -q -f deploy/Dockerfile --target "build-$target" --build-arg VERSION="${SHALLOT_VERSION:-unknown}" ${GOPROXY:+--build-arg GOPROXY="$GOPROXY"} "$@" \
-    -t "shallot-reproduce-$target:$round" . >/dev/null
+  printf 'services: {it: {image: "shallot-reproduce-%s:%s", build: {context: "%s", dockerfile: deploy/Dockerfile, target: "build-%s"}}}\n' "$target" "$round" "$PWD" "$target" >"$out/compose.yml"
+  docker compose -p shallot-reproduce -f "$out/compose.yml" build -q --build-arg VERSION="${SHALLOT_VERSION:-unknown}" ${GOPROXY:+--build-arg GOPROXY="$GOPROXY"} "$@" >&2
   docker run --rm --network none --read-only --entrypoint /bin/sh "shallot-reproduce-$target:$round" -c 'cd /out && sha256sum *' >"$out/$target.$round"
 }
 

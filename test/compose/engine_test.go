@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -72,7 +73,10 @@ func (p *project) composeIn(within time.Duration, stdin io.Reader, args ...strin
 	// At the end of a test its own context is over, and things are still to be taken down.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(p.t.Context()), within)
 	defer cancel()
-	all := append([]string{"compose", "-p", p.name, "--profile", "consumer", "--profile", "cli"}, p.files...)
+	all := append([]string{"compose", "-p", p.name, "--profile", "consumer"}, p.files...)
+	if args[0] == "build" || args[0] == "down" {
+		all = append(all, "--profile", "cli") // which runs once, when it is asked to
+	}
 	cmd := exec.CommandContext(ctx, "docker", append(all, args...)...)
 	cmd.Env = append(os.Environ(), "SHALLOT_PUBLISH_GATEWAY_PORTS="+gatewayPorts, "SHALLOT_PUBLISH_CONSUMER_GATEWAY_PORTS="+consumerPorts,
 		"SHALLOT_PUBLISH_SWARM=127.0.0.1:"+swarmPort, "SHALLOT_TAG=test", "SHALLOT_VERSION=test")
@@ -141,27 +145,29 @@ func (p *project) containers(service string) []string {
 }
 
 // services that run all the time.
-func (p *project) services() (names []string) {
+func (p *project) services() []string {
 	p.t.Helper()
-	for _, s := range strings.Fields(p.must(p.compose(time.Minute, "config", "--services"))) {
-		if !strings.HasSuffix(s, "cli") {
-			names = append(names, s)
-		}
-	}
-	return names
+	return strings.Fields(p.must(p.compose(time.Minute, "config", "--services")))
 }
 
 // gateway is a client of one replica of a gateway, over the port that the machine publishes.
 type gateway struct {
-	url, token string
-	client     http.Client
+	find   func() (url string, err error)
+	token  string
+	client http.Client
+
+	mu  sync.Mutex
+	url string
 }
 
 func (p *project) gateway(service string) *gateway {
 	p.t.Helper()
-	at := strings.TrimSpace(p.must(p.compose(time.Minute, "port", service, "8080")))
+	find := func() (string, error) {
+		at, err := p.compose(time.Minute, "port", service, "8080")
+		return "http://" + strings.TrimSpace(at), err
+	}
 	token := p.must(p.compose(time.Minute, "exec", "-T", service, "cat", "/var/lib/shallot/token/gateway.token"))
-	return &gateway{url: "http://" + at, token: strings.TrimSpace(token), client: http.Client{Timeout: 20 * time.Second}}
+	return &gateway{find: find, url: p.must(find()), token: strings.TrimSpace(token), client: http.Client{Timeout: 20 * time.Second}}
 }
 
 func (g *gateway) do(ctx context.Context, method, path string, body any) (int, []byte, error) {
@@ -169,7 +175,10 @@ func (g *gateway) do(ctx context.Context, method, path string, body any) (int, [
 	if err != nil {
 		return 0, nil, err
 	}
-	req, err := http.NewRequestWithContext(ctx, method, g.url+path, bytes.NewReader(b))
+	g.mu.Lock()
+	url := g.url
+	g.mu.Unlock()
+	req, err := http.NewRequestWithContext(ctx, method, url+path, bytes.NewReader(b))
 	if err != nil {
 		return 0, nil, err
 	}
@@ -181,6 +190,15 @@ func (g *gateway) do(ctx context.Context, method, path string, body any) (int, [
 	defer resp.Body.Close()
 	got, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
 	return resp.StatusCode, got, err
+}
+
+// look finds where the gateway is now: one that has died may get another port of the range.
+func (g *gateway) look() {
+	if url, err := g.find(); err == nil {
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		g.url = url
+	}
 }
 
 // task is what REST tells of one.
@@ -221,6 +239,9 @@ func (g *gateway) until(ctx context.Context, method, path string, body any, done
 		status, got, err := g.do(ctx, method, path, body)
 		if err == nil && status == http.StatusOK && done(got) {
 			return got, nil
+		}
+		if err != nil && ctx.Err() == nil {
+			g.look()
 		}
 		select {
 		case <-tick.C:
