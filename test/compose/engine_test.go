@@ -246,7 +246,7 @@ func (g *gateway) until(ctx context.Context, method, path string, body any, done
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			return nil, fmt.Errorf("%s %s: the last answer was %d, %s, %v: %w", method, path, status, tail(string(got), 500), err, ctx.Err())
+			return nil, fmt.Errorf("%s %s: the last answer was %d, %s, %w: %w", method, path, status, tail(string(got), 500), err, ctx.Err())
 		}
 	}
 }

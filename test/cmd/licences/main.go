@@ -64,7 +64,9 @@ func run(paths []string, out io.Writer) error {
 	for _, p := range parts {
 		sorted = append(sorted, p)
 	}
-	slices.SortFunc(sorted, func(a, b *part) int { return cmp.Or(strings.Compare(a.name, b.name), strings.Compare(a.version, b.version)) })
+	slices.SortFunc(sorted, func(a, b *part) int {
+		return cmp.Or(strings.Compare(a.name, b.name), strings.Compare(a.version, b.version))
+	})
 	fmt.Fprintf(out, "# What the programs are made of\n\n%d modules beside this project's own, which is under Apache-2.0.\n\n| module | version | licence | in |\n| --- | --- | --- | --- |\n", len(sorted))
 	var bad []error
 	for _, p := range sorted {
