@@ -96,17 +96,6 @@ images: ## an image for each service, with the Docker engine of this machine
 test-compose: ## a node in containers is brought up, used, hurt and taken down; needs a Docker engine, and minutes
 	@cd test && GOWORK=off SHALLOT_COMPOSE=1 go test -count=1 -v -timeout 25m -run 'TestDeployment|TestAnonymousDeployment' ./compose
 
-.PHONY: sbom
-sbom: $(TOOLS)/cyclonedx-gomod ## what each program is made of (CycloneDX), and a page of all modules and their licences, into dist/sbom
-	@mkdir -p dist/sbom
-	@for c in $(COMMANDS); do \
-		n=$$(basename $$c); echo "sbom $$n"; \
-		(case $$n in *executor-wasm) ;; *) export CGO_ENABLED=0 ;; esac; \
-		cd $${c%%/cmd/*} && GOWORK=off GOFLAGS="-tags=grpcnotrace" $(TOOLS)/cyclonedx-gomod app -json -licenses -assert-licenses -main cmd/$$n -output $(CURDIR)/dist/sbom/$$n.json .); \
-	done
-	@cd test && GOWORK=off go run ./cmd/licences $(CURDIR)/dist/sbom/*.json >$(CURDIR)/dist/sbom/LICENCES.md
-	@echo "dist/sbom: $$(ls dist/sbom/*.json | wc -l) bills of materials, LICENCES.md"
-
 .PHONY: settings
 settings: build ## docs/settings.md, from what the programs say of themselves
 	@cd test && GOWORK=off SHALLOT_BIN=$(BIN) go test -count=1 ./compose -run TestEverySetting -update
