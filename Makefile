@@ -88,6 +88,18 @@ bench: build examples ## the figures of the suite beside their floors: a table a
 bench-tor: build ## tasks over a private Tor network and content beside what tor alone takes, with the delays of the world, and with 30 nodes; needs the program tor, and half an hour
 	@cd test && GOWORK=off SHALLOT_BIN=$(BIN) go run ./cmd/bench -rows tor,tor-content,tor-delay,tor-scale -out $(BIN)/bench-tor.json
 
+.PHONY: images
+images: ## an image for each service, with the Docker engine of this machine
+	@SHALLOT_VERSION=$(VERSION) SHALLOT_REVISION=$$(git rev-parse HEAD 2>/dev/null || echo unknown) docker compose -f deploy/docker-compose.yml --profile consumer --profile cli build
+
+.PHONY: test-compose
+test-compose: ## a node in containers is brought up, used, hurt and taken down; needs a Docker engine, and minutes
+	@cd test && GOWORK=off SHALLOT_COMPOSE=1 go test -count=1 -v -timeout 25m -run 'TestDeployment|TestAnonymousDeployment' ./compose
+
+.PHONY: settings
+settings: build ## docs/settings.md, from what the programs say of themselves
+	@cd test && GOWORK=off SHALLOT_BIN=$(BIN) go test -count=1 ./compose -run TestEverySetting -update
+
 .PHONY: lint
 lint: $(TOOLS)/golangci-lint $(TOOLS)/buf ## golangci-lint per module, buf lint
 	@$(TOOLS)/buf lint

@@ -20,6 +20,18 @@ import (
 // ErrHelp says that --help was asked for and has been printed.
 var ErrHelp = errors.New("help was printed")
 
+// HealthAsked is what Load returns in the end when --health was given: the caller is not to run, but to ask the process that runs with these
+// settings whether it is ready.
+type HealthAsked struct {
+	Process string
+	Listen  string // where that process answers, as kit/rpc takes it
+	TLSDir  string // its credentials, for an answer off the Unix socket
+}
+
+func (h *HealthAsked) Error() string {
+	return "--health was given: " + h.Process + " is to be asked, not started"
+}
+
 // maxFile bounds a configuration file; a larger one is a mistake.
 const maxFile = 1 << 20
 
@@ -66,12 +78,14 @@ type loader struct {
 	environ   []string
 	stdout    io.Writer
 	allowArgs bool
+	health    bool
 	k         *koanf.Koanf
 	loaded    *Loaded
 }
 
 // Load fills target, a pointer to a struct that holds the defaults. args are without the program's name.
-// A target with Validate() error is asked at the end. On an error target is half filled: do not use it.
+// A target with Validate() error is asked at the end. --help and, of a process with Common, --health end in an error of their own (ErrHelp,
+// HealthAsked). On an error target is half filled: do not use it.
 func Load(process string, target any, args []string, opts ...Option) (*Loaded, error) {
 	l := &loader{process: process, environ: os.Environ(), stdout: os.Stdout, k: koanf.New("."),
 		loaded: &Loaded{Process: process, source: map[string]string{}}}
@@ -95,6 +109,9 @@ func Load(process string, target any, args []string, opts ...Option) (*Loaded, e
 		if err := v.Validate(); err != nil {
 			return nil, fault.InvalidArgument("CONFIG_INVALID", "configuration of %s: %v", process, err).Because(err)
 		}
+	}
+	if l.health {
+		return nil, &HealthAsked{Process: process, Listen: l.common.Listen, TLSDir: l.common.TLS.Dir}
 	}
 	for _, f := range l.fields {
 		l.loaded.Values = append(l.loaded.Values, Value{f.key, f.show(), f.help, envName(process, f.key), l.loaded.Source(f.key)})

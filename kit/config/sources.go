@@ -57,6 +57,10 @@ func (l *loader) parseFlags(args []string) (flags map[string]any, file string, e
 		if arg == "-h" || name == "help" && isFlag {
 			return nil, "", l.help()
 		}
+		if isFlag && name == "health" && l.common != nil {
+			l.health = true
+			continue
+		}
 		if !isFlag || name == "" {
 			if !l.allowArgs {
 				return nil, "", fault.InvalidArgument("CONFIG_UNKNOWN", "unexpected argument %q for %s: values are given as --key value; --help lists the keys", arg, l.process)
@@ -93,6 +97,9 @@ func (l *loader) parseFlags(args []string) (flags map[string]any, file string, e
 
 func (l *loader) flagNames() []string {
 	names := []string{"--config", "--help"}
+	if l.common != nil {
+		names = append(names, "--health")
+	}
 	for _, k := range l.keys() {
 		names = append(names, "--"+k)
 	}
@@ -113,6 +120,9 @@ func (l *loader) help() error {
 	w := tabwriter.NewWriter(l.stdout, 0, 4, 2, ' ', 0)
 	fmt.Fprintln(w, "FLAG\tDEFAULT\tENVIRONMENT\tWHAT IT IS")
 	fmt.Fprintf(w, "--config FILE\t\t%s\tYAML with these keys, or a section %q of them; else that section of HOME/config.yaml\n", envName(l.process, "config"), l.process)
+	if l.common != nil {
+		fmt.Fprintf(w, "--health\t\t\task the process that runs with these settings whether it is ready, and end with 0 when it is\n")
+	}
 	for _, f := range l.fields {
 		fmt.Fprintf(w, "--%s\t%s\t%s\t%s\n", f.key, f.show(), envName(l.process, f.key), f.help)
 	}

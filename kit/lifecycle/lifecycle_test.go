@@ -2,9 +2,11 @@ package lifecycle_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -14,7 +16,11 @@ import (
 	"testing"
 
 	"github.com/shallot-net/shallot/kit/config"
+	"github.com/shallot-net/shallot/kit/home"
 	"github.com/shallot-net/shallot/kit/lifecycle"
+	"github.com/shallot-net/shallot/kit/mtls"
+	"github.com/shallot-net/shallot/kit/mtls/mtlstest"
+	"github.com/shallot-net/shallot/kit/rpc"
 )
 
 func wait(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }
@@ -51,6 +57,13 @@ func TestMain(m *testing.M) {
 		os.Exit(m.Run())
 	case "fail":
 		lifecycle.Main("x", func(context.Context, []string) error { return errors.New("one\ntwo") })
+	case "settings": // a process that reads its settings first, as all do
+		lifecycle.Main("x", func(_ context.Context, args []string) error {
+			if _, err := config.Load("x", &struct{ config.Common }{}, args); err != nil {
+				return err
+			}
+			return errors.New("it ran, and was only to be asked")
+		})
 	case "help":
 		lifecycle.Main("x", func(context.Context, []string) error { return config.ErrHelp })
 	case "wait":
@@ -78,9 +91,70 @@ func TestMainExits(t *testing.T) {
 	if err := cmd.Run(); cmd.ProcessState.ExitCode() != 1 || stderr.String() != "shallot-x: one; two\n" {
 		t.Errorf("%v, %q", err, stderr)
 	}
+	cmd, stderr = play(t, "fail", "SHALLOT_X_LOG_FORMAT=json")
+	var line struct{ Level, Process, Error string }
+	if err := cmd.Run(); cmd.ProcessState.ExitCode() != 1 || json.Unmarshal([]byte(stderr.String()), &line) != nil || line.Process != "x" || line.Error != "one; two" {
+		t.Errorf("%v, %q", err, stderr)
+	}
 	cmd, stderr = play(t, "help")
 	if err := cmd.Run(); err != nil || stderr.String() != "" {
 		t.Errorf("%v, %q", err, stderr)
+	}
+}
+
+func TestMainAsksForHealth(t *testing.T) {
+	dir := t.TempDir()
+	h, err := home.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ca := mtlstest.NewCA(t)
+	own := ca.Dir("x")
+	for name, c := range map[string]struct {
+		server rpc.ServerConfig
+		env    []string
+	}{
+		"on its socket":    {server: rpc.ServerConfig{Listen: h.Endpoint("x")}},
+		"over TCP and TLS": {server: rpc.ServerConfig{Listen: "127.0.0.1:0", TLS: ca.Open(own, mtls.Options{})}, env: []string{"SHALLOT_X_TLS_DIR=" + own}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			ask := func(listen string) (int, string) {
+				cmd, stderr := play(t, "settings", append(c.env, "SHALLOT_X_LISTEN="+listen)...)
+				cmd.Args = append(cmd.Args, "--home", dir, "--health")
+				_ = cmd.Run()
+				return cmd.ProcessState.ExitCode(), stderr.String()
+			}
+			c.server.Process = "x"
+			server, err := rpc.NewServer(c.server)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := server.Listen(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			listen := c.server.Listen
+			if strings.HasSuffix(listen, ":0") {
+				_, port, _ := net.SplitHostPort(server.Addr().String())
+				listen = ":" + port // as in a container: on all interfaces, and asked on loopback
+			}
+			ctx, stop := context.WithCancel(t.Context())
+			ended := make(chan error, 1)
+			go func() { ended <- server.Serve(ctx) }()
+			if code, said := ask(listen); code != 1 || !strings.Contains(said, "x runs and is not ready") {
+				t.Errorf("before it is ready: %d, %q", code, said)
+			}
+			server.SetServing(true)
+			if code, said := ask(listen); code != 0 || said != "" {
+				t.Errorf("ready: %d, %q", code, said)
+			}
+			if code, said := ask("unix:" + filepath.Join(dir, "nobody.sock")); code != 1 || said == "" {
+				t.Errorf("nobody listens: %d, %q", code, said)
+			}
+			stop()
+			if err := <-ended; err != nil {
+				t.Error(err)
+			}
+		})
 	}
 }
 

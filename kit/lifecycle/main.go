@@ -15,6 +15,9 @@ import (
 	"syscall"
 
 	"github.com/shallot-net/shallot/kit/config"
+	"github.com/shallot-net/shallot/kit/logging"
+	"github.com/shallot-net/shallot/kit/mtls"
+	"github.com/shallot-net/shallot/kit/rpc"
 	"github.com/shallot-net/shallot/kit/version"
 )
 
@@ -32,7 +35,7 @@ const (
 )
 
 // Main runs a process and exits: 0 when fn returns nil or printed its help, else 1 with the error as one line on
-// stderr. SIGINT, SIGTERM and the parent's death cancel fn's context; a second signal ends the process at once.
+// stderr, and with --health 0 when the process that runs with the same settings is ready. SIGINT, SIGTERM and the parent's death cancel fn's context; a second signal ends the process at once.
 // --version, alone, prints the version instead.
 func Main(process string, fn func(ctx context.Context, args []string) error) {
 	if len(os.Args) == 2 && os.Args[1] == "--version" {
@@ -52,7 +55,19 @@ func Main(process string, fn func(ctx context.Context, args []string) error) {
 	watchParent(func() { cancel(errors.New("the parent process is gone")) })
 	stopProfile := startProfile(process)
 	err := Run(ctx, func(ctx context.Context) error { return fn(ctx, os.Args[1:]) })
-	os.Exit(finish(process, os.Stderr, errors.Join(err, stopProfile())))
+	if asked := (*config.HealthAsked)(nil); errors.As(err, &asked) {
+		err = checkHealth(ctx, asked)
+	}
+	os.Exit(finish(process, os.Stderr, os.Getenv("SHALLOT_"+strings.ToUpper(process)+"_LOG_FORMAT"), errors.Join(err, stopProfile())))
+}
+
+// checkHealth asks with the process's own certificate: a service may call itself, to ask for its health.
+func checkHealth(ctx context.Context, asked *config.HealthAsked) error {
+	creds, err := mtls.Open(asked.TLSDir, mtls.Options{})
+	if err != nil {
+		return err
+	}
+	return rpc.CheckHealth(ctx, asked.Listen, rpc.ClientConfig{Service: asked.Process, Peer: asked.Process, TLS: creds})
 }
 
 // startProfile writes a CPU profile of the whole process into the folder that CPUProfile names, if it does.
@@ -74,11 +89,18 @@ func startProfile(process string) (stop func() error) {
 	}
 }
 
-func finish(process string, stderr io.Writer, err error) int {
+// finish says why the process ends. Where the environment asks for JSON the line is JSON like those before it, for whoever collects them: the
+// settings may be what could not be read, so only the environment is asked. A person at a terminal gets a sentence.
+func finish(process string, stderr io.Writer, format string, err error) int {
 	if err == nil || errors.Is(err, config.ErrHelp) {
 		return 0
 	}
-	fmt.Fprintf(stderr, "shallot-%s: %s\n", process, strings.ReplaceAll(strings.TrimSpace(err.Error()), "\n", "; "))
+	why := strings.ReplaceAll(strings.TrimSpace(err.Error()), "\n", "; ")
+	if format == "json" {
+		logging.New(stderr, "error", format, process).Error("the process ends", logging.Err(errors.New(why)))
+		return 1
+	}
+	fmt.Fprintf(stderr, "shallot-%s: %s\n", process, why)
 	return 1
 }
 

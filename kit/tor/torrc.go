@@ -96,6 +96,13 @@ func (c ClientConfig) bridges(t *torrc) {
 	}
 }
 
+// Torrc are the lines that make the tor of any torrc a client of the network, for one that is not made by Write. The values are the network's own.
+func (n TestNetwork) Torrc() []byte {
+	t := torrc{}
+	n.write(&t)
+	return []byte(t.String())
+}
+
 func (n TestNetwork) write(t *torrc) {
 	t.say("A PRIVATE NETWORK ON THIS MACHINE, for tests and for trying things. It hides nothing.")
 	t.set("TestingTorNetwork", "1")

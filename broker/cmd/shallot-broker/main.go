@@ -19,6 +19,7 @@ import (
 	"github.com/shallot-net/shallot/broker/internal/adapter/repository"
 	"github.com/shallot-net/shallot/broker/internal/app"
 	"github.com/shallot-net/shallot/broker/internal/domain/access"
+	"github.com/shallot-net/shallot/kit/alias"
 	"github.com/shallot-net/shallot/kit/config"
 	"github.com/shallot-net/shallot/kit/home"
 	"github.com/shallot-net/shallot/kit/lifecycle"
@@ -57,6 +58,11 @@ func run(ctx context.Context, args []string) error {
 	state := h.State(process)
 	if err := files.ClaimMode(state, cfg.Mode); err != nil {
 		return err
+	}
+	if cfg.Mode == app.ModeAnonymous { // before anybody logs a peer; where there is a supervisor, it was there first
+		if _, err := alias.Open(h.Dir); err != nil {
+			return err
+		}
 	}
 	networkKey, err := cfg.networkKey(h.Dir, state)
 	if err != nil {

@@ -34,7 +34,7 @@ One that is made with --anonymous is for anonymous nodes: to who does not have i
 
   shallot network create --anonymous && shallot up --anonymous --role provider`,
 	})
-	cmd.AddCommand(a.networkCreate(), a.networkInvite(), a.networkJoin())
+	cmd.AddCommand(a.networkCreate(), a.networkInvite(), a.networkJoin(), a.networkDemoTor())
 	return cmd
 }
 

@@ -5,6 +5,9 @@ import (
 	"context"
 	"os"
 
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/connectivity"
+
 	"github.com/shallot-net/shallot/gateway/internal/access"
 	"github.com/shallot-net/shallot/gateway/internal/rest"
 	"github.com/shallot-net/shallot/kit/config"
@@ -55,9 +58,13 @@ func run(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
+	hosts, err := access.NewHosts(listener.Addr().String(), cfg.AllowedHosts)
+	if err != nil {
+		return err
+	}
 	handler, err := rest.New(rest.Config{
 		Node: conn, Log: log, Registry: registry, MaxBody: int64(cfg.MaxBody), MaxUpload: int64(cfg.MaxUpload), Timeout: cfg.Timeout,
-		Guard: access.Guard{Token: token, Hosts: access.NewHosts(listener.Addr().String(), cfg.AllowedHosts)},
+		Guard: access.Guard{Token: token, Hosts: hosts},
 	})
 	if err != nil {
 		return err
@@ -75,11 +82,25 @@ func run(ctx context.Context, args []string) error {
 	if err := rest.Announce(node, listener.Addr().String(), token.File); err != nil {
 		return err
 	}
-	server.SetServing(true)
 	return lifecycle.Run(ctx,
 		server.Serve,
 		creds.Run,
+		func(ctx context.Context) error { return follow(ctx, conn, server.SetServing) },
 		func(ctx context.Context) error { return rest.Serve(ctx, listener, handler) },
 		func(ctx context.Context) error { return telemetry.Serve(ctx, cfg.TelemetryListen, registry) },
 	)
+}
+
+// follow has the gateway ready while its connection to node is: without one it answers nothing that a user asks.
+func follow(ctx context.Context, conn *grpc.ClientConn, serving func(bool)) error {
+	for {
+		state := conn.GetState()
+		serving(state == connectivity.Ready)
+		if state == connectivity.Idle {
+			conn.Connect()
+		}
+		if !conn.WaitForStateChange(ctx, state) {
+			return nil
+		}
+	}
 }

@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/shallot-net/shallot/kit/home"
@@ -29,7 +30,11 @@ func loaded(t *testing.T) (Token, string) {
 
 func TestGuard(t *testing.T) {
 	token, word := loaded(t)
-	g := Guard{Token: token, Hosts: NewHosts("127.0.0.1:8080", []string{"node.example.org"})}
+	hosts, err := NewHosts("127.0.0.1:8080", []string{"node.example.org", "localhost:9000-9009", "127.0.0.1:9100", "gateway:8080"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := Guard{Token: token, Hosts: hosts}
 	for _, c := range []struct {
 		name, host, origin, site, auth string
 		open                           bool
@@ -46,6 +51,15 @@ func TestGuard(t *testing.T) {
 		{"a rebound name", "evil.example.com:8080", "", "", "Bearer " + word, false, 403},
 		{"a rebound name on an open path", "evil.example.com:8080", "", "", "", true, 403},
 		{"another port", "127.0.0.1:9090", "", "", "Bearer " + word, false, 403},
+		{"a port that leads here", "localhost:9005", "", "", "Bearer " + word, false, 0},
+		{"the last of them", "localhost:9009", "", "", "Bearer " + word, false, 0},
+		{"the one after it", "localhost:9010", "", "", "Bearer " + word, false, 403},
+		{"a port of another name", "127.0.0.1:9005", "", "", "Bearer " + word, false, 403},
+		{"one port", "127.0.0.1:9100", "", "", "Bearer " + word, false, 0},
+		{"a name with its port", "gateway:8080", "", "", "Bearer " + word, false, 0},
+		{"that name with another", "gateway:8081", "", "", "Bearer " + word, false, 403},
+		{"the origin of such a port", "localhost:9005", "http://localhost:9005", "", "Bearer " + word, false, 0},
+		{"another program's origin", "localhost:9005", "http://localhost:3000", "", "Bearer " + word, false, 403},
 		{"own origin", "127.0.0.1:8080", "http://127.0.0.1:8080", "", "Bearer " + word, false, 0},
 		{"another origin", "127.0.0.1:8080", "http://evil.example.com", "", "Bearer " + word, false, 403},
 		{"the null origin", "127.0.0.1:8080", "null", "", "Bearer " + word, false, 403},
@@ -70,6 +84,38 @@ func TestGuard(t *testing.T) {
 				t.Errorf("status %d, want %d", got, c.want)
 			}
 		})
+	}
+}
+
+func TestHostsThatCannotBe(t *testing.T) {
+	for _, bad := range []string{"localhost:", "localhost:x", "localhost:0", "localhost:9-8", "localhost:70000", ":80", "localhost:1-2-3"} {
+		if _, err := NewHosts("127.0.0.1:8080", []string{bad}); err == nil || !strings.Contains(err.Error(), bad) {
+			t.Errorf("%q: %v", bad, err)
+		}
+	}
+}
+
+func TestGatewaysThatStartTogetherShareAToken(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "token")
+	var wg sync.WaitGroup
+	tokens := make([]Token, 16)
+	for i := range tokens {
+		wg.Go(func() {
+			var err error
+			if tokens[i], err = LoadToken(file, home.Home{}); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	for _, got := range tokens {
+		if got.hash != tokens[0].hash {
+			t.Fatal("two gateways have two tokens")
+		}
+	}
+	if left, err := os.ReadDir(dir); err != nil || len(left) != 1 {
+		t.Errorf("left behind: %v, %v", left, err)
 	}
 }
 

@@ -32,8 +32,7 @@ func LoadToken(file string, h home.Home) (Token, error) {
 	}
 	raw, err := os.ReadFile(file)
 	if errors.Is(err, fs.ErrNotExist) {
-		raw = []byte(rand.Text() + "\n")
-		err = home.WriteFile(file, raw, 0o600)
+		raw, err = makeToken(file)
 	}
 	if err != nil {
 		return Token{}, fault.FailedPrecondition("TOKEN_FILE", "cannot read or make the token file %s: check its folder and permissions", file).Because(err)
@@ -50,6 +49,21 @@ func LoadToken(file string, h home.Home) (Token, error) {
 		return Token{}, fault.FailedPrecondition("TOKEN_FILE_BAD", "the token file %s does not hold one word of at least %d characters: delete it, and a new one is made", file, minToken)
 	}
 	return Token{File: file, hash: sha256.Sum256([]byte(token))}, nil
+}
+
+// makeToken writes a new token, whole or not at all. Where another gateway of the node was first, that one's holds: a rename would replace it
+// under its feet.
+func makeToken(file string) ([]byte, error) {
+	raw := []byte(rand.Text() + "\n")
+	half := file + "." + rand.Text()
+	if err := home.WriteFile(half, raw, 0o600); err != nil {
+		return nil, err
+	}
+	defer func() { _ = os.Remove(half) }()
+	if err := os.Link(half, file); !errors.Is(err, fs.ErrExist) {
+		return raw, err
+	}
+	return os.ReadFile(file)
 }
 
 // Allows tells whether an Authorization header carries the token, in constant time.

@@ -192,9 +192,13 @@ func start(t *testing.T) *gateway {
 	}
 	var log bytes.Buffer
 	server := httptest.NewUnstartedServer(nil)
+	hosts, err := access.NewHosts(server.Listener.Addr().String(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
 	handler, err := New(Config{
 		Node: conn, Log: logging.New(&log, "debug", "json", "gateway"), Registry: telemetry.NewRegistry(), MaxBody: 1 << 20, MaxUpload: 4 << 20,
-		Timeout: 5 * time.Second, Guard: access.Guard{Token: token, Hosts: access.NewHosts(server.Listener.Addr().String(), nil)},
+		Timeout: 5 * time.Second, Guard: access.Guard{Token: token, Hosts: hosts},
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -32,6 +32,7 @@ type Config struct {
 	Metric        string        `koanf:"metric" help:"endpoint of the metric service (provider only); empty: its socket in the home"`
 	Bootstrap     []string      `koanf:"bootstrap" help:"consumer: addresses of providers to join through, each ending in /p2p/ID, comma separated"`
 	BootstrapFile string        `koanf:"bootstrap_file" help:"consumer: a file with more of them, one a line, # begins a comment; read again while the node is not connected"`
+	AddressFile   string        `koanf:"address_file" help:"provider: a file in which it keeps its own addresses, which others can have as their bootstrap_file; the node is ready once it is written"`
 	ViewSize      int           `koanf:"view_size" help:"consumer: providers that it remembers at most, 128 at least"`
 	Neighbours    int           `koanf:"neighbours" help:"consumer: connections to providers that it keeps"`
 	OutboxMemory  config.Size   `koanf:"outbox_memory" help:"bytes of events that wait to be handed over, in memory, at most; what does not fit waits in the task service"`
@@ -81,6 +82,9 @@ func (c *Config) Validate() error {
 	}
 	if c.Role == RoleProvider && (len(c.Bootstrap) > 0 || c.BootstrapFile != "") {
 		return fmt.Errorf("bootstrap is set, and on a provider the discovery service joins the network: give it the addresses")
+	}
+	if c.Role == RoleConsumer && c.AddressFile != "" {
+		return fmt.Errorf("address_file is set, and nobody joins through a consumer: set it on a provider")
 	}
 	if len(c.Bootstrap) > maxBootstrap {
 		return fmt.Errorf("bootstrap has %d addresses and may have %d", len(c.Bootstrap), maxBootstrap)

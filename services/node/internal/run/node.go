@@ -53,7 +53,8 @@ type Node struct {
 	provider  *app.Provider // provider
 	api       *api.Service
 	jobs      *api.JobService
-	names     *alias.Key // anonymous mode
+	names     *alias.Key   // anonymous mode
+	addresses *addressFile // nil where none is configured
 }
 
 // New joins the parts; nothing runs yet. names is what users call peers by in anonymous mode, nil in open mode.
@@ -101,7 +102,15 @@ func (n *Node) newProvider(conns Conns, sinks *app.IdentitySinks) api.View {
 	n.flow = app.NewFlow(n.carrier, n.watches, nil, nil, n.tasks, n.log)
 	n.flow.Synced = n.provider.TaskServiceUp
 	n.deliverer = app.NewDeliverer(n.tasks, n.provider, nil, n.log)
-	sinks.Self = func(s *brokerv1.SelfResponse) { n.provider.SetOwnPeerID(s.GetPeerId()) }
+	if n.cfg.AddressFile != "" {
+		n.addresses = newAddressFile(n.cfg.AddressFile, n.log)
+	}
+	sinks.Self = func(s *brokerv1.SelfResponse) {
+		n.provider.SetOwnPeerID(s.GetPeerId())
+		if n.addresses != nil {
+			n.addresses.offer(s)
+		}
+	}
 	sinks.Connected = n.connected
 	return api.ProviderView{Discovery: discovery.API, Metric: metric.API, Snapshot: n.provider}
 }
@@ -183,9 +192,10 @@ func (n *Node) Register(s grpc.ServiceRegistrar, registry prometheus.Gatherer) {
 	}))
 }
 
-// Run works until ctx ends. ready is told whether all processes of the node are serving.
+// Run works until ctx ends. ready is told whether all processes of the node are serving and its addresses are where others look for them.
 func (n *Node) Run(ctx context.Context, ready func(bool)) error {
-	n.processes.Ready = ready
+	whole := &both{ready: ready, second: n.addresses == nil}
+	n.processes.Ready = func(ok bool) { whole.set(&whole.first, ok) }
 	n.tasks.Open(n.flow)
 	defer n.sidecar.Close()
 	defer n.tasks.Close()
@@ -197,6 +207,11 @@ func (n *Node) Run(ctx context.Context, ready func(bool)) error {
 	}
 	if n.personas != nil {
 		parts = append(parts, n.personas.Run)
+	}
+	if n.addresses != nil {
+		parts = append(parts, func(ctx context.Context) error {
+			return n.addresses.run(ctx, func() { whole.set(&whole.second, true) })
+		})
 	}
 	return lifecycle.Run(ctx, parts...)
 }

@@ -412,6 +412,7 @@ func TestConfig(t *testing.T) {
 		"outbox_memory is 1B":        {"--outbox-memory", "1"},
 		"send_timeout is 1h0m0s":     {"--send-timeout", "1h"},
 		"discovery service joins":    {"--role", "provider", "--bootstrap", good},
+		"joins through a consumer":   {"--address-file", file},
 		`did you mean "--view_size"`: {"--view-sise", "128"},
 	} {
 		if _, err := load(args...); err == nil || !strings.Contains(err.Error(), want) {
