@@ -22,9 +22,11 @@ const deploy = "../../deploy"
 
 // consumer's gateways and provider's, and the swarm: ports that a node of the machine's owner does not use.
 const (
-	gatewayPorts  = "18080-18089"
-	consumerPorts = "18090-18099"
-	swarmPort     = "14001"
+	gatewayPorts      = "18080-18089"
+	consumerPorts     = "18090-18099"
+	nodePorts         = "17500-17509"
+	consumerNodePorts = "17510-17519"
+	swarmPort         = "14001"
 )
 
 // project is one deployment, under a name of its own.
@@ -79,7 +81,7 @@ func (p *project) composeIn(within time.Duration, stdin io.Reader, args ...strin
 	}
 	cmd := exec.CommandContext(ctx, "docker", append(all, args...)...)
 	cmd.Env = append(os.Environ(), "SHALLOT_PUBLISH_GATEWAY_PORTS="+gatewayPorts, "SHALLOT_PUBLISH_CONSUMER_GATEWAY_PORTS="+consumerPorts,
-		"SHALLOT_PUBLISH_SWARM=127.0.0.1:"+swarmPort, "SHALLOT_TAG=test", "SHALLOT_VERSION=test")
+		"SHALLOT_PUBLISH_NODE_PORTS="+nodePorts, "SHALLOT_PUBLISH_CONSUMER_NODE_PORTS="+consumerNodePorts, "SHALLOT_PUBLISH_SWARM=127.0.0.1:"+swarmPort, "SHALLOT_TAG=test", "SHALLOT_VERSION=test")
 	cmd.Stdin = stdin
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr

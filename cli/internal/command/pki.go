@@ -64,8 +64,9 @@ func (a *app) pkiRun() *cobra.Command {
 		Use: "run [NAME=]DIR...", Short: "Keep directories of services supplied with certificates, until stopped", Args: someTargets,
 		Long: `Run makes the node's authority where there is none, and writes ca.crt, tls.crt, tls.key and revoked.crl into each service's
 directory, all four at once. Certificates last a day and are renewed when half of it is over; a client that is revoked is
-published within seconds. The service is the directory's name (task, consumer-task), or NAME. A second node in one
-deployment has a home, and so an authority, of its own.
+published within seconds. The service is the directory's name (task, consumer-task), or NAME; postgres is the server of the
+services' stores, and cli whoever gives commands beside them. A second node in one deployment has a home, and so an
+authority, of its own.
 
 Services are started with --tls.dir DIR, as the same user as this command. It prints one JSON line on stderr for each
 thing that it does, and needs no network.`,

@@ -95,7 +95,7 @@ func (p *Publisher) serve(t Target) error {
 		return nil
 	}
 	if due {
-		pair, err := p.store.Issue(authority.Request{For: mtls.Identity{Service: t.Service}, Hosts: t.Hosts, Now: now, Lifetime: p.lifetime})
+		pair, err := p.store.Issue(authority.Request{For: t.identity(), Hosts: t.Hosts, Now: now, Lifetime: p.lifetime})
 		if err != nil {
 			return err
 		}

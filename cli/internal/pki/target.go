@@ -28,12 +28,22 @@ const consumerPrefix = "consumer-"
 // Target is the directory of one service.
 type Target struct {
 	Dir     string
-	Service string   // "task"
+	Service string   // "task"; "cli" for whoever is on the machine of the node itself
 	Hosts   []string // names beside the service's: of its container, of its machine
 }
 
-// Services are the names that there are certificates for.
-func Services() []string { return append(policy.Processes(), "gateway") }
+// Services are the names that there are certificates for: the node's own processes, the database that keeps their state, and the operator's command beside them.
+func Services() []string { return append(policy.Processes(), "gateway", "postgres", mtls.ServiceCLI) }
+
+// operator is the name of the client that has a directory here. It is not in the list of clients: its certificate is one of a day, as those of services are.
+const operator = "operator"
+
+func (t Target) identity() mtls.Identity {
+	if t.Service == mtls.ServiceCLI {
+		return mtls.Identity{Service: t.Service, Client: operator}
+	}
+	return mtls.Identity{Service: t.Service}
+}
 
 // ParseTarget reads [NAME=]DIR, where NAME is the directory's own name unless it is given: a service's, or that behind "consumer-".
 func ParseTarget(arg string) (Target, error) {
@@ -102,7 +112,7 @@ func (t Target) due(s set, ca *authority.Authority, now time.Time) bool {
 		return true
 	}
 	who, err := mtls.IdentityOf(leaf)
-	if err != nil || who != (mtls.Identity{Service: t.Service}) {
+	if err != nil || who != t.identity() {
 		return true
 	}
 	for _, h := range t.Hosts {
@@ -190,7 +200,7 @@ func (t Target) Check(now func() time.Time) error {
 	if err != nil {
 		return err
 	}
-	if c.Identity() != (mtls.Identity{Service: t.Service}) {
+	if c.Identity() != t.identity() {
 		return fault.FailedPrecondition("TLS_FILES_INVALID", "the credentials in %s are those of %s, not of %s", t.Dir, c.Identity(), t.Service)
 	}
 	s, err := t.read()

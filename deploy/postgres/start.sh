@@ -1,0 +1,29 @@
+#!/bin/bash
+# Makes the database of a node where there is none, and serves it over TLS. What it is given as arguments goes to postgres.
+set -euo pipefail
+data=/var/lib/postgresql/data/${PG_MAJOR:-15} # a later major version must not find these files: they are brought over with pg_upgrade or a backup
+tls=/var/lib/shallot/tls
+
+if [[ ! -d $data ]]; then
+  # Whole or not at all: who is killed here begins anew.
+  rm -rf "$data.new"
+  initdb -D "$data.new" -U postgres -E UTF8 --locale=C.UTF-8 --data-checksums --auth-local=peer --auth-host=reject >/dev/null
+  postgres --single -D "$data.new" postgres >/dev/null <<'SQL'
+CREATE ROLE shallot LOGIN
+CREATE DATABASE shallot OWNER shallot
+SQL
+  mv "$data.new" "$data"
+  sync "$data" /var/lib/postgresql/data
+fi
+
+# postgres reads certificates when it is told to. They are links through one that turns when there are new ones.
+(
+  have=$(readlink "$tls/..data")
+  while sleep 5; do
+    now=$(readlink "$tls/..data" || true)
+    [[ -n $now && $now != "$have" ]] || continue
+    pg_ctl reload -D "$data" >&2 && have=$now
+  done
+) &
+
+exec postgres -D "$data" -c config_file=/etc/shallot/postgresql.conf "$@"
