@@ -5,13 +5,11 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -30,9 +28,11 @@ func TestDeployment(t *testing.T) {
 
 	t.Run("a task over REST", p.taskOverREST)
 	t.Run("a task by the command", p.taskByCommand)
+	t.Run("a program on another machine", p.clients)
 	t.Run("nothing is open that need not be", p.shutIn)
 	t.Run("a mistake in a setting", p.badSetting)
 	t.Run("containers die under tasks", p.killed)
+	t.Run("each service in several replicas", p.scaled)
 	t.Run("every line of a log is JSON", p.logs)
 	t.Run("all stop in time", p.stops)
 	t.Run("what was accepted is there after a restart", p.restarts)
@@ -209,38 +209,9 @@ func (p *project) killed(t *testing.T) {
 	p = p.with(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
-	g := p.gateway("consumer-gateway")
-	stop := make(chan struct{})
-	var wg sync.WaitGroup
-	var mu sync.Mutex
-	outcomes := map[string]string{} // by request
-	for worker := range 2 {
-		wg.Go(func() {
-			for n := 1; ; n++ {
-				select {
-				case <-stop:
-					return
-				default:
-				}
-				request := fmt.Sprintf("kill-%d-%d", worker, n)
-				_, got, err := g.sum(ctx, request, strconv.Itoa(n), "1")
-				if err != nil || got != strconv.Itoa(n+1) {
-					t.Errorf("%s: %q, %v", request, got, err)
-					return
-				}
-				mu.Lock()
-				outcomes[request] = got
-				mu.Unlock()
-			}
-		})
-	}
-	count := func() int {
-		mu.Lock()
-		defer mu.Unlock()
-		return len(outcomes)
-	}
+	l := p.load(ctx, "kill", 2)
 	for _, s := range p.services() {
-		before := count()
+		before := l.count()
 		pid := inspect(t, p.containers(s)[0]).State.Pid
 		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
 			t.Errorf("%s: %v", s, err)
@@ -248,48 +219,9 @@ func (p *project) killed(t *testing.T) {
 		}
 		p.healthyAgain(ctx, s, pid)
 		// Tasks go on: ten more have their outcome.
-		eventually(ctx, t, "tasks after the death of "+s, func() bool { return count() >= before+10 || t.Failed() })
+		eventually(ctx, t, "tasks after the death of "+s, func() bool { return l.count() >= before+10 || t.Failed() })
 	}
-	close(stop)
-	wg.Wait()
-	t.Logf("%d tasks, one outcome each", count())
-	// The consumer's list has each of them once, and nothing else of theirs.
-	seen := map[string]int{}
-	for token := ""; ; {
-		body, err := g.until(ctx, "GET", "/v1/tasks?page_size=100&page_token="+url.QueryEscape(token), nil, func([]byte) bool { return true })
-		if err != nil {
-			t.Fatal(err)
-		}
-		var page struct {
-			Tasks []struct {
-				State     string
-				RequestID string `json:"request_id"`
-			}
-			NextPageToken string `json:"next_page_token"`
-		}
-		if err := json.Unmarshal(body, &page); err != nil {
-			t.Fatal(err)
-		}
-		for _, k := range page.Tasks {
-			if strings.HasPrefix(k.RequestID, "kill-") {
-				seen[k.RequestID]++
-				if k.State != "COMPLETED" {
-					t.Errorf("%s is %s", k.RequestID, k.State)
-				}
-			}
-		}
-		if token = page.NextPageToken; token == "" {
-			break
-		}
-	}
-	for request := range outcomes {
-		if seen[request] != 1 {
-			t.Errorf("%s is %d tasks", request, seen[request])
-		}
-	}
-	if len(seen) != len(outcomes) || len(seen) == 0 {
-		t.Errorf("%d tasks are listed, and %d were seen through", len(seen), len(outcomes))
-	}
+	l.end(ctx)
 }
 
 // healthyAgain waits until another process runs in a service's container and says that it is ready.
@@ -323,6 +255,9 @@ func (p *project) logs(t *testing.T) {
 	p = p.with(t)
 	lines := 0
 	for _, s := range p.services() {
+		if s == "postgres" { // it has a form of its own
+			continue
+		}
 		for line := range strings.Lines(p.must(p.compose(time.Minute, "logs", "--no-color", "--no-log-prefix", s))) {
 			var got struct{ Time, Level, Process string }
 			if err := json.Unmarshal([]byte(line), &got); err != nil || got.Time == "" || got.Level == "" || got.Process == "" {
