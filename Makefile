@@ -88,6 +88,10 @@ bench: build examples ## the figures of the suite beside their floors: a table a
 bench-tor: build ## tasks over a private Tor network and content beside what tor alone takes, with the delays of the world, and with 30 nodes; needs the program tor, and half an hour
 	@cd test && GOWORK=off SHALLOT_BIN=$(BIN) go run ./cmd/bench -rows tor,tor-content,tor-delay,tor-scale -out $(BIN)/bench-tor.json
 
+.PHONY: bench-compose
+bench-compose: build ## a node in containers beside one on sockets and SQLite, with more and fewer replicas, while they are killed; needs a Docker engine, and ten minutes
+	@cd test && GOWORK=off SHALLOT_BIN=$(BIN) go run ./cmd/bench -rows compose -out $(BIN)/bench-compose.json
+
 .PHONY: images
 images: ## an image for each service, with the Docker engine of this machine
 	@SHALLOT_VERSION=$(VERSION) SHALLOT_REVISION=$$(git rev-parse HEAD 2>/dev/null || echo unknown) docker compose -f deploy/docker-compose.yml --profile consumer --profile cli build

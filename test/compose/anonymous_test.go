@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/shallot-net/shallot/test/internal/deployment"
 )
 
 // TestAnonymousDeployment is the same in anonymous mode, on a private Tor network: the brokers have no network at all, and a task gets its result.
@@ -42,7 +44,7 @@ func TestAnonymousDeployment(t *testing.T) {
 	// Whom it speaks of is nobody's but this node's: no line has a peer id or an address.
 	for line := range strings.Lines(p.must(p.compose(time.Minute, "logs", "--no-color"))) {
 		if strings.Contains(line, "12D3Koo") || strings.Contains(line, "/onion3/") || strings.Contains(line, ".onion") {
-			t.Errorf("a log names somebody: %s", tail(line, 300))
+			t.Errorf("a log names somebody: %s", deployment.Tail(line, 300))
 		}
 	}
 }

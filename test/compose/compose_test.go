@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/shallot-net/shallot/test/internal/deployment"
 	"github.com/shallot-net/shallot/test/internal/module"
 )
 
@@ -115,7 +116,7 @@ type inspected struct {
 
 func inspect(t *testing.T, container string) (i inspected) {
 	t.Helper()
-	out, err := docker(t.Context(), "inspect", container)
+	out, err := deployment.Docker(t.Context(), "inspect", container)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -170,7 +171,7 @@ func (p *project) shutIn(t *testing.T) {
 // noWayOut has services try to reach the broker where other nodes reach it, which only brokers may.
 func (p *project) noWayOut() {
 	p.t.Helper()
-	at, err := docker(p.t.Context(), "inspect", "-f", `{{(index .NetworkSettings.Networks "`+p.name+`_swarm").IPAddress}}`, p.containers("broker")[0])
+	at, err := deployment.Docker(p.t.Context(), "inspect", "-f", `{{(index .NetworkSettings.Networks "`+p.Name+`_swarm").IPAddress}}`, p.containers("broker")[0])
 	if err != nil || at == "" {
 		p.t.Fatalf("where is the broker? %q, %v", at, err)
 	}
@@ -232,7 +233,7 @@ func (p *project) healthyAgain(ctx context.Context, service string, old int) {
 		if len(c) == 0 {
 			return false
 		}
-		out, err := docker(ctx, "inspect", "-f", "{{.State.Pid}} {{.State.Health.Status}}", c[0])
+		out, err := deployment.Docker(ctx, "inspect", "-f", "{{.State.Pid}} {{.State.Health.Status}}", c[0])
 		pid, health, _ := strings.Cut(out, " ")
 		return err == nil && pid != strconv.Itoa(old) && pid != "0" && health == "healthy"
 	})
@@ -261,7 +262,7 @@ func (p *project) logs(t *testing.T) {
 		for line := range strings.Lines(p.must(p.compose(time.Minute, "logs", "--no-color", "--no-log-prefix", s))) {
 			var got struct{ Time, Level, Process string }
 			if err := json.Unmarshal([]byte(line), &got); err != nil || got.Time == "" || got.Level == "" || got.Process == "" {
-				t.Errorf("%s said %q", s, tail(line, 300))
+				t.Errorf("%s said %q", s, deployment.Tail(line, 300))
 			}
 			lines++
 		}

@@ -11,30 +11,20 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/shallot-net/shallot/test/internal/deployment"
 )
 
 const deploy = "../../deploy"
 
-// consumer's gateways and provider's, and the swarm: ports that a node of the machine's owner does not use.
-const (
-	gatewayPorts      = "18080-18089"
-	consumerPorts     = "18090-18099"
-	nodePorts         = "17500-17509"
-	consumerNodePorts = "17510-17519"
-	swarmPort         = "14001"
-)
-
 // project is one deployment, under a name of its own.
 type project struct {
-	t     *testing.T
-	name  string
-	files []string
-	dir   string // of the settings of this project
+	*deployment.Project
+	t *testing.T
 }
 
 // needEngine leaves the test out where nobody asked for it: it builds images, which takes minutes.
@@ -51,10 +41,7 @@ func needEngine(t *testing.T) {
 // newProject makes a project whose containers, volumes and networks are gone at the end of the test.
 func newProject(t *testing.T, name string, files ...string) *project {
 	t.Helper()
-	p := &project{t: t, name: "shallot-test-" + name, dir: t.TempDir()}
-	for _, f := range append([]string{"docker-compose.yml"}, files...) {
-		p.files = append(p.files, "-f", filepath.Join(deploy, f))
-	}
+	p := &project{deployment.New(deploy, "shallot-test-"+name, files...), t}
 	p.must(p.compose(time.Minute, "down", "--volumes", "--remove-orphans")) // of a run that was killed
 	t.Cleanup(func() {
 		if t.Failed() {
@@ -66,29 +53,12 @@ func newProject(t *testing.T, name string, files ...string) *project {
 	return p
 }
 
-// compose runs docker compose on the project; the error has what it said on stderr.
+// compose runs docker compose on the project.
 func (p *project) compose(within time.Duration, args ...string) (string, error) {
-	return p.composeIn(within, nil, args...)
-}
-
-func (p *project) composeIn(within time.Duration, stdin io.Reader, args ...string) (string, error) {
 	// At the end of a test its own context is over, and things are still to be taken down.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(p.t.Context()), within)
 	defer cancel()
-	all := append([]string{"compose", "-p", p.name, "--profile", "consumer"}, p.files...)
-	if args[0] == "build" || args[0] == "down" {
-		all = append(all, "--profile", "cli") // which runs once, when it is asked to
-	}
-	cmd := exec.CommandContext(ctx, "docker", append(all, args...)...)
-	cmd.Env = append(os.Environ(), "SHALLOT_PUBLISH_GATEWAY_PORTS="+gatewayPorts, "SHALLOT_PUBLISH_CONSUMER_GATEWAY_PORTS="+consumerPorts,
-		"SHALLOT_PUBLISH_NODE_PORTS="+nodePorts, "SHALLOT_PUBLISH_CONSUMER_NODE_PORTS="+consumerNodePorts, "SHALLOT_PUBLISH_SWARM=127.0.0.1:"+swarmPort, "SHALLOT_TAG=test", "SHALLOT_VERSION=test")
-	cmd.Stdin = stdin
-	var stdout, stderr bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &stdout, &stderr
-	if err := cmd.Run(); err != nil {
-		return stdout.String(), fmt.Errorf("docker compose %s: %w\n%s", strings.Join(args, " "), err, tail(stderr.String(), 4000))
-	}
-	return stdout.String(), nil
+	return p.Compose(ctx, args...)
 }
 
 func (p *project) must(out string, err error) string {
@@ -97,24 +67,6 @@ func (p *project) must(out string, err error) string {
 		p.t.Fatal(err)
 	}
 	return out
-}
-
-// docker runs a command of the engine's.
-func docker(ctx context.Context, args ...string) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
-	defer cancel()
-	out, err := exec.CommandContext(ctx, "docker", args...).CombinedOutput()
-	if err != nil {
-		return "", fmt.Errorf("docker %s: %w\n%s", strings.Join(args, " "), err, tail(string(out), 2000))
-	}
-	return strings.TrimSpace(string(out)), nil
-}
-
-func tail(s string, n int) string {
-	if len(s) > n {
-		return "…" + s[len(s)-n:]
-	}
-	return s
 }
 
 // tell logs what the containers are and said, for whoever has to find out.
@@ -133,7 +85,7 @@ func (p *project) nothingLeft() {
 	for what, args := range map[string][]string{
 		"containers": {"ps", "-aq"}, "volumes": {"volume", "ls", "-q"}, "networks": {"network", "ls", "-q"},
 	} {
-		out, err := docker(context.WithoutCancel(p.t.Context()), append(args, "--filter", "label=com.docker.compose.project="+p.name)...)
+		out, err := deployment.Docker(context.WithoutCancel(p.t.Context()), append(args, "--filter", "label=com.docker.compose.project="+p.Name)...)
 		if err != nil || out != "" {
 			p.t.Errorf("%s are left: %q, %v", what, out, err)
 		}
@@ -248,7 +200,7 @@ func (g *gateway) until(ctx context.Context, method, path string, body any, done
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			return nil, fmt.Errorf("%s %s: the last answer was %d, %s, %w: %w", method, path, status, tail(string(got), 500), err, ctx.Err())
+			return nil, fmt.Errorf("%s %s: the last answer was %d, %s, %w: %w", method, path, status, deployment.Tail(string(got), 500), err, ctx.Err())
 		}
 	}
 }

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"testing"
 	"time"
+
+	"github.com/shallot-net/shallot/test/internal/deployment"
 )
 
 // replicas are how many of each service the scaled deployment has.
@@ -27,9 +29,9 @@ func (p *project) scaled(t *testing.T) {
 	}
 	for _, name := range p.scaledServices() {
 		for _, c := range p.containers(name) {
-			_ = must(t)(docker(ctx, "kill", c)) // the engine does not start it again: that is the operator's word
+			_ = must(t)(deployment.Docker(ctx, "kill", c)) // the engine does not start it again: that is the operator's word
 			l.goesOn(ctx, "a replica of "+name+" is killed", 5)
-			_ = must(t)(docker(ctx, "start", c))
+			_ = must(t)(deployment.Docker(ctx, "start", c))
 			p.healthy(ctx, name, c)
 		}
 	}
@@ -37,15 +39,15 @@ func (p *project) scaled(t *testing.T) {
 		c := p.containers(name)[0]
 		p.pause(ctx, c)
 		l.goesOn(ctx, "a replica of "+name+" is paused", 10)
-		_ = must(t)(docker(ctx, "unpause", c))
+		_ = must(t)(deployment.Docker(ctx, "unpause", c))
 		p.healthy(ctx, name, c)
 	}
 	for _, name := range p.scaledServices() {
 		c := p.containers(name)[0]
-		network := p.name + "_node"
-		_ = must(t)(docker(ctx, "network", "disconnect", "--force", network, c))
+		network := p.Name + "_node"
+		_ = must(t)(deployment.Docker(ctx, "network", "disconnect", "--force", network, c))
 		l.goesOn(ctx, "a replica of "+name+" is cut off", 10)
-		_ = must(t)(docker(ctx, "network", "connect", "--alias", name, network, c))
+		_ = must(t)(deployment.Docker(ctx, "network", "connect", "--alias", name, network, c))
 		p.healthy(ctx, name, c)
 	}
 	c := p.containers("postgres")[0]
@@ -53,9 +55,9 @@ func (p *project) scaled(t *testing.T) {
 		if how[0] == "pause" {
 			p.pause(ctx, c)
 		} else {
-			_ = must(t)(docker(ctx, how[0], c))
+			_ = must(t)(deployment.Docker(ctx, how[0], c))
 		}
-		_ = must(t)(docker(ctx, how[1], c))
+		_ = must(t)(deployment.Docker(ctx, how[1], c))
 		p.healthy(ctx, "postgres", c)
 		l.goesOn(ctx, "the database was hurt by "+how[0], 10)
 	}
@@ -68,7 +70,7 @@ func (p *project) scaled(t *testing.T) {
 func (p *project) pause(ctx context.Context, container string) {
 	p.t.Helper()
 	eventually(ctx, p.t, "a container is paused", func() bool {
-		_, err := docker(ctx, "pause", container)
+		_, err := deployment.Docker(ctx, "pause", container)
 		return err == nil
 	})
 }
@@ -107,7 +109,7 @@ func (p *project) scale(to map[string]int) {
 func (p *project) healthy(ctx context.Context, name, container string) {
 	p.t.Helper()
 	eventually(ctx, p.t, name+" is healthy", func() bool {
-		out, err := docker(ctx, "inspect", "-f", "{{.State.Running}} {{.State.Health.Status}}", container)
+		out, err := deployment.Docker(ctx, "inspect", "-f", "{{.State.Running}} {{.State.Health.Status}}", container)
 		return err == nil && out == "true healthy"
 	})
 }

@@ -53,9 +53,9 @@ func Run(ctx context.Context, cfg Config) (r Report, err error) {
 	stolenBefore := stolen()
 	rows := map[string]func(context.Context) ([]Figure, error){
 		"footprint": s.footprint, "latency": s.latency, "throughput": s.throughput, "map": s.mapping, "program": s.program, "compute": s.compute,
-		"content": s.content, "events": s.events, "lost": s.lost, "scale": s.scale, "traffic": s.traffic, "tor": s.tor, "tor-content": s.torContent, "tor-delay": s.torDelay, "tor-scale": s.torScale,
+		"content": s.content, "events": s.events, "lost": s.lost, "scale": s.scale, "traffic": s.traffic, "tor": s.tor, "tor-content": s.torContent, "tor-delay": s.torDelay, "tor-scale": s.torScale, "compose": s.compose,
 	}
-	for _, name := range []string{"footprint", "latency", "throughput", "map", "program", "compute", "content", "events", "lost", "scale", "traffic", "tor", "tor-content", "tor-delay", "tor-scale"} {
+	for _, name := range []string{"footprint", "latency", "throughput", "map", "program", "compute", "content", "events", "lost", "scale", "traffic", "tor", "tor-content", "tor-delay", "tor-scale", "compose"} {
 		if len(cfg.Rows) > 0 && !slices.Contains(cfg.Rows, name) || len(cfg.Rows) == 0 && slices.Contains(Apart, name) {
 			continue
 		}

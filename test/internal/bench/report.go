@@ -13,10 +13,10 @@ import (
 )
 
 // Rows are the names of the groups of figures, in the order of the report. The footprint is measured first, while nothing else runs.
-var Rows = []string{"latency", "throughput", "map", "program", "compute", "content", "events", "footprint", "lost", "scale", "traffic", "tor", "tor-content", "tor-delay", "tor-scale"}
+var Rows = []string{"latency", "throughput", "map", "program", "compute", "content", "events", "footprint", "lost", "scale", "traffic", "tor", "tor-content", "tor-delay", "tor-scale", "compose"}
 
 // Apart are rows that are measured only where they are named: they need a program that is not everywhere.
-var Apart = []string{"tor", "tor-content", "tor-delay", "tor-scale"}
+var Apart = []string{"tor", "tor-content", "tor-delay", "tor-scale", "compose"}
 
 // Report is what one run of the bench found.
 type Report struct {
