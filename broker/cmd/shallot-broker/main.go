@@ -95,7 +95,7 @@ func run(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	hosts := libp2p.Config{ListenAddrs: cfg.ListenAddrs, NetworkKey: networkKey, Routing: cfg.Routing, Traffic: observer.Traffic, Patience: cfg.Limits.Patience, GossipRate: cfg.Limits.GossipRate,
+	hosts := libp2p.Config{ListenAddrs: cfg.ListenAddrs, AnnounceAddrs: cfg.AnnounceAddrs, NetworkKey: networkKey, Routing: cfg.Routing, Traffic: observer.Traffic, Patience: cfg.Limits.Patience, GossipRate: cfg.Limits.GossipRate,
 		Log: log, OnHost: store.Attach, OffHost: store.Detach, OnLane: store.AttachLane, OffLane: store.DetachLane, Granted: store.Granted}
 	var tor *onionclient.Client // nil in open mode
 	var reach func() app.Reach

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -99,20 +100,33 @@ func TestProcess(t *testing.T) {
 	}
 }
 
+// Behind something that forwards a port a node tells others of that, too.
+func TestAnnouncedAddresses(t *testing.T) {
+	const outside = "/ip4/192.0.2.7/tcp/4001"
+	cc, stop := start(t, t.TempDir(), "--announce_addrs", outside)
+	defer stop()
+	if got := self(t, cc).GetAddresses(); len(got) != 2 || !slices.ContainsFunc(got, func(a string) bool { return strings.HasPrefix(a, outside) }) {
+		t.Errorf("it tells %v", got)
+	}
+}
+
 func TestConfiguration(t *testing.T) {
 	for name, args := range map[string][]string{
-		"no home":      {},
-		"unknown key":  {"--listen_addr", "x"},
-		"unknown mode": {"--mode", "anonymous"},
-		"no limit":     {"--limits.peer_events", "0"},
-		"no rate":      {"--limits.peer_rate", "0"},
-		"no gossip":    {"--limits.gossip_rate", "1"},
-		"no patience":  {"--limits.patience", "10ms"},
-		"small limit":  {"--limits.peer_bytes", "1KiB"},
-		"small quota":  {"--content.quota", "1MiB"},
-		"kept never":   {"--content.keep", "0s"},
-		"no multiaddr": {"--listen_addrs", "0.0.0.0:4001"},
-		"no TCP":       {"--listen_addrs", "/ip4/0.0.0.0/udp/4001/quic-v1"},
+		"no home":             {},
+		"unknown key":         {"--listen_addr", "x"},
+		"unknown mode":        {"--mode", "anonymous"},
+		"no limit":            {"--limits.peer_events", "0"},
+		"no rate":             {"--limits.peer_rate", "0"},
+		"no gossip":           {"--limits.gossip_rate", "1"},
+		"no patience":         {"--limits.patience", "10ms"},
+		"small limit":         {"--limits.peer_bytes", "1KiB"},
+		"small quota":         {"--content.quota", "1MiB"},
+		"kept never":          {"--content.keep", "0s"},
+		"no multiaddr":        {"--listen_addrs", "0.0.0.0:4001"},
+		"no TCP":              {"--listen_addrs", "/ip4/0.0.0.0/udp/4001/quic-v1"},
+		"told no port":        {"--announce_addrs", "/ip4/192.0.2.7/tcp/0"},
+		"told a peer":         {"--announce_addrs", "/ip4/192.0.2.7/tcp/4001/p2p/12D3KooWBdR5WiMwBdgMSmdrWEn4M6gffZPKMBako5FqZwvwB2w9"},
+		"told an IP over Tor": {"--mode", "anonymous", "--onion.socks", "unix:/x", "--announce_addrs", "/ip4/192.0.2.7/tcp/4001"},
 	} {
 		if name != "no home" {
 			args = append(args, "--home", t.TempDir())

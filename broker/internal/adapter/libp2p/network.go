@@ -27,6 +27,8 @@ import (
 // Config of a Network. OnHost may be left out.
 type Config struct {
 	ListenAddrs []string // multiaddrs
+	// AnnounceAddrs are told to others beside those that are listened on: where something forwards to these.
+	AnnounceAddrs []string
 	// NetworkKey is the pre-shared key of a private network; nil: an open one.
 	NetworkKey []byte
 	Traffic    Traffic // may be left out
@@ -83,7 +85,7 @@ func NewNetwork(cfg Config) (*Network, error) {
 	n := &Network{cfg: cfg, profile: open(), traffic: newReporter(cfg.Traffic), hosts: make(map[string]*Host)}
 	if cfg.Onion != nil {
 		n.profile = anonymous()
-		if len(cfg.ListenAddrs) > 0 {
+		if len(cfg.ListenAddrs)+len(cfg.AnnounceAddrs) > 0 {
 			return nil, fault.InvalidArgument("LISTEN_ADDR_INVALID", "listen addresses were given: in anonymous mode a node listens at its onion service only")
 		}
 	}
@@ -94,17 +96,33 @@ func NewNetwork(cfg Config) (*Network, error) {
 	if n.cfg.Log == nil {
 		n.cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	for _, s := range cfg.ListenAddrs {
+	var err error
+	if n.listen, err = tcpAddrs(cfg.ListenAddrs, "listen", "/ip4/0.0.0.0/tcp/4001"); err != nil {
+		return nil, err
+	}
+	if len(cfg.AnnounceAddrs) > maxAnnounced {
+		return nil, fault.InvalidArgument("LISTEN_ADDR_INVALID", "there are %d addresses to announce, and may be %d", len(cfg.AnnounceAddrs), maxAnnounced)
+	}
+	n.profile.announce, err = tcpAddrs(cfg.AnnounceAddrs, "announced", "/ip4/192.0.2.7/tcp/4001")
+	return n, err
+}
+
+// maxAnnounced leaves room for those that are listened on in what a node tells of itself.
+const maxAnnounced = 8
+
+func tcpAddrs(list []string, what, example string) ([]ma.Multiaddr, error) {
+	var out []ma.Multiaddr
+	for _, s := range list {
 		a, err := ma.NewMultiaddr(s)
 		if err != nil {
-			return nil, fault.InvalidArgument("LISTEN_ADDR_INVALID", "listen address %q is not a multiaddr such as /ip4/0.0.0.0/tcp/4001", s).Because(err)
+			return nil, fault.InvalidArgument("LISTEN_ADDR_INVALID", "%s address %q is not a multiaddr such as %s", what, s, example).Because(err)
 		}
-		if _, err := a.ValueForProtocol(ma.P_TCP); err != nil {
-			return nil, fault.InvalidArgument("LISTEN_ADDR_INVALID", "listen address %q: open mode listens on /tcp only", s)
+		if port, err := a.ValueForProtocol(ma.P_TCP); err != nil || what == "announced" && (len(a) != 2 || port == "0") {
+			return nil, fault.InvalidArgument("LISTEN_ADDR_INVALID", "%s address %q: in open mode it is a host and a TCP port, such as %s", what, s, example)
 		}
-		n.listen = append(n.listen, a)
+		out = append(out, a)
 	}
-	return n, nil
+	return out, nil
 }
 
 // Host is one persona's presence on the network.

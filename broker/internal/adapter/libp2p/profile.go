@@ -3,6 +3,7 @@ package libp2p
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/crypto"
@@ -73,6 +74,7 @@ type profile struct {
 	fanoutTTL     time.Duration
 	psk           pnet.PSK // of a private network: who has another, or none, gets not one byte that it can read
 	seenTTL       time.Duration
+	announce      []ma.Multiaddr // beside the addresses that are listened on
 	kad           kadProfile
 }
 
@@ -202,7 +204,12 @@ func (p profile) build(w parts) (host.Host, error) {
 	if err != nil {
 		return nil, errors.Join(err, swrm.Close(), book.Close())
 	}
+	var told func([]ma.Multiaddr) []ma.Multiaddr // nil: what is listened on
+	if len(p.announce) > 0 {
+		told = func(own []ma.Multiaddr) []ma.Multiaddr { return append(slices.Clone(p.announce), own...) }
+	}
 	h, err := basichost.NewHost(swrm, &basichost.HostOpts{
+		AddrsFactory:       told,
 		EventBus:           bus,
 		ConnManager:        conns,
 		UserAgent:          userAgent,       // module path, version and revision
