@@ -20,7 +20,7 @@ import (
 type Config struct {
 	config.Common
 	Mode           string   `koanf:"mode" help:"open, or anonymous: everything over Tor; a home that was used in one mode is refused in the other"`
-	AnnounceAddrs  []string `koanf:"announce_addrs" help:"open mode: multiaddrs that others are told beside those that are listened on: where something forwards to this node, such as /ip4/192.0.2.7/tcp/4001"`
+	AnnounceAddrs  []string `koanf:"announce_addrs" help:"open mode: multiaddrs that others are told beside those that are listened on, and in place of loopback: where something forwards to this node, such as /ip4/192.0.2.7/tcp/4001"`
 	ListenAddrs    []string `koanf:"listen_addrs" help:"open mode: multiaddrs on which other nodes are answered, such as /ip4/0.0.0.0/tcp/4001; empty: only dial out"`
 	NetworkKeyFile string   `koanf:"network_key_file" help:"the key of a private network, a swarm key file with mode 600; empty: HOME/network.key where that is there, else an open network"`
 	Routing        string   `koanf:"routing" help:"role in the routing table, by which strangers find each other: server (a provider: answers, keeps records, may be found), client (only asks) or off; empty: client in open mode, off in anonymous mode"`

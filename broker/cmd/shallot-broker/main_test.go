@@ -6,7 +6,6 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -100,12 +99,12 @@ func TestProcess(t *testing.T) {
 	}
 }
 
-// Behind something that forwards a port a node tells others of that, too.
+// Behind something that forwards a port a node tells others of that, and of no loopback.
 func TestAnnouncedAddresses(t *testing.T) {
 	const outside = "/ip4/192.0.2.7/tcp/4001"
 	cc, stop := start(t, t.TempDir(), "--announce_addrs", outside)
 	defer stop()
-	if got := self(t, cc).GetAddresses(); len(got) != 2 || !slices.ContainsFunc(got, func(a string) bool { return strings.HasPrefix(a, outside) }) {
+	if got := self(t, cc).GetAddresses(); len(got) != 1 || !strings.HasPrefix(got[0], outside) { // it listens on loopback alone
 		t.Errorf("it tells %v", got)
 	}
 }

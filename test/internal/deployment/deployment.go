@@ -25,7 +25,7 @@ const (
 	consumerPorts     = "18090-18099"
 	nodePorts         = "17500-17509"
 	consumerNodePorts = "17510-17519"
-	swarm             = "127.0.0.1:14001"
+	SwarmPort         = "14001"
 )
 
 // Project is one deployment.
@@ -44,6 +44,13 @@ func New(dir, name string, over ...string) *Project {
 	return p
 }
 
+// Environment is this process's, with ports and tags of tests.
+func Environment() []string {
+	return append(os.Environ(), "SHALLOT_PUBLISH_GATEWAY_PORTS="+gatewayPorts, "SHALLOT_PUBLISH_CONSUMER_GATEWAY_PORTS="+consumerPorts,
+		"SHALLOT_PUBLISH_NODE_PORTS="+nodePorts, "SHALLOT_PUBLISH_CONSUMER_NODE_PORTS="+consumerNodePorts, "SHALLOT_PUBLISH_SWARM=127.0.0.1:"+SwarmPort,
+		"SHALLOT_TAG=test", "SHALLOT_VERSION=test")
+}
+
 // Compose runs docker compose on the project until ctx ends; the error has what it said on stderr.
 func (p *Project) Compose(ctx context.Context, args ...string) (string, error) {
 	all := []string{"compose", "-p", p.Name}
@@ -58,9 +65,7 @@ func (p *Project) Compose(ctx context.Context, args ...string) (string, error) {
 		all = append(all, "--profile", name)
 	}
 	cmd := exec.CommandContext(ctx, "docker", append(all, args...)...)
-	cmd.Env = append(os.Environ(), "SHALLOT_PUBLISH_GATEWAY_PORTS="+gatewayPorts, "SHALLOT_PUBLISH_CONSUMER_GATEWAY_PORTS="+consumerPorts,
-		"SHALLOT_PUBLISH_NODE_PORTS="+nodePorts, "SHALLOT_PUBLISH_CONSUMER_NODE_PORTS="+consumerNodePorts, "SHALLOT_PUBLISH_SWARM="+swarm,
-		"SHALLOT_TAG=test", "SHALLOT_VERSION=test")
+	cmd.Env = Environment()
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	if err := cmd.Run(); err != nil {

@@ -27,7 +27,7 @@ import (
 // Config of a Network. OnHost may be left out.
 type Config struct {
 	ListenAddrs []string // multiaddrs
-	// AnnounceAddrs are told to others beside those that are listened on: where something forwards to these.
+	// AnnounceAddrs are told to others beside those that are listened on, and in place of loopback: where something forwards to these.
 	AnnounceAddrs []string
 	// NetworkKey is the pre-shared key of a private network; nil: an open one.
 	NetworkKey []byte

@@ -25,6 +25,7 @@ import (
 	"github.com/libp2p/go-libp2p/p2p/security/noise"
 	"github.com/libp2p/go-libp2p/p2p/transport/tcp"
 	ma "github.com/multiformats/go-multiaddr"
+	manet "github.com/multiformats/go-multiaddr/net"
 
 	"github.com/shallot-net/shallot/broker/internal/adapter/onion"
 )
@@ -206,7 +207,10 @@ func (p profile) build(w parts) (host.Host, error) {
 	}
 	var told func([]ma.Multiaddr) []ma.Multiaddr // nil: what is listened on
 	if len(p.announce) > 0 {
-		told = func(own []ma.Multiaddr) []ma.Multiaddr { return append(slices.Clone(p.announce), own...) }
+		told = func(own []ma.Multiaddr) []ma.Multiaddr {
+			// Who is reached from elsewhere is reached by nobody at this machine's loopback, which may be a container's.
+			return append(slices.Clone(p.announce), slices.DeleteFunc(slices.Clone(own), manet.IsIPLoopback)...)
+		}
 	}
 	h, err := basichost.NewHost(swrm, &basichost.HostOpts{
 		AddrsFactory:       told,
