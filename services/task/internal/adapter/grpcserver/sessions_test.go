@@ -191,7 +191,9 @@ func TestCarrierComesBack(t *testing.T) {
 		t.Errorf("back again it was told %v", ids)
 	}
 	w.push.Push(t.Context(), app.Reply{Outbox: []app.Outgoing{{ID: 7}}})
-	a.until("what is to be sent", func(r *taskv1.SessionResponse) bool { return len(r.GetOutbox()) == 1 && r.GetOutbox()[0].GetOutboxId() == 7 })
+	a.until("what is to be sent", func(r *taskv1.SessionResponse) bool {
+		return len(r.GetOutbox()) == 1 && r.GetOutbox()[0].GetOutboxId() == 7
+	})
 }
 
 // The node can reach the network while one of its processes says so, and personas are the business of the one that carries.
@@ -247,5 +249,7 @@ func TestSilentProcessIsLeft(t *testing.T) {
 	w.role.mu.Lock()
 	w.role.outbox = append(w.role.outbox, app.Outgoing{ID: 9})
 	w.role.mu.Unlock()
-	b.until("the succession", func(r *taskv1.SessionResponse) bool { return len(r.GetOutbox()) == 1 && r.GetOutbox()[0].GetOutboxId() == 9 })
+	b.until("the succession", func(r *taskv1.SessionResponse) bool {
+		return len(r.GetOutbox()) == 1 && r.GetOutbox()[0].GetOutboxId() == 9
+	})
 }
