@@ -28,6 +28,9 @@ func (db *DB) Crew(channel string) *Crew {
 	return &Crew{db: db, channel: channel, name: strings.ToLower(rand.Text())}
 }
 
+// Name is this process's among the replicas.
+func (c *Crew) Name() string { return c.name }
+
 // now is the server's clock, in microseconds: the only one that all replicas have.
 const now = `(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000)::bigint`
 
