@@ -236,6 +236,9 @@ func TestSilentProcessIsLeft(t *testing.T) {
 	silent.until("its beginning", synced)
 	b := w.open("b")
 	b.until("b's beginning", synced)
+	w.role.mu.Lock()
+	w.role.outbox = append(w.role.outbox, app.Outgoing{ID: 9})
+	w.role.mu.Unlock()
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -244,12 +247,11 @@ func TestSilentProcessIsLeft(t *testing.T) {
 			w.push.Push(t.Context(), app.Reply{Task: &app.TaskView{ID: "one", Revision: uint64(i)}, Stdout: body, HasStdout: true})
 		}
 	}()
-	b.until("the last", func(r *taskv1.SessionResponse) bool { return r.GetTask().GetRevision() == 199 })
-	<-done
-	w.role.mu.Lock()
-	w.role.outbox = append(w.role.outbox, app.Outgoing{ID: 9})
-	w.role.mu.Unlock()
-	b.until("the succession", func(r *taskv1.SessionResponse) bool {
-		return len(r.GetOutbox()) == 1 && r.GetOutbox()[0].GetOutboxId() == 9
+	last, told := false, false // in any order
+	b.until("the last and the succession", func(r *taskv1.SessionResponse) bool {
+		last = last || r.GetTask().GetRevision() == 199
+		told = told || len(r.GetOutbox()) == 1 && r.GetOutbox()[0].GetOutboxId() == 9
+		return last && told
 	})
+	<-done
 }
