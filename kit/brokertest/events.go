@@ -244,16 +244,20 @@ func (b *Broker) connectedOrDialLocked(to *Broker) bool {
 	return false
 }
 
-// offerDirectedLocked gives the event to one member of one group that takes its type, in turn.
+// offerDirectedLocked gives the event to one member of each group that takes its type, in turn. What the first of them says is its outcome.
 func (b *Broker) offerDirectedLocked(d *brokerv1.Delivery, acked chan *brokerv1.Ack) bool {
 	b.turn++
+	told := map[string]bool{}
 	for i := range b.subs {
 		s := b.subs[(b.turn+i)%len(b.subs)]
-		if slices.Contains(s.open.GetTypes(), d.GetEvent().GetType()) && s.offerLocked(d, acked) {
-			return true
+		if told[s.open.GetGroup()] || !slices.Contains(s.open.GetTypes(), d.GetEvent().GetType()) {
+			continue
+		}
+		if s.offerLocked(proto.CloneOf(d), acked) {
+			told[s.open.GetGroup()], acked = true, nil
 		}
 	}
-	return false
+	return len(told) > 0
 }
 
 // subscriber is one open subscription.

@@ -9,7 +9,6 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
-	"google.golang.org/grpc/codes"
 
 	"github.com/shallot-net/shallot/kit/fault"
 	"github.com/shallot-net/shallot/kit/logging"
@@ -38,6 +37,9 @@ type DB struct {
 
 	// Of the writer's goroutine.
 	conn   *pgx.Conn
+	me     backend
+	name   string // of this writer, and how many groups it has begun
+	begun  int64
 	kept   []*write  // writes that nobody waits for and that the server could not take yet
 	away   time.Time // when the server was last found away
 	behind bool      // what failed has been logged
@@ -253,7 +255,12 @@ func (db *DB) writer(ctx context.Context) (fresh bool, err error) {
 			return true, fault.Unavailable(ReasonAway, "the store is being closed, and PostgreSQL at %s is away", db.where)
 		}
 	}
-	if db.conn, err = db.connect(ctx); err != nil {
+	if db.conn, err = db.connect(ctx); err == nil {
+		if db.me, err = whoServes(ctx, db.conn); err != nil {
+			closeConn(db.conn)
+		}
+	}
+	if err != nil {
 		db.conn, db.away = nil, time.Now()
 	}
 	return true, err
@@ -274,8 +281,7 @@ func (db *DB) try(group []*write, savepoints bool) (stale, again bool, err error
 		}
 		stale = err != nil && !fresh && db.conn.IsClosed() && !errors.Is(err, errUnknown)
 	}()
-	mark, err := db.send(ctx, group, savepoints)
-	if err != nil {
+	if err := db.send(ctx, group, savepoints); err != nil {
 		return false, false, err
 	}
 	failed := 0
@@ -292,23 +298,18 @@ func (db *DB) try(group []*write, savepoints bool) (stale, again bool, err error
 		db.rollback(ctx)
 		return false, false, nil
 	}
-	return false, false, db.finish(ctx, mark)
+	return false, false, db.finish(ctx)
 }
 
 // errUnknown is a commit of which nobody will ever know.
 var errUnknown = errors.New("the process ended before the server could say whether a commit counts")
 
-// mark is how a transaction is recognised afterwards.
-type mark struct {
-	id      string
-	backend int32
-}
-
-// send runs the group's statements in a transaction that is left open.
-func (db *DB) send(ctx context.Context, group []*write, savepoints bool) (m mark, err error) {
+// send runs the group's statements in a transaction that is left open, and marks it.
+func (db *DB) send(ctx context.Context, group []*write, savepoints bool) (err error) {
+	db.begun++
 	var b pgx.Batch
 	b.Queue(`BEGIN`)
-	b.Queue(`SELECT pg_current_xact_id()::text, pg_backend_pid()`)
+	b.Queue(markGroup, db.name, db.begun)
 	if !savepoints {
 		for _, w := range group {
 			w.queue(&b)
@@ -316,7 +317,7 @@ func (db *DB) send(ctx context.Context, group []*write, savepoints bool) (m mark
 	}
 	r := db.conn.SendBatch(ctx, &b)
 	if _, err = r.Exec(); err == nil {
-		err = r.QueryRow().Scan(&m.id, &m.backend)
+		_, err = r.Exec()
 	}
 	for i := 0; err == nil && !savepoints && i < len(group); i++ {
 		if err = group[i].read(r); group[i].err != nil {
@@ -330,7 +331,7 @@ func (db *DB) send(ctx context.Context, group []*write, savepoints bool) (m mark
 	for i := 0; err == nil && savepoints && i < len(group); i++ {
 		err = db.sendOne(ctx, group[i])
 	}
-	return m, err
+	return err
 }
 
 // sendOne runs one write's statements so that they can be undone alone.
@@ -361,7 +362,7 @@ func (db *DB) rollback(ctx context.Context) {
 }
 
 // finish commits. When no answer comes it finds out what became of it: "on an error nothing was written" has to hold.
-func (db *DB) finish(ctx context.Context, m mark) error {
+func (db *DB) finish(ctx context.Context) error {
 	tag, err := db.conn.Exec(ctx, `COMMIT`)
 	var said *pgconn.PgError
 	switch {
@@ -373,38 +374,5 @@ func (db *DB) finish(ctx context.Context, m mark) error {
 		return err
 	}
 	closeConn(db.conn)
-	return db.ask(m, err)
-}
-
-// ask blocks until the server can be asked what became of a transaction, and has an answer.
-func (db *DB) ask(m mark, cause error) error {
-	db.cfg.Log.Warn("the store went away in the middle of a commit; what became of it is asked for", logging.Err(db.fault(cause, "write to")))
-	for pause := firstPause; ; pause = min(2*pause, longPause) {
-		state, err := db.status(m)
-		switch {
-		case err == nil && state == "committed":
-			return nil
-		case err == nil && state != "in progress":
-			return db.wrap(cause, codes.Unavailable, ReasonAway, "PostgreSQL at %s went away before a commit; nothing of it was written", db.where)
-		}
-		if !wait(db.background, pause) {
-			return errors.Join(errUnknown, err)
-		}
-	}
-}
-
-// status asks for a transaction, and ends what the server still does for a connection that is gone.
-func (db *DB) status(m mark) (state string, err error) {
-	ctx, cancel := context.WithTimeout(db.background, writeTimeout)
-	defer cancel()
-	conn, err := db.connect(ctx)
-	if err != nil {
-		return "", err
-	}
-	defer closeConn(conn)
-	if err = conn.QueryRow(ctx, `SELECT COALESCE(pg_xact_status($1::text::xid8), 'aborted')`, m.id).Scan(&state); err != nil || state != "in progress" {
-		return state, err
-	}
-	_, err = conn.Exec(ctx, `SELECT pg_terminate_backend($1)`, m.backend)
-	return state, err
+	return db.ask(err)
 }

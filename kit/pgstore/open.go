@@ -2,6 +2,7 @@ package pgstore
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"hash/fnv"
@@ -36,7 +37,7 @@ func Open(ctx context.Context, cfg Config) (*DB, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	db := &DB{cfg: cfg, in: make(chan *write, queueLength), closing: make(chan struct{}), done: make(chan struct{})}
+	db := &DB{cfg: cfg, in: make(chan *write, queueLength), closing: make(chan struct{}), done: make(chan struct{}), name: strings.ToLower(rand.Text())}
 	db.background, db.end = context.WithCancel(context.Background())
 	p, err := cfg.parse()
 	if err != nil {
@@ -122,6 +123,11 @@ func (db *DB) prepare(ctx context.Context) error {
 	}
 	if !exists {
 		if _, err := conn.Exec(ctx, `CREATE SCHEMA `+pgx.Identifier{db.cfg.Schema}.Sanitize()); err != nil {
+			return err
+		}
+	}
+	for _, sql := range []string{marks, forgetMarks} {
+		if _, err := conn.Exec(ctx, sql); err != nil {
 			return err
 		}
 	}

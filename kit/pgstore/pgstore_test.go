@@ -401,6 +401,66 @@ func TestLostCommit(t *testing.T) {
 	}
 }
 
+// The server crashes under two processes that write: what was said to be written is there, and what was said not to be is not, though numbers of transactions that were lost come again.
+func TestCrashes(t *testing.T) {
+	t.Parallel()
+	s := pgtest.Start(t)
+	c := config(s, s.Database(t))
+	both := []*pgstore.DB{open(t, c), open(t, c)}
+	var mu sync.Mutex
+	said := map[int]bool{}
+	write := func(db *pgstore.DB) error {
+		mu.Lock()
+		id := len(said)
+		said[id] = false
+		mu.Unlock()
+		err := db.Commit(context.Background(), insert(id, ""))
+		if err != nil && !pgstore.Waits(err) {
+			t.Errorf("a commit failed with %v", err)
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		said[id] = err == nil
+		return err
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	for i := range 8 {
+		wg.Go(func() {
+			for ctx.Err() == nil {
+				_ = write(both[i%2]) // said has it
+			}
+		})
+	}
+	for range 4 {
+		for _, db := range both {
+			until(t, "it is written", func() bool { return write(db) == nil })
+		}
+		s.Stop(t)
+		s.Restart(t)
+	}
+	for _, db := range both {
+		until(t, "it is written again", func() bool { return write(db) == nil })
+	}
+	stop()
+	wg.Wait()
+	there := map[int]bool{}
+	err := both[0].Each(t.Context(), `SELECT id FROM a`, nil, func() { clear(there) }, func(r pgx.Rows) error {
+		id := 0
+		err := r.Scan(&id)
+		there[id] = true
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for id, ok := range said {
+		if ok != there[id] {
+			t.Errorf("of row %d it was said that it is written: %v; it is there: %v", id, ok, there[id])
+		}
+	}
+}
+
 func TestReadOnlyServer(t *testing.T) {
 	t.Parallel()
 	s := pgtest.Start(t)

@@ -26,7 +26,7 @@ type queue struct {
 
 func (n *node) report() {
 	q := metrictest.Queue{Running: uint32(n.queue.running), Pending: uint32(len(n.queue.waiting)), Slots: slots, Capacity: 64}
-	if err := n.metric.ReportQueue(q); err != nil {
+	if err := n.metric.ReportQueue(context.Background(), q); err != nil {
 		n.world.fail(err)
 	}
 }

@@ -34,6 +34,7 @@ type CallerOption func(*callerConfig)
 type callerConfig struct {
 	queue   int
 	onState func(up bool, err error)
+	hasty   func(err error) bool
 }
 
 // WithQueue sets how many calls may wait to be sent before Call blocks; default 64.
@@ -44,6 +45,15 @@ func WithQueue(n int) CallerOption { return func(c *callerConfig) { c.queue = n 
 func WithOnState(f func(up bool, err error)) CallerOption {
 	return func(c *callerConfig) { c.onState = f }
 }
+
+// WithHaste names the errors after which a stream is opened again within a tenth of a second, however many there were before: the next one may come to a replica that
+// can serve it.
+func WithHaste(f func(err error) bool) CallerOption {
+	return func(c *callerConfig) { c.hasty = f }
+}
+
+// longestHaste bounds the pause after such an error.
+const longestHaste = 100 * time.Millisecond
 
 // Caller keeps one stream open and makes calls on it. It is safe for concurrent use.
 type Caller[Req, Resp any] struct {
@@ -167,7 +177,11 @@ func (c *Caller[Req, Resp]) run() {
 		if time.Since(opened) > 2*wait.MaxInterval { // one that breaks at once must not be reopened in a loop
 			wait.Reset()
 		}
-		t := time.NewTimer(wait.NextBackOff())
+		pause := wait.NextBackOff()
+		if c.cfg.hasty != nil && c.cfg.hasty(f) {
+			pause = min(pause, longestHaste)
+		}
+		t := time.NewTimer(pause)
 		select {
 		case <-t.C:
 		case <-c.ctx.Done():

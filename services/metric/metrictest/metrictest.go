@@ -32,7 +32,13 @@ const Retry = app.Retry
 var DefaultPace = app.DefaultPace
 
 // New makes a service; Run it.
-func New(ctx context.Context, cfg Config) *Service { return app.New(ctx, cfg) }
+func New(ctx context.Context, cfg Config) *Service {
+	s, err := app.New(ctx, cfg)
+	if err != nil {
+		panic(err) // only a shared store fails, and simulations have none
+	}
+	return s
+}
 
 // Encode makes a metric's message.
 func Encode(m Metric) *eventv1.Metric { return broker.Encode(m) }

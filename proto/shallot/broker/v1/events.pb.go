@@ -519,7 +519,7 @@ func (*SubscribeRequest_Ack) isSubscribeRequest_Request() {}
 
 type Open struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Members of a group share its events. Each service uses its own name.
+	// Members of a group share its events. Each service uses its own name, and one for a process alone where each of its processes has to hear.
 	Group string `protobuf:"bytes,1,opt,name=group,proto3" json:"group,omitempty"`
 	// Topics to hear gossip of: announcements, metrics.
 	Topics []string `protobuf:"bytes,2,rep,name=topics,proto3" json:"topics,omitempty"`

@@ -355,7 +355,7 @@ func (x *SessionResponse) GetPersonas() []*PersonaUse {
 
 type Hello struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// A random name of the node process.
+	// A random name of the node process. Back with the same name, the session that carried does so again.
 	NodeId        string `protobuf:"bytes,1,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

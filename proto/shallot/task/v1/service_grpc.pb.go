@@ -38,7 +38,8 @@ const (
 // TaskService owns the state of tasks. Node calls it; it calls the broker's repository and its executors.
 type TaskServiceClient interface {
 	// Session is what a task costs: one stream per node process, that carries commands with their answers and, with seq 0, what
-	// the task service has to say by itself. It starts with a Hello; then everything in the outbox is told (again).
+	// the task service has to say by itself. It starts with a Hello; then everything in the outbox is told (again). Of several sessions one
+	// carries: outbox and placements go to it alone, and to the next when it ends. FAILED_PRECONDITION, NOT_LEADING: another replica takes them.
 	Session(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[SessionRequest, SessionResponse], error)
 	// Describe says what this task service is and does.
 	Describe(ctx context.Context, in *DescribeRequest, opts ...grpc.CallOption) (*DescribeResponse, error)
@@ -216,7 +217,8 @@ type TaskService_GetLogsClient = grpc.ServerStreamingClient[GetLogsResponse]
 // TaskService owns the state of tasks. Node calls it; it calls the broker's repository and its executors.
 type TaskServiceServer interface {
 	// Session is what a task costs: one stream per node process, that carries commands with their answers and, with seq 0, what
-	// the task service has to say by itself. It starts with a Hello; then everything in the outbox is told (again).
+	// the task service has to say by itself. It starts with a Hello; then everything in the outbox is told (again). Of several sessions one
+	// carries: outbox and placements go to it alone, and to the next when it ends. FAILED_PRECONDITION, NOT_LEADING: another replica takes them.
 	Session(grpc.BidiStreamingServer[SessionRequest, SessionResponse]) error
 	// Describe says what this task service is and does.
 	Describe(context.Context, *DescribeRequest) (*DescribeResponse, error)

@@ -4,7 +4,6 @@ package main
 import (
 	"context"
 	"os"
-	"path/filepath"
 
 	"github.com/shallot-net/shallot/kit/brokerclient"
 	"github.com/shallot-net/shallot/kit/config"
@@ -16,7 +15,6 @@ import (
 	kittelemetry "github.com/shallot-net/shallot/kit/telemetry"
 	"github.com/shallot-net/shallot/services/discovery/internal/adapter/broker"
 	"github.com/shallot-net/shallot/services/discovery/internal/adapter/grpcserver"
-	"github.com/shallot-net/shallot/services/discovery/internal/adapter/sqlite"
 	"github.com/shallot-net/shallot/services/discovery/internal/adapter/telemetry"
 	"github.com/shallot-net/shallot/services/discovery/internal/app"
 )
@@ -35,12 +33,12 @@ func run(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	unlock, err := node.Lock(process)
+	unlock, err := lock(cfg, node)
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	store, err := sqlite.Open(ctx, filepath.Join(node.State(process), "discovery.db"), log)
+	store, shared, err := openStore(ctx, cfg, node, log)
 	if err != nil {
 		return err
 	}
@@ -60,16 +58,19 @@ func run(ctx context.Context, args []string) error {
 	defer client.Close()
 	link := broker.New(conn, client)
 	counter := telemetry.New(registry)
-	service, err := app.New(ctx, cfg.app(link, store, counter, log))
-	if err != nil {
-		return err
-	}
-	telemetry.Watch(registry, service)
-
 	server, err := rpc.NewServer(rpc.ServerConfig{Process: process, Listen: cfg.Listen, Log: log, Registry: registry, TLS: creds})
 	if err != nil {
 		return err
 	}
+	ready := &readiness{set: server.SetServing}
+	conf := cfg.app(link, store, counter, log)
+	conf.Shared, conf.Reached = shared, ready.reached
+	service, err := app.New(ctx, conf)
+	if err != nil {
+		return err
+	}
+	ready.leads = service.Leads
+	telemetry.Watch(registry, service)
 	grpcserver.Register(server, service)
 	kittelemetry.Register(server, process, registry)
 	if err := server.Listen(ctx); err != nil { // before anything is done that a second process would do twice
@@ -79,10 +80,13 @@ func run(ctx context.Context, args []string) error {
 		server.Serve,
 		creds.Run,
 		service.Run,
-		func(ctx context.Context) error {
+		func(ctx context.Context) error { // what others say is heard by the replica that leads
+			if !service.Led(ctx) {
+				return nil
+			}
 			return link.Listen(ctx, service, func(up bool) {
 				counter.BrokerUp(up)
-				server.SetServing(up)
+				ready.listens(up)
 			})
 		},
 		func(ctx context.Context) error {

@@ -8,12 +8,14 @@ import (
 	"github.com/shallot-net/shallot/kit/config"
 	"github.com/shallot-net/shallot/kit/home"
 	"github.com/shallot-net/shallot/kit/pace"
+	"github.com/shallot-net/shallot/kit/pgstore"
 	"github.com/shallot-net/shallot/services/discovery/internal/app"
 	"github.com/shallot-net/shallot/services/discovery/internal/domain"
 )
 
 type settings struct {
 	config.Common
+	pgstore.Settings
 	Broker     string   `koanf:"broker" help:"endpoint of the node's broker; empty: its socket in the home"`
 	Mode       string   `koanf:"mode" help:"open, or anonymous: what is told of this node is rounded to classes that many share"`
 	Role       string   `koanf:"role" help:"the node's role: only a provider has a discovery service"`
@@ -58,6 +60,9 @@ func (s *settings) ask() time.Duration {
 
 // Validate finds what the types cannot.
 func (s *settings) Validate() error {
+	if err := s.Settings.Check(); err != nil {
+		return err
+	}
 	if s.Role != domain.RoleProvider {
 		return fmt.Errorf("role is %q: only a provider has a discovery service", s.Role)
 	}

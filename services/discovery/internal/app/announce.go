@@ -192,6 +192,9 @@ func (s *Service) greet(network int) {
 
 // leave tells the network that this node stops on purpose. Nothing is lost when nobody hears it.
 func (s *Service) leave() {
+	if !s.lead.Leave() {
+		return // others go on
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), leaveTimeout)
 	defer cancel()
 	s.mu.Lock()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"github.com/shallot-net/shallot/kit/crew"
 	"github.com/shallot-net/shallot/services/discovery/internal/domain"
 )
 
@@ -72,6 +73,27 @@ type Store interface {
 	// LoadSelf returns what SaveSelf stored last; ok is false when nothing was.
 	LoadSelf(ctx context.Context) (s Self, ok bool, err error)
 	SaveSelf(ctx context.Context, s Self) error
+}
+
+// Shared is what several replicas of this service have in common. One of them leads: it alone has to do with the network, and writes the peer table; the others show it. See storetest.
+type Shared interface {
+	crew.Members
+	// Listen tells what the others write, until ctx ends, and that something may have been missed, at first too. heard must not block.
+	Listen(ctx context.Context, heard func(News)) error
+	// Rows and Row are of the peer table, with Vouched; false: there is none of this id.
+	Rows(ctx context.Context) ([]domain.Peer, error)
+	Row(ctx context.Context, id string) (domain.Peer, bool, error)
+	// LoadPuzzle returns what SavePuzzle stored last, which is durable when it returns; without a nonce where nothing was.
+	LoadPuzzle(ctx context.Context) (domain.Puzzle, error)
+	SavePuzzle(ctx context.Context, p domain.Puzzle) error
+}
+
+// News is what a replica hears of another.
+type News struct {
+	Missed bool   // anything may have changed
+	Left   bool   // one has ended
+	Self   bool   // what this node's announcement says, or its puzzle
+	Peer   string // the row of this peer
 }
 
 // Self is what this node's announcement says beside its identity and addresses.

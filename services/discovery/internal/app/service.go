@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/time/rate"
 
+	"github.com/shallot-net/shallot/kit/crew"
 	"github.com/shallot-net/shallot/kit/fault"
 	"github.com/shallot-net/shallot/kit/lifecycle"
 	"github.com/shallot-net/shallot/kit/logging"
@@ -64,6 +65,10 @@ type Config struct {
 	Events  Events
 	Store   Store
 	Routing Routing // nil: there is none
+	Shared  Shared  // nil: there are no other replicas
+
+	// Reached is told whether the broker and the shared store answer, at first and at every change. It must not block.
+	Reached func(ok bool)
 }
 
 // Service is discovery. Run it; its other methods may be called at any time.
@@ -72,6 +77,10 @@ type Service struct {
 	log *slog.Logger
 	net Network
 	ev  Events
+
+	lead    *crew.Lead
+	news    *news
+	reached reached
 
 	mu       sync.Mutex
 	table    *domain.Table
@@ -141,6 +150,7 @@ func New(ctx context.Context, cfg Config) (*Service, error) {
 		prices:   rate.NewLimiter(rate.Every(time.Minute), 4),
 		announce: make(chan bool, 1), redial: make(chan struct{}, 1), advertise: make(chan struct{}, 1), identify: make(chan struct{}, 1),
 		answers: make(chan struct{}, maxAnswers), asks: make(chan struct{}, maxAsking), ready: make(chan struct{})}
+	s.share()
 	peers, err := cfg.Store.LoadPeers(ctx)
 	if err != nil {
 		return nil, err
@@ -155,6 +165,11 @@ func New(ctx context.Context, cfg Config) (*Service, error) {
 	if s.self, s.hasSelf, err = cfg.Store.LoadSelf(ctx); err != nil {
 		return nil, err
 	}
+	if cfg.Shared != nil {
+		if s.puzzle, err = cfg.Shared.LoadPuzzle(ctx); err != nil {
+			return nil, err
+		}
+	}
 	return s, nil
 }
 
@@ -166,17 +181,25 @@ func (noCounter) Count(string) {}
 func (s *Service) Run(ctx context.Context) error {
 	s.run = ctx
 	close(s.ready)
-	loops := []func(context.Context) error{s.identityLoop, s.announceLoop, s.watchLoop, s.neighbourLoop, s.mendLoop, s.sweepLoop}
+	err := lifecycle.Run(ctx, s.identityLoop, s.watchLoop, s.mirrorLoop, s.lead.Run, s.leadLoop)
+	s.tasks.Wait()
+	s.leave()
+	return err
+}
+
+// leadLoop does what one replica does for all, as soon as it leads.
+func (s *Service) leadLoop(ctx context.Context) error {
+	if !s.Led(ctx) {
+		return nil
+	}
+	loops := []func(context.Context) error{s.announceLoop, s.neighbourLoop, s.mendLoop, s.sweepLoop}
 	if s.cfg.Routing != nil {
 		loops = append(loops, s.advertiseLoop, s.strangersLoop)
 	}
 	for _, addr := range s.cfg.Bootstrap {
 		loops = append(loops, func(ctx context.Context) error { return s.joinLoop(ctx, addr) })
 	}
-	err := lifecycle.Run(ctx, loops...)
-	s.tasks.Wait()
-	s.leave()
-	return err
+	return lifecycle.Run(ctx, loops...)
 }
 
 // spawn runs what a handler starts and does not wait for; false when there is too much of it, or Run is over.
@@ -227,10 +250,18 @@ func (s *Service) UpdateSelf(ctx context.Context, self Self) error {
 
 // UpdatePuzzle sets what a stranger's submission costs. Whoever asks hears it at once; the others with the next announcement, which goes out now when the
 // effort has changed much, not more often than once a minute as a rule.
-func (s *Service) UpdatePuzzle(p domain.Puzzle) error {
+func (s *Service) UpdatePuzzle(ctx context.Context, p domain.Puzzle) error {
 	if err := p.Check(); err != nil {
 		return fault.InvalidArgument("SELF_INVALID", "%v", err)
 	}
+	if err := s.savePuzzle(ctx, p); err != nil {
+		return err
+	}
+	s.setPuzzle(p)
+	return nil
+}
+
+func (s *Service) setPuzzle(p domain.Puzzle) {
 	s.mu.Lock()
 	s.puzzle = p
 	news := s.own.Version > 0 && domain.EffortNews(s.own.Effort, p.Effort)
@@ -238,7 +269,6 @@ func (s *Service) UpdatePuzzle(p domain.Puzzle) error {
 	if news && s.prices.Allow() {
 		s.wakeAnnounce(false)
 	}
-	return nil
 }
 
 func sameSelf(a, b Self) bool {
@@ -268,6 +298,7 @@ func (s *Service) refreshIdentity(ctx context.Context) error {
 	call, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	id, err := s.net.Self(call)
+	s.reached.broker(err == nil)
 	if err != nil {
 		return err
 	}
@@ -306,7 +337,7 @@ func (s *Service) sweepLoop(ctx context.Context) error {
 			s.shelveLocked(p)
 			s.cfg.Counter.Count(CountForgotten)
 		}
-		s.cfg.Store.SavePeers(nil, s.book.Expire(time.Now().Add(-bookFor)))
+		s.save(nil, s.book.Expire(time.Now().Add(-bookFor)))
 		s.pruneLocked()
 		overdue := s.overdueLocked()
 		s.mu.Unlock()

@@ -130,7 +130,7 @@ func TestPrices(t *testing.T) {
 		}
 		price := func(effort uint32) {
 			t.Helper()
-			if err := n.svc.UpdatePuzzle(domain.Puzzle{Nonce: make([]byte, domain.NonceSize), Effort: effort}); err != nil {
+			if err := n.svc.UpdatePuzzle(t.Context(), domain.Puzzle{Nonce: make([]byte, domain.NonceSize), Effort: effort}); err != nil {
 				t.Fatal(err)
 			}
 			if got := ask(nil, 1).Puzzle.Effort; got != effort {
@@ -162,7 +162,7 @@ func TestPrices(t *testing.T) {
 			t.Errorf("in the end it is known as %d", got)
 		}
 		for _, bad := range []domain.Puzzle{{Effort: 16}, {Nonce: make([]byte, 15)}, {Nonce: make([]byte, 16), Effort: 3}, {Nonce: make([]byte, 16), Effort: 1 << 25}} {
-			if err := n.svc.UpdatePuzzle(bad); fault.From(err).Reason != "SELF_INVALID" {
+			if err := n.svc.UpdatePuzzle(t.Context(), bad); fault.From(err).Reason != "SELF_INVALID" {
 				t.Errorf("%+v: %v", bad, err)
 			}
 		}

@@ -99,12 +99,12 @@ func (s *Service) changedLocked(id string) {
 	if !ok {
 		return
 	}
-	s.cfg.Store.SavePeers([]domain.Peer{p}, nil)
+	s.save([]domain.Peer{p}, nil)
 	s.tellLocked(Change{Peer: p})
 }
 
 func (s *Service) forgottenLocked(id string) {
-	s.cfg.Store.SavePeers(nil, []string{id})
+	s.save(nil, []string{id})
 	s.tellLocked(Change{Forgotten: id})
 }
 
@@ -113,10 +113,10 @@ func (s *Service) shelveLocked(p domain.Peer) {
 	evicted := s.book.Add(p)
 	if evicted != p.PeerID {
 		p, _ = s.book.Get(p.PeerID)
-		s.cfg.Store.SavePeers([]domain.Peer{p}, nil)
+		s.save([]domain.Peer{p}, nil)
 	}
 	if evicted != "" {
-		s.cfg.Store.SavePeers(nil, []string{evicted})
+		s.save(nil, []string{evicted})
 	}
 	s.tellLocked(Change{Forgotten: p.PeerID})
 }

@@ -86,6 +86,34 @@ func (t *Table) Restore(p Peer) {
 	}
 }
 
+// Mirror takes a row as another replica of this service has it, and tells whether it is news. Who is connected this one knows itself.
+func (t *Table) Mirror(p Peer) bool {
+	old := t.peers[p.PeerID]
+	if old == nil && len(t.peers) >= t.max {
+		return false
+	}
+	p.Connected, p.RTT = t.connect[p.PeerID], 0
+	if old != nil {
+		if old.Version == p.Version && old.State == p.State && old.LastSeen.Equal(p.LastSeen) && old.Vouched == p.Vouched {
+			return false
+		}
+		p.RTT, p.news = old.RTT, old.news
+	}
+	t.remove(p.PeerID)
+	state := p.State
+	p.State = ""
+	t.peers[p.PeerID] = &p
+	t.setState(&p, state)
+	return true
+}
+
+// Drop removes a row, and tells whether there was one.
+func (t *Table) Drop(id string) bool {
+	_, there := t.peers[id]
+	t.remove(id)
+	return there
+}
+
 // setState and remove keep the count of those that are available.
 func (t *Table) setState(p *Peer, to State) {
 	if p.State == Available {

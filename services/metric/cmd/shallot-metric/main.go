@@ -4,7 +4,6 @@ package main
 import (
 	"context"
 	"os"
-	"path/filepath"
 
 	"github.com/shallot-net/shallot/kit/brokerclient"
 	"github.com/shallot-net/shallot/kit/config"
@@ -15,7 +14,6 @@ import (
 	"github.com/shallot-net/shallot/kit/rpc"
 	kittelemetry "github.com/shallot-net/shallot/kit/telemetry"
 	"github.com/shallot-net/shallot/services/metric/internal/adapter/broker"
-	"github.com/shallot-net/shallot/services/metric/internal/adapter/filestore"
 	"github.com/shallot-net/shallot/services/metric/internal/adapter/grpcserver"
 	"github.com/shallot-net/shallot/services/metric/internal/adapter/host"
 	"github.com/shallot-net/shallot/services/metric/internal/adapter/telemetry"
@@ -36,15 +34,16 @@ func run(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	unlock, err := node.Lock(process)
+	unlock, err := lock(cfg, node)
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	versions, err := filestore.Open(filepath.Join(node.State(process), "version"))
+	store, err := openStore(ctx, cfg, node, log)
 	if err != nil {
 		return err
 	}
+	defer store.close()
 
 	registry := kittelemetry.NewRegistry()
 	creds, err := mtls.Open(cfg.TLS.Dir, mtls.Options{Log: log, Registry: registry})
@@ -60,13 +59,18 @@ func run(ctx context.Context, args []string) error {
 	defer client.Close()
 	link := broker.New(client)
 	counter := telemetry.New(registry)
-	service := app.New(ctx, cfg.app(link, versions, host.New(node.Dir), counter, log))
-	telemetry.Watch(registry, service)
-
 	server, err := rpc.NewServer(rpc.ServerConfig{Process: process, Listen: cfg.Listen, Log: log, Registry: registry, TLS: creds})
 	if err != nil {
 		return err
 	}
+	ready := &readiness{set: server.SetServing, stored: true}
+	conf := cfg.app(link, store.versions, host.New(node.Dir), counter, log)
+	conf.Shared, conf.HostID, conf.Stored = store.shared, store.host, ready.store
+	service, err := app.New(ctx, conf)
+	if err != nil {
+		return err
+	}
+	telemetry.Watch(registry, service)
 	grpcserver.Register(server, service)
 	kittelemetry.Register(server, process, registry)
 	if err := server.Listen(ctx); err != nil { // before anything is done that a second process would do twice
@@ -77,9 +81,13 @@ func run(ctx context.Context, args []string) error {
 		creds.Run,
 		service.Run,
 		func(ctx context.Context) error {
-			return link.Listen(ctx, service, func(up bool) {
+			listen := link.Listen
+			if store.shared != nil {
+				listen = link.ListenBeside
+			}
+			return listen(ctx, service, func(up bool) {
 				counter.BrokerUp(up)
-				server.SetServing(up)
+				ready.broker(up)
 			})
 		},
 		func(ctx context.Context) error {

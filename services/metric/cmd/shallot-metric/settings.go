@@ -8,6 +8,7 @@ import (
 	"github.com/shallot-net/shallot/kit/config"
 	"github.com/shallot-net/shallot/kit/home"
 	"github.com/shallot-net/shallot/kit/pace"
+	"github.com/shallot-net/shallot/kit/pgstore"
 	"github.com/shallot-net/shallot/services/metric/internal/app"
 )
 
@@ -19,6 +20,7 @@ const (
 
 type settings struct {
 	config.Common
+	pgstore.Settings
 	Broker     string        `koanf:"broker" help:"endpoint of the node's broker; empty: its socket in the home"`
 	Mode       string        `koanf:"mode" help:"open, or anonymous: what is told of this node is rounded to classes that many share"`
 	Role       string        `koanf:"role" help:"the node's role: only a provider has a metric service"`
@@ -40,6 +42,9 @@ func newSettings() *settings {
 
 // Validate finds what the types cannot.
 func (s *settings) Validate() error {
+	if err := s.Settings.Check(); err != nil {
+		return err
+	}
 	if s.Role != roleProvider {
 		return fmt.Errorf("role is %q: only a provider has a metric service", s.Role)
 	}

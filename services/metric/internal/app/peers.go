@@ -84,6 +84,7 @@ func (s *Service) HandleMetric(from, inReplyTo string, m domain.Metric) Verdict 
 	outcome, evicted := s.table.Observe(m, asked, s.networkLocked(), now)
 	if evicted != "" {
 		s.cfg.Counter.Count(CountEvicted)
+		s.saveLocked(nil, evicted)
 		s.tellLocked(Change{Expired: evicted})
 	}
 	s.cfg.Counter.Count(outcomeCount[outcome])
@@ -104,6 +105,7 @@ func (s *Service) HandleMetric(from, inReplyTo string, m domain.Metric) Verdict 
 			s.greeting = true
 			wake(s.marked)
 		}
+		s.saveLocked([]domain.Known{known})
 		s.tellLocked(Change{Metric: known})
 		return Applied
 	case domain.Full:

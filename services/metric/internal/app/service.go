@@ -9,6 +9,7 @@ import (
 	"github.com/cenkalti/backoff/v5"
 	"golang.org/x/time/rate"
 
+	"github.com/shallot-net/shallot/kit/crew"
 	"github.com/shallot-net/shallot/kit/fault"
 	"github.com/shallot-net/shallot/kit/lifecycle"
 	"github.com/shallot-net/shallot/kit/logging"
@@ -51,12 +52,20 @@ type Config struct {
 	Host     Host
 	Events   Events
 	Versions Versions
+	Shared   Shared // nil: there are no other replicas
+	HostID   string // that no other host has; needed with Shared
+
+	// Stored is told whether the shared store answers, at first and at every change. It must not block.
+	Stored func(ok bool)
 }
 
 // Service is metric. Run it; its other methods may be called at any time.
 type Service struct {
 	cfg Config
 	log *slog.Logger
+
+	lead    *crew.Lead
+	commons commons
 
 	mu       sync.Mutex
 	peerID   string
@@ -80,8 +89,8 @@ type Service struct {
 	ready    chan struct{}
 }
 
-// New makes a service and measures once.
-func New(ctx context.Context, cfg Config) *Service {
+// New makes a service and measures once. An error is the shared store's.
+func New(ctx context.Context, cfg Config) (*Service, error) {
 	if cfg.Pace == (pace.Config{}) {
 		cfg.Pace = DefaultPace
 	}
@@ -100,8 +109,11 @@ func New(ctx context.Context, cfg Config) *Service {
 	s := &Service{cfg: cfg, log: cfg.Log, table: domain.NewTable(cfg.MaxMetrics), size: pace.Size{PerPeer: cfg.Pace.PerPeer}, watchers: map[*Watcher]*ownWatch{}, asked: map[string]*question{},
 		versions: versions{store: cfg.Versions}, changes: rate.NewLimiter(rate.Every(cfg.Pace.Min/changesAtFirst), 1),
 		marked: make(chan struct{}, 1), queued: make(chan struct{}, 1), identify: make(chan struct{}, 1), answers: make(chan struct{}, maxAnswers), ready: make(chan struct{})}
+	if err := s.share(ctx); err != nil {
+		return nil, err
+	}
 	s.measure(ctx)
-	return s
+	return s, nil
 }
 
 type noCounter struct{}
@@ -112,8 +124,9 @@ func (noCounter) Count(string) {}
 func (s *Service) Run(ctx context.Context) error {
 	s.run = ctx
 	close(s.ready)
-	err := lifecycle.Run(ctx, s.identityLoop, s.measureLoop, s.publishLoop)
+	err := lifecycle.Run(ctx, s.identityLoop, s.measureLoop, s.listenLoop, s.lead.Run, s.leadLoop)
 	s.tasks.Wait()
+	_ = s.lead.Leave()
 	return err
 }
 
@@ -154,6 +167,10 @@ func (s *Service) measureLoop(ctx context.Context) error {
 		case <-tick.C:
 			s.measure(ctx)
 		case <-s.queued:
+			if s.cfg.Shared != nil {
+				s.refreshCommon(ctx)
+				continue
+			}
 			s.requeue()
 		case <-ctx.Done():
 			return nil
@@ -162,7 +179,10 @@ func (s *Service) measureLoop(ctx context.Context) error {
 }
 
 func (s *Service) measure(ctx context.Context) {
-	m := s.cfg.Host.Measure(ctx).Sound()
+	s.take(s.together(ctx, s.cfg.Host.Measure(ctx).Sound()))
+}
+
+func (s *Service) take(m domain.Metric) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	m.PeerID, m.Version, m.Queue = s.peerID, s.own.Version, s.queue
@@ -174,6 +194,7 @@ func (s *Service) measure(ctx context.Context) {
 	s.setOwnLocked(m)
 	for _, id := range s.table.Expire(time.Now()) {
 		s.cfg.Counter.Count(CountExpired)
+		s.saveLocked(nil, id)
 		s.tellLocked(Change{Expired: id})
 	}
 }
@@ -204,12 +225,19 @@ func (s *Service) networkLocked() int {
 }
 
 // ReportQueue sets the queue part of this node's metric.
-func (s *Service) ReportQueue(q domain.Queue) error {
+func (s *Service) ReportQueue(ctx context.Context, q domain.Queue) error {
 	if err := q.Check(); err != nil {
 		return fault.InvalidArgument("QUEUE_INVALID", "%v", err)
 	}
 	s.mu.Lock()
 	same := s.queue == q
+	s.mu.Unlock()
+	if s.cfg.Shared != nil { // also what is known here: another replica may have been told something else
+		if err := s.cfg.Shared.SaveQueue(ctx, q); err != nil {
+			return err
+		}
+	}
+	s.mu.Lock()
 	s.queue = q
 	s.mu.Unlock()
 	if !same {

@@ -50,7 +50,7 @@ func TestMarkedChangesAreToldSoonAndRateLimited(t *testing.T) {
 		_, nodes := network(t, 3)
 		n := nodes[0]
 		pass(time.Minute)
-		if err := n.svc.ReportQueue(domain.Queue{Running: 1, Slots: 4}); err != nil {
+		if err := n.svc.ReportQueue(t.Context(), domain.Queue{Running: 1, Slots: 4}); err != nil {
 			t.Fatal(err)
 		}
 		pass(1100 * time.Millisecond)
@@ -61,7 +61,7 @@ func TestMarkedChangesAreToldSoonAndRateLimited(t *testing.T) {
 		// A queue that changes a hundred times a second makes one report a second.
 		from := time.Now()
 		for i := range 1000 {
-			if err := n.svc.ReportQueue(domain.Queue{Running: uint32(i % 7), Pending: uint32(i)}); err != nil {
+			if err := n.svc.ReportQueue(t.Context(), domain.Queue{Running: uint32(i % 7), Pending: uint32(i)}); err != nil {
 				t.Fatal(err)
 			}
 			<-time.After(10 * time.Millisecond)
@@ -146,7 +146,7 @@ func TestRefreshAsksDirectly(t *testing.T) {
 		_, nodes := network(t, 4)
 		n := nodes[0]
 		pass(time.Minute)
-		if err := nodes[1].svc.ReportQueue(domain.Queue{Pending: 7}); err != nil {
+		if err := nodes[1].svc.ReportQueue(t.Context(), domain.Queue{Pending: 7}); err != nil {
 			t.Fatal(err)
 		}
 		synctest.Wait()
@@ -288,14 +288,14 @@ func TestWatchersAreToldWhatMatters(t *testing.T) {
 		for len(w.C) > 0 {
 			<-w.C
 		}
-		if err := n.svc.ReportQueue(domain.Queue{Running: 1}); err != nil {
+		if err := n.svc.ReportQueue(t.Context(), domain.Queue{Running: 1}); err != nil {
 			t.Fatal(err)
 		}
 		synctest.Wait()
 		if len(w.C) != 1 || (<-w.C).Metric.Queue.Running != 1 {
 			t.Error("a change of the queue was not told at once")
 		}
-		if err := n.svc.ReportQueue(domain.Queue{Pending: 1 << 30}); fault.From(err).Reason != "QUEUE_INVALID" {
+		if err := n.svc.ReportQueue(t.Context(), domain.Queue{Pending: 1 << 30}); fault.From(err).Reason != "QUEUE_INVALID" {
 			t.Errorf("ReportQueue = %v", err)
 		}
 	})

@@ -55,7 +55,10 @@ func (s *sim) add() *node {
 }
 
 func (n *node) start() *node {
-	svc := app.New(context.Background(), app.Config{Host: n, Events: n, Versions: n.versions})
+	svc, err := app.New(context.Background(), app.Config{Host: n, Events: n, Versions: n.versions})
+	if err != nil {
+		panic(err) // only a shared store fails
+	}
 	n.sim.mu.Lock()
 	n.svc = svc
 	n.sim.mu.Unlock()

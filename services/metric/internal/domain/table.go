@@ -81,6 +81,18 @@ func (t *Table) Observe(m Metric, asked bool, network int, now time.Time) (Outco
 	return Added, evicted
 }
 
+// Restore puts back a metric that was stored, while it is fresh and there is room.
+func (t *Table) Restore(k Known, now time.Time) {
+	k.Metric, k.news = k.Clamped(), allowance{}
+	if k.ReceivedAt.After(now) { // by another clock
+		k.ReceivedAt = now
+	}
+	if t.known[k.PeerID] == nil && len(t.known) < t.max && !k.expires().Before(now) {
+		t.known[k.PeerID] = &k
+		t.note(&k)
+	}
+}
+
 func (t *Table) makeRoom(network int, now time.Time) (string, bool) {
 	if len(t.known) < t.max {
 		return "", true

@@ -81,12 +81,15 @@ var taskTypes = []eventv1.EventType{
 	eventv1.EventType_EVENT_TYPE_TASK_REPLICAS, eventv1.EventType_EVENT_TYPE_TASK_REPLICA_RESULT,
 }
 
-// Types are the directed events that a node of this kind receives.
-func (d *Deliverer) Types() []eventv1.EventType {
+// Types are the directed events that one process of a node receives for all.
+func (d *Deliverer) Types() []eventv1.EventType { return taskTypes }
+
+// Answers are those that each process of a node has to see: what they answer, one of them has asked. None on a provider.
+func (d *Deliverer) Answers() []eventv1.EventType {
 	if d.news == nil {
-		return taskTypes
+		return nil
 	}
-	return append([]eventv1.EventType{eventv1.EventType_EVENT_TYPE_DISCOVER_RESPONSE, eventv1.EventType_EVENT_TYPE_METRIC_AVAILABLE}, taskTypes...)
+	return []eventv1.EventType{eventv1.EventType_EVENT_TYPE_DISCOVER_RESPONSE, eventv1.EventType_EVENT_TYPE_METRIC_AVAILABLE}
 }
 
 // Handle deals with one delivery and returns after what it changed is committed.

@@ -109,6 +109,7 @@ type Personas struct {
 	loops   sync.WaitGroup                   // of those, and of what waits for its end
 	past    sync.Mutex                       // held while it is asked what an earlier life of this process has left
 	told    bool                             // that was said; under mu
+	carries bool                             // of several processes of the node this one sees to personas; under mu
 }
 
 // identity is a persona that tasks have left from, or are about to.
@@ -406,9 +407,10 @@ func (p *Personas) Run(ctx context.Context) error {
 
 // filling opens personas in advance, one after the other, and none right after one was taken: the task that it was taken for goes first.
 func (p *Personas) filling(ctx context.Context) {
+	_ = p.recall(ctx) // or the next sweep says whether this process is the one that sees to personas
 	for {
 		p.mu.Lock()
-		missing := len(p.warm) < p.cfg.Warm && len(p.warm)+len(p.held)+p.opening < p.cfg.Most
+		missing := p.carries && len(p.warm) < p.cfg.Warm && len(p.warm)+len(p.held)+p.opening < p.cfg.Most
 		if missing {
 			p.opening++
 		}
@@ -430,7 +432,7 @@ func (p *Personas) fill(ctx context.Context) {
 	err := p.open(ctx, name)
 	p.mu.Lock()
 	p.opening--
-	if err == nil {
+	if err == nil && p.carries { // else another process finds it at the broker
 		p.warm = append(p.warm, name)
 	}
 	p.mu.Unlock()

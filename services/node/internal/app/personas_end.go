@@ -30,7 +30,18 @@ func (p *Personas) sweep(ctx context.Context) error {
 	defer cancel()
 	used, err := p.use.PersonasInUse(call)
 	if err != nil {
+		if fault.From(err).Reason == reasonNotCarrying {
+			p.standBack()
+			return nil
+		}
 		return err
+	}
+	p.mu.Lock()
+	began := !p.carries
+	p.carries = true
+	p.mu.Unlock()
+	if began {
+		kick(p.kick)
 	}
 	p.beatFor(ctx, used)
 	open, err := p.net.Personas(call)
@@ -43,6 +54,26 @@ func (p *Personas) sweep(ctx context.Context) error {
 	return nil
 }
 
+// reasonNotCarrying is the task service's: tasks are placed by another process of the node.
+const reasonNotCarrying = "NOT_CARRYING"
+
+// standBack leaves all personas to the process of the node that places tasks: it finds them at the broker, and closes what nothing needs.
+func (p *Personas) standBack() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.carries, p.told = false, false
+	p.warm = nil
+	for name, who := range p.held {
+		if who.tasks == 0 {
+			p.forget(name)
+		}
+	}
+	for key, cancel := range p.beats {
+		cancel()
+		delete(p.beats, key)
+	}
+}
+
 // close closes a persona when its time comes, unless a task has taken it before. Each waits by itself: those that went at the same moment would be seen to be
 // of one consumer.
 func (p *Personas) close(ctx context.Context, who *identity) {
@@ -52,7 +83,7 @@ func (p *Personas) close(ctx context.Context, who *identity) {
 	there := wait(ctx, time.Until(at), nil)
 	p.mu.Lock()
 	who.closing = false
-	there = there && who.closeAt.Equal(at)
+	there = there && who.closeAt.Equal(at) && p.held[who.name] == who // and it was not left to another process
 	if there {
 		p.forget(who.name)
 	}
@@ -127,6 +158,7 @@ func (p *Personas) recall(ctx context.Context) error {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.carries = true
 	p.adopt(used, time.Now())
 	return nil
 }

@@ -17,8 +17,9 @@ import (
 // TaskCreator makes tasks.
 type TaskCreator interface {
 	// Create is safe to repeat: the request id returns the task made before. It does so itself across a restart of the
-	// task service, until ctx ends. seen runs with the answer before anything that the task service says after it.
-	Create(ctx context.Context, c *taskv1.CreateTask, seen func(*taskv1.Task)) (*taskv1.Task, error)
+	// task service, until ctx ends. seen runs with the answer before anything that the task service says after it; missed: something may have happened before it that
+	// this process was told earlier, or that the answer does not have.
+	Create(ctx context.Context, c *taskv1.CreateTask, seen func(t *taskv1.Task, missed bool)) (*taskv1.Task, error)
 }
 
 // BodyReader reads what a task has printed.
@@ -61,7 +62,7 @@ func (s *Submitter) Submit(ctx context.Context, requestID string, spec *taskv1.T
 	return s.create(ctx, requestID, spec, nil)
 }
 
-func (s *Submitter) create(ctx context.Context, requestID string, spec *taskv1.TaskSpec, seen func(*taskv1.Task)) (*taskv1.Task, error) {
+func (s *Submitter) create(ctx context.Context, requestID string, spec *taskv1.TaskSpec, seen func(t *taskv1.Task, missed bool)) (*taskv1.Task, error) {
 	if s.placement == nil {
 		return nil, fault.FailedPrecondition("ROLE_PROVIDER", "this node is a provider and runs other people's tasks: submit at a consumer node, for example one started by `shallot up --role consumer --bootstrap ADDR` with an address of this node (`shallot node --show-addresses` prints them)")
 	}
@@ -171,10 +172,13 @@ func limitsOf(l *eventv1.Limits) domain.Limits {
 func (s *Submitter) Run(ctx context.Context, requestID string, spec *taskv1.TaskSpec, emit func(*taskv1.Task) error, stdout func([]byte) error) error {
 	var watch *domain.Watch[TaskUpdate]
 	var full error
-	t, err := s.create(ctx, requestID, spec, func(t *taskv1.Task) {
+	t, err := s.create(ctx, requestID, spec, func(t *taskv1.Task, missed bool) {
 		// Here, and not after the answer: the result may be the very next thing that the task service says.
 		if watch, full = s.watches.watch(t.GetId()); full == nil {
 			watch.Offer(update(TaskUpdate{Task: t}))
+			if missed {
+				watch.Resync()
+			}
 		}
 	})
 	if watch != nil {

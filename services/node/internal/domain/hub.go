@@ -84,6 +84,14 @@ func (h *Hub[T]) Count() int {
 	return h.count
 }
 
+// Resync is Hub.Resync for this watch alone.
+func (w *Watch[T]) Resync() {
+	w.hub.mu.Lock()
+	defer w.hub.mu.Unlock()
+	w.resync = true
+	w.wake()
+}
+
 // Offer gives this watch a state that its holder has learned elsewhere.
 func (w *Watch[T]) Offer(u Update[T]) {
 	w.hub.mu.Lock()

@@ -28,7 +28,7 @@ func Main(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	release, err := h.Lock(Process)
+	release, err := lock(&cfg, h)
 	if err != nil {
 		return err
 	}
@@ -66,6 +66,15 @@ func Main(ctx context.Context, args []string) error {
 		creds.Run,
 		func(ctx context.Context) error { return node.Run(ctx, server.SetServing) },
 		func(ctx context.Context) error { return telemetry.Serve(ctx, cfg.TelemetryListen, registry) })
+}
+
+// lock keeps a second process off the home's socket. Those that listen somewhere else are replicas, which may share a home: they keep nothing in it.
+func lock(cfg *Config, h home.Home) (release func(), err error) {
+	if cfg.Listen == "" || cfg.Listen == h.Endpoint(Process) {
+		return h.Lock(Process)
+	}
+	_, release, err = h.LockReplica(Process)
+	return release, err
 }
 
 // dial makes the connections that the role needs.

@@ -3,6 +3,7 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -80,6 +81,11 @@ func run(ctx context.Context, args []string) error {
 		return err
 	}
 	defer parts.close()
+	if cfg.Store != "" {
+		if service.PageKey, err = store.Setting(ctx, "page_key", newPageKey); err != nil {
+			return err
+		}
+	}
 	grpcserver.New(service, sessions).Register(server)
 	telemetry.Register(server, process, registry)
 	if err := server.Listen(ctx); err != nil { // before anything is done that a second process would do twice
@@ -107,6 +113,12 @@ func brokerEndpoint(cfg *settings, node home.Home) string {
 		return cfg.Broker
 	}
 	return node.Endpoint("broker")
+}
+
+func newPageKey() ([]byte, error) {
+	key := make([]byte, 32)
+	_, err := rand.Read(key)
+	return key, err
 }
 
 // store is where the service keeps its state.

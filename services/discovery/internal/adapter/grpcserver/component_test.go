@@ -24,6 +24,7 @@ import (
 	eventv1 "github.com/shallot-net/shallot/proto/shallot/event/v1"
 	"github.com/shallot-net/shallot/services/discovery/internal/adapter/broker"
 	"github.com/shallot-net/shallot/services/discovery/internal/adapter/grpcserver"
+	"github.com/shallot-net/shallot/services/discovery/internal/adapter/postgres"
 	"github.com/shallot-net/shallot/services/discovery/internal/adapter/sqlite"
 	"github.com/shallot-net/shallot/services/discovery/internal/app"
 	"github.com/shallot-net/shallot/services/discovery/internal/domain"
@@ -39,38 +40,68 @@ type node struct {
 	path      string
 	bootstrap []string
 	client    discoveryv1.DiscoveryServiceClient
+	svc       *app.Service
 	stop      func()
+	// shared gives the store that replicas have in common; nil: a file of its own.
+	shared func() *postgres.Store
+	store  interface{ Close() error }
 }
 
 func newNode(t *testing.T, net *brokertest.Network, bootstrap ...*brokertest.Broker) *node {
 	t.Helper()
 	n := &node{t: t, broker: net.Add(), path: filepath.Join(t.TempDir(), "discovery.db")}
-	n.conn = grpctest.Start(t, func(s *rpc.Server) { n.broker.Register(s) })
+	n.begin(bootstrap...)
+	return n
+}
+
+// newNodeOver is one replica of a node.
+func newNodeOver(t *testing.T, b *brokertest.Broker, shared func() *postgres.Store, bootstrap *brokertest.Broker) *node {
+	t.Helper()
+	n := &node{t: t, broker: b, shared: shared}
+	n.begin(bootstrap)
+	return n
+}
+
+func (n *node) begin(bootstrap ...*brokertest.Broker) {
+	n.conn = grpctest.Start(n.t, func(s *rpc.Server) { n.broker.Register(s) })
 	for _, b := range bootstrap {
 		n.bootstrap = append(n.bootstrap, b.JoinAddress())
 	}
 	n.start()
-	return n
 }
 
 func (n *node) start() {
 	t := n.t
 	t.Helper()
 	log := logging.New(t.Output(), "info", "text", "discovery")
-	store, err := sqlite.Open(t.Context(), n.path, slog.New(slog.DiscardHandler))
-	if err != nil {
-		t.Fatal(err)
-	}
 	client := brokerclient.New(n.conn, log)
 	link := broker.New(n.conn, client)
-	svc, err := app.New(t.Context(), app.Config{Bootstrap: n.bootstrap, Network: link, Events: link, Routing: link, Store: store, Log: log})
+	conf := app.Config{Bootstrap: n.bootstrap, Network: link, Events: link, Routing: link, Log: log}
+	if n.shared != nil {
+		s := n.shared()
+		conf.Store, conf.Shared, n.store = s, s, s
+	} else {
+		s, err := sqlite.Open(t.Context(), n.path, slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Fatal(err)
+		}
+		conf.Store, n.store = s, s
+	}
+	store := n.store
+	svc, err := app.New(t.Context(), conf)
 	if err != nil {
 		t.Fatal(err)
 	}
+	n.svc = svc
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() {
-		ended <- lifecycle.Run(ctx, svc.Run, func(ctx context.Context) error { return link.Listen(ctx, svc, func(bool) {}) })
+		ended <- lifecycle.Run(ctx, svc.Run, func(ctx context.Context) error {
+			if !svc.Led(ctx) {
+				return nil
+			}
+			return link.Listen(ctx, svc, func(bool) {})
+		})
 	}()
 	n.client = discoveryv1.NewDiscoveryServiceClient(grpctest.Start(t, func(s *rpc.Server) { grpcserver.Register(s, svc) }))
 	n.stop = sync.OnceFunc(func() {

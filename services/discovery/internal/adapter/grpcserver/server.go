@@ -45,7 +45,7 @@ func (s *Server) UpdateSelf(ctx context.Context, r *discoveryv1.UpdateSelfReques
 	if err != nil {
 		return nil, fault.InvalidArgument("SELF_INVALID", "%v", err)
 	}
-	if err := s.app.UpdatePuzzle(domain.Puzzle{Nonce: r.GetPuzzle().GetNonce(), Effort: r.GetPuzzle().GetEffort()}); err != nil {
+	if err := s.app.UpdatePuzzle(ctx, domain.Puzzle{Nonce: r.GetPuzzle().GetNonce(), Effort: r.GetPuzzle().GetEffort()}); err != nil {
 		return nil, err
 	}
 	if err := s.app.UpdateSelf(ctx, app.Self{Capabilities: caps, SealingKey: r.GetSealingKey()}); err != nil {

@@ -9,12 +9,9 @@ import (
 	"math"
 	"time"
 
-	"google.golang.org/protobuf/proto"
-
 	"github.com/shallot-net/shallot/kit/logging"
 	"github.com/shallot-net/shallot/kit/sqlstore"
-	eventv1 "github.com/shallot-net/shallot/proto/shallot/event/v1"
-	"github.com/shallot-net/shallot/services/discovery/internal/adapter/broker"
+	"github.com/shallot-net/shallot/services/discovery/internal/adapter/record"
 	"github.com/shallot-net/shallot/services/discovery/internal/app"
 	"github.com/shallot-net/shallot/services/discovery/internal/domain"
 )
@@ -58,7 +55,7 @@ func (s *Store) LoadPeers(ctx context.Context) ([]domain.Peer, error) {
 		if err := rows.Scan(&id, &state, &first, &last, &signed); err != nil {
 			return nil, fmt.Errorf("read the peer table: %w", err)
 		}
-		p, err := decode(id, state, signed)
+		p, err := record.ReadPeer(id, state, signed)
 		if err != nil {
 			s.log.Warn("stored peer left out", logging.Peer(id), logging.Err(err))
 			continue
@@ -67,21 +64,6 @@ func (s *Store) LoadPeers(ctx context.Context) ([]domain.Peer, error) {
 		out = append(out, p)
 	}
 	return out, rows.Err()
-}
-
-func decode(id, state string, signed []byte) (domain.Peer, error) {
-	var ev eventv1.Event
-	if err := proto.Unmarshal(signed, &ev); err != nil {
-		return domain.Peer{}, err
-	}
-	h, err := broker.Hear(&ev)
-	if err != nil {
-		return domain.Peer{}, err
-	}
-	if h.Announcement.PeerID != id {
-		return domain.Peer{}, fmt.Errorf("the announcement is another peer's")
-	}
-	return domain.Peer{Announcement: h.Announcement.Clamped(), Signed: h.Signed, State: domain.State(state)}, nil
 }
 
 // SavePeers queues the change; it rides the next commit.
@@ -130,22 +112,15 @@ func (s *Store) LoadSelf(ctx context.Context) (app.Self, bool, error) {
 	if err != nil {
 		return app.Self{}, false, fmt.Errorf("read this node's own announcement: %w", err)
 	}
-	var m eventv1.Announcement
-	if err := proto.Unmarshal(b, &m); err != nil {
-		return app.Self{}, false, nil // node says it again
-	}
-	caps, err := broker.DecodeCapabilities(m.GetCapabilities())
-	if err != nil {
-		return app.Self{}, false, nil
-	}
-	return app.Self{Capabilities: caps, SealingKey: m.GetSealingKey()}, true, nil
+	self, ok := record.ReadSelf(b)
+	return self, ok, nil
 }
 
 // SaveSelf saves it durably.
 func (s *Store) SaveSelf(ctx context.Context, self app.Self) error {
-	b, err := proto.Marshal(&eventv1.Announcement{Capabilities: broker.EncodeCapabilities(self.Capabilities), SealingKey: self.SealingKey})
+	b, err := record.Self(self)
 	if err != nil {
-		return fmt.Errorf("encode this node's announcement: %w", err)
+		return err
 	}
 	return s.db.Commit(ctx, func(tx *sqlstore.Tx) error {
 		_, err := tx.Exec("INSERT INTO self (id, announcement) VALUES (1, ?) ON CONFLICT (id) DO UPDATE SET announcement = excluded.announcement", b)

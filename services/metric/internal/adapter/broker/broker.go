@@ -2,8 +2,11 @@ package broker
 
 import (
 	"context"
+	"crypto/rand"
+	"strings"
 
 	"github.com/shallot-net/shallot/kit/brokerclient"
+	"github.com/shallot-net/shallot/kit/lifecycle"
 	brokerv1 "github.com/shallot-net/shallot/proto/shallot/broker/v1"
 	eventv1 "github.com/shallot-net/shallot/proto/shallot/event/v1"
 	"github.com/shallot-net/shallot/services/metric/internal/app"
@@ -74,10 +77,31 @@ func event(m domain.Metric, inReplyTo string) (*eventv1.Event, error) {
 // Listen hands what the broker delivers to the service until ctx ends. state is told when the broker is there and when
 // it is lost.
 func (b *Broker) Listen(ctx context.Context, s *app.Service, state func(up bool)) error {
-	open := &brokerv1.Open{Group: group, Topics: []string{brokerclient.TopicMetrics}, Types: []eventv1.EventType{
-		eventv1.EventType_EVENT_TYPE_METRIC_QUERY, eventv1.EventType_EVENT_TYPE_METRIC_AVAILABLE}}
+	return b.subscribe(ctx, s, group, heard, append([]eventv1.EventType{asked}, answers...), state)
+}
+
+// ListenBeside is Listen for one of several replicas: each hears what others tell and answer, since any of them may have asked, and the one that leads is asked.
+func (b *Broker) ListenBeside(ctx context.Context, s *app.Service, state func(up bool)) error {
+	return lifecycle.Run(ctx, func(ctx context.Context) error {
+		return b.subscribe(ctx, s, group+"-"+strings.ToLower(rand.Text()), heard, answers, state)
+	}, func(ctx context.Context) error {
+		if !s.Led(ctx) {
+			return nil
+		}
+		return b.subscribe(ctx, s, group, nil, []eventv1.EventType{asked}, func(bool) {})
+	})
+}
+
+const asked = eventv1.EventType_EVENT_TYPE_METRIC_QUERY
+
+var (
+	heard   = []string{brokerclient.TopicMetrics}
+	answers = []eventv1.EventType{eventv1.EventType_EVENT_TYPE_METRIC_AVAILABLE}
+)
+
+func (b *Broker) subscribe(ctx context.Context, s *app.Service, group string, topics []string, types []eventv1.EventType, state func(up bool)) error {
 	handle := func(_ context.Context, d *brokerv1.Delivery) brokerclient.Answer { return Handle(s, d) }
-	return b.client.Subscribe(ctx, open, handle, brokerclient.SubscribeOptions{Workers: 16, OnState: func(up bool, _ error) {
+	return b.client.Subscribe(ctx, &brokerv1.Open{Group: group, Topics: topics, Types: types}, handle, brokerclient.SubscribeOptions{Workers: 16, OnState: func(up bool, _ error) {
 		if up {
 			s.Connected()
 		}

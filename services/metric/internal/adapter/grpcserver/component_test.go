@@ -24,6 +24,7 @@ import (
 	"github.com/shallot-net/shallot/services/metric/internal/adapter/filestore"
 	"github.com/shallot-net/shallot/services/metric/internal/adapter/grpcserver"
 	"github.com/shallot-net/shallot/services/metric/internal/adapter/host"
+	"github.com/shallot-net/shallot/services/metric/internal/adapter/postgres"
 	"github.com/shallot-net/shallot/services/metric/internal/app"
 	"github.com/shallot-net/shallot/services/metric/internal/domain"
 )
@@ -38,6 +39,11 @@ type node struct {
 	dir    string
 	client metricv1.MetricServiceClient
 	stop   func()
+	// Of one replica of several: the store that they share, and where it runs.
+	shared func() *postgres.Store
+	store  *postgres.Store
+	host   string
+	svc    *app.Service
 }
 
 func newNode(t *testing.T, net *brokertest.Network) *node {
@@ -52,17 +58,28 @@ func (n *node) start() {
 	t := n.t
 	t.Helper()
 	log := logging.New(t.Output(), "info", "text", "metric")
-	versions, err := filestore.Open(filepath.Join(n.dir, "version"))
+	client := brokerclient.New(n.conn, log)
+	link := broker.New(client)
+	conf, listen := app.Config{Host: host.New(n.dir), Events: link, Log: log}, link.Listen
+	if n.shared != nil {
+		n.store = n.shared()
+		conf.Versions, conf.Shared, conf.HostID, listen = n.store, n.store, n.host, link.ListenBeside
+	} else {
+		versions, err := filestore.Open(filepath.Join(n.dir, "version"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		conf.Versions = versions
+	}
+	svc, err := app.New(t.Context(), conf)
 	if err != nil {
 		t.Fatal(err)
 	}
-	client := brokerclient.New(n.conn, log)
-	link := broker.New(client)
-	svc := app.New(t.Context(), app.Config{Host: host.New(n.dir), Events: link, Versions: versions, Log: log})
+	n.svc = svc
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() {
-		ended <- lifecycle.Run(ctx, svc.Run, func(ctx context.Context) error { return link.Listen(ctx, svc, func(bool) {}) })
+		ended <- lifecycle.Run(ctx, svc.Run, func(ctx context.Context) error { return listen(ctx, svc, func(bool) {}) })
 	}()
 	n.client = metricv1.NewMetricServiceClient(grpctest.Start(t, func(s *rpc.Server) { grpcserver.Register(s, svc) }))
 	n.stop = sync.OnceFunc(func() {
@@ -71,6 +88,9 @@ func (n *node) start() {
 			t.Errorf("metric: %v", err)
 		}
 		client.Close()
+		if n.store != nil {
+			_ = n.store.Close() // a test may have done so
+		}
 	})
 	t.Cleanup(n.stop)
 }

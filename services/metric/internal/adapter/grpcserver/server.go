@@ -35,11 +35,11 @@ func Register(r grpc.ServiceRegistrar, a *app.Service) {
 }
 
 // ReportQueue sets the queue figures.
-func (s *Server) ReportQueue(_ context.Context, r *metricv1.ReportQueueRequest) (*metricv1.ReportQueueResponse, error) {
+func (s *Server) ReportQueue(ctx context.Context, r *metricv1.ReportQueueRequest) (*metricv1.ReportQueueResponse, error) {
 	if r.GetQueue() == nil {
 		return nil, fault.InvalidArgument("QUEUE_MISSING", "the request has no queue figures")
 	}
-	if err := s.app.ReportQueue(broker.DecodeQueue(r.GetQueue())); err != nil {
+	if err := s.app.ReportQueue(ctx, broker.DecodeQueue(r.GetQueue())); err != nil {
 		return nil, err
 	}
 	return &metricv1.ReportQueueResponse{}, nil

@@ -3,9 +3,11 @@ package sidecar
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"io"
 	"log/slog"
+	"strings"
 	"time"
 
 	"google.golang.org/grpc"
@@ -14,6 +16,7 @@ import (
 
 	"github.com/shallot-net/shallot/kit/brokerclient"
 	"github.com/shallot-net/shallot/kit/fault"
+	"github.com/shallot-net/shallot/kit/lifecycle"
 	brokerv1 "github.com/shallot-net/shallot/proto/shallot/broker/v1"
 	eventv1 "github.com/shallot-net/shallot/proto/shallot/event/v1"
 	"github.com/shallot-net/shallot/services/node/internal/app"
@@ -193,13 +196,23 @@ const (
 )
 
 // Subscribe gives deliveries to the handler until ctx ends; state is told when the subscription stands and when it was
-// lost.
+// lost. Events of tasks go to one of the node's processes, answers to all of them: only one has asked.
 func (c *Client) Subscribe(ctx context.Context, d *app.Deliverer, state func(up bool)) error {
-	open := &brokerv1.Open{Group: Group, Types: d.Types(), MaxInFlight: maxInFlight, AckTimeout: durationpb.New(app.AckTimeout)}
-	return c.events.Subscribe(ctx, open, func(ctx context.Context, del *brokerv1.Delivery) brokerclient.Answer {
-		v := d.Handle(ctx, del)
-		return brokerclient.Answer{Verdict: v.Verdict, Reason: v.Reason}
-	}, brokerclient.SubscribeOptions{Workers: workers, Order: app.Order, OnState: func(up bool, _ error) { state(up) }})
+	subscribe := func(ctx context.Context, group string, types []eventv1.EventType, state func(bool, error)) error {
+		open := &brokerv1.Open{Group: group, Types: types, MaxInFlight: maxInFlight, AckTimeout: durationpb.New(app.AckTimeout)}
+		return c.events.Subscribe(ctx, open, func(ctx context.Context, del *brokerv1.Delivery) brokerclient.Answer {
+			v := d.Handle(ctx, del)
+			return brokerclient.Answer{Verdict: v.Verdict, Reason: v.Reason}
+		}, brokerclient.SubscribeOptions{Workers: workers, Order: app.Order, OnState: state})
+	}
+	parts := []func(context.Context) error{func(ctx context.Context) error {
+		return subscribe(ctx, Group, d.Types(), func(up bool, _ error) { state(up) })
+	}}
+	if answers := d.Answers(); len(answers) > 0 {
+		own := Group + "-" + strings.ToLower(rand.Text())
+		parts = append(parts, func(ctx context.Context) error { return subscribe(ctx, own, answers, nil) })
+	}
+	return lifecycle.Run(ctx, parts...)
 }
 
 // Put stores a file or a directory for the user; next gives what follows the options, and io.EOF at the end.

@@ -4,7 +4,11 @@ import (
 	"context"
 	"errors"
 	"io"
+	"time"
 
+	"google.golang.org/grpc/codes"
+
+	"github.com/shallot-net/shallot/kit/fault"
 	eventv1 "github.com/shallot-net/shallot/proto/shallot/event/v1"
 	taskv1 "github.com/shallot-net/shallot/proto/shallot/task/v1"
 )
@@ -52,8 +56,45 @@ func (c *Client) ReadResult(ctx context.Context, task, body string, offset uint6
 	}
 }
 
-// Watch follows one task by the task service's own stream.
+// Watch follows one task by the task service's own stream, from one replica to the next: a state that was told is not told again. UNAVAILABLE: it cannot be followed for
+// watchTimeout.
 func (c *Client) Watch(ctx context.Context, id string, emit func(*taskv1.Task) error) error {
+	var last *taskv1.Task
+	var broken error // why emit failed
+	heard := false
+	tell := func(t *taskv1.Task) error {
+		heard = true
+		if last != nil && t.GetRevision() == last.GetRevision() && t.GetState() == last.GetState() {
+			return nil
+		}
+		last, broken = t, emit(t)
+		return broken
+	}
+	lost := time.Now()
+	for n := 1; ; n++ {
+		heard = false
+		err := c.watch(ctx, id, tell)
+		if err == nil || broken != nil || ctx.Err() != nil {
+			return err
+		}
+		if heard {
+			lost, n = time.Now(), 1
+		}
+		switch f := fault.From(err); {
+		case time.Since(lost) > watchTimeout:
+			return fault.Wrap(err, codes.Unavailable, f.Reason, "the task cannot be followed now: try again")
+		case elsewhere(err), last != nil && f.Code == codes.Unavailable:
+		default:
+			return err
+		}
+		sleep(ctx, nextLeader.After(n, nil))
+	}
+}
+
+// watchTimeout is how long a replica that can be followed is looked for.
+const watchTimeout = 20 * time.Second
+
+func (c *Client) watch(ctx context.Context, id string, tell func(*taskv1.Task) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	s, err := c.api.WatchTask(ctx, &taskv1.WatchTaskRequest{TaskId: id})
@@ -68,19 +109,27 @@ func (c *Client) Watch(ctx context.Context, id string, emit func(*taskv1.Task) e
 		case err != nil:
 			return err
 		}
-		if err := emit(r.GetTask()); err != nil {
+		if err := tell(r.GetTask()); err != nil {
 			return err
 		}
 	}
 }
 
 // Describe asks what the task service is.
-func (c *Client) Describe(ctx context.Context) (*taskv1.DescribeResponse, error) {
-	return c.api.Describe(ctx, &taskv1.DescribeRequest{})
+func (c *Client) Describe(ctx context.Context) (d *taskv1.DescribeResponse, err error) {
+	err = atLeader(ctx, func() error {
+		d, err = c.api.Describe(ctx, &taskv1.DescribeRequest{})
+		return err
+	})
+	return d, err
 }
 
 // WatchQueue follows the queue's figures and the description; see app.TaskDescriber.
 func (c *Client) WatchQueue(ctx context.Context, news func(q *eventv1.Queue, description uint64)) error {
+	return atLeader(ctx, func() error { return c.watchQueue(ctx, news) })
+}
+
+func (c *Client) watchQueue(ctx context.Context, news func(q *eventv1.Queue, description uint64)) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	s, err := c.api.WatchQueue(ctx, &taskv1.WatchQueueRequest{})

@@ -64,7 +64,7 @@ func (c *Client) Open(l Listener) {
 	c.caller = mux.NewCaller(c.open,
 		func(cmd *command, seq uint64) { cmd.msg.Seq = seq },
 		(*taskv1.SessionResponse).GetSeq, nil,
-		mux.WithQueue(1024),
+		mux.WithQueue(1024), mux.WithHaste(elsewhere),
 		mux.WithOnState(func(up bool, err error) {
 			if !up {
 				l.Lost(err)
@@ -185,7 +185,7 @@ func (c *Client) do(ctx context.Context, msg *taskv1.SessionRequest, seen func(*
 const reasonNoHello = "NO_HELLO"
 
 // Create makes a task; see app.TaskCreator.
-func (c *Client) Create(ctx context.Context, m *taskv1.CreateTask, seen func(*taskv1.Task)) (*taskv1.Task, error) {
+func (c *Client) Create(ctx context.Context, m *taskv1.CreateTask, seen func(t *taskv1.Task, missed bool)) (*taskv1.Task, error) {
 	if _, ok := ctx.Deadline(); !ok {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, createTimeout)
@@ -195,7 +195,8 @@ func (c *Client) Create(ctx context.Context, m *taskv1.CreateTask, seen func(*ta
 	if seen != nil {
 		hook = func(r *taskv1.SessionResponse) {
 			if r.GetFault() == nil && r.GetTask() != nil {
-				seen(r.GetTask())
+				// What comes of it next is carried by this process where it comes with the answer: then nothing can have happened since.
+				seen(r.GetTask(), len(r.GetOutbox()) == 0 && r.GetPlacement() == nil)
 			}
 		}
 	}

@@ -36,8 +36,10 @@ type JobService struct {
 	tokens tokens
 }
 
-// NewJobs makes one; jobs is nil on a provider.
-func NewJobs(jobs Jobs) *JobService { return &JobService{jobs: jobs, tokens: newTokens()} }
+// NewJobs makes one; jobs is nil on a provider. pageKey is as in Config.
+func NewJobs(jobs Jobs, pageKey []byte) *JobService {
+	return &JobService{jobs: jobs, tokens: newTokens(pageKey)}
+}
 
 // Register serves it.
 func (s *JobService) Register(r grpc.ServiceRegistrar) { taskv1.RegisterJobServiceServer(r, s) }

@@ -45,12 +45,15 @@ next:
 }
 
 // tokens make page tokens: the last row's place and a tag over it and the filters, without which it would be a riddle. Those of another
-// process are not accepted: nobody keeps them so long.
+// process are accepted where it has the same key, as replicas do.
 type tokens struct{ key [32]byte }
 
-func newTokens() tokens {
+// newTokens takes a key of its own where it is given none: nobody keeps a token for so long as a process lives.
+func newTokens(key []byte) tokens {
 	var t tokens
-	_, _ = rand.Read(t.key[:])
+	if copy(t.key[:], key) < len(t.key) {
+		_, _ = rand.Read(t.key[:])
+	}
 	return t
 }
 

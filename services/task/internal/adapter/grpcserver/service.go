@@ -5,7 +5,6 @@ import (
 	"context"
 	"io"
 	"log/slog"
-	"sync"
 
 	"google.golang.org/grpc"
 
@@ -64,6 +63,7 @@ type Config struct {
 	Uploads  Uploader
 	Jobs     Jobs
 	Provider Provider
+	PageKey  []byte // 32 bytes that replicas share, so that each takes the others' page tokens; nil: none do
 	Log      *slog.Logger
 }
 
@@ -80,13 +80,14 @@ func New(cfg Config, sessions *Sessions) *Service {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Service{cfg: cfg, sessions: sessions, tokens: newTokens()}
+	sessions.all = cfg.Consumer != nil
+	return &Service{cfg: cfg, sessions: sessions, tokens: newTokens(cfg.PageKey)}
 }
 
 // Register serves it.
 func (s *Service) Register(r grpc.ServiceRegistrar) {
 	taskv1.RegisterTaskServiceServer(r, s)
-	NewJobs(s.cfg.Jobs).Register(r)
+	NewJobs(s.cfg.Jobs, s.cfg.PageKey).Register(r)
 }
 
 // leading refuses what belongs to the replica that leads. The caller's next try goes to another one.
@@ -103,63 +104,4 @@ func onlyAt(role string) error {
 		other = "provider"
 	}
 	return fault.FailedPrecondition("WRONG_ROLE", "this node is a %s: only a %s does that", other, role)
-}
-
-// Sessions are the streams of the node's processes. It implements app.Pusher.
-type Sessions struct {
-	mu   sync.Mutex
-	open []*session
-	next int
-}
-
-// Push gives r to one of the sessions; without any it is dropped.
-func (s *Sessions) Push(ctx context.Context, r app.Reply) {
-	if r.Task == nil && len(r.Outbox) == 0 && r.Placement == nil {
-		return
-	}
-	m := response(&r)
-	for {
-		one := s.pick()
-		if one == nil || one.push(ctx, m) == nil || ctx.Err() != nil {
-			return
-		}
-		s.remove(one)
-	}
-}
-
-func (s *Sessions) pick() *session {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if len(s.open) == 0 {
-		return nil
-	}
-	s.next++
-	return s.open[s.next%len(s.open)]
-}
-
-func (s *Sessions) add(one *session) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.open = append(s.open, one)
-}
-
-// remove says how many are left, and whether it was there.
-func (s *Sessions) remove(one *session) (left int, was bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for i, o := range s.open {
-		if o == one {
-			s.open = append(s.open[:i:i], s.open[i+1:]...)
-			was = true
-			break
-		}
-	}
-	return len(s.open), was
-}
-
-// Len is how many sessions there are.
-func (s *Sessions) Len() int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return len(s.open)
 }

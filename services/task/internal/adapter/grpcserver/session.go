@@ -21,7 +21,25 @@ type session struct {
 	service *Service
 	server  *mux.Server[*taskv1.SessionRequest, *taskv1.SessionResponse]
 	hello   atomic.Bool
+	ctx     context.Context // ends with the stream
+	end     context.CancelFunc
+
+	// Guarded by Sessions.mu.
+	nodeID string
+	online *bool // nil: it has not said
 }
+
+// ending is a stream that this side can end.
+type ending struct {
+	grpc.BidiStreamingServer[taskv1.SessionRequest, taskv1.SessionResponse]
+	ctx context.Context
+}
+
+// Context ends with the stream, or when it is to end.
+func (e ending) Context() context.Context { return e.ctx }
+
+// errSilent ends a session that takes nothing.
+var errSilent = fault.Unavailable("SESSION_SILENT", "the session took nothing of what it was told: open another one")
 
 // maxInFlight bounds the commands of one node that are handled at once. Submissions that wait for their result are
 // among them.
@@ -32,27 +50,14 @@ func (s *Service) Session(stream grpc.BidiStreamingServer[taskv1.SessionRequest,
 	if err := s.leading(); err != nil {
 		return err
 	}
-	one := &session{service: s}
-	one.server = mux.NewServer(stream, (*taskv1.SessionRequest).GetSeq, func(r *taskv1.SessionResponse, seq uint64) { r.Seq = seq }, one.handle,
+	ctx, cancel := context.WithCancelCause(stream.Context())
+	defer cancel(nil)
+	one := &session{service: s, ctx: ctx, end: func() { cancel(errSilent) }}
+	one.server = mux.NewServer(ending{stream, ctx}, (*taskv1.SessionRequest).GetSeq, func(r *taskv1.SessionResponse, seq uint64) { r.Seq = seq }, one.handle,
 		mux.Options[*taskv1.SessionRequest, *taskv1.SessionResponse]{MaxInFlight: maxInFlight, Failed: one.failed})
 	err := one.server.Run()
-	if left, was := s.sessions.remove(one); one.hello.Load() && (was || left == 0) {
-		s.ended(left)
-	}
+	s.left(one)
 	return err
-}
-
-// ended hands what the session was told to another one, or says that nobody listens.
-func (s *Service) ended(left int) {
-	if left == 0 {
-		s.cfg.Role.Lost()
-		return
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
-	if err := s.cfg.Role.Sync(ctx, func(r app.Reply) error { s.sessions.Push(ctx, r); return nil }); err != nil {
-		s.cfg.Log.Warn("what a lost session was told could not be told to another", logging.Err(err))
-	}
 }
 
 func (one *session) push(ctx context.Context, m *taskv1.SessionResponse) error {
@@ -69,6 +74,9 @@ func faulty(err error) *taskv1.SessionResponse {
 	return &taskv1.SessionResponse{Fault: &eventv1.Fault{Code: uint32(f.Code), Reason: f.Reason, Message: f.Message, Meta: f.Meta}}
 }
 
+// errNotCarrying is for what only one process of the node may see to.
+var errNotCarrying = fault.FailedPrecondition("NOT_CARRYING", "another process of the node carries the events, and sees to the personas")
+
 var errNoHello = fault.FailedPrecondition("NO_HELLO", "the session must begin with a Hello")
 
 func (one *session) handle(ctx context.Context, req *taskv1.SessionRequest) *taskv1.SessionResponse {
@@ -79,6 +87,9 @@ func (one *session) handle(ctx context.Context, req *taskv1.SessionRequest) *tas
 		return faulty(errNoHello)
 	}
 	if req.GetPersonas() != nil {
+		if !one.service.sessions.carries(one) {
+			return faulty(errNotCarrying)
+		}
 		m := &taskv1.SessionResponse{}
 		for _, u := range one.service.cfg.Role.Personas() {
 			m.Personas = append(m.Personas, &taskv1.PersonaUse{Persona: u.Persona, PeerId: u.Peer, Addresses: u.Addresses, JobId: u.Job})
@@ -92,6 +103,7 @@ func (one *session) handle(ctx context.Context, req *taskv1.SessionRequest) *tas
 		}
 		return faulty(err)
 	}
+	r = one.service.sessions.share(ctx, one, r)
 	return response(&r)
 }
 
@@ -121,16 +133,18 @@ func (one *session) command(ctx context.Context, req *taskv1.SessionRequest) (ap
 	case *taskv1.SessionRequest_SendFailed:
 		return role.SendFailed(ctx, c.SendFailed.GetOutboxId(), c.SendFailed.GetReason(), c.SendFailed.GetMessage())
 	case *taskv1.SessionRequest_Online:
-		role.SetOnline(ctx, c.Online.GetOnline())
+		role.SetOnline(ctx, one.service.sessions.setOnline(one, c.Online.GetOnline()))
 		return app.Reply{}, nil
 	}
 	return app.Reply{}, fault.InvalidArgument("COMMAND_UNKNOWN", "the command is not set, or not known to this version")
 }
 
-// sync answers a Hello: first everything that a new session must know, then the answer itself.
-func (one *session) sync(ctx context.Context, _ *taskv1.Hello) *taskv1.SessionResponse {
-	if !one.hello.Swap(true) {
-		one.service.sessions.add(one)
+// sync answers a Hello: first everything that a session which carries must know, then the answer itself.
+func (one *session) sync(ctx context.Context, h *taskv1.Hello) *taskv1.SessionResponse {
+	carries := one.service.sessions.add(one, h.GetNodeId())
+	one.hello.Store(true)
+	if !carries {
+		return &taskv1.SessionResponse{Synced: true}
 	}
 	err := one.service.cfg.Role.Sync(ctx, func(r app.Reply) error { return one.push(ctx, response(&r)) })
 	if err != nil {

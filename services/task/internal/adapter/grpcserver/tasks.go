@@ -21,6 +21,9 @@ func (s *Service) Describe(context.Context, *taskv1.DescribeRequest) (*taskv1.De
 	if s.cfg.Provider == nil {
 		return &taskv1.DescribeResponse{Role: "consumer"}, nil
 	}
+	if err := s.leading(); err != nil { // what strangers pay, and the queue, only that one knows
+		return nil, err
+	}
 	caps, key, evaluator, wants := s.cfg.Provider.Describe()
 	m := &taskv1.DescribeResponse{Role: "provider", SealingKey: key, Evaluator: evaluator, CandidatesWanted: uint32(wants), Queue: toQueue(s.cfg.Provider.Queue()),
 		Puzzle: wire.Puzzle(s.cfg.Provider.Puzzle())}
@@ -91,6 +94,9 @@ func (s *Service) get(ctx context.Context, id string) (app.TaskView, error) {
 
 // WatchTask implements shallot.task.v1.
 func (s *Service) WatchTask(r *taskv1.WatchTaskRequest, stream grpc.ServerStreamingServer[taskv1.WatchTaskResponse]) error {
+	if err := s.leading(); err != nil { // it hears of every change
+		return err
+	}
 	ctx := stream.Context()
 	news, stop := s.cfg.Reader.Watch(r.GetTaskId())
 	defer stop()
