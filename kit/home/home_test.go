@@ -2,6 +2,7 @@ package home_test
 
 import (
 	"bytes"
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -232,5 +233,27 @@ func TestWriteFileStaysInItsDirectory(t *testing.T) {
 		if _, err := os.Stat(filepath.Join(dir, name)); (err == nil) != stays {
 			t.Errorf("%s stays: %v, want %v", name, err == nil, stays)
 		}
+	}
+}
+
+// No process begins on a home of which a part may be missing.
+func TestAHomeThatIsBeingRestoredIsRefused(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(t.TempDir(), "h")
+	h, err := home.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(home.RestoringFile(h.Dir), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := home.Open(dir); !errors.Is(err, fault.FailedPrecondition("HOME_RESTORING", "")) {
+		t.Fatalf("it is opened: %v", err)
+	}
+	if err := os.Remove(home.RestoringFile(h.Dir)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := home.Open(dir); err != nil {
+		t.Fatal(err)
 	}
 }
