@@ -1,0 +1,296 @@
+package backup
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+
+	"github.com/shallot-net/shallot/cli/internal/supervisor"
+	"github.com/shallot-net/shallot/kit/fault"
+	"github.com/shallot-net/shallot/kit/home"
+)
+
+// Target is where a node is to be brought back.
+type Target struct {
+	Dir      string   // its home; made where missing
+	Progress Progress // may be nil
+}
+
+// restoring is what home.RestoringFile holds: which backup is being written, and where to.
+type restoring struct {
+	ID    string   `json:"id"`
+	Files []string `json:"files"` // in the home
+}
+
+// Restore checks all of an archive, and then brings the node back in a home that has none. No process starts on that home before all of it is on disk: a restore that was broken off, or failed, is given again.
+// Kept are files of the home that the archive has with other bytes and that are the operator's: config.yaml.
+func Restore(ctx context.Context, t Target, dir string) (*Manifest, []string, error) {
+	m, err := Check(ctx, dir, t.Progress)
+	if err != nil {
+		return nil, nil, err
+	}
+	abs, err := filepath.Abs(t.Dir)
+	if err != nil {
+		return nil, nil, unusable(t.Dir, "use", err)
+	}
+	if inside(abs, dir) {
+		return nil, nil, fault.InvalidArgument("BACKUP_INSIDE", "the backup %s is in the home that it is to be restored to: move it elsewhere", dir)
+	}
+	if err := m.aloneOnThisMachine(abs); err != nil {
+		return nil, nil, err
+	}
+	if err := os.MkdirAll(filepath.Join(abs, "state"), 0o700); err != nil {
+		return nil, nil, homeUnusable(abs, err)
+	}
+	release, err := lockAll(abs)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer release()
+	if err := m.begin(abs); err != nil {
+		return nil, nil, err
+	}
+	kept, err := m.fill(ctx, t, abs, dir)
+	if err != nil {
+		return nil, nil, errors.Join(err, m.undo(abs))
+	}
+	return m, kept, nil
+}
+
+// undo removes what was written, and then what says so. Where that fails the home stays one that is refused.
+func (m *Manifest) undo(dir string) error {
+	if err := removeFiles(dir, m.inHome()); err != nil {
+		return err
+	}
+	if err := os.Remove(home.RestoringFile(dir)); err != nil && !gone(err) {
+		return homeUnusable(home.RestoringFile(dir), err)
+	}
+	return nil
+}
+
+// inHome lists what a restore writes.
+func (m *Manifest) inHome() (list []string) {
+	for _, f := range m.Files {
+		if rel, ok := f.inHome(); ok && !operators(rel) {
+			list = append(list, rel)
+		}
+	}
+	return list
+}
+
+func removeFiles(dir string, list []string) error {
+	for _, f := range list {
+		if !filepath.IsLocal(f) {
+			continue
+		}
+		if err := os.Remove(filepath.Join(dir, filepath.FromSlash(f))); err != nil && !gone(err) {
+			return homeUnusable(filepath.Join(dir, f), err)
+		}
+	}
+	return nil
+}
+
+func homeUnusable(path string, err error) error {
+	if full(err) {
+		return fault.ResourceExhausted("HOME_FULL", "no space left to write %s: free some on its file system, and give 'shallot restore' again, or remove the home", path).Because(reason(err))
+	}
+	return fault.FailedPrecondition("HOME_UNUSABLE", "cannot write %s: see who owns it and its directory, and their modes", path).Because(reason(err))
+}
+
+// aloneOnThisMachine refuses to make a second node of one identity where the first can be seen to be alive. Where that one is on another machine, nobody can know.
+func (m *Manifest) aloneOnThisMachine(to string) error {
+	own := m.file(identity)
+	if own == nil || m.Home == "" || m.Home == to {
+		return nil
+	}
+	h, err := home.Find(m.Home)
+	if err != nil {
+		return nil //nolint:nilerr // it is not on this machine, or gone
+	}
+	b, err := os.ReadFile(filepath.Join(h.Dir, identity))
+	if err != nil || sumOfBytes(b) != own.SHA256 {
+		return nil //nolint:nilerr // another node's, or nobody's that this user may see
+	}
+	if supervisor.Running(h) || someLocked(h.Dir) {
+		return fault.FailedPrecondition("IDENTITY_ALIVE", "the node that this is a backup of runs in %s, and two nodes with one identity would take each other's tasks: stop it first, and never start it again", h.Dir)
+	}
+	return nil
+}
+
+func sumOfBytes(b []byte) string {
+	var h hasher
+	h.add(b)
+	return h.sum()
+}
+
+// lockNames are of all processes that may have a home.
+var lockNames = []string{"supervisor", "broker", "onion", "discovery", "metric", "task", "node", "gateway"}
+
+func someLocked(dir string) bool {
+	return slices.ContainsFunc(lockNames, func(name string) bool { return supervisor.Held(filepath.Join(dir, "state", name, "lock")) })
+}
+
+// lockAll keeps every process of a node from the home.
+func lockAll(dir string) (release func(), err error) {
+	h := home.Home{Dir: dir}
+	var all []func()
+	release = func() {
+		for _, r := range all {
+			r()
+		}
+	}
+	for _, name := range lockNames {
+		r, err := h.Lock(name)
+		if err != nil {
+			release()
+			return nil, err
+		}
+		all = append(all, r)
+	}
+	return release, nil
+}
+
+// begin refuses a home that has a node, and writes down that this one is being restored. What a restore that was broken off has left is removed.
+func (m *Manifest) begin(dir string) error {
+	path := home.RestoringFile(dir)
+	b, err := os.ReadFile(path)
+	switch {
+	case err == nil:
+		var old restoring
+		if err := json.Unmarshal(b, &old); err != nil {
+			return fault.FailedPrecondition("HOME_RESTORING", "%s cannot be read, which says what a restore was writing that was broken off: remove the home %s", path, dir)
+		}
+		if err := removeFiles(dir, old.Files); err != nil {
+			return err
+		}
+	case !gone(err):
+		return homeUnusable(path, err)
+	}
+	if err := empty(dir); err != nil {
+		return err
+	}
+	if err := supervisor.CheckMode(home.Home{Dir: dir}, m.mode()); err != nil {
+		return err
+	}
+	if b, err = json.Marshal(restoring{ID: m.ID, Files: m.inHome()}); err != nil {
+		return err
+	}
+	if err := home.WriteFile(path, b, 0o600); err != nil {
+		return homeUnusable(path, err)
+	}
+	return nil
+}
+
+func (m *Manifest) mode() string {
+	if m.Mode == "" {
+		return supervisor.Open
+	}
+	return m.Mode
+}
+
+// operators are files that an operator puts into a home before there is a node in it.
+func operators(rel string) bool { return rel == "config.yaml" }
+
+// empty refuses a home with anything of a node in it.
+func empty(dir string) error {
+	return filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
+		if err != nil {
+			return homeUnusable(path, err)
+		}
+		rel, err := filepath.Rel(dir, path)
+		if err != nil {
+			return err
+		}
+		rel = filepath.ToSlash(rel)
+		switch {
+		case e.IsDir() && (rel == "run" || rel == "logs" || rel == "tor" || e.Name() == "lost+found"):
+			return fs.SkipDir
+		case e.IsDir(), rel == "run", operators(rel), e.Name() == "lock", strings.HasPrefix(e.Name(), "."), path == home.RestoringFile(dir):
+			return nil
+		}
+		return fault.FailedPrecondition("HOME_IN_USE", "%s has a node already, or a part of one: %s is there; name another --home, or remove what is in this one", dir, path)
+	})
+}
+
+// fill writes the files, and says in the end that the home is whole.
+func (m *Manifest) fill(ctx context.Context, t Target, to, from string) (kept []string, err error) {
+	c := newCopier(ctx, to, t.Progress)
+	c.what, c.total = "restoring", uint64(m.Size())
+	for _, f := range m.Files {
+		rel, ok := f.inHome()
+		if !ok {
+			continue
+		}
+		in, err := openInside(from, f.Path)
+		if err != nil {
+			return nil, archived(filepath.Join(from, f.Path), err)
+		}
+		keep, err := c.restore(f, rel, in)
+		_ = in.Close()
+		if err != nil {
+			return nil, inHomeWords(err)
+		}
+		if keep {
+			kept = append(kept, rel)
+		}
+	}
+	if err := c.syncFolders(); err != nil {
+		return nil, inHomeWords(err)
+	}
+	if err := os.Remove(home.RestoringFile(to)); err != nil {
+		return nil, homeUnusable(home.RestoringFile(to), err)
+	}
+	if err := syncFolder(filepath.Join(to, "state")); err != nil {
+		return nil, homeUnusable(to, err)
+	}
+	return kept, nil
+}
+
+// restore writes one file. Its sum is looked at again: it is what gets into the home that counts.
+func (c *copier) restore(f File, rel string, in *os.File) (keep bool, err error) {
+	if operators(rel) {
+		there, err := os.ReadFile(c.path(rel))
+		if err == nil {
+			old, err := readAll(in, f.Size)
+			return err == nil && !bytes.Equal(there, old), err
+		}
+		if !gone(err) {
+			return false, unusable(c.path(rel), "read", err)
+		}
+	}
+	if err := c.put(rel, in, -1, f.Modified); err != nil {
+		return false, err
+	}
+	if got := c.files[rel]; got.SHA256 != f.SHA256 {
+		return false, damaged(f.Path, "changed while it was restored")
+	}
+	return false, nil
+}
+
+func readAll(in io.Reader, size int64) ([]byte, error) {
+	b, err := io.ReadAll(io.LimitReader(in, size))
+	if err != nil {
+		return nil, fmt.Errorf("read the backup: %w", err)
+	}
+	return b, nil
+}
+
+func full(err error) bool { return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) }
+
+// inHomeWords has what the file system refused said of a home instead of an archive.
+func inHomeWords(err error) error {
+	var f *fault.Error
+	if errors.As(err, &f) && f.Reason == "BACKUP_FULL" {
+		return fault.ResourceExhausted("HOME_FULL", "%s; then give 'shallot restore' again, which begins anew", f.Message)
+	}
+	return err
+}
