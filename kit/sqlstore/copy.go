@@ -8,6 +8,8 @@ import (
 	"io"
 	"os"
 
+	lib "modernc.org/sqlite/lib"
+
 	"github.com/shallot-net/shallot/kit/fault"
 )
 
@@ -57,7 +59,7 @@ func Copy(ctx context.Context, from, to string) (err error) {
 		if ctx.Err() != nil {
 			return fault.From(context.Cause(ctx))
 		}
-		if target.diskFull() {
+		if primary(err) == lib.SQLITE_FULL || target.diskFull() { // the source is not written
 			return target.fault(err, "write")
 		}
 		return source.fault(err, "read")

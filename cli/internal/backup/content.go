@@ -1,8 +1,8 @@
 package backup
 
 import (
+	"context"
 	"errors"
-	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -13,13 +13,13 @@ import (
 	"github.com/shallot-net/shallot/kit/fault"
 )
 
-// indexTries bounds how often an index is copied that changes meanwhile. It changes its set of files once in some ten thousand blocks.
-const indexTries = 50
+// indexTries bounds how often an index is looked at that changes meanwhile. It changes its set of files once in some ten thousand blocks, and a look takes a millisecond.
+const indexTries = 200
 
 // maxIndexFile bounds what is held of the index's small files.
 const maxIndexFile = 64 << 20
 
-// content copies the broker's repository while the broker may write to it: see the package.
+// content copies the broker's repository while the broker may write to it: see the package. All files are opened at one moment, and copied afterwards: who has a file open can read it when it is removed.
 func (c *copier) content(dir, to string) error {
 	packs, err := openPacks(filepath.Join(dir, "packs"), nil)
 	defer func() { packs.close() }()
@@ -30,21 +30,24 @@ func (c *copier) content(dir, to string) error {
 	if _, err := os.Stat(index); gone(err) {
 		return nil // no broker has run here
 	}
-	for try := 1; ; try++ {
-		same, err := c.index(index, to+"/index")
-		if err != nil {
-			return err
-		}
-		if same {
-			break
-		}
-		if try == indexTries {
-			return fault.Unavailable("BACKUP_BUSY", "the content index %s changed whenever it was copied, %d times: try again when the node has less to do, or stop it meanwhile", index, try)
-		}
-		c.tell(fmt.Sprintf("content index, try %d", try+1), 0, 0)
+	s, err := openIndex(c.ctx, index)
+	defer s.files.close()
+	if err != nil {
+		return err
 	}
 	if packs, err = openPacks(filepath.Join(dir, "packs"), packs); err != nil {
 		return err
+	}
+	now := time.Now()
+	for name, data := range map[string][]byte{"CURRENT": s.current, s.name: s.manifest} {
+		if err := c.write(to+"/index/"+name, now, func(w io.Writer) error { _, err := w.Write(data); return err }); err != nil {
+			return err
+		}
+	}
+	for _, name := range s.files.names() {
+		if err := c.put(to+"/index/"+name, s.files[name], s.sizes[name], now); err != nil {
+			return err
+		}
 	}
 	for _, name := range packs.names() {
 		f := packs[name]
@@ -103,52 +106,60 @@ func (o openFiles) close() {
 	}
 }
 
-// index copies a LevelDB as of one moment, or says that it has changed meanwhile. Its tables do not change; its journal and its manifest only grow, and what is at the
-// end of the copy of a journal counts as far as it is whole, as after a crash. So a copy is one as long as it is of the set of files that the manifest names: the manifest is read first, and must be
-// the same after everything else was copied.
-func (c *copier) index(dir, to string) (same bool, err error) {
-	if err := os.RemoveAll(c.path(to)); err != nil {
-		return false, c.failed(c.path(to), err)
-	}
-	for rel := range c.files {
-		if strings.HasPrefix(rel, to+"/") {
-			delete(c.files, rel)
+// snapshot is a LevelDB as of one moment.
+type snapshot struct {
+	head
+	files openFiles
+	sizes map[string]int64 // in bytes, at that moment
+}
+
+// openIndex opens the files of a LevelDB as of one moment. Its tables do not change; its journals and its manifest only grow, and what is at the end of the copy of a journal counts as far as
+// it is whole, as after a crash. So a moment is one at which the set of files is that of the manifest: that is read before and after, and must be the same.
+func openIndex(ctx context.Context, dir string) (s snapshot, err error) {
+	for range indexTries {
+		if err := ctx.Err(); err != nil {
+			return s, fault.From(context.Cause(ctx))
+		}
+		s.files.close()
+		var same bool
+		if s, same, err = tryIndex(dir); err != nil || same {
+			return s, err
 		}
 	}
-	before, ok, err := readHead(dir)
-	if err != nil || !ok {
-		return false, err
-	}
-	now := time.Now()
-	for name, data := range map[string][]byte{"CURRENT": before.current, before.name: before.manifest} {
-		if err := c.write(to+"/"+name, now, func(w io.Writer) error { _, err := w.Write(data); return err }); err != nil {
-			return false, err
-		}
+	return s, fault.Unavailable("BACKUP_BUSY", "the content index %s changed whenever it was looked at, %d times: try again when the node has less to do, or stop it meanwhile", dir, indexTries)
+}
+
+func tryIndex(dir string) (s snapshot, same bool, err error) {
+	var ok bool
+	if s.head, ok, err = readHead(dir); err != nil || !ok {
+		return s, false, err
 	}
 	names, err := tables(dir)
 	if err != nil {
-		return false, err
+		return s, false, err
 	}
+	s.files, s.sizes = make(openFiles, len(names)), make(map[string]int64, len(names))
 	for _, name := range names {
 		f, err := os.Open(filepath.Join(dir, name))
 		if gone(err) {
-			return false, nil
+			return s, false, nil
 		}
 		if err != nil {
-			return false, unusable(filepath.Join(dir, name), "read", err)
+			return s, false, unusable(filepath.Join(dir, name), "read", err)
 		}
-		err = c.put(to+"/"+name, f, -1, now)
-		_ = f.Close()
+		s.files[name] = f
+		info, err := f.Stat()
 		if err != nil {
-			return false, err
+			return s, false, unusable(f.Name(), "look at", err)
 		}
+		s.sizes[name] = info.Size()
 	}
 	after, ok, err := readHead(dir)
-	if err != nil || !ok || !after.equal(before) {
-		return false, err
+	if err != nil || !ok || !after.equal(s.head) {
+		return s, false, err
 	}
 	again, err := tables(dir)
-	return err == nil && slices.Equal(names, again), err
+	return s, err == nil && slices.Equal(names, again), err
 }
 
 // head is what says which files a LevelDB has.

@@ -42,8 +42,11 @@ func Restore(ctx context.Context, t Target, dir string) (*Manifest, []string, er
 	if err != nil {
 		return nil, nil, unusable(t.Dir, "use", err)
 	}
-	if inside(abs, dir) {
-		return nil, nil, fault.InvalidArgument("BACKUP_INSIDE", "the backup %s is in the home that it is to be restored to: move it elsewhere", dir)
+	if dir, err = filepath.Abs(dir); err != nil {
+		return nil, nil, unusable(dir, "use", err)
+	}
+	if inside(abs, dir) || inside(dir, abs) {
+		return nil, nil, fault.InvalidArgument("BACKUP_INSIDE", "the home %s and the backup %s are one in the other: name another --home, or move the backup elsewhere", abs, dir)
 	}
 	if err := m.aloneOnThisMachine(abs); err != nil {
 		return nil, nil, err
@@ -56,19 +59,20 @@ func Restore(ctx context.Context, t Target, dir string) (*Manifest, []string, er
 		return nil, nil, err
 	}
 	defer release()
-	if err := m.begin(abs); err != nil {
+	files, err := m.begin(abs)
+	if err != nil {
 		return nil, nil, err
 	}
 	kept, err := m.fill(ctx, t, abs, dir)
 	if err != nil {
-		return nil, nil, errors.Join(err, m.undo(abs))
+		return nil, nil, errors.Join(err, undo(abs, files))
 	}
 	return m, kept, nil
 }
 
 // undo removes what was written, and then what says so. Where that fails the home stays one that is refused.
-func (m *Manifest) undo(dir string) error {
-	if err := removeFiles(dir, m.inHome()); err != nil {
+func undo(dir string, files []string) error {
+	if err := removeFiles(dir, files); err != nil {
 		return err
 	}
 	if err := os.Remove(home.RestoringFile(dir)); err != nil && !gone(err) {
@@ -77,14 +81,21 @@ func (m *Manifest) undo(dir string) error {
 	return nil
 }
 
-// inHome lists what a restore writes.
-func (m *Manifest) inHome() (list []string) {
+// inHome lists what a restore writes to a home, as that is now.
+func (m *Manifest) inHome(dir string) (list []string) {
 	for _, f := range m.Files {
-		if rel, ok := f.inHome(); ok && !operators(rel) {
-			list = append(list, rel)
+		rel, ok := f.inHome()
+		if !ok || operators(rel) && exists(filepath.Join(dir, rel)) {
+			continue
 		}
+		list = append(list, rel)
 	}
 	return list
+}
+
+func exists(path string) bool {
+	_, err := os.Lstat(path)
+	return err == nil
 }
 
 func removeFiles(dir string, list []string) error {
@@ -159,35 +170,36 @@ func lockAll(dir string) (release func(), err error) {
 	return release, nil
 }
 
-// begin refuses a home that has a node, and writes down that this one is being restored. What a restore that was broken off has left is removed.
-func (m *Manifest) begin(dir string) error {
+// begin refuses a home that has a node, and writes down that this one is being restored, with the files that will be written. What a restore that was broken off has left is removed.
+func (m *Manifest) begin(dir string) (files []string, err error) {
 	path := home.RestoringFile(dir)
 	b, err := os.ReadFile(path)
 	switch {
 	case err == nil:
 		var old restoring
 		if err := json.Unmarshal(b, &old); err != nil {
-			return fault.FailedPrecondition("HOME_RESTORING", "%s cannot be read, which says what a restore was writing that was broken off: remove the home %s", path, dir)
+			return nil, fault.FailedPrecondition("HOME_RESTORING", "%s cannot be read, which says what a restore was writing that was broken off: remove the home %s", path, dir)
 		}
 		if err := removeFiles(dir, old.Files); err != nil {
-			return err
+			return nil, err
 		}
 	case !gone(err):
-		return homeUnusable(path, err)
+		return nil, homeUnusable(path, err)
 	}
 	if err := empty(dir); err != nil {
-		return err
+		return nil, err
 	}
 	if err := supervisor.CheckMode(home.Home{Dir: dir}, m.mode()); err != nil {
-		return err
+		return nil, err
 	}
-	if b, err = json.Marshal(restoring{ID: m.ID, Files: m.inHome()}); err != nil {
-		return err
+	files = m.inHome(dir)
+	if b, err = json.Marshal(restoring{ID: m.ID, Files: files}); err != nil {
+		return nil, err
 	}
 	if err := home.WriteFile(path, b, 0o600); err != nil {
-		return homeUnusable(path, err)
+		return nil, homeUnusable(path, err)
 	}
-	return nil
+	return files, nil
 }
 
 func (m *Manifest) mode() string {
