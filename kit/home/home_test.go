@@ -257,3 +257,30 @@ func TestAHomeThatIsBeingRestoredIsRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// What a later version writes in another way is not misread, whatever process it is of.
+func TestFilesOfANewerVersionAreRefused(t *testing.T) {
+	t.Parallel()
+	h := open(t, filepath.Join(t.TempDir(), "h"))
+	path := filepath.Join(h.State("metric"), "format")
+	lock := func() error {
+		release, err := h.Lock("metric")
+		if err == nil {
+			release()
+			var again func()
+			if _, again, err = h.LockReplica("metric"); err == nil {
+				again()
+			}
+		}
+		return err
+	}
+	for text, reason := range map[string]string{"1\n": "", "2\n": "STORE_NEWER", "": "STORE_CORRUPT", "many": "STORE_CORRUPT", "-1": "STORE_CORRUPT"} {
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		err := lock()
+		if reason == "" && err != nil || reason != "" && (!errors.Is(err, fault.FailedPrecondition(reason, "")) || !strings.Contains(err.Error(), h.State("metric"))) {
+			t.Errorf("%q: %v, want %s", text, err, reason)
+		}
+	}
+}
