@@ -21,6 +21,7 @@ import (
 // Source is a node that is to be copied.
 type Source struct {
 	Home     home.Home
+	Store    Store    // of services that do not keep their state in the home
 	Progress Progress // may be nil
 	Now      func() time.Time
 }
@@ -29,6 +30,14 @@ type Source struct {
 // removed; killed, it leaves a directory that nobody takes for a backup.
 func Create(ctx context.Context, s Source, dir string) (_ *Manifest, err error) {
 	if err := isNode(s.Home); err != nil {
+		return nil, err
+	}
+	if s.Store.URL == "" {
+		err = missing(s.Home)
+	} else {
+		err = s.Store.config().Check()
+	}
+	if err != nil {
 		return nil, err
 	}
 	dir, err = filepath.Abs(dir)
@@ -66,7 +75,7 @@ func Create(ctx context.Context, s Source, dir string) (_ *Manifest, err error) 
 }
 
 // copy goes in the order that makes the parts fit together: see the package.
-func (s Source) copy(ctx context.Context, c *copier, _ *Manifest) error {
+func (s Source) copy(ctx context.Context, c *copier, m *Manifest) error {
 	before, err := walk(ctx, s.Home.Dir)
 	if err != nil {
 		return err
@@ -88,6 +97,11 @@ func (s Source) copy(ctx context.Context, c *copier, _ *Manifest) error {
 	}
 	for _, f := range stores {
 		if err := s.store(ctx, c, f); err != nil {
+			return err
+		}
+	}
+	if s.Store.URL != "" {
+		if m.Database, err = c.database(ctx, s.Store); err != nil {
 			return err
 		}
 	}

@@ -65,6 +65,9 @@ type File struct {
 	Modified time.Time `json:"modified"`
 }
 
+// HomeIn is where an archive has the files of the home.
+func HomeIn(dir string) string { return filepath.Join(dir, homeFolder) }
+
 // Size is of all files together, in bytes.
 func (m *Manifest) Size() (n int64) {
 	for _, f := range m.Files {
@@ -73,9 +76,8 @@ func (m *Manifest) Size() (n int64) {
 	return n
 }
 
-// file finds one by its path in the node's home; nil when there is none.
-func (m *Manifest) file(inHome string) *File {
-	path := homeFolder + "/" + inHome
+// find finds a file by its path in the archive; nil when there is none.
+func (m *Manifest) find(path string) *File {
 	i, found := slices.BinarySearchFunc(m.Files, path, func(f File, p string) int { return strings.Compare(f.Path, p) })
 	if !found {
 		return nil

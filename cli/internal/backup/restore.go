@@ -17,11 +17,13 @@ import (
 	"github.com/shallot-net/shallot/cli/internal/supervisor"
 	"github.com/shallot-net/shallot/kit/fault"
 	"github.com/shallot-net/shallot/kit/home"
+	"github.com/shallot-net/shallot/kit/pgstore"
 )
 
 // Target is where a node is to be brought back.
 type Target struct {
 	Dir      string   // its home; made where missing
+	Store    Store    // an empty database, for a backup that has one
 	Progress Progress // may be nil
 }
 
@@ -36,6 +38,9 @@ type restoring struct {
 func Restore(ctx context.Context, t Target, dir string) (*Manifest, []string, error) {
 	m, err := Check(ctx, dir, t.Progress)
 	if err != nil {
+		return nil, nil, err
+	}
+	if err := m.sameKind(t.Store); err != nil {
 		return nil, nil, err
 	}
 	abs, err := filepath.Abs(t.Dir)
@@ -54,12 +59,12 @@ func Restore(ctx context.Context, t Target, dir string) (*Manifest, []string, er
 	if err := os.MkdirAll(filepath.Join(abs, "state"), 0o700); err != nil {
 		return nil, nil, homeUnusable(abs, err)
 	}
-	release, err := lockAll(abs)
+	release, err := m.lockAll(abs)
 	if err != nil {
 		return nil, nil, err
 	}
 	defer release()
-	files, err := m.begin(abs)
+	files, again, err := m.begin(abs)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -67,7 +72,31 @@ func Restore(ctx context.Context, t Target, dir string) (*Manifest, []string, er
 	if err != nil {
 		return nil, nil, errors.Join(err, undo(abs, files))
 	}
-	return m, kept, nil
+	// From here on it can only be given again: whether the database has it nobody may have heard.
+	if err := m.importDatabase(ctx, t.Store, dir, again, t.Progress); err != nil {
+		if refused(err) && !again {
+			return nil, nil, errors.Join(err, undo(abs, files))
+		}
+		return nil, nil, err
+	}
+	return m, kept, finish(abs)
+}
+
+// refused tells an import that has not begun.
+func refused(err error) bool {
+	var f *fault.Error
+	return errors.As(err, &f) && (f.Reason == "STORE_IN_USE" || f.Reason == pgstore.ReasonDenied || f.Reason == pgstore.ReasonMissing)
+}
+
+// finish says that the home is whole.
+func finish(dir string) error {
+	if err := os.Remove(home.RestoringFile(dir)); err != nil {
+		return homeUnusable(home.RestoringFile(dir), err)
+	}
+	if err := syncFolder(filepath.Join(dir, "state")); err != nil {
+		return homeUnusable(dir, err)
+	}
+	return nil
 }
 
 // undo removes what was written, and then what says so. Where that fails the home stays one that is refused.
@@ -119,7 +148,7 @@ func homeUnusable(path string, err error) error {
 
 // aloneOnThisMachine refuses to make a second node of one identity where the first can be seen to be alive. Where that one is on another machine, nobody can know.
 func (m *Manifest) aloneOnThisMachine(to string) error {
-	own := m.file(identity)
+	own := m.find(homeFolder + "/" + identity)
 	if own == nil || m.Home == "" || m.Home == to {
 		return nil
 	}
@@ -146,12 +175,20 @@ func sumOfBytes(b []byte) string {
 // lockNames are of all processes that may have a home.
 var lockNames = []string{"supervisor", "broker", "onion", "discovery", "metric", "task", "node", "gateway"}
 
+// always is of processes that every node has.
+func always(name string) bool { return name != "onion" && name != "discovery" && name != "metric" }
+
+// has tells whether the archive has a file below a folder of the home.
+func (m *Manifest) has(folder string) bool {
+	return slices.ContainsFunc(m.Files, func(f File) bool { return strings.HasPrefix(f.Path, homeFolder+"/"+folder) })
+}
+
 func someLocked(dir string) bool {
 	return slices.ContainsFunc(lockNames, func(name string) bool { return supervisor.Held(filepath.Join(dir, "state", name, "lock")) })
 }
 
-// lockAll keeps every process of a node from the home.
-func lockAll(dir string) (release func(), err error) {
+// lockAll keeps every process of such a node from the home.
+func (m *Manifest) lockAll(dir string) (release func(), err error) {
 	h := home.Home{Dir: dir}
 	var all []func()
 	release = func() {
@@ -160,6 +197,9 @@ func lockAll(dir string) (release func(), err error) {
 		}
 	}
 	for _, name := range lockNames {
+		if !always(name) && !exists(filepath.Join(dir, "state", name)) && !m.has("state/"+name+"/") {
+			continue // this node has no such process: nothing must look as if it had
+		}
 		r, err := h.Lock(name)
 		if err != nil {
 			release()
@@ -170,36 +210,37 @@ func lockAll(dir string) (release func(), err error) {
 	return release, nil
 }
 
-// begin refuses a home that has a node, and writes down that this one is being restored, with the files that will be written. What a restore that was broken off has left is removed.
-func (m *Manifest) begin(dir string) (files []string, err error) {
+// begin refuses a home that has a node, and writes down that this one is being restored, with the files that will be written; again tells that it was this backup that was broken off. What a restore that was broken off has left is removed.
+func (m *Manifest) begin(dir string) (files []string, again bool, err error) {
 	path := home.RestoringFile(dir)
 	b, err := os.ReadFile(path)
 	switch {
 	case err == nil:
 		var old restoring
 		if err := json.Unmarshal(b, &old); err != nil {
-			return nil, fault.FailedPrecondition("HOME_RESTORING", "%s cannot be read, which says what a restore was writing that was broken off: remove the home %s", path, dir)
+			return nil, false, fault.FailedPrecondition("HOME_RESTORING", "%s cannot be read, which says what a restore was writing that was broken off: remove the home %s", path, dir)
 		}
+		again = old.ID == m.ID
 		if err := removeFiles(dir, old.Files); err != nil {
-			return nil, err
+			return nil, false, err
 		}
 	case !gone(err):
-		return nil, homeUnusable(path, err)
+		return nil, false, homeUnusable(path, err)
 	}
 	if err := empty(dir); err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	if err := supervisor.CheckMode(home.Home{Dir: dir}, m.mode()); err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	files = m.inHome(dir)
 	if b, err = json.Marshal(restoring{ID: m.ID, Files: files}); err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	if err := home.WriteFile(path, b, 0o600); err != nil {
-		return nil, homeUnusable(path, err)
+		return nil, false, homeUnusable(path, err)
 	}
-	return files, nil
+	return files, again, nil
 }
 
 func (m *Manifest) mode() string {
@@ -224,7 +265,7 @@ func empty(dir string) error {
 		}
 		rel = filepath.ToSlash(rel)
 		switch {
-		case e.IsDir() && (rel == "run" || rel == "logs" || rel == "tor" || e.Name() == "lost+found"):
+		case e.IsDir() && (rel == "run" || rel == "logs" || rel == "tor" || rel == "tls" || rel == "pki" || rel == "join" || e.Name() == "lost+found"):
 			return fs.SkipDir
 		case e.IsDir(), rel == "run", operators(rel), e.Name() == "lock", strings.HasPrefix(e.Name(), "."), path == home.RestoringFile(dir):
 			return nil
@@ -233,7 +274,7 @@ func empty(dir string) error {
 	})
 }
 
-// fill writes the files, and says in the end that the home is whole.
+// fill writes the files.
 func (m *Manifest) fill(ctx context.Context, t Target, to, from string) (kept []string, err error) {
 	c := newCopier(ctx, to, t.Progress)
 	c.what, c.total = "restoring", uint64(m.Size())
@@ -257,12 +298,6 @@ func (m *Manifest) fill(ctx context.Context, t Target, to, from string) (kept []
 	}
 	if err := c.syncFolders(); err != nil {
 		return nil, inHomeWords(err)
-	}
-	if err := os.Remove(home.RestoringFile(to)); err != nil {
-		return nil, homeUnusable(home.RestoringFile(to), err)
-	}
-	if err := syncFolder(filepath.Join(to, "state")); err != nil {
-		return nil, homeUnusable(to, err)
 	}
 	return kept, nil
 }

@@ -24,7 +24,7 @@ func skipped(rel string, dir bool) bool {
 		return true
 	case dir:
 		switch rel {
-		case "run", "logs": // sockets; what processes log
+		case "run", "logs", "tls", "pki", "join": // sockets; what processes log; certificates of a day, which the authority in state/pki makes anew; addresses for others
 			return true
 		case "state/task/work", "state/task/parts", "state/task/wasm": // of running tasks; caches of what others have, and of compiled programs
 			return true
