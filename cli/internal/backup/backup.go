@@ -198,7 +198,7 @@ func roleOf(h home.Home) string {
 	if r := supervisor.RecordedRole(h); r != "" {
 		return r
 	}
-	if _, err := os.Stat(filepath.Join(h.Dir, "state/discovery/lock")); err == nil {
+	if exists(filepath.Join(h.Dir, "state/discovery")) { // which no consumer has
 		return supervisor.Provider
 	}
 	return ""

@@ -32,7 +32,7 @@ var (
 	}
 	left = map[string]string{
 		"logs/broker.log": "log", "run/node.json": "{}", "state/broker/lock": "1", "state/task/work/x": "w", "state/task/wasm/modules/key": "k", "state/task/parts/x": "p",
-		"state/task/replica-1/replica": "r", "tor/data/cached-consensus": "c", "tor/data/control_auth_cookie": "c", "state/broker/repository/index/LOG": "l", "state/task/results/.new-12": "half",
+		"state/task/replica-1/replica": "r", "state/metric/replica-2/x": "r", "tor/data/cached-consensus": "c", "tor/data/control_auth_cookie": "c", "state/broker/repository/index/LOG": "l", "state/task/results/.new-12": "half",
 		"state/broker/.peers.json123": "half",
 	}
 )
@@ -282,6 +282,13 @@ func TestRestoreRefusesAHomeInUse(t *testing.T) {
 	}
 	if got := reasonOf(restore(t, to.Dir, dir)); got != "HOME_IN_USE" {
 		t.Errorf("a process runs: %s", got)
+	}
+	release()
+	if _, release, err = to.LockReplica("task"); err != nil {
+		t.Fatal(err)
+	}
+	if got := reasonOf(restore(t, to.Dir, dir)); got != "HOME_IN_USE" {
+		t.Errorf("a replica runs: %s", got)
 	}
 	release()
 	// The node that it is a backup of.

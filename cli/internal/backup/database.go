@@ -73,12 +73,10 @@ func sectionsOf(path string) (sections map[string]map[string]any) {
 
 // missing tells of services whose state is in no file of the home: a backup without their database would be without their tasks.
 func missing(h home.Home) error {
-	for service, file := range map[string]string{"task": "task.db", "discovery": "discovery.db"} {
+	for service, file := range map[string]string{"task": "task.db", "discovery": "discovery.db", "metric": "version"} {
 		dir := filepath.Join(h.Dir, "state", service)
-		ran := exists(filepath.Join(dir, "lock"))
-		if replicas, _ := filepath.Glob(filepath.Join(dir, "replica-*")); len(replicas) > 0 {
-			ran = true
-		}
+		replicas, _ := filepath.Glob(filepath.Join(dir, "replica-*"))
+		ran := len(replicas) > 0 || service != "metric" && exists(filepath.Join(dir, "lock")) // metric makes its file some time after its start
 		if ran && !exists(filepath.Join(dir, file)) {
 			return fault.FailedPrecondition("STORE_NOT_NAMED", "the %s service of %s has run, and its state is not in %s: name its database with --store, as the service has it", service, h.Dir, filepath.Join(dir, file))
 		}

@@ -108,8 +108,12 @@ func TestRestoreIsKilled(t *testing.T) {
 	dir, other := filepath.Join(t.TempDir(), "b"), filepath.Join(t.TempDir(), "b2")
 	create(t, h, dir)
 	create(t, h, other)
+	m, err := backup.Read(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
 	begun := 0
-	for at := 1; ; at++ {
+	for at := len(m.Files); ; at++ { // before that it only reads
 		to := filepath.Join(t.TempDir(), "h")
 		if !killed(t, backup.Store{}, "restore", to, dir, at) {
 			same(t, to)

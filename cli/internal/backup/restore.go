@@ -184,7 +184,16 @@ func (m *Manifest) has(folder string) bool {
 }
 
 func someLocked(dir string) bool {
-	return slices.ContainsFunc(lockNames, func(name string) bool { return supervisor.Held(filepath.Join(dir, "state", name, "lock")) })
+	return replicaOf(dir) != "" || slices.ContainsFunc(lockNames, func(name string) bool { return supervisor.Held(filepath.Join(dir, "state", name, "lock")) })
+}
+
+// replicaOf finds the lock of a replica that runs; empty when none does.
+func replicaOf(dir string) string {
+	locks, _ := filepath.Glob(filepath.Join(dir, "state", "*", "replica-*", "lock"))
+	if i := slices.IndexFunc(locks, supervisor.Held); i >= 0 {
+		return locks[i]
+	}
+	return ""
 }
 
 // lockAll keeps every process of such a node from the home.
@@ -195,6 +204,9 @@ func (m *Manifest) lockAll(dir string) (release func(), err error) {
 		for _, r := range all {
 			r()
 		}
+	}
+	if held := replicaOf(dir); held != "" {
+		return nil, fault.FailedPrecondition("HOME_IN_USE", "a replica of a service runs on this home and holds %s: stop it, or name another --home", held)
 	}
 	for _, name := range lockNames {
 		if !always(name) && !exists(filepath.Join(dir, "state", name)) && !m.has("state/"+name+"/") {

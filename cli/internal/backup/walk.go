@@ -31,8 +31,8 @@ func skipped(rel string, dir bool) bool {
 		case repositoryFolder:
 			return true
 		}
-		// What replicas of a task service have beside their database is work and caches.
-		return strings.HasPrefix(rel, "state/task/replica-")
+		// What replicas of a service have beside their database is work and caches.
+		return path.Dir(path.Dir(rel)) == "state" && strings.HasPrefix(name, "replica-")
 	case strings.HasPrefix(rel, "tor/"):
 		return rel != "tor/data/state" // the guards of its own tor; the rest tor makes anew
 	case name == "lock" || name == "clients.lock", rel == "state/restoring.json", rel == "dev.json":
