@@ -68,11 +68,12 @@ faults: build ## a network under load is hurt for a quarter of an hour; FAULTFLA
 	@cd test && GOWORK=off SHALLOT_BIN=$(BIN) go test -count=1 -v -timeout 5h ./faults -args $(FAULTFLAGS)
 
 .PHONY: test-long
-test-long: build ## the long tests: 1 GiB each way with Kubo, attacks and what they cost, colluding providers over Tor, tors that die under 50 tasks, 10,000 seeds of the simulation of tasks, 10,000 simulated nodes
+test-long: build ## the long tests: 1 GiB each way with Kubo, attacks and what they cost, colluding providers over Tor, tors that die under 50 tasks, 10,000 seeds of the simulation of tasks, every mixture of the previous release and this one, 10,000 simulated nodes
 	@cd services/task && GOWORK=off SHALLOT_LONG=1 go test -count=1 -timeout 60m ./internal/simulation
 	@cd test && GOWORK=off SHALLOT_BIN=$(BIN) SHALLOT_LONG=1 go test -count=1 -timeout 60m ./interop ./hostile
 	@cd test && GOWORK=off SHALLOT_BIN=$(BIN) SHALLOT_LONG=1 go test -count=1 -v -timeout 60m -run TestTasksAreUnlinkable ./linkability
 	@cd test && GOWORK=off SHALLOT_BIN=$(BIN) SHALLOT_LONG=1 go test -count=1 -v -timeout 60m -run TestAnonymousNetwork/tors_die ./failclosed
+	@cd test && GOWORK=off SHALLOT_BIN=$(BIN) SHALLOT_LONG=1 go test -count=1 -v -timeout 60m -run TestRollingUpgrade ./upgrade
 	@cd test && GOWORK=off SHALLOT_LONG=1 go test -count=1 -v -timeout 120m ./netsim
 
 .PHONY: fuzz
@@ -113,6 +114,16 @@ lint: $(TOOLS)/golangci-lint $(TOOLS)/buf ## golangci-lint per module, buf lint
 		(cd $$m && GOWORK=off $(TOOLS)/golangci-lint run --config $(CURDIR)/.golangci.yml ./...) || failed="$$failed $$m"; \
 	done; \
 	[ -z "$$failed" ] || { echo "failed:$$failed" >&2; exit 1; }
+
+.PHONY: breaking
+breaking: $(TOOLS)/buf ## buf breaking: the contracts against those of the previous release (deploy/PREVIOUS_RELEASE)
+	@commit=$$(cat deploy/PREVIOUS_RELEASE); old=$$(mktemp -d); trap 'rm -rf "$$old"' EXIT; \
+	git cat-file -e "$$commit^{commit}" 2>/dev/null || { \
+		missing="the commit $$commit of deploy/PREVIOUS_RELEASE is not here; to get it: git fetch --unshallow, in a clone and not an archive"; \
+		if [ "$${CI:-}" = true ]; then echo "make breaking: $$missing" >&2; exit 1; fi; \
+		echo "left out: $$missing" >&2; exit 0; }; \
+	git archive --format=tar "$$commit" buf.yaml proto | tar -x -C "$$old"; \
+	$(TOOLS)/buf breaking --against "$$old"
 
 .PHONY: generate
 generate: $(TOOLS)/buf $(TOOLS)/protoc-gen-go $(TOOLS)/protoc-gen-go-grpc $(TOOLS)/protoc-gen-grpc-gateway $(TOOLS)/protoc-gen-openapiv2 ## Go from the protos, REST routes and OpenAPI, the description in the Python example

@@ -36,6 +36,9 @@ func Open(dir string) (Home, error) {
 	if err != nil {
 		return Home{}, err
 	}
+	if err := whole(abs); err != nil {
+		return Home{}, err
+	}
 	for _, d := range []string{abs, filepath.Join(abs, "state")} {
 		if err := os.MkdirAll(d, 0o700); err != nil {
 			return Home{}, fault.FailedPrecondition("HOME_UNUSABLE", "cannot make the home directory %s: check the path and its permissions", d).Because(err)
@@ -43,6 +46,17 @@ func Open(dir string) (Home, error) {
 	}
 	run, err := openRun(abs)
 	return Home{Dir: abs, run: run}, err
+}
+
+// RestoringFile is in a home while what a backup holds is written into it. It is there after a restore that was broken off, too.
+func RestoringFile(dir string) string { return filepath.Join(dir, "state", "restoring.json") }
+
+// whole refuses a home of which a part may be missing: a node would begin without its tasks, or with another identity.
+func whole(abs string) error {
+	if _, err := os.Lstat(RestoringFile(abs)); err == nil {
+		return fault.FailedPrecondition("HOME_RESTORING", "%s is being restored, or a restore was broken off, as %s says: wait for it, or give 'shallot restore' again, which begins anew", abs, RestoringFile(abs))
+	}
+	return nil
 }
 
 // Find is Open for those who only look: it makes nothing, and a directory that is not there is NOT_FOUND.

@@ -2,6 +2,7 @@ package home_test
 
 import (
 	"bytes"
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -231,6 +232,55 @@ func TestWriteFileStaysInItsDirectory(t *testing.T) {
 	for name, stays := range old {
 		if _, err := os.Stat(filepath.Join(dir, name)); (err == nil) != stays {
 			t.Errorf("%s stays: %v, want %v", name, err == nil, stays)
+		}
+	}
+}
+
+// No process begins on a home of which a part may be missing.
+func TestAHomeThatIsBeingRestoredIsRefused(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(t.TempDir(), "h")
+	h, err := home.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(home.RestoringFile(h.Dir), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := home.Open(dir); !errors.Is(err, fault.FailedPrecondition("HOME_RESTORING", "")) {
+		t.Fatalf("it is opened: %v", err)
+	}
+	if err := os.Remove(home.RestoringFile(h.Dir)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := home.Open(dir); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// What a later version writes in another way is not misread, whatever process it is of.
+func TestFilesOfANewerVersionAreRefused(t *testing.T) {
+	t.Parallel()
+	h := open(t, filepath.Join(t.TempDir(), "h"))
+	path := filepath.Join(h.State("metric"), "format")
+	lock := func() error {
+		release, err := h.Lock("metric")
+		if err == nil {
+			release()
+			var again func()
+			if _, again, err = h.LockReplica("metric"); err == nil {
+				again()
+			}
+		}
+		return err
+	}
+	for text, reason := range map[string]string{"1\n": "", "2\n": "STORE_NEWER", "": "STORE_CORRUPT", "many": "STORE_CORRUPT", "-1": "STORE_CORRUPT"} {
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		err := lock()
+		if reason == "" && err != nil || reason != "" && (!errors.Is(err, fault.FailedPrecondition(reason, "")) || !strings.Contains(err.Error(), h.State("metric"))) {
+			t.Errorf("%q: %v, want %s", text, err, reason)
 		}
 	}
 }

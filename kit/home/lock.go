@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -14,10 +15,43 @@ import (
 	"github.com/shallot-net/shallot/kit/fault"
 )
 
+// Format is of what processes keep in files of their own, beside stores that have a version themselves (kit/sqlstore). A version that writes them in a way that this one would misread raises it, and writes
+// it into HOME/state/PROCESS/format before it does so. Without that file it is 1.
+const Format = 1
+
+// CheckFormat refuses what a newer version has written for a process (FAILED_PRECONDITION, STORE_NEWER).
+func (h Home) CheckFormat(process string) error {
+	path := filepath.Join(h.Dir, "state", process, "format")
+	f, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fault.FailedPrecondition("HOME_UNUSABLE", "cannot read %s, which says what has written the files beside it", path).Because(err)
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, 32))
+	if err != nil {
+		return fault.FailedPrecondition("HOME_UNUSABLE", "cannot read %s, which says what has written the files beside it", path).Because(err)
+	}
+	format, err := strconv.Atoi(strings.TrimSpace(string(b)))
+	if err != nil || format < 1 {
+		return fault.FailedPrecondition("STORE_CORRUPT", "%s is damaged: it should hold one number, the format of the files beside it; restore it from a backup", path).With("file", path)
+	}
+	if format > Format {
+		return fault.FailedPrecondition("STORE_NEWER", "%s was written by a newer version of this program (its format is %d, this program knows up to %d): run that version, or use another home", filepath.Dir(path), format, Format).
+			With("file", path)
+	}
+	return nil
+}
+
 // Lock makes sure that a process runs once per home. It does not wait: when another holds the lock the error
 // (FAILED_PRECONDITION, HOME_IN_USE) names the file and the holder's pid. The kernel releases the lock when
-// the process ends, however it ends.
+// the process ends, however it ends. What a newer version has written for the process is refused, too: see CheckFormat.
 func (h Home) Lock(process string) (release func(), err error) {
+	if err := h.CheckFormat(process); err != nil {
+		return nil, err
+	}
 	path := filepath.Join(h.State(process), "lock")
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
@@ -53,6 +87,9 @@ const maxReplicas = 64
 // LockReplica is Lock for one of several processes of a name that share a home, as containers share a volume: each has a directory of its own in the process's state, the first that no
 // other one has, until release is called or the process ends.
 func (h Home) LockReplica(process string) (dir string, release func(), err error) {
+	if err := h.CheckFormat(process); err != nil {
+		return "", nil, err
+	}
 	for n := 1; n <= maxReplicas; n++ {
 		name := filepath.Join(process, "replica-"+strconv.Itoa(n))
 		dir = h.State(name)

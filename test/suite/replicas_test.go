@@ -22,7 +22,12 @@ type member struct {
 
 func newMember(t *testing.T, args ...string) *member {
 	t.Helper()
-	m := &member{dir: t.TempDir(), args: append([]string{"--listen", "/ip4/127.0.0.1/tcp/" + freePort(t)}, args...)}
+	return memberIn(t, t.TempDir(), args...)
+}
+
+func memberIn(t *testing.T, dir string, args ...string) *member {
+	t.Helper()
+	m := &member{dir: dir, args: append([]string{"--listen", "/ip4/127.0.0.1/tcp/" + freePort(t)}, args...)}
 	m.start(t)
 	t.Cleanup(func() {
 		m.stop()

@@ -57,6 +57,9 @@ type records struct {
 
 // Open reads the authority of a home, and makes it where there is none.
 func Open(h home.Home, now func() time.Time) (*Store, error) {
+	if err := h.CheckFormat(Process); err != nil {
+		return nil, err
+	}
 	s := &Store{dir: h.State(Process), now: now}
 	unlock, err := s.lock()
 	if err != nil {

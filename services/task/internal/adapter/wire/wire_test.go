@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/shallot-net/shallot/kit/signature"
@@ -77,6 +78,22 @@ func TestEventsComeBack(t *testing.T) {
 		}
 		if !reflect.DeepEqual(got, b) {
 			t.Errorf("got  %+v\nwant %+v", got, b)
+		}
+	}
+}
+
+// What a later version says in fields of its own is passed over: the rest means what it did.
+func TestFieldsOfALaterVersionArePassedOver(t *testing.T) {
+	t.Parallel()
+	// Field 1000 with text, 1001 with a number, and 1002 with a message that has one.
+	later := protowire.AppendBytes(protowire.AppendTag(nil, 1000, protowire.BytesType), []byte("of tomorrow"))
+	later = protowire.AppendVarint(protowire.AppendTag(later, 1001, protowire.VarintType), 7)
+	later = protowire.AppendBytes(protowire.AppendTag(later, 1002, protowire.BytesType), later)
+	for _, want := range bodies() {
+		var c Codec
+		got, err := c.Decode(want.EventType(), append(c.Encode(want), later...))
+		if err != nil || !reflect.DeepEqual(got, want) {
+			t.Errorf("%T is %+v, %v", want, got, err)
 		}
 	}
 }

@@ -291,7 +291,8 @@ func (s *Service) onStatus(ctx context.Context, d *app.Delivery, b *domain.Statu
 		if b.State != 0 {
 			what = "the provider has let the result go"
 		}
-		return s.endAttempt(e, b.Attempt, d.From, domain.End{What: "FAILED_AT_PROVIDER", Reason: "FORGOTTEN", Message: what})
+		// Others come first. But it is no liar: one of the two has been brought back from a backup, and there may be no other provider.
+		return s.endAttempt(e, b.Attempt, d.From, domain.End{What: "FAILED_AT_PROVIDER", Reason: "FORGOTTEN", Message: what, RetryAfter: s.cfg.Lease})
 	})
 }
 
