@@ -12,6 +12,7 @@ import (
 	"github.com/shallot-net/shallot/kit/alias"
 	"github.com/shallot-net/shallot/kit/lifecycle"
 	"github.com/shallot-net/shallot/kit/telemetry"
+	"github.com/shallot-net/shallot/kit/tracing"
 	"github.com/shallot-net/shallot/kit/version"
 	brokerv1 "github.com/shallot-net/shallot/proto/shallot/broker/v1"
 	telemetryv1 "github.com/shallot-net/shallot/proto/shallot/telemetry/v1"
@@ -47,6 +48,7 @@ type Node struct {
 	deliverer *app.Deliverer
 	identity  *app.Identity
 	processes *app.Processes
+	submitter *app.Submitter
 	placer    *app.Placer   // consumer
 	consumer  *app.Consumer // consumer
 	personas  *app.Personas // consumer in anonymous mode
@@ -83,11 +85,11 @@ func New(cfg Config, conns Conns, names *alias.Key, registry prometheus.Register
 	sinks.Online = n.flow.SetOnline
 	n.identity = app.NewIdentity(n.sidecar, sinks, log)
 	n.newProcesses(conns)
-	submitter := app.NewSubmitter(n.tasks, n.tasks, placement, n.watches)
-	submitter.MayRedirect = cfg.Mode == ModeOpen
-	submitter.PeerName = n.peerName()
+	n.submitter = app.NewSubmitter(n.tasks, n.tasks, placement, n.watches)
+	n.submitter.MayRedirect = cfg.Mode == ModeOpen
+	n.submitter.PeerName = n.peerName()
 	n.api = api.New(api.Config{Role: cfg.Role, Anonymous: cfg.Mode == ModeAnonymous, Version: version.String(), StartedAt: time.Now(),
-		Submitter: submitter, Watcher: watcher, Tasks: n.tasks.API(), Bodies: n.tasks,
+		Submitter: n.submitter, Watcher: watcher, Tasks: n.tasks.API(), Bodies: n.tasks,
 		Content: n.sidecar.Repository, Putter: n.sidecar, View: view, Identity: n.identity, Processes: n.processes})
 	n.jobs = api.NewJobs(n.tasks.Jobs())
 	n.jobs.MayRedirect = cfg.Mode == ModeOpen
@@ -177,6 +179,14 @@ func (n *Node) peerName() func(id string) string {
 		return n.names.Of
 	}
 	return domain.ShortPeer
+}
+
+// traceWith has the parts make spans; nil: none. Before Run.
+func (n *Node) traceWith(t *tracing.Tracer) {
+	n.carrier.Trace, n.deliverer.Trace, n.submitter.Trace = t, t, t
+	if n.placer != nil {
+		n.placer.Trace = t
+	}
 }
 
 // Register adds what this process serves to a server.

@@ -17,6 +17,7 @@ import (
 	"github.com/shallot-net/shallot/kit/mtls"
 	"github.com/shallot-net/shallot/kit/rpc"
 	"github.com/shallot-net/shallot/kit/telemetry"
+	"github.com/shallot-net/shallot/kit/tracing"
 	"github.com/shallot-net/shallot/services/task/internal/adapter/broker"
 	"github.com/shallot-net/shallot/services/task/internal/adapter/grpcserver"
 	"github.com/shallot-net/shallot/services/task/internal/adapter/metrics"
@@ -56,11 +57,16 @@ func run(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	server, err := rpc.NewServer(rpc.ServerConfig{Process: process, Listen: cfg.Listen, Log: log, Registry: registry, TLS: creds})
+	tracer, err := tracing.Open(process, cfg.Trace, registry, log)
 	if err != nil {
 		return err
 	}
-	conn, err := rpc.Dial(brokerEndpoint(cfg, node), rpc.ClientConfig{Service: "the broker", Peer: "broker", TLS: creds, Registry: registry})
+	defer tracer.Close()
+	server, err := rpc.NewServer(rpc.ServerConfig{Process: process, Listen: cfg.Listen, Log: log, Registry: registry, TLS: creds, Trace: tracer})
+	if err != nil {
+		return err
+	}
+	conn, err := rpc.Dial(brokerEndpoint(cfg, node), rpc.ClientConfig{Service: "the broker", Peer: "broker", TLS: creds, Registry: registry, Trace: tracer})
 	if err != nil {
 		return err
 	}
@@ -68,9 +74,9 @@ func run(ctx context.Context, args []string) error {
 	repository := broker.NewRepository(conn, cfg.stall(), server.SetServing)
 	defer repository.Close()
 
-	sessions := &grpcserver.Sessions{}
+	sessions := &grpcserver.Sessions{Trace: tracer}
 	metrics.Process(registry, store.Commits, sessions.Len)
-	parts := &parts{cfg: cfg, dir: dir, store: store, repository: repository, sessions: sessions, registry: registry, log: log}
+	parts := &parts{cfg: cfg, dir: dir, store: store, repository: repository, sessions: sessions, registry: registry, trace: tracer, log: log}
 	wire := parts.consumer
 	if cfg.Role == "provider" {
 		wire = parts.provider
@@ -171,6 +177,7 @@ type parts struct {
 	repository *broker.Repository
 	sessions   *grpcserver.Sessions
 	registry   *prometheus.Registry
+	trace      *tracing.Tracer
 	log        *slog.Logger
 	closers    []func()
 }

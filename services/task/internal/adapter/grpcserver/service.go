@@ -10,6 +10,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/shallot-net/shallot/kit/fault"
+	"github.com/shallot-net/shallot/kit/tracing"
 	taskv1 "github.com/shallot-net/shallot/proto/shallot/task/v1"
 	"github.com/shallot-net/shallot/services/task/internal/app"
 	"github.com/shallot-net/shallot/services/task/internal/domain"
@@ -107,6 +108,7 @@ func onlyAt(role string) error {
 
 // Sessions are the streams of the node's processes. It implements app.Pusher.
 type Sessions struct {
+	Trace *tracing.Tracer // nil: no spans
 	mu   sync.Mutex
 	open []*session
 	next int
@@ -117,7 +119,7 @@ func (s *Sessions) Push(ctx context.Context, r app.Reply) {
 	if r.Task == nil && len(r.Outbox) == 0 && r.Placement == nil {
 		return
 	}
-	m := response(&r)
+	m := s.response(&r)
 	for {
 		one := s.pick()
 		if one == nil || one.push(ctx, m) == nil || ctx.Err() != nil {
