@@ -109,9 +109,9 @@ func onlyAt(role string) error {
 // Sessions are the streams of the node's processes. It implements app.Pusher.
 type Sessions struct {
 	Trace *tracing.Tracer // nil: no spans
-	mu   sync.Mutex
-	open []*session
-	next int
+	mu    sync.Mutex
+	open  []*session
+	next  int
 }
 
 // Push gives r to one of the sessions; without any it is dropped.

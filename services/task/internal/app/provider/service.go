@@ -10,8 +10,8 @@ import (
 	"time"
 
 	"github.com/shallot-net/shallot/kit/fault"
-	"github.com/shallot-net/shallot/kit/workers"
 	"github.com/shallot-net/shallot/kit/tracing"
+	"github.com/shallot-net/shallot/kit/workers"
 	"github.com/shallot-net/shallot/services/task/internal/app"
 	"github.com/shallot-net/shallot/services/task/internal/domain"
 )
