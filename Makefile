@@ -100,6 +100,10 @@ test-compose: ## a node in containers is brought up, used, hurt and taken down; 
 settings: build ## docs/settings.md, from what the programs say of themselves
 	@cd test && GOWORK=off SHALLOT_BIN=$(BIN) go test -count=1 ./compose -run TestEverySetting -update
 
+.PHONY: metrics-doc
+metrics-doc: build ## docs/metrics.md, from what the processes of a node say of themselves
+	@cd test && GOWORK=off SHALLOT_BIN=$(BIN) go test -count=1 ./watch -run TestThePageOfMetrics -update
+
 .PHONY: lint
 lint: $(TOOLS)/golangci-lint $(TOOLS)/buf ## golangci-lint per module, buf lint
 	@$(TOOLS)/buf lint

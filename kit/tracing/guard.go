@@ -21,7 +21,7 @@ type guard struct {
 	log                   *slog.Logger
 	sent, failed, dropped prometheus.Counter
 	pending               atomic.Int64
-	started, away         atomic.Bool
+	away                  atomic.Bool
 }
 
 func newGuard(to sdktrace.SpanExporter, registry prometheus.Registerer, log *slog.Logger) *guard {

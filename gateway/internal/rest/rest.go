@@ -27,8 +27,11 @@ import (
 type Config struct {
 	Node     grpc.ClientConnInterface
 	Log      *slog.Logger
-	Registry *prometheus.Registry
-	Guard    access.Guard
+	Registry interface {
+		prometheus.Registerer
+		prometheus.Gatherer
+	}
+	Guard access.Guard
 	// MaxBody bounds a JSON body, MaxUpload a body of bytes; in bytes.
 	MaxBody, MaxUpload int64
 	// Timeout bounds calls that are no streams.

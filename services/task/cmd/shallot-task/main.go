@@ -75,7 +75,7 @@ func run(ctx context.Context, args []string) error {
 	defer repository.Close()
 
 	sessions := &grpcserver.Sessions{Trace: tracer}
-	metrics.Process(registry, store.Commits, sessions.Len)
+	metrics.Process(registry, store.Commits, store.Failures, sessions.Len)
 	parts := &parts{cfg: cfg, dir: dir, store: store, repository: repository, sessions: sessions, registry: registry, trace: tracer, log: log}
 	wire := parts.consumer
 	if cfg.Role == "provider" {
@@ -122,6 +122,7 @@ type store interface {
 	Setting(ctx context.Context, name string, make func() ([]byte, error)) ([]byte, error)
 	Prune(ctx context.Context, t time.Time) error
 	Commits() uint64
+	Failures() uint64
 	Close() error
 }
 
@@ -176,7 +177,7 @@ type parts struct {
 	store      store
 	repository *broker.Repository
 	sessions   *grpcserver.Sessions
-	registry   *prometheus.Registry
+	registry   prometheus.Registerer
 	trace      *tracing.Tracer
 	log        *slog.Logger
 	closers    []func()
