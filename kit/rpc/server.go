@@ -105,8 +105,9 @@ func NewServer(cfg ServerConfig) (*Server, error) {
 	}
 	keepaliveParams := keepalive.ServerParameters{Time: time.Minute, Timeout: 10 * time.Second}
 	var secure []grpc.ServerOption
+	refused := newRefused(cfg.Registry)
 	if s.cfg.TLS != nil {
-		g, creds, err := newGate(s.cfg)
+		g, creds, err := newGate(s.cfg, refused)
 		if err != nil {
 			cancel(nil)
 			return nil, err

@@ -95,9 +95,8 @@ func ask(ctx context.Context, dir, process string, all map[string]*metric) error
 			x = &metric{typ: m.GetType(), help: m.GetHelp(), labels: m.GetLabels()}
 			all[m.GetName()] = x
 		}
-		// The same metric may mean something a little different in another role; the first sentence stays, the type and the labels must be the same.
-		if x.typ != m.GetType() || !slices.Equal(x.labels, m.GetLabels()) {
-			return fmt.Errorf("%s is a %s with %v at one process and a %s with %v at %s", m.GetName(), x.typ, x.labels, m.GetType(), m.GetLabels(), process)
+		if x.typ != m.GetType() || x.help != m.GetHelp() || !slices.Equal(x.labels, m.GetLabels()) {
+			return fmt.Errorf("%s is a %s with %v at one process and a %s with %v at %s, or is said to be %q and %q", m.GetName(), x.typ, x.labels, m.GetType(), m.GetLabels(), process, x.help, m.GetHelp())
 		}
 		if !slices.Contains(x.processes, process) {
 			x.processes = append(x.processes, process)

@@ -62,10 +62,10 @@ func (n *Node) registerMetrics(r prometheus.Registerer) {
 		return 0
 	})
 	if n.provider != nil {
-		gauge(MetricProviders, "Other providers that are available.", func() float64 { return float64(n.provider.Available()) })
+		gauge(MetricProviders, "Providers that are available, this node excluded.", func() float64 { return float64(n.provider.Available()) })
 		return
 	}
-	gauge(MetricProviders, "Providers that are available.", func() float64 { a, _, _ := n.consumer.Figures(); return float64(a) })
+	gauge(MetricProviders, "Providers that are available, this node excluded.", func() float64 { a, _, _ := n.consumer.Figures(); return float64(a) })
 	gauge(MetricPending, "Tasks that wait for a provider.", func() float64 { return float64(n.placer.Pending()) })
 	counter(MetricAsked, "Questions put to providers.", func() float64 { _, _, c := n.consumer.Figures(); return float64(c.Asked) })
 	counter(MetricAnswers, "Answers to them.", func() float64 { _, _, c := n.consumer.Figures(); return float64(c.Answers) })
