@@ -49,10 +49,11 @@ type Node struct {
 	identity  *app.Identity
 	processes *app.Processes
 	submitter *app.Submitter
-	placer    *app.Placer   // consumer
-	consumer  *app.Consumer // consumer
-	personas  *app.Personas // consumer in anonymous mode
-	provider  *app.Provider // provider
+	registry  prometheus.Gatherer // nil before Register
+	placer    *app.Placer         // consumer
+	consumer  *app.Consumer       // consumer
+	personas  *app.Personas       // consumer in anonymous mode
+	provider  *app.Provider       // provider
 	api       *api.Service
 	jobs      *api.JobService
 	names     *alias.Key   // anonymous mode
@@ -90,7 +91,7 @@ func New(cfg Config, conns Conns, names *alias.Key, registry prometheus.Register
 	n.submitter.PeerName = n.peerName()
 	n.api = api.New(api.Config{Role: cfg.Role, Anonymous: cfg.Mode == ModeAnonymous, Version: version.String(), StartedAt: time.Now(),
 		Submitter: n.submitter, Watcher: watcher, Tasks: n.tasks.API(), Bodies: n.tasks,
-		Content: n.sidecar.Repository, Putter: n.sidecar, View: view, Identity: n.identity, Processes: n.processes})
+		Content: n.sidecar.Repository, Putter: n.sidecar, View: view, Identity: n.identity, Processes: n.processes, Usage: n.usage})
 	n.jobs = api.NewJobs(n.tasks.Jobs())
 	n.jobs.MayRedirect = cfg.Mode == ModeOpen
 	n.registerMetrics(registry)
@@ -189,6 +190,20 @@ func (n *Node) traceWith(t *tracing.Tracer) {
 	}
 }
 
+// usage asks all processes what they use, this one included.
+func (n *Node) usage(ctx context.Context) map[string]app.Usage {
+	all, err := probe.Gather(ctx, n.probes)
+	if err != nil {
+		return nil
+	}
+	if n.registry != nil {
+		if text, err := telemetry.Text(n.registry); err == nil {
+			all = append(all, &telemetryv1.ProcessMetrics{Process: Process, Text: text})
+		}
+	}
+	return probe.Usages(all)
+}
+
 // Register adds what this process serves to a server.
 func (n *Node) Register(s grpc.ServiceRegistrar, registry prometheus.Gatherer) {
 	users := s
@@ -197,6 +212,7 @@ func (n *Node) Register(s grpc.ServiceRegistrar, registry prometheus.Gatherer) {
 	}
 	n.api.Register(users)
 	n.jobs.Register(users)
+	n.registry = registry
 	telemetry.Register(s, Process, registry, telemetry.GathererFunc(func(ctx context.Context) ([]*telemetryv1.ProcessMetrics, error) {
 		return probe.Gather(ctx, n.probes)
 	}))
