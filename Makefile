@@ -96,6 +96,12 @@ images: ## an image for each service, with the Docker engine of this machine
 test-compose: ## a node in containers is brought up, used, hurt and taken down; needs a Docker engine, and minutes
 	@cd test && GOWORK=off SHALLOT_COMPOSE=1 go test -count=1 -v -timeout 25m -run 'TestDeployment|TestAnonymousDeployment' ./compose
 
+.PHONY: sbom
+sbom: build ## what each program is made of (CycloneDX), and a page of all modules with their licences and texts, into dist/sbom
+	@rm -rf dist/sbom
+	@cd test && GOWORK=off go run ./cmd/sbom -out $(CURDIR)/dist/sbom $(addprefix $(BIN)/,$(notdir $(COMMANDS)))
+	@echo "dist/sbom: $$(ls dist/sbom/*.cdx.json | wc -l) bills of materials, LICENCES.md"
+
 .PHONY: settings
 settings: build ## docs/settings.md, from what the programs say of themselves
 	@cd test && GOWORK=off SHALLOT_BIN=$(BIN) go test -count=1 ./compose -run TestEverySetting -update
