@@ -102,21 +102,28 @@ func (c *collector) find(ok func(*span) bool) *span {
 }
 
 // wait waits until a span has come.
-func (c *collector) wait(t *testing.T, what string, ok func(*span) bool) *span {
+func (c *collector) wait(t *testing.T, what string, ok func(*span) bool) (found *span) {
+	t.Helper()
+	c.until(t, what, func([]*span) bool {
+		found = c.find(ok)
+		return found != nil
+	})
+	return found
+}
+
+// until waits until what has come is as it should be.
+func (c *collector) until(t *testing.T, what string, ok func([]*span) bool) {
 	t.Helper()
 	deadline := time.NewTimer(20 * time.Second)
 	defer deadline.Stop()
-	for {
-		if s := c.find(ok); s != nil {
-			return s
-		}
+	for !ok(c.all()) {
 		select {
 		case <-c.news:
 		case <-deadline.C:
 			for _, s := range c.all() {
 				t.Logf("%s: %s %s", s.process, s.GetName(), s.attribute("shallot.event.type"))
 			}
-			t.Fatalf("no span came of %s", what)
+			t.Fatalf("waited too long for %s", what)
 		}
 	}
 }
