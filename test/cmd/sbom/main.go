@@ -108,7 +108,7 @@ func write(path string, fill func(*bytes.Buffer) error) error {
 // modules are those that are linked in, without this project's own.
 func modules(info *debug.BuildInfo) []*part {
 	version, _, _ := strings.Cut(info.GoVersion, " ")
-	out := []*part{{path: stdlib, version: version, dir: runtime.GOROOT()}}
+	out := []*part{{path: stdlib, version: version}}
 	for _, d := range info.Deps {
 		if d.Path == own || strings.HasPrefix(d.Path, own+"/") {
 			continue
@@ -123,6 +123,10 @@ func modules(info *debug.BuildInfo) []*part {
 
 // locate finds the sources of the modules in the cache, or has them brought there.
 func locate(ctx context.Context, all []*part) error {
+	goroot, err := exec.CommandContext(ctx, "go", "env", "GOROOT").Output()
+	if err != nil {
+		return fmt.Errorf("go env GOROOT: %w", err)
+	}
 	by := map[string]*part{}
 	args := []string{"mod", "download", "-json"}
 	for _, p := range all {
@@ -130,6 +134,7 @@ func locate(ctx context.Context, all []*part) error {
 			if p.version != runtime.Version() {
 				return fmt.Errorf("a program was built by %s, and this is %s: build it anew", p.version, runtime.Version())
 			}
+			p.dir = strings.TrimSpace(string(goroot))
 			continue
 		}
 		by[p.path+"@"+p.version] = p
