@@ -101,9 +101,19 @@ images: ## an image for each service, with the Docker engine of this machine
 test-compose: build ## a node in containers is brought up, used, scaled, hurt and taken down, and the commands of docs/operations.md are run; needs a Docker engine, and minutes
 	@cd test && GOWORK=off SHALLOT_BIN=$(BIN) SHALLOT_COMPOSE=1 go test -count=1 -v -timeout 25m -run 'TestDeployment|TestAnonymousDeployment|TestOperations' ./compose
 
+.PHONY: sbom
+sbom: build ## what each program is made of (CycloneDX), and a page of all modules with their licences and texts, into dist/sbom
+	@rm -rf dist/sbom
+	@cd test && GOWORK=off go run ./cmd/sbom -out $(CURDIR)/dist/sbom $(addprefix $(BIN)/,$(notdir $(COMMANDS)))
+	@echo "dist/sbom: $$(ls dist/sbom/*.cdx.json | wc -l) bills of materials, LICENCES.md"
+
 .PHONY: settings
 settings: build ## docs/settings.md, from what the programs say of themselves
 	@cd test && GOWORK=off SHALLOT_BIN=$(BIN) go test -count=1 ./compose -run TestEverySetting -update
+
+.PHONY: metrics-doc
+metrics-doc: build ## docs/metrics.md, from what the processes of a node say of themselves
+	@cd test && GOWORK=off SHALLOT_BIN=$(BIN) go test -count=1 ./watch -run TestThePageOfMetrics -update
 
 .PHONY: lint
 lint: $(TOOLS)/golangci-lint $(TOOLS)/buf ## golangci-lint per module, buf lint

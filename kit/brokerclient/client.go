@@ -16,6 +16,7 @@ import (
 
 	"github.com/shallot-net/shallot/kit/fault"
 	"github.com/shallot-net/shallot/kit/rpc/mux"
+	"github.com/shallot-net/shallot/kit/tracing"
 	brokerv1 "github.com/shallot-net/shallot/proto/shallot/broker/v1"
 	eventv1 "github.com/shallot-net/shallot/proto/shallot/event/v1"
 )
@@ -114,7 +115,7 @@ func (c *Client) Send(ctx context.Context, persona, peerID string, ev *eventv1.E
 	if err != nil {
 		return err
 	}
-	req := &brokerv1.SendRequest{Persona: persona, PeerId: peerID, Event: ev, Sign: opts.Sign}
+	req := &brokerv1.SendRequest{Persona: persona, PeerId: peerID, Event: ev, Sign: opts.Sign, TraceParent: tracing.Parent(ctx)}
 	try := defaultSendTimeout
 	if opts.Timeout > 0 {
 		try = opts.Timeout

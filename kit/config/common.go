@@ -17,6 +17,14 @@ type Common struct {
 	TelemetryListen string `koanf:"telemetry_listen" help:"host:port on loopback where Prometheus can scrape this process; empty: off"`
 	TLS             TLS    `koanf:"tls"`
 	Log             Log    `koanf:"log"`
+	Trace           Trace  `koanf:"trace"`
+}
+
+// Trace says where the spans of this process go; see package tracing.
+type Trace struct {
+	Endpoint string  `koanf:"endpoint" help:"collector that takes OpenTelemetry traces (OTLP over gRPC): unix:/path, host:port on loopback, or with trace.tls anywhere; empty: no traces"`
+	TLS      bool    `koanf:"tls" help:"call the collector over TLS; its certificate must be one that this system trusts"`
+	Sample   float64 `koanf:"sample" help:"the part of all traces that are taken, from 0 to 1"`
 }
 
 // TLS says who this process is to the other services of its node, off the Unix socket.
@@ -39,6 +47,7 @@ func (c *Common) defaults() {
 	if c.Log.Format == "" {
 		c.Log.Format = "json"
 	}
+	c.Trace.Sample = 1
 }
 
 // finish checks what the tags cannot say and fills in what depends on the home.

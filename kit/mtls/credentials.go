@@ -15,8 +15,8 @@ import (
 
 // Metric names.
 const (
-	MetricCertificateExpiry = "shallot_tls_certificate_expiry_seconds"
-	MetricListExpiry        = "shallot_tls_revocation_list_expiry_seconds"
+	MetricCertificateExpiry = "shallot_tls_certificate_expiry_timestamp_seconds"
+	MetricListExpiry        = "shallot_tls_revocation_list_expiry_timestamp_seconds"
 	MetricReloadFailures    = "shallot_tls_reload_failures_total"
 )
 

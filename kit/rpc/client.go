@@ -3,6 +3,7 @@ package rpc
 import (
 	"context"
 	"net"
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/shallot-net/shallot/kit/fault"
 	"github.com/shallot-net/shallot/kit/mtls"
+	"github.com/shallot-net/shallot/kit/tracing"
 )
 
 // How a client off the Unix socket finds out that a replica is gone: a paused one answers nothing and breaks no connection. Both together are less than the time in
@@ -34,6 +36,7 @@ type ClientConfig struct {
 	Timeout    time.Duration         // of unary calls without a deadline; default ClientTimeout
 	// Dialer replaces dialling the endpoint, for an inherited or in-memory connection; it is trusted without TLS.
 	Dialer  func(ctx context.Context) (net.Conn, error)
+	Trace   *tracing.Tracer // default: no spans
 	Options []grpc.DialOption
 }
 
@@ -63,7 +66,7 @@ func Dial(target string, cfg ClientConfig) (*grpc.ClientConn, error) {
 	if err != nil {
 		return nil, err
 	}
-	cc, err := grpc.NewClient(to, append(append(opts, more...), cfg.Options...)...)
+	cc, err := grpc.NewClient(to, slices.Concat(opts, more, cfg.Trace.DialOptions(), cfg.Options)...)
 	if err != nil {
 		return nil, fault.Wrap(err, codes.InvalidArgument, "ENDPOINT_INVALID", "cannot call %q", target)
 	}

@@ -48,14 +48,19 @@ type gate struct {
 	lines   *rate.Limiter
 }
 
-func newGate(cfg ServerConfig) (*gate, credentials.TransportCredentials, error) {
-	g := &gate{process: cfg.Process, creds: cfg.TLS, maxAge: cfg.MaxAge, log: cfg.Log, lines: rate.NewLimiter(loggedPerSecond, loggedAtOnce),
-		refused: prometheus.NewCounterVec(prometheus.CounterOpts{Name: MetricServerRefused, Help: "Connections and calls that were refused, by reason and by the caller's service where it is known."}, []string{"reason", "caller"})}
+// newRefused counts refusals. It is there also where callers are not known, so that a process exports the same metrics wherever it listens.
+func newRefused(r prometheus.Registerer) *prometheus.CounterVec {
+	c := prometheus.NewCounterVec(prometheus.CounterOpts{Name: MetricServerRefused, Help: "Connections and calls that were refused, by reason and by the caller's service where it is known."}, []string{"reason", "caller"})
+	if r == nil {
+		return c
+	}
+	return register(r, c)
+}
+
+func newGate(cfg ServerConfig, refused *prometheus.CounterVec) (*gate, credentials.TransportCredentials, error) {
+	g := &gate{process: cfg.Process, creds: cfg.TLS, maxAge: cfg.MaxAge, log: cfg.Log, lines: rate.NewLimiter(loggedPerSecond, loggedAtOnce), refused: refused}
 	if g.maxAge <= 0 {
 		g.maxAge = MaxAge
-	}
-	if cfg.Registry != nil {
-		g.refused = register(cfg.Registry, g.refused)
 	}
 	creds, err := g.creds.Server(func(reason string) { g.refuse("connection refused", reason, mtls.Identity{}, "") })
 	return g, creds, err

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"net"
+	"slices"
 	"sync"
 	"time"
 
@@ -18,6 +19,7 @@ import (
 
 	"github.com/shallot-net/shallot/kit/fault"
 	"github.com/shallot-net/shallot/kit/mtls"
+	"github.com/shallot-net/shallot/kit/tracing"
 )
 
 // Defaults of both sides.
@@ -57,6 +59,7 @@ type ServerConfig struct {
 	TLS        *mtls.Credentials // required off the Unix socket, where callers are known by it and package policy says what they may
 	MaxAge     time.Duration     // of connections with TLS; default MaxAge
 	Grace      time.Duration     // default Grace
+	Trace      *tracing.Tracer   // default: no spans
 	Options    []grpc.ServerOption
 }
 
@@ -102,8 +105,9 @@ func NewServer(cfg ServerConfig) (*Server, error) {
 	}
 	keepaliveParams := keepalive.ServerParameters{Time: time.Minute, Timeout: 10 * time.Second}
 	var secure []grpc.ServerOption
+	refused := newRefused(cfg.Registry)
 	if s.cfg.TLS != nil {
-		g, creds, err := newGate(s.cfg)
+		g, creds, err := newGate(s.cfg, refused)
 		if err != nil {
 			cancel(nil)
 			return nil, err
@@ -120,7 +124,7 @@ func NewServer(cfg ServerConfig) (*Server, error) {
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
 		grpc.KeepaliveParams(keepaliveParams),
 	}
-	s.Server = grpc.NewServer(append(append(opts, secure...), cfg.Options...)...)
+	s.Server = grpc.NewServer(slices.Concat(opts, secure, cfg.Trace.ServerOptions(), cfg.Options)...)
 	healthpb.RegisterHealthServer(s.Server, s.health)
 	reflection.Register(s.Server)
 	s.SetServing(false)

@@ -19,13 +19,18 @@ import (
 	"google.golang.org/grpc/codes"
 
 	"github.com/shallot-net/shallot/kit/fault"
+	"github.com/shallot-net/shallot/kit/version"
 	telemetryv1 "github.com/shallot-net/shallot/proto/shallot/telemetry/v1"
 )
 
-// NewRegistry has the collectors of the Go runtime and of the process.
-func NewRegistry() *prometheus.Registry {
-	r := prometheus.NewRegistry()
-	r.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+// MetricBuild is 1, with the version of the program.
+const MetricBuild = "shallot_build_info"
+
+// NewRegistry has the collectors of the Go runtime, of the process and of its version.
+func NewRegistry() *Registry {
+	r := &Registry{Registry: prometheus.NewRegistry()}
+	r.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: MetricBuild, Help: "1, with the version of the program.", ConstLabels: prometheus.Labels{"version": version.String()}}, func() float64 { return 1 }))
 	return r
 }
 
@@ -55,8 +60,11 @@ type service struct {
 	extra    []Gatherer
 }
 
-func (s *service) Gather(ctx context.Context, _ *telemetryv1.GatherRequest) (*telemetryv1.GatherResponse, error) {
+func (s *service) Gather(ctx context.Context, in *telemetryv1.GatherRequest) (*telemetryv1.GatherResponse, error) {
 	own := &telemetryv1.ProcessMetrics{Process: s.process, Pid: int64(os.Getpid())}
+	if r, ok := s.registry.(*Registry); ok && in.GetDescribe() {
+		own.Metrics = r.Describe()
+	}
 	if text, err := Text(s.registry); err != nil {
 		own.Error = "its metrics could not be collected"
 	} else {

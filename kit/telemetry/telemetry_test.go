@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -19,7 +20,7 @@ import (
 	telemetryv1 "github.com/shallot-net/shallot/proto/shallot/telemetry/v1"
 )
 
-func registry() *prometheus.Registry {
+func registry() *telemetry.Registry {
 	r := telemetry.NewRegistry()
 	c := prometheus.NewCounter(prometheus.CounterOpts{Name: "shallot_test_total", Help: "x"})
 	c.Add(7)
@@ -82,5 +83,19 @@ func TestScrape(t *testing.T) {
 	cancel()
 	if err := <-done; err != nil {
 		t.Error(err)
+	}
+}
+
+func TestMetricsAreDescribedBeforeTheyHaveAValue(t *testing.T) {
+	r := telemetry.NewRegistry()
+	r.MustRegister(prometheus.NewCounterVec(prometheus.CounterOpts{Name: "shallot_x_total", Help: `a "b"`}, []string{"b", "c"}),
+		prometheus.NewHistogram(prometheus.HistogramOpts{Name: "shallot_y_seconds", Help: "y"}), prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "shallot_z", Help: "z"}, func() float64 { return 1 }))
+	var got []string
+	for _, m := range r.Describe() {
+		got = append(got, strings.Join([]string{m.GetName(), m.GetType(), strings.Join(m.GetLabels(), "+"), m.GetHelp()}, "|"))
+	}
+	want := []string{"shallot_build_info|gauge|version|1, with the version of the program.", `shallot_x_total|counter|b+c|a "b"`, "shallot_y_seconds|histogram||y", "shallot_z|gauge||z"}
+	if !slices.Equal(got, want) {
+		t.Errorf("got %q", got)
 	}
 }

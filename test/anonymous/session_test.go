@@ -131,7 +131,7 @@ func start(t *testing.T) *world {
 			t.Fatal(err)
 		}
 		socket := filepath.Join(dir, node+".sock")
-		tapped, err := tap.Listen(socket, h.Socket("broker"), r.saw)
+		tapped, err := tap.Listen(socket, h.Socket("broker"), r.saw, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -27,6 +27,7 @@ import (
 	"github.com/shallot-net/shallot/kit/mtls"
 	"github.com/shallot-net/shallot/kit/rpc"
 	"github.com/shallot-net/shallot/kit/telemetry"
+	"github.com/shallot-net/shallot/kit/tracing"
 )
 
 const process = "broker"
@@ -113,7 +114,12 @@ func run(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	server, err := rpc.NewServer(rpc.ServerConfig{Process: process, Listen: cfg.Listen, Log: log, Registry: registry, TLS: creds, MaxAge: maxAge})
+	tracer, err := tracing.Open(process, cfg.Trace, registry, log)
+	if err != nil {
+		return err
+	}
+	defer tracer.Close()
+	server, err := rpc.NewServer(rpc.ServerConfig{Process: process, Listen: cfg.Listen, Log: log, Registry: registry, TLS: creds, MaxAge: maxAge, Trace: tracer})
 	if err != nil {
 		return err
 	}
@@ -134,7 +140,7 @@ func run(ctx context.Context, args []string) error {
 	if err := broker.Start(); err != nil {
 		return errors.Join(err, broker.Close(), store.Close())
 	}
-	grpcserver.Register(server, broker)
+	grpcserver.Register(server, broker, tracer)
 	repository.NewServer(store).Register(server)
 	telemetry.Register(server, process, registry)
 	server.SetServing(true)

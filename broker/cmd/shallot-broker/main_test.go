@@ -134,6 +134,13 @@ func TestConfiguration(t *testing.T) {
 			t.Errorf("%s: got %v", name, f)
 		}
 	}
+	anonymous := []string{"--home", t.TempDir(), "--mode", "anonymous", "--onion.socks", "unix:/run/tor/socks", "--trace.endpoint"}
+	for endpoint, ok := range map[string]bool{"unix:/run/otel.sock": true, "127.0.0.1:4317": false} {
+		cfg := defaults()
+		if _, err := config.Load(process, &cfg, append(anonymous, endpoint)); (err == nil) != ok || err != nil && !strings.Contains(err.Error(), "trace.endpoint") {
+			t.Errorf("an anonymous broker whose spans go to %s: %v", endpoint, err)
+		}
+	}
 	cfg := defaults()
 	if _, err := config.Load(process, &cfg, []string{"--home", t.TempDir()}); err != nil {
 		t.Errorf("the defaults: %v", err)

@@ -17,6 +17,7 @@ import (
 	"github.com/shallot-net/shallot/kit/mtls"
 	"github.com/shallot-net/shallot/kit/rpc"
 	"github.com/shallot-net/shallot/kit/telemetry"
+	"github.com/shallot-net/shallot/kit/tracing"
 )
 
 const process = "onion"
@@ -50,7 +51,12 @@ func run(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	server, err := rpc.NewServer(rpc.ServerConfig{Process: process, Listen: cfg.Listen, Log: log, Registry: registry, TLS: creds, MaxAge: maxAge})
+	tracer, err := tracing.Open(process, cfg.Trace, registry, log)
+	if err != nil {
+		return err
+	}
+	defer tracer.Close()
+	server, err := rpc.NewServer(rpc.ServerConfig{Process: process, Listen: cfg.Listen, Log: log, Registry: registry, TLS: creds, MaxAge: maxAge, Trace: tracer})
 	if err != nil {
 		return err
 	}

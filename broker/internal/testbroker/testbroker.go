@@ -124,7 +124,7 @@ func TryStart(t testing.TB, o Options) (*Broker, error) {
 	if err := server.Listen(t.Context()); err != nil {
 		return nil, err
 	}
-	grpcserver.Register(server, b.App)
+	grpcserver.Register(server, b.App, nil)
 	ctx, cancel := context.WithCancel(context.Background())
 	b.stop = cancel
 	go func() {

@@ -17,6 +17,7 @@ import (
 	"github.com/shallot-net/shallot/kit/mtls"
 	"github.com/shallot-net/shallot/kit/rpc"
 	"github.com/shallot-net/shallot/kit/telemetry"
+	"github.com/shallot-net/shallot/kit/tracing"
 )
 
 const process = "gateway"
@@ -48,7 +49,12 @@ func run(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	conn, err := rpc.Dial(cfg.nodeEndpoint(node), rpc.ClientConfig{Service: "the node", Peer: "node", TLS: creds, Registry: registry})
+	tracer, err := tracing.Open(process, cfg.Trace, registry, log)
+	if err != nil {
+		return err
+	}
+	defer tracer.Close()
+	conn, err := rpc.Dial(cfg.nodeEndpoint(node), rpc.ClientConfig{Service: "the node", Peer: "node", TLS: creds, Registry: registry, Trace: tracer})
 	if err != nil {
 		return err
 	}
@@ -63,7 +69,7 @@ func run(ctx context.Context, args []string) error {
 		return err
 	}
 	handler, err := rest.New(rest.Config{
-		Node: conn, Log: log, Registry: registry, MaxBody: int64(cfg.MaxBody), MaxUpload: int64(cfg.MaxUpload), Timeout: cfg.Timeout,
+		Node: conn, Log: log, Registry: registry, Trace: tracer, MaxBody: int64(cfg.MaxBody), MaxUpload: int64(cfg.MaxUpload), Timeout: cfg.Timeout,
 		Guard: access.Guard{Token: token, Hosts: hosts},
 	})
 	if err != nil {
@@ -71,7 +77,7 @@ func run(ctx context.Context, args []string) error {
 	}
 
 	// What the other processes ask of everybody: health, reflection and metrics, on the home's socket.
-	server, err := rpc.NewServer(rpc.ServerConfig{Process: process, Listen: cfg.Listen, Log: log, Registry: registry, TLS: creds})
+	server, err := rpc.NewServer(rpc.ServerConfig{Process: process, Listen: cfg.Listen, Log: log, Registry: registry, TLS: creds, Trace: tracer})
 	if err != nil {
 		return err
 	}

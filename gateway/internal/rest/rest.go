@@ -18,20 +18,25 @@ import (
 	"github.com/shallot-net/shallot/gateway/internal/openapi"
 	restgen "github.com/shallot-net/shallot/gateway/internal/restgen/shallot/node/v1"
 	"github.com/shallot-net/shallot/kit/fault"
+	"github.com/shallot-net/shallot/kit/tracing"
 	nodev1 "github.com/shallot-net/shallot/proto/shallot/node/v1"
 	telemetryv1 "github.com/shallot-net/shallot/proto/shallot/telemetry/v1"
 )
 
-// Config says what the handler stands on. All fields are required.
+// Config says what the handler stands on. All fields but Trace are required.
 type Config struct {
 	Node     grpc.ClientConnInterface
 	Log      *slog.Logger
-	Registry *prometheus.Registry
-	Guard    access.Guard
+	Registry interface {
+		prometheus.Registerer
+		prometheus.Gatherer
+	}
+	Guard access.Guard
 	// MaxBody bounds a JSON body, MaxUpload a body of bytes; in bytes.
 	MaxBody, MaxUpload int64
 	// Timeout bounds calls that are no streams.
 	Timeout time.Duration
+	Trace   *tracing.Tracer // nil: no spans
 }
 
 type server struct {
@@ -66,6 +71,7 @@ func New(c Config) (http.Handler, error) {
 		runtime.WithIncomingHeaderMatcher(func(string) (string, bool) { return "", false }),
 		runtime.WithOutgoingHeaderMatcher(func(string) (string, bool) { return "", false }),
 		runtime.WithDisablePathLengthFallback(),
+		runtime.WithMiddlewares(s.traced),
 	)
 	// The routes with a verb (":stat") must be registered after those without: the last one is tried first.
 	for _, h := range []struct {
@@ -153,6 +159,24 @@ func (s *server) guarded(open bool, next http.Handler) http.Handler {
 		}
 		next.ServeHTTP(w, r)
 	})
+}
+
+// traced makes a span of a request, named by its route. A traceparent of the caller's is not looked at: what is traced is the operator's to say.
+func (s *server) traced(next runtime.HandlerFunc) runtime.HandlerFunc {
+	if s.Trace == nil {
+		return next
+	}
+	return func(w http.ResponseWriter, r *http.Request, params map[string]string) {
+		ctx, span := s.Trace.StartServer(r.Context(), "request")
+		defer span.End()
+		c := &statusWriter{ResponseWriter: w, status: http.StatusOK}
+		next(c, r.WithContext(ctx), params)
+		route := ""
+		if p, ok := runtime.HTTPPattern(ctx); ok {
+			route = p.String()
+		}
+		span.SetRequest(method(r.Method), route, c.status)
+	}
 }
 
 // bounded limits bodies and the time of calls that are no streams.

@@ -23,16 +23,17 @@ type Tap struct {
 	server *grpc.Server
 	conn   *grpc.ClientConn
 	saw    func(method string, message []byte)
+	heard  func(method string, message []byte)
 }
 
 // Listen serves at the path listen for the server at the path broker, which need not be there yet. saw gets every message that a client sends, with the full name of
-// its method; it is called from several goroutines, and must not keep the bytes. Close it.
-func Listen(listen, broker string, saw func(method string, message []byte)) (*Tap, error) {
+// its method, and heard, where it is not nil, every message that is answered; they are called from several goroutines, and must not keep the bytes. Close it.
+func Listen(listen, broker string, saw, heard func(method string, message []byte)) (*Tap, error) {
 	conn, err := grpc.NewClient("unix:"+broker, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithDefaultCallOptions(grpc.ForceCodecV2(raw{}), grpc.MaxCallRecvMsgSize(64<<20)))
 	if err != nil {
 		return nil, fmt.Errorf("a client of %s: %w", broker, err)
 	}
-	t := &Tap{conn: conn, saw: saw}
+	t := &Tap{conn: conn, saw: saw, heard: heard}
 	t.server = grpc.NewServer(grpc.ForceServerCodecV2(raw{}), grpc.UnknownServiceHandler(t.pass), grpc.MaxRecvMsgSize(64<<20))
 	l, err := net.Listen("unix", listen)
 	if err != nil {
@@ -91,6 +92,9 @@ func (t *Tap) pass(_ any, in grpc.ServerStream) error {
 				return nil
 			}
 			return err
+		}
+		if t.heard != nil {
+			t.heard(method, m.Materialize())
 		}
 		if first {
 			if header, err := out.Header(); err == nil {

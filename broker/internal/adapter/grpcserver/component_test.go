@@ -194,7 +194,7 @@ func TestNobodySubscribes(t *testing.T) {
 	// A service that is back in time gets it.
 	from, to = pair(t, linger(testbroker.Patience))
 	answer := from.Sender().Go(to.ID, testbroker.Event(t, log), false, testbroker.Patience)
-	testbroker.Eventually(t, "the event waits", func() bool { return to.Metric(metrics.Current, "pending_in") == 1 })
+	testbroker.Eventually(t, "the event waits", func() bool { return to.Metric(metrics.Pending, "in") == 1 })
 	m := to.Subscribe(testbroker.Open("node", log))
 	m.Ack(m.Next(), ok, "")
 	wantReason(t, testbroker.Answer(t, answer), "")
@@ -299,8 +299,8 @@ func TestSlowSubscriberHoldsTheSender(t *testing.T) {
 		e.Attachment = make([]byte, 16<<10)
 		answers[i] = s.Go(to.ID, e, false, testbroker.Patience)
 	}
-	testbroker.Eventually(t, "the receiver's window is full", func() bool { return to.Metric(metrics.Current, "pending_in") == 16 })
-	testbroker.Eventually(t, "the rest waits at the sender", func() bool { return from.Metric(metrics.Current, "pending_out") == n })
+	testbroker.Eventually(t, "the receiver's window is full", func() bool { return to.Metric(metrics.Pending, "in") == 16 })
+	testbroker.Eventually(t, "the rest waits at the sender", func() bool { return from.Metric(metrics.Pending, "out") == n })
 	if len(m.C) > 4 {
 		t.Errorf("a member that takes 4 has %d", len(m.C))
 	}
@@ -308,7 +308,7 @@ func TestSlowSubscriberHoldsTheSender(t *testing.T) {
 	other := testbroker.Start(t, limits)
 	other.Connect(to)
 	answer := other.Sender().Go(to.ID, testbroker.EventOf(t, log, testbroker.Name(-1)), false, testbroker.Patience)
-	testbroker.Eventually(t, "the second sender's event is there", func() bool { return to.Metric(metrics.Current, "pending_in") == 17 })
+	testbroker.Eventually(t, "the second sender's event is there", func() bool { return to.Metric(metrics.Pending, "in") == 17 })
 	seen, next := false, 0
 	for range n + 1 {
 		d := m.Next()
@@ -322,7 +322,7 @@ func TestSlowSubscriberHoldsTheSender(t *testing.T) {
 		} else {
 			next++
 		}
-		if got := to.Metric(metrics.Current, "pending_in"); got > 32 {
+		if got := to.Metric(metrics.Pending, "in"); got > 32 {
 			t.Fatalf("%v events wait at the receiver", got)
 		}
 		m.Ack(d, ok, "")

@@ -15,6 +15,7 @@ import (
 	"github.com/shallot-net/shallot/broker/internal/domain/event"
 	"github.com/shallot-net/shallot/kit/fault"
 	"github.com/shallot-net/shallot/kit/rpc"
+	"github.com/shallot-net/shallot/kit/tracing"
 	brokerv1 "github.com/shallot-net/shallot/proto/shallot/broker/v1"
 	eventv1 "github.com/shallot-net/shallot/proto/shallot/event/v1"
 )
@@ -23,6 +24,7 @@ import (
 type Events struct {
 	brokerv1.UnimplementedEventServiceServer
 	broker *app.Broker
+	trace  *tracing.Tracer
 }
 
 // Publish gossips.
@@ -115,7 +117,16 @@ func (s *Events) receive(stream grpc.BidiStreamingServer[brokerv1.SendRequest, b
 				o.Timeout = -1 // refused, where no timeout at all means the default
 			}
 		}
-		s.broker.Send(o, func(err error) { a.add(seq, err) })
+		var span tracing.Span
+		if parent := r.GetTraceParent(); parent != "" { // it goes no further than this: what the peer gets is o
+			_, span = s.trace.Start(s.trace.From(ctx, parent), "broker.send")
+			span.SetEvent(r.GetEvent().GetType().String())
+		}
+		s.broker.Send(o, func(err error) {
+			span.Failed(err)
+			span.End()
+			a.add(seq, err)
+		})
 	}
 }
 

@@ -312,7 +312,7 @@ func TestStreamsOfOnePeer(t *testing.T) {
 			break
 		}
 	}
-	testbroker.Eventually(t, "one stream is left", func() bool { return refused || to.Metric(metrics.Current, "streams_in") <= 1 })
+	testbroker.Eventually(t, "one stream is left", func() bool { return refused || to.Metric(metrics.Streams, "in") <= 1 })
 	for _, s := range open {
 		_ = s.Reset()
 	}

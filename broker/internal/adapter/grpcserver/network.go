@@ -9,6 +9,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/shallot-net/shallot/broker/internal/app"
+	"github.com/shallot-net/shallot/kit/tracing"
 	brokerv1 "github.com/shallot-net/shallot/proto/shallot/broker/v1"
 )
 
@@ -19,9 +20,9 @@ type Network struct {
 }
 
 // Register serves events and network of a broker.
-func Register(s grpc.ServiceRegistrar, b *app.Broker) {
+func Register(s grpc.ServiceRegistrar, b *app.Broker, trace *tracing.Tracer) {
 	brokerv1.RegisterNetworkServiceServer(s, &Network{broker: b})
-	brokerv1.RegisterEventServiceServer(s, &Events{broker: b})
+	brokerv1.RegisterEventServiceServer(s, &Events{broker: b, trace: trace})
 }
 
 // Self describes a persona.

@@ -92,7 +92,7 @@ func TestSameEventTwice(t *testing.T) {
 	s1, s2 := from.Sender(), from.Sender()
 	a1, a2 := s1.Go(to.ID, e, false, 0), s2.Go(to.ID, e, false, 0)
 	d := m.Next()
-	testbroker.Eventually(t, "one event waits", func() bool { return from.Metric(metrics.Current, "pending_out") == 1 })
+	testbroker.Eventually(t, "one event waits", func() bool { return from.Metric(metrics.Pending, "out") == 1 })
 	m.Ack(d, ok, "")
 	wantReason(t, testbroker.Answer(t, a1), "")
 	wantReason(t, testbroker.Answer(t, a2), "")
@@ -133,7 +133,7 @@ func TestIdleStreamsEnd(t *testing.T) {
 		m.Ack(m.Next(), ok, "")
 		wantReason(t, testbroker.Answer(t, answer), "")
 		testbroker.Eventually(t, fmt.Sprintf("stream %d ends", i), func() bool {
-			return from.Metric(metrics.Current, "streams_out") == 0 && to.Metric(metrics.Current, "streams_in") == 0
+			return from.Metric(metrics.Streams, "out") == 0 && to.Metric(metrics.Streams, "in") == 0
 		})
 	}
 	if got := from.Metric(metrics.StreamResets) + to.Metric(metrics.StreamResets); got != 0 {

@@ -22,7 +22,10 @@ const (
 	StreamResets = "shallot_broker_stream_resets_total"
 	AckSeconds   = "shallot_broker_send_seconds"
 	Bytes        = "shallot_broker_stream_bytes_total"
-	Current      = "shallot_broker_current"
+	Peers        = "shallot_broker_peers"
+	Members      = "shallot_broker_group_members"
+	Streams      = "shallot_broker_streams"
+	Pending      = "shallot_broker_events_pending"
 )
 
 // Observer is an app.Observer.
@@ -36,9 +39,8 @@ type Observer struct {
 	resets   *prometheus.CounterVec
 	bytes    *prometheus.CounterVec
 	seconds  prometheus.Histogram
-	current  *prometheus.GaugeVec
-	children sync.Map // eventKey -> prometheus.Counter: an event must not cost a look-up by labels
-	gauges   sync.Map // string -> prometheus.Gauge
+	children sync.Map                    // eventKey -> prometheus.Counter: an event must not cost a look-up by labels
+	gauges   map[string]prometheus.Gauge // by the name that the broker has for it
 }
 
 type eventKey struct {
@@ -64,9 +66,14 @@ func New(r prometheus.Registerer) *Observer {
 		resets:   counter(StreamResets, "Streams of directed events that ended badly.", "reason"),
 		seconds: prometheus.NewHistogram(prometheus.HistogramOpts{Name: AckSeconds, Help: "From Send to the acknowledgement of the receiving service.",
 			Buckets: []float64{.0001, .00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .25, 1, 5, 30}}),
-		current: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: Current, Help: "Peers, streams, group members and unanswered events now."}, []string{"what"}),
 	}
-	r.MustRegister(o.again, o.late, o.seconds, o.current)
+	peers := prometheus.NewGauge(prometheus.GaugeOpts{Name: Peers, Help: "Peers that are connected, of all personas."})
+	members := prometheus.NewGauge(prometheus.GaugeOpts{Name: Members, Help: "Services that take deliveries."})
+	streams := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: Streams, Help: "Streams of directed events with peers."}, []string{"direction"})
+	pending := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: Pending, Help: "Directed events that are not acknowledged."}, []string{"direction"})
+	o.gauges = map[string]prometheus.Gauge{"peers": peers, "members": members, "streams_in": streams.WithLabelValues("in"), "streams_out": streams.WithLabelValues("out"),
+		"pending_in": pending.WithLabelValues("in"), "pending_out": pending.WithLabelValues("out")}
+	r.MustRegister(o.again, o.late, o.seconds, peers, members, streams, pending)
 	return o
 }
 
@@ -109,9 +116,7 @@ func (o *Observer) AckSeconds(s float64) { o.seconds.Observe(s) }
 
 // Adjust moves a gauge.
 func (o *Observer) Adjust(gauge string, by float64) {
-	g, ok := o.gauges.Load(gauge)
-	if !ok {
-		g, _ = o.gauges.LoadOrStore(gauge, o.current.WithLabelValues(gauge))
+	if g, ok := o.gauges[gauge]; ok {
+		g.Add(by)
 	}
-	g.(prometheus.Gauge).Add(by)
 }

@@ -19,6 +19,7 @@ const (
 	MetricCollected  = "shallot_repository_collections_total"
 	MetricRemoved    = "shallot_repository_collected_bytes_total"
 	MetricDisk       = "shallot_repository_disk_bytes"
+	MetricQuota      = "shallot_repository_quota_bytes"
 	MetricLiars      = "shallot_repository_wrong_bytes_total"
 )
 
@@ -27,7 +28,7 @@ type metrics struct {
 	removed, liars                                       prometheus.Counter
 }
 
-func newMetrics(r prometheus.Registerer, used func() int64) *metrics {
+func newMetrics(r prometheus.Registerer, quota int64, used func() int64) *metrics {
 	if r == nil {
 		r = prometheus.NewRegistry()
 	}
@@ -47,7 +48,8 @@ func newMetrics(r prometheus.Registerer, used func() int64) *metrics {
 		liars:       prometheus.NewCounter(prometheus.CounterOpts{Name: MetricLiars, Help: "Peers that sent a block with other bytes than were asked for."}),
 	}
 	r.MustRegister(m.removed, m.liars, prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: MetricDisk, Help: "Bytes that packs take on disk."},
-		func() float64 { return float64(used()) }))
+		func() float64 { return float64(used()) }),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: MetricQuota, Help: "Bytes that they may take; 0: no limit."}, func() float64 { return float64(quota) }))
 	return m
 }
 

@@ -125,7 +125,7 @@ func New(cfg Config) (*Store, error) {
 	}
 	s := &Store{cfg: cfg, profile: mode, log: cfg.Log, blocks: blocks, disk: blocks, close: blocks.Close, personas: make(map[string]*persona),
 		puts: make(gate, maxTransfers), gets: make(gate, maxTransfers)}
-	s.metrics = newMetrics(cfg.Registry, blocks.Used)
+	s.metrics = newMetrics(cfg.Registry, cfg.Quota, blocks.Used)
 	s.ctx, s.cancel = context.WithCancelCause(context.Background())
 	if mode.byName {
 		s.grants = app.NewGrants(app.GrantsConfig{Store: blocks, Links: linksOf, Now: cfg.Now, Log: cfg.Log})

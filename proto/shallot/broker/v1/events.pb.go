@@ -305,7 +305,9 @@ type SendRequest struct {
 	Event  *v1.Event `protobuf:"bytes,4,opt,name=event,proto3" json:"event,omitempty"`
 	Sign   bool      `protobuf:"varint,5,opt,name=sign,proto3" json:"sign,omitempty"`
 	// How long to try; 10 s when unset, 2 minutes at most.
-	Timeout       *durationpb.Duration `protobuf:"bytes,6,opt,name=timeout,proto3" json:"timeout,omitempty"`
+	Timeout *durationpb.Duration `protobuf:"bytes,6,opt,name=timeout,proto3" json:"timeout,omitempty"`
+	// The span of the caller's that this belongs to (W3C traceparent), for the broker's own; it does not leave the node. Empty: no traces are taken.
+	TraceParent   string `protobuf:"bytes,7,opt,name=trace_parent,json=traceParent,proto3" json:"trace_parent,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -380,6 +382,13 @@ func (x *SendRequest) GetTimeout() *durationpb.Duration {
 		return x.Timeout
 	}
 	return nil
+}
+
+func (x *SendRequest) GetTraceParent() string {
+	if x != nil {
+		return x.TraceParent
+	}
+	return ""
 }
 
 type SendResponse struct {
@@ -881,14 +890,15 @@ const file_shallot_broker_v1_events_proto_rawDesc = "" +
 	"\apersona\x18\x01 \x01(\tR\apersona\x12-\n" +
 	"\x05event\x18\x02 \x01(\v2\x17.shallot.event.v1.EventR\x05event\"=\n" +
 	"\fSignResponse\x12-\n" +
-	"\x05event\x18\x01 \x01(\v2\x17.shallot.event.v1.EventR\x05event\"\xca\x01\n" +
+	"\x05event\x18\x01 \x01(\v2\x17.shallot.event.v1.EventR\x05event\"\xed\x01\n" +
 	"\vSendRequest\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12\x18\n" +
 	"\apersona\x18\x02 \x01(\tR\apersona\x12\x17\n" +
 	"\apeer_id\x18\x03 \x01(\tR\x06peerId\x12-\n" +
 	"\x05event\x18\x04 \x01(\v2\x17.shallot.event.v1.EventR\x05event\x12\x12\n" +
 	"\x04sign\x18\x05 \x01(\bR\x04sign\x123\n" +
-	"\atimeout\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\atimeout\"O\n" +
+	"\atimeout\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\atimeout\x12!\n" +
+	"\ftrace_parent\x18\a \x01(\tR\vtraceParent\"O\n" +
 	"\fSendResponse\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12-\n" +
 	"\x05fault\x18\x02 \x01(\v2\x17.shallot.event.v1.FaultR\x05fault\"x\n" +

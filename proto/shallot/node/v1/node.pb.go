@@ -38,6 +38,8 @@ type GetNodeRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Anonymous mode: say peer ids and addresses beside the aliases.
 	ShowAddresses bool `protobuf:"varint,1,opt,name=show_addresses,json=showAddresses,proto3" json:"show_addresses,omitempty"`
+	// Ask each process what it uses, which takes some milliseconds: a process's started_at, memory and cpu are set only then.
+	Usage         bool `protobuf:"varint,2,opt,name=usage,proto3" json:"usage,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -75,6 +77,13 @@ func (*GetNodeRequest) Descriptor() ([]byte, []int) {
 func (x *GetNodeRequest) GetShowAddresses() bool {
 	if x != nil {
 		return x.ShowAddresses
+	}
+	return false
+}
+
+func (x *GetNodeRequest) GetUsage() bool {
+	if x != nil {
+		return x.Usage
 	}
 	return false
 }
@@ -360,7 +369,12 @@ type Process struct {
 	// serving, not_serving or unreachable.
 	State string `protobuf:"bytes,3,opt,name=state,proto3" json:"state,omitempty"`
 	// Why it is not serving, where known.
-	Detail        string `protobuf:"bytes,4,opt,name=detail,proto3" json:"detail,omitempty"`
+	Detail    string                 `protobuf:"bytes,4,opt,name=detail,proto3" json:"detail,omitempty"`
+	StartedAt *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=started_at,json=startedAt,proto3" json:"started_at,omitempty"`
+	// Resident, in bytes.
+	Memory uint64 `protobuf:"varint,6,opt,name=memory,proto3" json:"memory,omitempty"`
+	// Processor time since its start.
+	Cpu           *durationpb.Duration `protobuf:"bytes,7,opt,name=cpu,proto3" json:"cpu,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -421,6 +435,27 @@ func (x *Process) GetDetail() string {
 		return x.Detail
 	}
 	return ""
+}
+
+func (x *Process) GetStartedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.StartedAt
+	}
+	return nil
+}
+
+func (x *Process) GetMemory() uint64 {
+	if x != nil {
+		return x.Memory
+	}
+	return 0
+}
+
+func (x *Process) GetCpu() *durationpb.Duration {
+	if x != nil {
+		return x.Cpu
+	}
+	return nil
 }
 
 type ConnectPeerRequest struct {
@@ -3005,9 +3040,10 @@ var File_shallot_node_v1_node_proto protoreflect.FileDescriptor
 
 const file_shallot_node_v1_node_proto_rawDesc = "" +
 	"\n" +
-	"\x1ashallot/node/v1/node.proto\x12\x0fshallot.node.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\"shallot/broker/v1/repository.proto\x1a$shallot/discovery/v1/discovery.proto\x1a\x1cshallot/event/v1/event.proto\x1a\x1eshallot/metric/v1/metric.proto\x1a\x1ashallot/task/v1/task.proto\"7\n" +
+	"\x1ashallot/node/v1/node.proto\x12\x0fshallot.node.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\"shallot/broker/v1/repository.proto\x1a$shallot/discovery/v1/discovery.proto\x1a\x1cshallot/event/v1/event.proto\x1a\x1eshallot/metric/v1/metric.proto\x1a\x1ashallot/task/v1/task.proto\"M\n" +
 	"\x0eGetNodeRequest\x12%\n" +
-	"\x0eshow_addresses\x18\x01 \x01(\bR\rshowAddresses\"<\n" +
+	"\x0eshow_addresses\x18\x01 \x01(\bR\rshowAddresses\x12\x14\n" +
+	"\x05usage\x18\x02 \x01(\bR\x05usage\"<\n" +
 	"\x0fGetNodeResponse\x12)\n" +
 	"\x04node\x18\x01 \x01(\v2\x15.shallot.node.v1.NodeR\x04node\"\x81\x04\n" +
 	"\x04Node\x12\x17\n" +
@@ -3031,12 +3067,16 @@ const file_shallot_node_v1_node_proto_rawDesc = "" +
 	"\x03Tor\x12\x14\n" +
 	"\x05state\x18\x01 \x01(\tR\x05state\x12\x1a\n" +
 	"\bprogress\x18\x02 \x01(\rR\bprogress\x12\x16\n" +
-	"\x06detail\x18\x03 \x01(\tR\x06detail\"]\n" +
+	"\x06detail\x18\x03 \x01(\tR\x06detail\"\xdd\x01\n" +
 	"\aProcess\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n" +
 	"\x03pid\x18\x02 \x01(\x03R\x03pid\x12\x14\n" +
 	"\x05state\x18\x03 \x01(\tR\x05state\x12\x16\n" +
-	"\x06detail\x18\x04 \x01(\tR\x06detail\".\n" +
+	"\x06detail\x18\x04 \x01(\tR\x06detail\x129\n" +
+	"\n" +
+	"started_at\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\tstartedAt\x12\x16\n" +
+	"\x06memory\x18\x06 \x01(\x04R\x06memory\x12+\n" +
+	"\x03cpu\x18\a \x01(\v2\x19.google.protobuf.DurationR\x03cpu\".\n" +
 	"\x12ConnectPeerRequest\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\"D\n" +
 	"\x13ConnectPeerResponse\x12\x17\n" +
@@ -3296,14 +3336,14 @@ var file_shallot_node_v1_node_proto_goTypes = []any{
 	(*VerifyContentResponse)(nil),  // 50: shallot.node.v1.VerifyContentResponse
 	(*v1.Capability)(nil),          // 51: shallot.event.v1.Capability
 	(*timestamppb.Timestamp)(nil),  // 52: google.protobuf.Timestamp
-	(*v11.Peer)(nil),               // 53: shallot.discovery.v1.Peer
-	(*v12.KnownMetric)(nil),        // 54: shallot.metric.v1.KnownMetric
-	(*v13.TaskSpec)(nil),           // 55: shallot.task.v1.TaskSpec
-	(*v13.Task)(nil),               // 56: shallot.task.v1.Task
-	(*v14.PutEntry)(nil),           // 57: shallot.broker.v1.PutEntry
-	(*v14.DirectoryEntry)(nil),     // 58: shallot.broker.v1.DirectoryEntry
-	(*v14.StatResponse)(nil),       // 59: shallot.broker.v1.StatResponse
-	(*durationpb.Duration)(nil),    // 60: google.protobuf.Duration
+	(*durationpb.Duration)(nil),    // 53: google.protobuf.Duration
+	(*v11.Peer)(nil),               // 54: shallot.discovery.v1.Peer
+	(*v12.KnownMetric)(nil),        // 55: shallot.metric.v1.KnownMetric
+	(*v13.TaskSpec)(nil),           // 56: shallot.task.v1.TaskSpec
+	(*v13.Task)(nil),               // 57: shallot.task.v1.Task
+	(*v14.PutEntry)(nil),           // 58: shallot.broker.v1.PutEntry
+	(*v14.DirectoryEntry)(nil),     // 59: shallot.broker.v1.DirectoryEntry
+	(*v14.StatResponse)(nil),       // 60: shallot.broker.v1.StatResponse
 	(*v14.Pin)(nil),                // 61: shallot.broker.v1.Pin
 	(*v14.VerifyProgress)(nil),     // 62: shallot.broker.v1.VerifyProgress
 	(*v14.VerifyFinding)(nil),      // 63: shallot.broker.v1.VerifyFinding
@@ -3314,80 +3354,82 @@ var file_shallot_node_v1_node_proto_depIdxs = []int32{
 	4,  // 2: shallot.node.v1.Node.processes:type_name -> shallot.node.v1.Process
 	52, // 3: shallot.node.v1.Node.started_at:type_name -> google.protobuf.Timestamp
 	3,  // 4: shallot.node.v1.Node.tor:type_name -> shallot.node.v1.Tor
-	53, // 5: shallot.node.v1.ListPeersResponse.peers:type_name -> shallot.discovery.v1.Peer
-	53, // 6: shallot.node.v1.GetPeerResponse.peer:type_name -> shallot.discovery.v1.Peer
-	54, // 7: shallot.node.v1.ListMetricsResponse.metrics:type_name -> shallot.metric.v1.KnownMetric
-	54, // 8: shallot.node.v1.GetPeerMetricsResponse.metric:type_name -> shallot.metric.v1.KnownMetric
-	55, // 9: shallot.node.v1.SubmitTaskRequest.spec:type_name -> shallot.task.v1.TaskSpec
-	56, // 10: shallot.node.v1.SubmitTaskResponse.task:type_name -> shallot.task.v1.Task
-	55, // 11: shallot.node.v1.RunTaskRequest.spec:type_name -> shallot.task.v1.TaskSpec
-	56, // 12: shallot.node.v1.RunTaskResponse.task:type_name -> shallot.task.v1.Task
-	56, // 13: shallot.node.v1.GetTaskResponse.task:type_name -> shallot.task.v1.Task
-	52, // 14: shallot.node.v1.ListTasksRequest.created_after:type_name -> google.protobuf.Timestamp
-	52, // 15: shallot.node.v1.ListTasksRequest.created_before:type_name -> google.protobuf.Timestamp
-	56, // 16: shallot.node.v1.ListTasksResponse.tasks:type_name -> shallot.task.v1.Task
-	56, // 17: shallot.node.v1.WatchTaskResponse.task:type_name -> shallot.task.v1.Task
-	56, // 18: shallot.node.v1.CancelTaskResponse.task:type_name -> shallot.task.v1.Task
-	57, // 19: shallot.node.v1.PutContentRequest.entry:type_name -> shallot.broker.v1.PutEntry
-	58, // 20: shallot.node.v1.ListContentResponse.entries:type_name -> shallot.broker.v1.DirectoryEntry
-	59, // 21: shallot.node.v1.StatContentResponse.content:type_name -> shallot.broker.v1.StatResponse
-	60, // 22: shallot.node.v1.PinContentRequest.keep:type_name -> google.protobuf.Duration
-	61, // 23: shallot.node.v1.ListPinsResponse.pins:type_name -> shallot.broker.v1.Pin
-	62, // 24: shallot.node.v1.VerifyContentResponse.progress:type_name -> shallot.broker.v1.VerifyProgress
-	63, // 25: shallot.node.v1.VerifyContentResponse.finding:type_name -> shallot.broker.v1.VerifyFinding
-	0,  // 26: shallot.node.v1.NodeService.GetNode:input_type -> shallot.node.v1.GetNodeRequest
-	5,  // 27: shallot.node.v1.NodeService.ConnectPeer:input_type -> shallot.node.v1.ConnectPeerRequest
-	7,  // 28: shallot.node.v1.NodeService.ListPeers:input_type -> shallot.node.v1.ListPeersRequest
-	9,  // 29: shallot.node.v1.NodeService.GetPeer:input_type -> shallot.node.v1.GetPeerRequest
-	11, // 30: shallot.node.v1.NodeService.ListMetrics:input_type -> shallot.node.v1.ListMetricsRequest
-	13, // 31: shallot.node.v1.NodeService.GetPeerMetrics:input_type -> shallot.node.v1.GetPeerMetricsRequest
-	15, // 32: shallot.node.v1.NodeService.Upload:input_type -> shallot.node.v1.UploadRequest
-	17, // 33: shallot.node.v1.NodeService.SubmitTask:input_type -> shallot.node.v1.SubmitTaskRequest
-	19, // 34: shallot.node.v1.NodeService.RunTask:input_type -> shallot.node.v1.RunTaskRequest
-	21, // 35: shallot.node.v1.NodeService.GetTask:input_type -> shallot.node.v1.GetTaskRequest
-	23, // 36: shallot.node.v1.NodeService.ListTasks:input_type -> shallot.node.v1.ListTasksRequest
-	25, // 37: shallot.node.v1.NodeService.WatchTask:input_type -> shallot.node.v1.WatchTaskRequest
-	27, // 38: shallot.node.v1.NodeService.CancelTask:input_type -> shallot.node.v1.CancelTaskRequest
-	29, // 39: shallot.node.v1.NodeService.GetResult:input_type -> shallot.node.v1.GetResultRequest
-	31, // 40: shallot.node.v1.NodeService.GetLogs:input_type -> shallot.node.v1.GetLogsRequest
-	33, // 41: shallot.node.v1.NodeService.PutContent:input_type -> shallot.node.v1.PutContentRequest
-	35, // 42: shallot.node.v1.NodeService.GetContent:input_type -> shallot.node.v1.GetContentRequest
-	37, // 43: shallot.node.v1.NodeService.ListContent:input_type -> shallot.node.v1.ListContentRequest
-	39, // 44: shallot.node.v1.NodeService.StatContent:input_type -> shallot.node.v1.StatContentRequest
-	41, // 45: shallot.node.v1.NodeService.PinContent:input_type -> shallot.node.v1.PinContentRequest
-	43, // 46: shallot.node.v1.NodeService.UnpinContent:input_type -> shallot.node.v1.UnpinContentRequest
-	45, // 47: shallot.node.v1.NodeService.ListPins:input_type -> shallot.node.v1.ListPinsRequest
-	47, // 48: shallot.node.v1.NodeService.CollectContent:input_type -> shallot.node.v1.CollectContentRequest
-	49, // 49: shallot.node.v1.NodeService.VerifyContent:input_type -> shallot.node.v1.VerifyContentRequest
-	1,  // 50: shallot.node.v1.NodeService.GetNode:output_type -> shallot.node.v1.GetNodeResponse
-	6,  // 51: shallot.node.v1.NodeService.ConnectPeer:output_type -> shallot.node.v1.ConnectPeerResponse
-	8,  // 52: shallot.node.v1.NodeService.ListPeers:output_type -> shallot.node.v1.ListPeersResponse
-	10, // 53: shallot.node.v1.NodeService.GetPeer:output_type -> shallot.node.v1.GetPeerResponse
-	12, // 54: shallot.node.v1.NodeService.ListMetrics:output_type -> shallot.node.v1.ListMetricsResponse
-	14, // 55: shallot.node.v1.NodeService.GetPeerMetrics:output_type -> shallot.node.v1.GetPeerMetricsResponse
-	16, // 56: shallot.node.v1.NodeService.Upload:output_type -> shallot.node.v1.UploadResponse
-	18, // 57: shallot.node.v1.NodeService.SubmitTask:output_type -> shallot.node.v1.SubmitTaskResponse
-	20, // 58: shallot.node.v1.NodeService.RunTask:output_type -> shallot.node.v1.RunTaskResponse
-	22, // 59: shallot.node.v1.NodeService.GetTask:output_type -> shallot.node.v1.GetTaskResponse
-	24, // 60: shallot.node.v1.NodeService.ListTasks:output_type -> shallot.node.v1.ListTasksResponse
-	26, // 61: shallot.node.v1.NodeService.WatchTask:output_type -> shallot.node.v1.WatchTaskResponse
-	28, // 62: shallot.node.v1.NodeService.CancelTask:output_type -> shallot.node.v1.CancelTaskResponse
-	30, // 63: shallot.node.v1.NodeService.GetResult:output_type -> shallot.node.v1.GetResultResponse
-	32, // 64: shallot.node.v1.NodeService.GetLogs:output_type -> shallot.node.v1.GetLogsResponse
-	34, // 65: shallot.node.v1.NodeService.PutContent:output_type -> shallot.node.v1.PutContentResponse
-	36, // 66: shallot.node.v1.NodeService.GetContent:output_type -> shallot.node.v1.GetContentResponse
-	38, // 67: shallot.node.v1.NodeService.ListContent:output_type -> shallot.node.v1.ListContentResponse
-	40, // 68: shallot.node.v1.NodeService.StatContent:output_type -> shallot.node.v1.StatContentResponse
-	42, // 69: shallot.node.v1.NodeService.PinContent:output_type -> shallot.node.v1.PinContentResponse
-	44, // 70: shallot.node.v1.NodeService.UnpinContent:output_type -> shallot.node.v1.UnpinContentResponse
-	46, // 71: shallot.node.v1.NodeService.ListPins:output_type -> shallot.node.v1.ListPinsResponse
-	48, // 72: shallot.node.v1.NodeService.CollectContent:output_type -> shallot.node.v1.CollectContentResponse
-	50, // 73: shallot.node.v1.NodeService.VerifyContent:output_type -> shallot.node.v1.VerifyContentResponse
-	50, // [50:74] is the sub-list for method output_type
-	26, // [26:50] is the sub-list for method input_type
-	26, // [26:26] is the sub-list for extension type_name
-	26, // [26:26] is the sub-list for extension extendee
-	0,  // [0:26] is the sub-list for field type_name
+	52, // 5: shallot.node.v1.Process.started_at:type_name -> google.protobuf.Timestamp
+	53, // 6: shallot.node.v1.Process.cpu:type_name -> google.protobuf.Duration
+	54, // 7: shallot.node.v1.ListPeersResponse.peers:type_name -> shallot.discovery.v1.Peer
+	54, // 8: shallot.node.v1.GetPeerResponse.peer:type_name -> shallot.discovery.v1.Peer
+	55, // 9: shallot.node.v1.ListMetricsResponse.metrics:type_name -> shallot.metric.v1.KnownMetric
+	55, // 10: shallot.node.v1.GetPeerMetricsResponse.metric:type_name -> shallot.metric.v1.KnownMetric
+	56, // 11: shallot.node.v1.SubmitTaskRequest.spec:type_name -> shallot.task.v1.TaskSpec
+	57, // 12: shallot.node.v1.SubmitTaskResponse.task:type_name -> shallot.task.v1.Task
+	56, // 13: shallot.node.v1.RunTaskRequest.spec:type_name -> shallot.task.v1.TaskSpec
+	57, // 14: shallot.node.v1.RunTaskResponse.task:type_name -> shallot.task.v1.Task
+	57, // 15: shallot.node.v1.GetTaskResponse.task:type_name -> shallot.task.v1.Task
+	52, // 16: shallot.node.v1.ListTasksRequest.created_after:type_name -> google.protobuf.Timestamp
+	52, // 17: shallot.node.v1.ListTasksRequest.created_before:type_name -> google.protobuf.Timestamp
+	57, // 18: shallot.node.v1.ListTasksResponse.tasks:type_name -> shallot.task.v1.Task
+	57, // 19: shallot.node.v1.WatchTaskResponse.task:type_name -> shallot.task.v1.Task
+	57, // 20: shallot.node.v1.CancelTaskResponse.task:type_name -> shallot.task.v1.Task
+	58, // 21: shallot.node.v1.PutContentRequest.entry:type_name -> shallot.broker.v1.PutEntry
+	59, // 22: shallot.node.v1.ListContentResponse.entries:type_name -> shallot.broker.v1.DirectoryEntry
+	60, // 23: shallot.node.v1.StatContentResponse.content:type_name -> shallot.broker.v1.StatResponse
+	53, // 24: shallot.node.v1.PinContentRequest.keep:type_name -> google.protobuf.Duration
+	61, // 25: shallot.node.v1.ListPinsResponse.pins:type_name -> shallot.broker.v1.Pin
+	62, // 26: shallot.node.v1.VerifyContentResponse.progress:type_name -> shallot.broker.v1.VerifyProgress
+	63, // 27: shallot.node.v1.VerifyContentResponse.finding:type_name -> shallot.broker.v1.VerifyFinding
+	0,  // 28: shallot.node.v1.NodeService.GetNode:input_type -> shallot.node.v1.GetNodeRequest
+	5,  // 29: shallot.node.v1.NodeService.ConnectPeer:input_type -> shallot.node.v1.ConnectPeerRequest
+	7,  // 30: shallot.node.v1.NodeService.ListPeers:input_type -> shallot.node.v1.ListPeersRequest
+	9,  // 31: shallot.node.v1.NodeService.GetPeer:input_type -> shallot.node.v1.GetPeerRequest
+	11, // 32: shallot.node.v1.NodeService.ListMetrics:input_type -> shallot.node.v1.ListMetricsRequest
+	13, // 33: shallot.node.v1.NodeService.GetPeerMetrics:input_type -> shallot.node.v1.GetPeerMetricsRequest
+	15, // 34: shallot.node.v1.NodeService.Upload:input_type -> shallot.node.v1.UploadRequest
+	17, // 35: shallot.node.v1.NodeService.SubmitTask:input_type -> shallot.node.v1.SubmitTaskRequest
+	19, // 36: shallot.node.v1.NodeService.RunTask:input_type -> shallot.node.v1.RunTaskRequest
+	21, // 37: shallot.node.v1.NodeService.GetTask:input_type -> shallot.node.v1.GetTaskRequest
+	23, // 38: shallot.node.v1.NodeService.ListTasks:input_type -> shallot.node.v1.ListTasksRequest
+	25, // 39: shallot.node.v1.NodeService.WatchTask:input_type -> shallot.node.v1.WatchTaskRequest
+	27, // 40: shallot.node.v1.NodeService.CancelTask:input_type -> shallot.node.v1.CancelTaskRequest
+	29, // 41: shallot.node.v1.NodeService.GetResult:input_type -> shallot.node.v1.GetResultRequest
+	31, // 42: shallot.node.v1.NodeService.GetLogs:input_type -> shallot.node.v1.GetLogsRequest
+	33, // 43: shallot.node.v1.NodeService.PutContent:input_type -> shallot.node.v1.PutContentRequest
+	35, // 44: shallot.node.v1.NodeService.GetContent:input_type -> shallot.node.v1.GetContentRequest
+	37, // 45: shallot.node.v1.NodeService.ListContent:input_type -> shallot.node.v1.ListContentRequest
+	39, // 46: shallot.node.v1.NodeService.StatContent:input_type -> shallot.node.v1.StatContentRequest
+	41, // 47: shallot.node.v1.NodeService.PinContent:input_type -> shallot.node.v1.PinContentRequest
+	43, // 48: shallot.node.v1.NodeService.UnpinContent:input_type -> shallot.node.v1.UnpinContentRequest
+	45, // 49: shallot.node.v1.NodeService.ListPins:input_type -> shallot.node.v1.ListPinsRequest
+	47, // 50: shallot.node.v1.NodeService.CollectContent:input_type -> shallot.node.v1.CollectContentRequest
+	49, // 51: shallot.node.v1.NodeService.VerifyContent:input_type -> shallot.node.v1.VerifyContentRequest
+	1,  // 52: shallot.node.v1.NodeService.GetNode:output_type -> shallot.node.v1.GetNodeResponse
+	6,  // 53: shallot.node.v1.NodeService.ConnectPeer:output_type -> shallot.node.v1.ConnectPeerResponse
+	8,  // 54: shallot.node.v1.NodeService.ListPeers:output_type -> shallot.node.v1.ListPeersResponse
+	10, // 55: shallot.node.v1.NodeService.GetPeer:output_type -> shallot.node.v1.GetPeerResponse
+	12, // 56: shallot.node.v1.NodeService.ListMetrics:output_type -> shallot.node.v1.ListMetricsResponse
+	14, // 57: shallot.node.v1.NodeService.GetPeerMetrics:output_type -> shallot.node.v1.GetPeerMetricsResponse
+	16, // 58: shallot.node.v1.NodeService.Upload:output_type -> shallot.node.v1.UploadResponse
+	18, // 59: shallot.node.v1.NodeService.SubmitTask:output_type -> shallot.node.v1.SubmitTaskResponse
+	20, // 60: shallot.node.v1.NodeService.RunTask:output_type -> shallot.node.v1.RunTaskResponse
+	22, // 61: shallot.node.v1.NodeService.GetTask:output_type -> shallot.node.v1.GetTaskResponse
+	24, // 62: shallot.node.v1.NodeService.ListTasks:output_type -> shallot.node.v1.ListTasksResponse
+	26, // 63: shallot.node.v1.NodeService.WatchTask:output_type -> shallot.node.v1.WatchTaskResponse
+	28, // 64: shallot.node.v1.NodeService.CancelTask:output_type -> shallot.node.v1.CancelTaskResponse
+	30, // 65: shallot.node.v1.NodeService.GetResult:output_type -> shallot.node.v1.GetResultResponse
+	32, // 66: shallot.node.v1.NodeService.GetLogs:output_type -> shallot.node.v1.GetLogsResponse
+	34, // 67: shallot.node.v1.NodeService.PutContent:output_type -> shallot.node.v1.PutContentResponse
+	36, // 68: shallot.node.v1.NodeService.GetContent:output_type -> shallot.node.v1.GetContentResponse
+	38, // 69: shallot.node.v1.NodeService.ListContent:output_type -> shallot.node.v1.ListContentResponse
+	40, // 70: shallot.node.v1.NodeService.StatContent:output_type -> shallot.node.v1.StatContentResponse
+	42, // 71: shallot.node.v1.NodeService.PinContent:output_type -> shallot.node.v1.PinContentResponse
+	44, // 72: shallot.node.v1.NodeService.UnpinContent:output_type -> shallot.node.v1.UnpinContentResponse
+	46, // 73: shallot.node.v1.NodeService.ListPins:output_type -> shallot.node.v1.ListPinsResponse
+	48, // 74: shallot.node.v1.NodeService.CollectContent:output_type -> shallot.node.v1.CollectContentResponse
+	50, // 75: shallot.node.v1.NodeService.VerifyContent:output_type -> shallot.node.v1.VerifyContentResponse
+	52, // [52:76] is the sub-list for method output_type
+	28, // [28:52] is the sub-list for method input_type
+	28, // [28:28] is the sub-list for extension type_name
+	28, // [28:28] is the sub-list for extension extendee
+	0,  // [0:28] is the sub-list for field type_name
 }
 
 func init() { file_shallot_node_v1_node_proto_init() }

@@ -39,7 +39,9 @@ type SessionRequest struct {
 	//	*SessionRequest_SendFailed
 	//	*SessionRequest_Online
 	//	*SessionRequest_Personas
-	Command       isSessionRequest_Command `protobuf_oneof:"command"`
+	Command isSessionRequest_Command `protobuf_oneof:"command"`
+	// The span of node's that this belongs to (W3C traceparent), for processes of one node alone. Empty: no traces are taken.
+	TraceParent   string `protobuf:"bytes,11,opt,name=trace_parent,json=traceParent,proto3" json:"trace_parent,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -167,6 +169,13 @@ func (x *SessionRequest) GetPersonas() *PersonasQuery {
 		}
 	}
 	return nil
+}
+
+func (x *SessionRequest) GetTraceParent() string {
+	if x != nil {
+		return x.TraceParent
+	}
+	return ""
 }
 
 type isSessionRequest_Command interface {
@@ -1122,7 +1131,9 @@ type OutboxEvent struct {
 	// Give up after this time and say SendFailed; unset: keep trying until it is withdrawn.
 	Timeout *durationpb.Duration `protobuf:"bytes,8,opt,name=timeout,proto3" json:"timeout,omitempty"`
 	// No longer to be sent: the event is unset.
-	Withdrawn     bool `protobuf:"varint,9,opt,name=withdrawn,proto3" json:"withdrawn,omitempty"`
+	Withdrawn bool `protobuf:"varint,9,opt,name=withdrawn,proto3" json:"withdrawn,omitempty"`
+	// As in SessionRequest; not part of the event, which leaves the node.
+	TraceParent   string `protobuf:"bytes,10,opt,name=trace_parent,json=traceParent,proto3" json:"trace_parent,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1218,6 +1229,13 @@ func (x *OutboxEvent) GetWithdrawn() bool {
 		return x.Withdrawn
 	}
 	return false
+}
+
+func (x *OutboxEvent) GetTraceParent() string {
+	if x != nil {
+		return x.TraceParent
+	}
+	return ""
 }
 
 type PlacementNeeded struct {
@@ -2341,7 +2359,7 @@ var File_shallot_task_v1_service_proto protoreflect.FileDescriptor
 
 const file_shallot_task_v1_service_proto_rawDesc = "" +
 	"\n" +
-	"\x1dshallot/task/v1/service.proto\x12\x0fshallot.task.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1cshallot/event/v1/event.proto\x1a\x1dshallot/event/v1/metric.proto\x1a\x1ashallot/task/v1/task.proto\"\xbb\x04\n" +
+	"\x1dshallot/task/v1/service.proto\x12\x0fshallot.task.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1cshallot/event/v1/event.proto\x1a\x1dshallot/event/v1/metric.proto\x1a\x1ashallot/task/v1/task.proto\"\xde\x04\n" +
 	"\x0eSessionRequest\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12.\n" +
 	"\x05hello\x18\x02 \x01(\v2\x16.shallot.task.v1.HelloH\x00R\x05hello\x125\n" +
@@ -2354,7 +2372,8 @@ const file_shallot_task_v1_service_proto_rawDesc = "" +
 	"sendFailed\x128\n" +
 	"\x06online\x18\t \x01(\v2\x1e.shallot.task.v1.OnlineChangedH\x00R\x06online\x12<\n" +
 	"\bpersonas\x18\n" +
-	" \x01(\v2\x1e.shallot.task.v1.PersonasQueryH\x00R\bpersonasB\t\n" +
+	" \x01(\v2\x1e.shallot.task.v1.PersonasQueryH\x00R\bpersonas\x12!\n" +
+	"\ftrace_parent\x18\v \x01(\tR\vtraceParentB\t\n" +
 	"\acommand\"\xc0\x03\n" +
 	"\x0fSessionResponse\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12-\n" +
@@ -2427,7 +2446,7 @@ const file_shallot_task_v1_service_proto_rawDesc = "" +
 	"\apersona\x18\x01 \x01(\tR\apersona\x12\x17\n" +
 	"\apeer_id\x18\x02 \x01(\tR\x06peerId\x12\x1c\n" +
 	"\taddresses\x18\x03 \x03(\tR\taddresses\x12\x15\n" +
-	"\x06job_id\x18\x04 \x01(\tR\x05jobId\"\xaa\x02\n" +
+	"\x06job_id\x18\x04 \x01(\tR\x05jobId\"\xcd\x02\n" +
 	"\vOutboxEvent\x12\x1b\n" +
 	"\toutbox_id\x18\x01 \x01(\x04R\boutboxId\x12\x17\n" +
 	"\atask_id\x18\x02 \x01(\tR\x06taskId\x12\x18\n" +
@@ -2437,7 +2456,9 @@ const file_shallot_task_v1_service_proto_rawDesc = "" +
 	"\x05event\x18\x06 \x01(\v2\x17.shallot.event.v1.EventR\x05event\x12\x12\n" +
 	"\x04sign\x18\a \x01(\bR\x04sign\x123\n" +
 	"\atimeout\x18\b \x01(\v2\x19.google.protobuf.DurationR\atimeout\x12\x1c\n" +
-	"\twithdrawn\x18\t \x01(\bR\twithdrawn\"\x96\x04\n" +
+	"\twithdrawn\x18\t \x01(\bR\twithdrawn\x12!\n" +
+	"\ftrace_parent\x18\n" +
+	" \x01(\tR\vtraceParent\"\x96\x04\n" +
 	"\x0fPlacementNeeded\x12\x17\n" +
 	"\atask_id\x18\x01 \x01(\tR\x06taskId\x12\x12\n" +
 	"\x04type\x18\x02 \x01(\tR\x04type\x12\x18\n" +

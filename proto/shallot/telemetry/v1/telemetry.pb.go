@@ -24,7 +24,9 @@ const (
 )
 
 type GatherRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Say of each metric what it is, also of those that have no value yet. Only of the process that is asked.
+	Describe      bool `protobuf:"varint,1,opt,name=describe,proto3" json:"describe,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -57,6 +59,13 @@ func (x *GatherRequest) ProtoReflect() protoreflect.Message {
 // Deprecated: Use GatherRequest.ProtoReflect.Descriptor instead.
 func (*GatherRequest) Descriptor() ([]byte, []int) {
 	return file_shallot_telemetry_v1_telemetry_proto_rawDescGZIP(), []int{0}
+}
+
+func (x *GatherRequest) GetDescribe() bool {
+	if x != nil {
+		return x.Describe
+	}
+	return false
 }
 
 type GatherResponse struct {
@@ -111,7 +120,9 @@ type ProcessMetrics struct {
 	// Prometheus text format, version 0.0.4.
 	Text []byte `protobuf:"bytes,3,opt,name=text,proto3" json:"text,omitempty"`
 	// Why there is no text, where there is none.
-	Error         string `protobuf:"bytes,4,opt,name=error,proto3" json:"error,omitempty"`
+	Error string `protobuf:"bytes,4,opt,name=error,proto3" json:"error,omitempty"`
+	// Where that was asked for, by name.
+	Metrics       []*MetricDescription `protobuf:"bytes,5,rep,name=metrics,proto3" json:"metrics,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -174,19 +185,103 @@ func (x *ProcessMetrics) GetError() string {
 	return ""
 }
 
+func (x *ProcessMetrics) GetMetrics() []*MetricDescription {
+	if x != nil {
+		return x.Metrics
+	}
+	return nil
+}
+
+type MetricDescription struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// counter, gauge or histogram.
+	Type string `protobuf:"bytes,2,opt,name=type,proto3" json:"type,omitempty"`
+	// Names of labels, beside those that the gateway adds.
+	Labels        []string `protobuf:"bytes,3,rep,name=labels,proto3" json:"labels,omitempty"`
+	Help          string   `protobuf:"bytes,4,opt,name=help,proto3" json:"help,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MetricDescription) Reset() {
+	*x = MetricDescription{}
+	mi := &file_shallot_telemetry_v1_telemetry_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MetricDescription) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MetricDescription) ProtoMessage() {}
+
+func (x *MetricDescription) ProtoReflect() protoreflect.Message {
+	mi := &file_shallot_telemetry_v1_telemetry_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MetricDescription.ProtoReflect.Descriptor instead.
+func (*MetricDescription) Descriptor() ([]byte, []int) {
+	return file_shallot_telemetry_v1_telemetry_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *MetricDescription) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *MetricDescription) GetType() string {
+	if x != nil {
+		return x.Type
+	}
+	return ""
+}
+
+func (x *MetricDescription) GetLabels() []string {
+	if x != nil {
+		return x.Labels
+	}
+	return nil
+}
+
+func (x *MetricDescription) GetHelp() string {
+	if x != nil {
+		return x.Help
+	}
+	return ""
+}
+
 var File_shallot_telemetry_v1_telemetry_proto protoreflect.FileDescriptor
 
 const file_shallot_telemetry_v1_telemetry_proto_rawDesc = "" +
 	"\n" +
-	"$shallot/telemetry/v1/telemetry.proto\x12\x14shallot.telemetry.v1\"\x0f\n" +
-	"\rGatherRequest\"T\n" +
+	"$shallot/telemetry/v1/telemetry.proto\x12\x14shallot.telemetry.v1\"+\n" +
+	"\rGatherRequest\x12\x1a\n" +
+	"\bdescribe\x18\x01 \x01(\bR\bdescribe\"T\n" +
 	"\x0eGatherResponse\x12B\n" +
-	"\tprocesses\x18\x01 \x03(\v2$.shallot.telemetry.v1.ProcessMetricsR\tprocesses\"f\n" +
+	"\tprocesses\x18\x01 \x03(\v2$.shallot.telemetry.v1.ProcessMetricsR\tprocesses\"\xa9\x01\n" +
 	"\x0eProcessMetrics\x12\x18\n" +
 	"\aprocess\x18\x01 \x01(\tR\aprocess\x12\x10\n" +
 	"\x03pid\x18\x02 \x01(\x03R\x03pid\x12\x12\n" +
 	"\x04text\x18\x03 \x01(\fR\x04text\x12\x14\n" +
-	"\x05error\x18\x04 \x01(\tR\x05error2g\n" +
+	"\x05error\x18\x04 \x01(\tR\x05error\x12A\n" +
+	"\ametrics\x18\x05 \x03(\v2'.shallot.telemetry.v1.MetricDescriptionR\ametrics\"g\n" +
+	"\x11MetricDescription\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
+	"\x04type\x18\x02 \x01(\tR\x04type\x12\x16\n" +
+	"\x06labels\x18\x03 \x03(\tR\x06labels\x12\x12\n" +
+	"\x04help\x18\x04 \x01(\tR\x04help2g\n" +
 	"\x10TelemetryService\x12S\n" +
 	"\x06Gather\x12#.shallot.telemetry.v1.GatherRequest\x1a$.shallot.telemetry.v1.GatherResponseBGZEgithub.com/shallot-net/shallot/proto/shallot/telemetry/v1;telemetryv1b\x06proto3"
 
@@ -202,21 +297,23 @@ func file_shallot_telemetry_v1_telemetry_proto_rawDescGZIP() []byte {
 	return file_shallot_telemetry_v1_telemetry_proto_rawDescData
 }
 
-var file_shallot_telemetry_v1_telemetry_proto_msgTypes = make([]protoimpl.MessageInfo, 3)
+var file_shallot_telemetry_v1_telemetry_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
 var file_shallot_telemetry_v1_telemetry_proto_goTypes = []any{
-	(*GatherRequest)(nil),  // 0: shallot.telemetry.v1.GatherRequest
-	(*GatherResponse)(nil), // 1: shallot.telemetry.v1.GatherResponse
-	(*ProcessMetrics)(nil), // 2: shallot.telemetry.v1.ProcessMetrics
+	(*GatherRequest)(nil),     // 0: shallot.telemetry.v1.GatherRequest
+	(*GatherResponse)(nil),    // 1: shallot.telemetry.v1.GatherResponse
+	(*ProcessMetrics)(nil),    // 2: shallot.telemetry.v1.ProcessMetrics
+	(*MetricDescription)(nil), // 3: shallot.telemetry.v1.MetricDescription
 }
 var file_shallot_telemetry_v1_telemetry_proto_depIdxs = []int32{
 	2, // 0: shallot.telemetry.v1.GatherResponse.processes:type_name -> shallot.telemetry.v1.ProcessMetrics
-	0, // 1: shallot.telemetry.v1.TelemetryService.Gather:input_type -> shallot.telemetry.v1.GatherRequest
-	1, // 2: shallot.telemetry.v1.TelemetryService.Gather:output_type -> shallot.telemetry.v1.GatherResponse
-	2, // [2:3] is the sub-list for method output_type
-	1, // [1:2] is the sub-list for method input_type
-	1, // [1:1] is the sub-list for extension type_name
-	1, // [1:1] is the sub-list for extension extendee
-	0, // [0:1] is the sub-list for field type_name
+	3, // 1: shallot.telemetry.v1.ProcessMetrics.metrics:type_name -> shallot.telemetry.v1.MetricDescription
+	0, // 2: shallot.telemetry.v1.TelemetryService.Gather:input_type -> shallot.telemetry.v1.GatherRequest
+	1, // 3: shallot.telemetry.v1.TelemetryService.Gather:output_type -> shallot.telemetry.v1.GatherResponse
+	3, // [3:4] is the sub-list for method output_type
+	2, // [2:3] is the sub-list for method input_type
+	2, // [2:2] is the sub-list for extension type_name
+	2, // [2:2] is the sub-list for extension extendee
+	0, // [0:2] is the sub-list for field type_name
 }
 
 func init() { file_shallot_telemetry_v1_telemetry_proto_init() }
@@ -230,7 +327,7 @@ func file_shallot_telemetry_v1_telemetry_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_shallot_telemetry_v1_telemetry_proto_rawDesc), len(file_shallot_telemetry_v1_telemetry_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   3,
+			NumMessages:   4,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -13,6 +13,7 @@ import (
 	"github.com/shallot-net/shallot/kit/mtls"
 	"github.com/shallot-net/shallot/kit/rpc"
 	kittelemetry "github.com/shallot-net/shallot/kit/telemetry"
+	"github.com/shallot-net/shallot/kit/tracing"
 	"github.com/shallot-net/shallot/services/metric/internal/adapter/broker"
 	"github.com/shallot-net/shallot/services/metric/internal/adapter/grpcserver"
 	"github.com/shallot-net/shallot/services/metric/internal/adapter/host"
@@ -50,7 +51,12 @@ func run(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	conn, err := rpc.Dial(cfg.brokerEndpoint(node), rpc.ClientConfig{Service: "the broker", Peer: "broker", TLS: creds, Registry: registry})
+	tracer, err := tracing.Open(process, cfg.Trace, registry, log)
+	if err != nil {
+		return err
+	}
+	defer tracer.Close()
+	conn, err := rpc.Dial(cfg.brokerEndpoint(node), rpc.ClientConfig{Service: "the broker", Peer: "broker", TLS: creds, Registry: registry, Trace: tracer})
 	if err != nil {
 		return err
 	}
@@ -59,7 +65,7 @@ func run(ctx context.Context, args []string) error {
 	defer client.Close()
 	link := broker.New(client)
 	counter := telemetry.New(registry)
-	server, err := rpc.NewServer(rpc.ServerConfig{Process: process, Listen: cfg.Listen, Log: log, Registry: registry, TLS: creds})
+	server, err := rpc.NewServer(rpc.ServerConfig{Process: process, Listen: cfg.Listen, Log: log, Registry: registry, TLS: creds, Trace: tracer})
 	if err != nil {
 		return err
 	}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/shallot-net/shallot/kit/fault"
 	"github.com/shallot-net/shallot/kit/logging"
+	"github.com/shallot-net/shallot/kit/tracing"
 	"github.com/shallot-net/shallot/kit/workers"
 	eventv1 "github.com/shallot-net/shallot/proto/shallot/event/v1"
 	taskv1 "github.com/shallot-net/shallot/proto/shallot/task/v1"
@@ -63,6 +64,7 @@ type Carrier struct {
 	Resync      func()
 	// Where says where a peer is whose events come without addresses, as far as is known; it must not block long.
 	Where func(peer string) []string
+	Trace *tracing.Tracer // nil: no spans
 
 	mu         sync.Mutex
 	box        *domain.Outbox
@@ -202,7 +204,12 @@ func (c *Carrier) send(m domain.Message) {
 	if len(a) > 0 {
 		c.remember(m.Lane, a)
 	}
-	c.landed(m, c.sender.Send(c.ctx, m.Lane.Persona, m.Lane.Peer, ev.GetEvent(), ev.GetSign(), c.cfg.SendTimeout))
+	ctx, span := c.Trace.Task(c.Trace.From(c.ctx, ev.GetTraceParent()), ev.GetTaskId(), "event.send")
+	span.SetEvent(ev.GetEvent().GetType().String())
+	err := c.sender.Send(ctx, m.Lane.Persona, m.Lane.Peer, ev.GetEvent(), ev.GetSign(), c.cfg.SendTimeout)
+	span.Failed(err)
+	span.End()
+	c.landed(m, err)
 }
 
 // remember costs a call for the first event to a peer only.

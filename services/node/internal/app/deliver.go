@@ -10,6 +10,7 @@ import (
 
 	"github.com/shallot-net/shallot/kit/fault"
 	"github.com/shallot-net/shallot/kit/logging"
+	"github.com/shallot-net/shallot/kit/tracing"
 	brokerv1 "github.com/shallot-net/shallot/proto/shallot/broker/v1"
 	eventv1 "github.com/shallot-net/shallot/proto/shallot/event/v1"
 	taskv1 "github.com/shallot-net/shallot/proto/shallot/task/v1"
@@ -65,6 +66,7 @@ type Deliverer struct {
 	log   *slog.Logger
 	// Personas hears what providers answer to personas; nil where there are none.
 	Personas *Personas
+	Trace    *tracing.Tracer // nil: no spans
 }
 
 // NewDeliverer makes one; own is nil on a consumer, news on a provider.
@@ -106,6 +108,9 @@ func (d *Deliverer) Handle(ctx context.Context, del *brokerv1.Delivery) Verdict 
 			return d.news.MetricAvailable(from, ev)
 		}
 	}
+	ctx, span := d.Trace.Task(ctx, taskOf(ev), "event.deliver")
+	defer span.End()
+	span.SetEvent(ev.GetType().String())
 	cmd := &taskv1.DeliverEvent{Persona: del.GetPersona(), FromPeer: from, Event: ev}
 	if d.own != nil {
 		if need := submissionNeed(ev, from); need != nil {
@@ -121,8 +126,10 @@ func (d *Deliverer) Handle(ctx context.Context, del *brokerv1.Delivery) Verdict 
 	defer cancel()
 	out, err := d.deliver(call, cmd)
 	if err != nil {
+		span.Failed(err)
 		return d.failed(ctx, del, err)
 	}
+	span.SetReason(out.GetReason())
 	v := Verdict{brokerv1.Verdict(out.GetVerdict()), out.GetReason()}
 	if d.news != nil && v.Verdict == brokerv1.Verdict_VERDICT_UNSPECIFIED {
 		d.news.Contact(from)
@@ -218,6 +225,14 @@ func Order(del *brokerv1.Delivery) string {
 		return ""
 	}
 	return del.GetFromPeer() + "/" + task
+}
+
+// taskOf is the task that an event is about, as far as its first bytes tell; empty where they do not.
+func taskOf(ev *eventv1.Event) string {
+	if id := firstString(ev.GetPayload()); domain.ValidTaskID(id) {
+		return id
+	}
+	return ""
 }
 
 // firstString is field 1 of an encoded message where it is its first and can be a task id: in every event about one task

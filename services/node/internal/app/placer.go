@@ -8,6 +8,7 @@ import (
 
 	"github.com/shallot-net/shallot/kit/fault"
 	"github.com/shallot-net/shallot/kit/logging"
+	"github.com/shallot-net/shallot/kit/tracing"
 	taskv1 "github.com/shallot-net/shallot/proto/shallot/task/v1"
 	"github.com/shallot-net/shallot/services/node/internal/domain"
 )
@@ -38,6 +39,7 @@ type Placer struct {
 	Left func(task string, excluded map[string]string)
 	// PeerName is how details of placements call a peer; nil for domain.ShortPeer.
 	PeerName func(id string) string
+	Trace    *tracing.Tracer // nil: no spans
 
 	mu      sync.Mutex
 	pending map[string]*pendingTask
@@ -162,6 +164,8 @@ func (p *Placer) due() []*pendingTask {
 func (p *Placer) place(ctx context.Context, t *pendingTask) {
 	ctx, cancel := context.WithTimeout(ctx, placeTimeout)
 	defer cancel()
+	ctx, span := p.Trace.Task(ctx, t.need.TaskID, "task.place")
+	defer span.End()
 	candidate, detail := p.placement.Place(ctx, &t.need)
 	if candidate == nil {
 		p.sayWhy(ctx, t, detail)

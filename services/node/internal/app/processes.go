@@ -32,6 +32,13 @@ type Process struct {
 	Detail string // why it is not serving
 }
 
+// Usage is what a process uses.
+type Usage struct {
+	StartedAt time.Time     // zero: not known
+	Memory    uint64        // resident bytes
+	CPU       time.Duration // since its start
+}
+
 // Processes watches over the processes that node calls, so that asking for their health costs no call.
 type Processes struct {
 	probers map[string]Prober

@@ -9,6 +9,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/shallot-net/shallot/kit/fault"
+	"github.com/shallot-net/shallot/kit/tracing"
 	eventv1 "github.com/shallot-net/shallot/proto/shallot/event/v1"
 	taskv1 "github.com/shallot-net/shallot/proto/shallot/task/v1"
 	"github.com/shallot-net/shallot/services/node/internal/domain"
@@ -45,6 +46,7 @@ type Submitter struct {
 	MayRedirect bool
 	// PeerName is how details of placements call a peer; nil for domain.ShortPeer.
 	PeerName func(id string) string
+	Trace    *tracing.Tracer // nil: no spans
 }
 
 // NewSubmitter makes one. placement is nil on a provider, which takes no tasks from users.
@@ -62,7 +64,13 @@ func (s *Submitter) Submit(ctx context.Context, requestID string, spec *taskv1.T
 	return s.create(ctx, requestID, spec, nil)
 }
 
-func (s *Submitter) create(ctx context.Context, requestID string, spec *taskv1.TaskSpec, seen func(t *taskv1.Task, missed bool)) (*taskv1.Task, error) {
+func (s *Submitter) create(ctx context.Context, requestID string, spec *taskv1.TaskSpec, seen func(t *taskv1.Task, missed bool)) (made *taskv1.Task, err error) {
+	ctx, span := s.Trace.Start(ctx, "task.submit")
+	defer func() {
+		s.Trace.Remember(ctx, made.GetId())
+		span.Failed(err)
+		span.End()
+	}()
 	if s.placement == nil {
 		return nil, fault.FailedPrecondition("ROLE_PROVIDER", "this node is a provider and runs other people's tasks: submit at a consumer node, for example one started by `shallot up --role consumer --bootstrap ADDR` with an address of this node (`shallot node --show-addresses` prints them)")
 	}
@@ -78,11 +86,18 @@ func (s *Submitter) create(ctx context.Context, requestID string, spec *taskv1.T
 	need := needOf(spec)
 	need.PeerName = s.PeerName
 	create := &taskv1.CreateTask{RequestId: requestID, Spec: spec}
+	span.SetType(spec.GetType())
+	s.place(ctx, need, create)
+	return s.tasks.Create(ctx, create, seen)
+}
+
+func (s *Submitter) place(ctx context.Context, need *domain.Need, create *taskv1.CreateTask) {
+	ctx, span := s.Trace.Start(ctx, "task.place")
+	defer span.End()
 	if create.Candidate, create.Detail = s.placement.Place(ctx, need); create.Candidate != nil {
 		create.Replicas = s.placement.Keepers(need, create.GetCandidate().GetPeerId())
 		create.Detail += keepersDetail(need, create.Replicas)
 	}
-	return s.tasks.Create(ctx, create, seen)
 }
 
 // NoRedirect is a spec that forbids its provider to hand the task on, unless it says itself that it may.

@@ -15,6 +15,7 @@ import (
 	"github.com/shallot-net/shallot/kit/mtls"
 	"github.com/shallot-net/shallot/kit/rpc"
 	"github.com/shallot-net/shallot/kit/telemetry"
+	"github.com/shallot-net/shallot/kit/tracing"
 	"github.com/shallot-net/shallot/kit/version"
 )
 
@@ -40,11 +41,16 @@ func Main(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	server, err := rpc.NewServer(rpc.ServerConfig{Process: Process, Listen: cfg.Listen, Log: log, Registry: registry, TLS: creds})
+	tracer, err := tracing.Open(Process, cfg.Trace, registry, log)
 	if err != nil {
 		return err
 	}
-	conns, closeAll, err := dial(&cfg, rpc.ClientConfig{TLS: creds, Registry: registry})
+	defer tracer.Close()
+	server, err := rpc.NewServer(rpc.ServerConfig{Process: Process, Listen: cfg.Listen, Log: log, Registry: registry, TLS: creds, Trace: tracer})
+	if err != nil {
+		return err
+	}
+	conns, closeAll, err := dial(&cfg, rpc.ClientConfig{TLS: creds, Registry: registry, Trace: tracer})
 	if err != nil {
 		return err
 	}
@@ -56,6 +62,7 @@ func Main(ctx context.Context, args []string) error {
 		}
 	}
 	node := New(cfg, conns, names, registry, log)
+	node.traceWith(tracer)
 	node.Register(server, registry)
 	if err := server.Listen(ctx); err != nil {
 		return err

@@ -21,6 +21,7 @@ const (
 	MetricUnasked          = "shallot_node_answers_unasked_total"
 	MetricInvalid          = "shallot_node_answers_invalid_total"
 	MetricOnline           = "shallot_node_online"
+	MetricReady            = "shallot_node_ready"
 )
 
 // registerMetrics adds figures that are read when they are asked for, so that counting costs nothing in between.
@@ -48,6 +49,12 @@ func (n *Node) registerMetrics(r prometheus.Registerer) {
 	counter(MetricOutboxRetried, "Tries that failed and were made again.", func() float64 { _, _, _, _, c := n.carrier.Held(); return float64(c.Retried) })
 	counter(MetricOutboxGivenUp, "Events that were given up.", func() float64 { _, _, _, _, c := n.carrier.Held(); return float64(c.GivenUp) })
 	gauge(MetricWatches, "Users' calls that wait for a task.", func() float64 { return float64(n.watches.Count()) })
+	gauge(MetricReady, "1 when all processes that node calls are ready.", func() float64 {
+		if _, ready := n.processes.List(); ready {
+			return 1
+		}
+		return 0
+	})
 	gauge(MetricOnline, "1 when the network can be reached.", func() float64 {
 		if n.flow.Online() {
 			return 1
@@ -55,10 +62,10 @@ func (n *Node) registerMetrics(r prometheus.Registerer) {
 		return 0
 	})
 	if n.provider != nil {
-		gauge(MetricProviders, "Other providers that are available.", func() float64 { return float64(n.provider.Available()) })
+		gauge(MetricProviders, "Providers that are available, this node excluded.", func() float64 { return float64(n.provider.Available()) })
 		return
 	}
-	gauge(MetricProviders, "Providers that are available.", func() float64 { a, _, _ := n.consumer.Figures(); return float64(a) })
+	gauge(MetricProviders, "Providers that are available, this node excluded.", func() float64 { a, _, _ := n.consumer.Figures(); return float64(a) })
 	gauge(MetricPending, "Tasks that wait for a provider.", func() float64 { return float64(n.placer.Pending()) })
 	counter(MetricAsked, "Questions put to providers.", func() float64 { _, _, c := n.consumer.Figures(); return float64(c.Asked) })
 	counter(MetricAnswers, "Answers to them.", func() float64 { _, _, c := n.consumer.Figures(); return float64(c.Answers) })

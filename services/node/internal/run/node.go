@@ -12,6 +12,7 @@ import (
 	"github.com/shallot-net/shallot/kit/alias"
 	"github.com/shallot-net/shallot/kit/lifecycle"
 	"github.com/shallot-net/shallot/kit/telemetry"
+	"github.com/shallot-net/shallot/kit/tracing"
 	"github.com/shallot-net/shallot/kit/version"
 	brokerv1 "github.com/shallot-net/shallot/proto/shallot/broker/v1"
 	telemetryv1 "github.com/shallot-net/shallot/proto/shallot/telemetry/v1"
@@ -47,10 +48,12 @@ type Node struct {
 	deliverer *app.Deliverer
 	identity  *app.Identity
 	processes *app.Processes
-	placer    *app.Placer   // consumer
-	consumer  *app.Consumer // consumer
-	personas  *app.Personas // consumer in anonymous mode
-	provider  *app.Provider // provider
+	submitter *app.Submitter
+	registry  prometheus.Gatherer // nil before Register
+	placer    *app.Placer         // consumer
+	consumer  *app.Consumer       // consumer
+	personas  *app.Personas       // consumer in anonymous mode
+	provider  *app.Provider       // provider
 	api       *api.Service
 	jobs      *api.JobService
 	names     *alias.Key   // anonymous mode
@@ -83,12 +86,12 @@ func New(cfg Config, conns Conns, names *alias.Key, registry prometheus.Register
 	sinks.Online = n.flow.SetOnline
 	n.identity = app.NewIdentity(n.sidecar, sinks, log)
 	n.newProcesses(conns)
-	submitter := app.NewSubmitter(n.tasks, n.tasks, placement, n.watches)
-	submitter.MayRedirect = cfg.Mode == ModeOpen
-	submitter.PeerName = n.peerName()
+	n.submitter = app.NewSubmitter(n.tasks, n.tasks, placement, n.watches)
+	n.submitter.MayRedirect = cfg.Mode == ModeOpen
+	n.submitter.PeerName = n.peerName()
 	n.api = api.New(api.Config{Role: cfg.Role, Anonymous: cfg.Mode == ModeAnonymous, Version: version.String(), StartedAt: time.Now(),
-		Submitter: submitter, Watcher: watcher, Tasks: n.tasks.API(), Bodies: n.tasks,
-		Content: n.sidecar.Repository, Putter: n.sidecar, View: view, Identity: n.identity, Processes: n.processes})
+		Submitter: n.submitter, Watcher: watcher, Tasks: n.tasks.API(), Bodies: n.tasks,
+		Content: n.sidecar.Repository, Putter: n.sidecar, View: view, Identity: n.identity, Processes: n.processes, Usage: n.usage})
 	n.jobs = api.NewJobs(n.tasks.Jobs())
 	n.jobs.MayRedirect = cfg.Mode == ModeOpen
 	n.registerMetrics(registry)
@@ -179,6 +182,28 @@ func (n *Node) peerName() func(id string) string {
 	return domain.ShortPeer
 }
 
+// traceWith has the parts make spans; nil: none. Before Run.
+func (n *Node) traceWith(t *tracing.Tracer) {
+	n.carrier.Trace, n.deliverer.Trace, n.submitter.Trace = t, t, t
+	if n.placer != nil {
+		n.placer.Trace = t
+	}
+}
+
+// usage asks all processes what they use, this one included.
+func (n *Node) usage(ctx context.Context) map[string]app.Usage {
+	all, err := probe.Gather(ctx, n.probes)
+	if err != nil {
+		return nil
+	}
+	if n.registry != nil {
+		if text, err := telemetry.Text(n.registry); err == nil {
+			all = append(all, &telemetryv1.ProcessMetrics{Process: Process, Text: text})
+		}
+	}
+	return probe.Usages(all)
+}
+
 // Register adds what this process serves to a server.
 func (n *Node) Register(s grpc.ServiceRegistrar, registry prometheus.Gatherer) {
 	users := s
@@ -187,6 +212,7 @@ func (n *Node) Register(s grpc.ServiceRegistrar, registry prometheus.Gatherer) {
 	}
 	n.api.Register(users)
 	n.jobs.Register(users)
+	n.registry = registry
 	telemetry.Register(s, Process, registry, telemetry.GathererFunc(func(ctx context.Context) ([]*telemetryv1.ProcessMetrics, error) {
 		return probe.Gather(ctx, n.probes)
 	}))

@@ -18,6 +18,7 @@ import (
 	"github.com/shallot-net/shallot/kit/mtls"
 	"github.com/shallot-net/shallot/kit/rpc"
 	"github.com/shallot-net/shallot/kit/telemetry"
+	"github.com/shallot-net/shallot/kit/tracing"
 	"github.com/shallot-net/shallot/services/task/internal/adapter/broker"
 	"github.com/shallot-net/shallot/services/task/internal/adapter/grpcserver"
 	"github.com/shallot-net/shallot/services/task/internal/adapter/metrics"
@@ -57,11 +58,16 @@ func run(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	server, err := rpc.NewServer(rpc.ServerConfig{Process: process, Listen: cfg.Listen, Log: log, Registry: registry, TLS: creds})
+	tracer, err := tracing.Open(process, cfg.Trace, registry, log)
 	if err != nil {
 		return err
 	}
-	conn, err := rpc.Dial(brokerEndpoint(cfg, node), rpc.ClientConfig{Service: "the broker", Peer: "broker", TLS: creds, Registry: registry})
+	defer tracer.Close()
+	server, err := rpc.NewServer(rpc.ServerConfig{Process: process, Listen: cfg.Listen, Log: log, Registry: registry, TLS: creds, Trace: tracer})
+	if err != nil {
+		return err
+	}
+	conn, err := rpc.Dial(brokerEndpoint(cfg, node), rpc.ClientConfig{Service: "the broker", Peer: "broker", TLS: creds, Registry: registry, Trace: tracer})
 	if err != nil {
 		return err
 	}
@@ -69,9 +75,9 @@ func run(ctx context.Context, args []string) error {
 	repository := broker.NewRepository(conn, cfg.stall(), server.SetServing)
 	defer repository.Close()
 
-	sessions := &grpcserver.Sessions{}
-	metrics.Process(registry, store.Commits, sessions.Len)
-	parts := &parts{cfg: cfg, dir: dir, store: store, repository: repository, sessions: sessions, registry: registry, log: log}
+	sessions := &grpcserver.Sessions{Trace: tracer}
+	metrics.Process(registry, store.Commits, store.Failures, sessions.Len)
+	parts := &parts{cfg: cfg, dir: dir, store: store, repository: repository, sessions: sessions, registry: registry, trace: tracer, log: log}
 	wire := parts.consumer
 	if cfg.Role == "provider" {
 		wire = parts.provider
@@ -128,6 +134,7 @@ type store interface {
 	Setting(ctx context.Context, name string, make func() ([]byte, error)) ([]byte, error)
 	Prune(ctx context.Context, t time.Time) error
 	Commits() uint64
+	Failures() uint64
 	Close() error
 }
 
@@ -182,7 +189,8 @@ type parts struct {
 	store      store
 	repository *broker.Repository
 	sessions   *grpcserver.Sessions
-	registry   *prometheus.Registry
+	registry   prometheus.Registerer
+	trace      *tracing.Tracer
 	log        *slog.Logger
 	closers    []func()
 }

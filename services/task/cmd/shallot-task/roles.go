@@ -121,7 +121,7 @@ func (p *parts) provider(ctx context.Context) (grpcserver.Config, background, er
 	}
 	s, err := provider.New(provider.Config{Store: p.store, Fleet: fleet, Codec: p.cfg.codec(), Cipher: crypt.NewCipher(), Key: key, Repository: p.repository, Verifier: identity.Verifier{},
 		Executors: executors, Evaluator: evaluators[p.cfg.Provider.Evaluator], Workspace: work, Parts: kept, Pusher: p.sessions,
-		Metrics: metrics.New(p.registry, types...), Log: p.log, Policy: p.cfg.policy(), Price: p.cfg.price(), Anonymous: p.cfg.anonymous(), Keep: p.cfg.Provider.Keep})
+		Metrics: metrics.New(p.registry, types...), Log: p.log, Policy: p.cfg.policy(), Price: p.cfg.price(), Trace: p.trace, Anonymous: p.cfg.anonymous(), Keep: p.cfg.Provider.Keep})
 	if err != nil {
 		return none, nil, err
 	}

@@ -155,3 +155,8 @@ type Cursor struct {
 	At time.Time
 	ID string
 }
+
+// StoreFailed tells whether a commit failed by the store's own fault, and not because of what was to be written, or because nobody waits for it any more.
+func StoreFailed(ctx context.Context, err error) bool {
+	return err != nil && ctx.Err() == nil && !errors.Is(err, ErrRepeated) && !errors.Is(err, ErrConflict) && !errors.Is(err, ErrExists) && !errors.Is(err, ErrNotFound)
+}

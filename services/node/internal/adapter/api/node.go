@@ -5,6 +5,7 @@ import (
 	"os"
 	"strings"
 
+	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/shallot-net/shallot/kit/fault"
@@ -14,7 +15,7 @@ import (
 )
 
 // GetNode returns this node and the health of its processes.
-func (s *Service) GetNode(ctx context.Context, _ *nodev1.GetNodeRequest) (*nodev1.GetNodeResponse, error) {
+func (s *Service) GetNode(ctx context.Context, in *nodev1.GetNodeRequest) (*nodev1.GetNodeResponse, error) {
 	self, err := s.cfg.Identity.Now(ctx)
 	processes, ready := s.cfg.Processes.List()
 	n := &nodev1.Node{PeerId: self.GetPeerId(), Role: s.cfg.Role, Mode: self.GetMode(), Capabilities: s.cfg.View.Capabilities(),
@@ -39,6 +40,17 @@ func (s *Service) GetNode(ctx context.Context, _ *nodev1.GetNodeRequest) (*nodev
 		n.Processes = append(n.Processes, &nodev1.Process{Name: p.Name, Pid: p.PID, State: p.State, Detail: p.Detail})
 	}
 	n.Processes = append(n.Processes, &nodev1.Process{Name: "node", Pid: int64(os.Getpid()), State: app.ProcessServing})
+	if in.GetUsage() && s.cfg.Usage != nil {
+		used := s.cfg.Usage(ctx)
+		for _, p := range n.Processes {
+			if u, ok := used[p.GetName()]; ok {
+				p.Memory, p.Cpu = u.Memory, durationpb.New(u.CPU)
+				if !u.StartedAt.IsZero() {
+					p.StartedAt = timestamppb.New(u.StartedAt)
+				}
+			}
+		}
+	}
 	return &nodev1.GetNodeResponse{Node: n}, nil
 }
 

@@ -92,7 +92,7 @@ type Processes interface {
 	List() (processes []app.Process, ready bool)
 }
 
-// Config is what a Service needs; nothing in it may be nil.
+// Config is what a Service needs; nothing in it but Usage may be nil.
 type Config struct {
 	Role      string
 	Anonymous bool
@@ -107,6 +107,7 @@ type Config struct {
 	View      View
 	Identity  Identity
 	Processes Processes
+	Usage     func(ctx context.Context) map[string]app.Usage // what the processes use, by name
 }
 
 // Service serves shallot.node.v1.

@@ -16,6 +16,7 @@ import (
 	"github.com/shallot-net/shallot/kit/fault"
 	"github.com/shallot-net/shallot/kit/logging"
 	"github.com/shallot-net/shallot/kit/rpc/mux"
+	"github.com/shallot-net/shallot/kit/tracing"
 	taskv1 "github.com/shallot-net/shallot/proto/shallot/task/v1"
 )
 
@@ -149,6 +150,7 @@ func (s *stream) Recv() (*taskv1.SessionResponse, error) {
 // do gives a command and waits for its answer. Every command may be repeated, so one whose session breaks is given
 // again in the next, until ctx ends.
 func (c *Client) do(ctx context.Context, msg *taskv1.SessionRequest, seen func(*taskv1.SessionResponse)) (*taskv1.SessionResponse, error) {
+	msg.TraceParent = tracing.Parent(ctx)
 	for {
 		r, err := c.caller.Call(ctx, &command{msg, seen})
 		if err == nil {

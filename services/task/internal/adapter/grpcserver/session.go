@@ -10,6 +10,7 @@ import (
 	"github.com/shallot-net/shallot/kit/fault"
 	"github.com/shallot-net/shallot/kit/logging"
 	"github.com/shallot-net/shallot/kit/rpc/mux"
+	"github.com/shallot-net/shallot/kit/tracing"
 	eventv1 "github.com/shallot-net/shallot/proto/shallot/event/v1"
 	taskv1 "github.com/shallot-net/shallot/proto/shallot/task/v1"
 	"github.com/shallot-net/shallot/services/task/internal/adapter/wire"
@@ -96,15 +97,41 @@ func (one *session) handle(ctx context.Context, req *taskv1.SessionRequest) *tas
 		}
 		return m
 	}
+	trace := one.service.sessions.Trace
+	var span tracing.Span
+	if parent := req.GetTraceParent(); parent != "" { // else it is about no task, or node takes no traces
+		ctx, span = trace.Start(trace.From(ctx, parent), spanOf(req))
+		defer span.End()
+	}
 	r, err := one.command(ctx, req)
 	if err != nil {
+		span.Failed(err)
 		if f := fault.From(err); f.Reason == fault.ReasonInternal {
 			one.service.cfg.Log.Error("a command failed", logging.Err(err))
 		}
 		return faulty(err)
 	}
 	r = one.service.sessions.share(ctx, one, r)
-	return response(&r)
+	if req.GetCreate() != nil && r.Task != nil && !r.Existed {
+		trace.Remember(ctx, r.Task.ID)
+	}
+	if r.Delivered != nil {
+		span.SetReason(r.Delivered.Reason)
+	}
+	return one.service.sessions.response(&r)
+}
+
+// spanOf names what a command does.
+func spanOf(req *taskv1.SessionRequest) string {
+	switch req.GetCommand().(type) {
+	case *taskv1.SessionRequest_Create:
+		return "task.create"
+	case *taskv1.SessionRequest_Place, *taskv1.SessionRequest_PlacementFailed:
+		return "task.placed"
+	case *taskv1.SessionRequest_Deliver:
+		return "task.deliver"
+	}
+	return "task.sent"
 }
 
 func (one *session) command(ctx context.Context, req *taskv1.SessionRequest) (app.Reply, error) {
@@ -146,7 +173,7 @@ func (one *session) sync(ctx context.Context, h *taskv1.Hello) *taskv1.SessionRe
 	if !carries {
 		return &taskv1.SessionResponse{Synced: true}
 	}
-	err := one.service.cfg.Role.Sync(ctx, func(r app.Reply) error { return one.push(ctx, response(&r)) })
+	err := one.service.cfg.Role.Sync(ctx, func(r app.Reply) error { return one.push(ctx, one.service.sessions.response(&r)) })
 	if err != nil {
 		if !errors.Is(err, context.Canceled) {
 			one.service.cfg.Log.Warn("a session could not be brought up to date", logging.Err(err))
@@ -157,7 +184,7 @@ func (one *session) sync(ctx context.Context, h *taskv1.Hello) *taskv1.SessionRe
 }
 
 // response is a reply as node gets it.
-func response(r *app.Reply) *taskv1.SessionResponse {
+func (s *Sessions) response(r *app.Reply) *taskv1.SessionResponse {
 	m := &taskv1.SessionResponse{Existed: r.Existed}
 	if r.Task != nil {
 		m.Task = toTask(r.Task, false)
@@ -172,6 +199,7 @@ func response(r *app.Reply) *taskv1.SessionResponse {
 		m.Outbox = make([]*taskv1.OutboxEvent, len(r.Outbox))
 		for i := range r.Outbox {
 			m.Outbox[i] = toOutbox(&r.Outbox[i])
+			m.Outbox[i].TraceParent = s.Trace.ParentOf(r.Outbox[i].TaskID)
 		}
 	}
 	if p := r.Placement; p != nil {

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/shallot-net/shallot/kit/logging"
+	"github.com/shallot-net/shallot/kit/tracing"
 	"github.com/shallot-net/shallot/services/task/internal/app"
 )
 
@@ -22,6 +23,7 @@ const (
 // twice. All hear how tasks change, since a user may wait for one at any of them. When the carrier ends, all that is not acknowledged is told to the next one. It implements
 // app.Pusher.
 type Sessions struct {
+	Trace   *tracing.Tracer // nil: no spans
 	mu      sync.Mutex
 	open    []*session // the longest open first
 	carrier *session
@@ -72,7 +74,7 @@ func (s *Sessions) give(ctx context.Context, one *session, r *app.Reply, impatie
 		limited, cancel = context.WithTimeout(ctx, pushPatience)
 	}
 	defer cancel()
-	if err := one.server.Push(limited, response(r)); err != nil && ctx.Err() == nil {
+	if err := one.server.Push(limited, s.response(r)); err != nil && ctx.Err() == nil {
 		one.end()
 	}
 }
@@ -209,7 +211,7 @@ func (s *Service) left(one *session) {
 // promote tells a session everything that is to be sent: the one that carried has gone.
 func (s *Service) promote(one *session) {
 	s.cfg.Log.Info("another process of the node carries the events now")
-	if err := s.cfg.Role.Sync(one.ctx, func(r app.Reply) error { return one.push(one.ctx, response(&r)) }); err != nil && one.ctx.Err() == nil {
+	if err := s.cfg.Role.Sync(one.ctx, func(r app.Reply) error { return one.push(one.ctx, s.sessions.response(&r)) }); err != nil && one.ctx.Err() == nil {
 		s.cfg.Log.Warn("what a lost session was told could not be told to another", logging.Err(err))
 		one.end() // its process opens another one, and begins with it
 	}

@@ -19,6 +19,7 @@ const (
 	Puzzles  = "shallot_task_puzzles_total"  // what
 	Effort   = "shallot_task_puzzle_effort"
 	Commits  = "shallot_task_store_commits_total"
+	Failures = "shallot_task_store_failures_total"
 	Pending  = "shallot_task_queue_pending"
 	Running  = "shallot_task_queue_running"
 	Slots    = "shallot_task_queue_slots"
@@ -71,9 +72,10 @@ func Price(r prometheus.Registerer, effort func() uint32) {
 }
 
 // Process registers what is the same for both roles.
-func Process(r prometheus.Registerer, commits func() uint64, sessions func() int) {
+func Process(r prometheus.Registerer, commits, failures func() uint64, sessions func() int) {
 	r.MustRegister(
 		prometheus.NewCounterFunc(prometheus.CounterOpts{Name: Commits, Help: "Transactions that somebody waited for."}, func() float64 { return float64(commits()) }),
+		prometheus.NewCounterFunc(prometheus.CounterOpts{Name: Failures, Help: "Of these, those that the store could not write."}, func() float64 { return float64(failures()) }),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: Sessions, Help: "Node processes that are connected."}, func() float64 { return float64(sessions()) }))
 }
 

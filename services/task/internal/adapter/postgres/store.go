@@ -22,8 +22,8 @@ const schema = "task"
 
 // Store implements the stores of both roles.
 type Store struct {
-	db      *pgstore.DB
-	commits atomic.Uint64
+	db                *pgstore.DB
+	commits, failures atomic.Uint64
 }
 
 var (
@@ -46,10 +46,17 @@ func (s *Store) Close() error { return s.db.Close() }
 // Commits is how many transactions were asked for.
 func (s *Store) Commits() uint64 { return s.commits.Load() }
 
+// Failures is how many of them the store could not write, for whatever reason of its own.
+func (s *Store) Failures() uint64 { return s.failures.Load() }
+
 // Commit implements app.Committer.
 func (s *Store) Commit(ctx context.Context, w *app.Writes) error {
 	s.commits.Add(1)
-	return s.db.Commit(ctx, batch(w))
+	err := s.db.Commit(ctx, batch(w))
+	if app.StoreFailed(ctx, err) {
+		s.failures.Add(1)
+	}
+	return err
 }
 
 // Later implements app.Committer.

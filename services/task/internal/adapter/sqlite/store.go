@@ -22,10 +22,10 @@ var migrations embed.FS
 
 // Store implements the stores of both roles.
 type Store struct {
-	db      *sqlstore.DB
-	commits atomic.Uint64
-	task    *sql.Stmt
-	entry   *sql.Stmt
+	db                *sqlstore.DB
+	commits, failures atomic.Uint64
+	task              *sql.Stmt
+	entry             *sql.Stmt
 }
 
 var (
@@ -63,11 +63,18 @@ func (s *Store) Close() error {
 // Commits is how many transactions were asked for.
 func (s *Store) Commits() uint64 { return s.commits.Load() }
 
+// Failures is how many of them the store could not write, for whatever reason of its own.
+func (s *Store) Failures() uint64 { return s.failures.Load() }
+
 // Commit implements app.Committer.
 func (s *Store) Commit(ctx context.Context, w *app.Writes) error {
 	s.commits.Add(1)
 	p := prepare(w)
-	return s.db.Commit(ctx, func(tx *sqlstore.Tx) error { return write(tx, w, p) })
+	err := s.db.Commit(ctx, func(tx *sqlstore.Tx) error { return write(tx, w, p) })
+	if app.StoreFailed(ctx, err) {
+		s.failures.Add(1)
+	}
+	return err
 }
 
 // Later implements app.Committer.

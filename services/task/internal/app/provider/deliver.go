@@ -97,6 +97,7 @@ func (s *Service) onForceSubmission(ctx context.Context, d *app.Delivery, b *dom
 
 // onSubmission decides about a submission: refuse, hand on, or take it.
 func (s *Service) onSubmission(ctx context.Context, o *offer) app.Reply {
+	s.cfg.Trace.Remember(ctx, o.sub.TaskID)
 	known, again := s.known(o)
 	if !known { // what is new here has to be paid for before it costs anything
 		if r, no := s.paid(ctx, o); no {
@@ -121,7 +122,10 @@ func (s *Service) onSubmission(ctx context.Context, o *offer) app.Reply {
 	if o.sealed.SealedKey, err = s.cfg.Key.Whole(sealedKey); err != nil {
 		return s.unsealed(ctx, o)
 	}
-	if c, why := s.evaluate(o); c != nil {
+	_, span := s.cfg.Trace.Task(ctx, o.sub.TaskID, "task.evaluate")
+	c, why := s.evaluate(o)
+	span.End()
+	if c != nil {
 		r, err := s.redirect(ctx, o, c, why)
 		if err == nil {
 			return r

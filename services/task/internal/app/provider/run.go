@@ -19,7 +19,14 @@ const grace = 10 * time.Minute
 
 // run executes one attempt in the slot that it has, and settles it.
 func (s *Service) run(h *held) {
+	_, span := s.cfg.Trace.Task(context.Background(), h.key.TaskID, "task.execute")
+	span.SetType(h.taskType)
+	span.SetAttempt(h.key.Attempt)
 	out, res := s.execute(h)
+	if out != nil {
+		span.SetReason(out.Reason)
+	}
+	span.End()
 	unread := h.discard() // the payload of one that did not get to run
 	s.mu.Lock()
 	if unread {
@@ -33,6 +40,8 @@ func (s *Service) run(h *held) {
 	if out == nil && s.giveBack(h) {
 		return
 	}
+	_, span = s.cfg.Trace.Task(context.Background(), h.key.TaskID, "task.settle")
+	defer span.End()
 	s.settle(h, out, res)
 }
 

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/shallot-net/shallot/kit/fault"
+	"github.com/shallot-net/shallot/kit/tracing"
 	"github.com/shallot-net/shallot/kit/workers"
 	"github.com/shallot-net/shallot/services/task/internal/app"
 	"github.com/shallot-net/shallot/services/task/internal/domain"
@@ -33,6 +34,7 @@ type Config struct {
 
 	Metrics app.Metrics
 	Log     *slog.Logger
+	Trace   *tracing.Tracer // nil: no spans
 	Policy  Policy
 	Price   Price
 	// Anonymous: content is given by its consumer to the provider that it named, so that a task that refers to any cannot be handed on; and results are padded

@@ -1,0 +1,39 @@
+package probe
+
+import (
+	"bytes"
+	"math"
+	"time"
+
+	"github.com/prometheus/common/expfmt"
+	"github.com/prometheus/common/model"
+
+	telemetryv1 "github.com/shallot-net/shallot/proto/shallot/telemetry/v1"
+	"github.com/shallot-net/shallot/services/node/internal/app"
+)
+
+// Usages are what processes use, by name, as their metrics tell it; who did not answer is not in it.
+func Usages(list []*telemetryv1.ProcessMetrics) map[string]app.Usage {
+	out := map[string]app.Usage{}
+	for _, p := range list {
+		parser := expfmt.NewTextParser(model.UTF8Validation)
+		families, err := parser.TextToMetricFamilies(bytes.NewReader(p.GetText()))
+		if err != nil || p.GetError() != "" {
+			continue
+		}
+		value := func(name string) float64 {
+			for _, m := range families[name].GetMetric() {
+				if v := m.GetGauge().GetValue() + m.GetCounter().GetValue(); v > 0 && v < math.MaxInt64/1e9 { // it comes from another process
+					return v
+				}
+			}
+			return 0
+		}
+		u := app.Usage{Memory: uint64(value("process_resident_memory_bytes")), CPU: time.Duration(value("process_cpu_seconds_total") * float64(time.Second))}
+		if start := value("process_start_time_seconds"); start > 0 {
+			u.StartedAt = time.UnixMilli(int64(start * 1000))
+		}
+		out[p.GetProcess()] = u
+	}
+	return out
+}
