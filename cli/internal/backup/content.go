@@ -21,21 +21,14 @@ const maxIndexFile = 64 << 20
 
 // content copies the broker's repository while the broker may write to it: see the package. All files are opened at one moment, and copied afterwards: who has a file open can read it when it is removed.
 func (c *copier) content(dir, to string) error {
-	packs, err := openPacks(filepath.Join(dir, "packs"), nil)
-	defer func() { packs.close() }()
-	if err != nil {
-		return err
-	}
-	index := filepath.Join(dir, "index")
-	if _, err := os.Stat(index); gone(err) {
+	if _, err := os.Stat(filepath.Join(dir, "index")); gone(err) {
 		return nil // no broker has run here
 	}
-	s, err := openIndex(c.ctx, index)
+	packs := openFiles{}
+	defer func() { packs.close() }()
+	s, err := c.openContent(dir, packs)
 	defer s.files.close()
 	if err != nil {
-		return err
-	}
-	if packs, err = openPacks(filepath.Join(dir, "packs"), packs); err != nil {
 		return err
 	}
 	now := time.Now()
@@ -62,19 +55,42 @@ func (c *copier) content(dir, to string) error {
 	return nil
 }
 
+// openContent opens the index, and adds every pack that it names. A collection may move what is in a pack into a new one and remove the old: so packs are opened before the index and once more after it,
+// and all again when one was begun meanwhile.
+func (c *copier) openContent(dir string, packs openFiles) (snapshot, error) {
+	for range indexTries {
+		if err := openPacks(filepath.Join(dir, "packs"), packs); err != nil {
+			return snapshot{}, err
+		}
+		before := len(packs)
+		c.tell(c.what, c.done, c.total)
+		s, err := openIndex(c.ctx, filepath.Join(dir, "index"))
+		c.tell(c.what, c.done, c.total)
+		if err == nil {
+			err = openPacks(filepath.Join(dir, "packs"), packs)
+		}
+		if err != nil || len(packs) == before {
+			return s, err
+		}
+		s.files.close()
+	}
+	return snapshot{}, busy(dir)
+}
+
+func busy(dir string) error {
+	return fault.Unavailable("BACKUP_BUSY", "the content in %s changed whenever it was looked at, %d times: try again when the node has less to do, or stop it meanwhile", dir, indexTries)
+}
+
 type openFiles map[string]*os.File
 
-// openPacks opens those that are there and not among those that are open already, which it returns, too.
-func openPacks(dir string, all openFiles) (openFiles, error) {
-	if all == nil {
-		all = openFiles{}
-	}
+// openPacks opens those that are there and not open already.
+func openPacks(dir string, all openFiles) error {
 	entries, err := os.ReadDir(dir)
 	if gone(err) {
-		return all, nil
+		return nil
 	}
 	if err != nil {
-		return all, unusable(dir, "read", err)
+		return unusable(dir, "read", err)
 	}
 	for _, e := range entries {
 		if all[e.Name()] != nil || !strings.HasSuffix(e.Name(), ".pack") || !e.Type().IsRegular() {
@@ -85,11 +101,11 @@ func openPacks(dir string, all openFiles) (openFiles, error) {
 			continue
 		}
 		if err != nil {
-			return all, unusable(filepath.Join(dir, e.Name()), "read", err)
+			return unusable(filepath.Join(dir, e.Name()), "read", err)
 		}
 		all[e.Name()] = f
 	}
-	return all, nil
+	return nil
 }
 
 func (o openFiles) names() (names []string) {
@@ -126,7 +142,7 @@ func openIndex(ctx context.Context, dir string) (s snapshot, err error) {
 			return s, err
 		}
 	}
-	return s, fault.Unavailable("BACKUP_BUSY", "the content index %s changed whenever it was looked at, %d times: try again when the node has less to do, or stop it meanwhile", dir, indexTries)
+	return s, busy(dir)
 }
 
 func tryIndex(dir string) (s snapshot, same bool, err error) {

@@ -133,6 +133,53 @@ func TestContentIsCopiedWhileItChanges(t *testing.T) {
 	}
 }
 
+// A collection moves everything into a new pack and removes the old one, at each moment between two steps of the copy; and once all is opened, whatever is removed is copied all the same.
+func TestContentIsCollectedBetweenSteps(t *testing.T) {
+	t.Parallel()
+	for moment := 1; moment <= 4; moment++ {
+		h := node(t)
+		dir := filepath.Join(h.Dir, "state/broker/repository")
+		if err := os.RemoveAll(dir); err != nil {
+			t.Fatal(err)
+		}
+		w := newWriter(t, dir)
+		if err := os.WriteFile(w.pack(1), make([]byte, 1000), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		for n := int64(1); n <= 10; n++ {
+			if err := w.db.Put(entry(n), place(1, 100*n), nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+		calls := 0
+		collect := func(what string, _, _ uint64) {
+			if what != "content" {
+				return
+			}
+			if calls++; calls != moment {
+				return
+			}
+			f, err := os.OpenFile(w.pack(2), os.O_CREATE|os.O_WRONLY, 0o600)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer f.Close()
+			if _, err := w.collect(f, 1, 2); err != nil {
+				t.Error(err)
+			}
+		}
+		to := filepath.Join(t.TempDir(), "b")
+		if _, err := backup.Create(t.Context(), backup.Source{Home: h, Now: time.Now, Progress: collect}, to); err != nil {
+			t.Fatal(err)
+		}
+		if calls < moment {
+			t.Fatalf("there were only %d moments", calls)
+		}
+		checkContent(t, filepath.Join(to, "home/state/broker/repository"), 10)
+	}
+}
+
 func checkContent(t *testing.T, dir string, least int64) {
 	t.Helper()
 	db, err := leveldb.OpenFile(filepath.Join(dir, "index"), &opt.Options{ErrorIfMissing: true, Strict: opt.DefaultStrict, Compression: opt.NoCompression})
@@ -167,4 +214,49 @@ func checkContent(t *testing.T, dir string, least int64) {
 		t.Errorf("the copy has %d entries, and %d were there", n, least)
 	}
 	t.Logf("%d entries, %d when it began", n, least)
+}
+
+// A result is kept just before the store is copied, and another one is let go just after: what the copied rows name is in the backup both times.
+func TestFilesFitTheirStore(t *testing.T) {
+	t.Parallel()
+	h := node(t)
+	results := filepath.Join(h.Dir, "state/task/results")
+	db := openDB(t, filepath.Join(h.Dir, "state/task/task.db"))
+	do := func(file func() error, query string) {
+		if err := file(); err != nil {
+			t.Error(err)
+		}
+		if _, err := db.Exec(query); err != nil {
+			t.Error(err)
+		}
+	}
+	do(func() error { return os.WriteFile(filepath.Join(results, "old"), []byte("old"), 0o600) }, `INSERT INTO tasks VALUES ('old')`)
+	calls := 0
+	change := func(what string, _, _ uint64) {
+		if what != "stores" {
+			return
+		}
+		switch calls++; calls {
+		case 1: // before SQLite copies
+			do(func() error { return os.WriteFile(filepath.Join(results, "new"), []byte("new"), 0o600) }, `INSERT INTO tasks VALUES ('new')`)
+		case 2: // the copy is there, and is summed
+			do(func() error { return os.Remove(filepath.Join(results, "old")) }, `DELETE FROM tasks WHERE id = 'old'`)
+		}
+	}
+	dir := filepath.Join(t.TempDir(), "b")
+	if _, err := backup.Create(t.Context(), backup.Source{Home: h, Now: time.Now, Progress: change}, dir); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := backup.Check(t.Context(), dir, nil); err != nil || calls < 2 {
+		t.Fatalf("%d calls, %v", calls, err)
+	}
+	for _, name := range []string{"old", "new"} {
+		var n int
+		if err := openDB(t, filepath.Join(dir, "home/state/task/task.db")).QueryRow(`SELECT count(*) FROM tasks WHERE id = ?`, name).Scan(&n); err != nil || n != 1 {
+			t.Errorf("%s has %d rows, %v", name, n, err)
+		}
+		if b, err := os.ReadFile(filepath.Join(dir, "home/state/task/results", name)); err != nil || string(b) != name {
+			t.Errorf("the file of %s is %q, %v", name, b, err)
+		}
+	}
 }
