@@ -66,12 +66,13 @@ func run(ctx context.Context, args []string) error {
 		return err
 	}
 	defer conn.Close()
-	repository := broker.NewRepository(conn, cfg.stall(), server.SetServing)
+	ready := &readiness{set: server.SetServing, stored: true}
+	repository := broker.NewRepository(conn, cfg.stall(), ready.broker)
 	defer repository.Close()
 
 	sessions := &grpcserver.Sessions{}
 	metrics.Process(registry, store.Commits, sessions.Len)
-	parts := &parts{cfg: cfg, dir: dir, store: store, repository: repository, sessions: sessions, registry: registry, log: log}
+	parts := &parts{cfg: cfg, dir: dir, store: store, repository: repository, sessions: sessions, registry: registry, log: log, ready: ready}
 	wire := parts.consumer
 	if cfg.Role == "provider" {
 		wire = parts.provider
@@ -184,6 +185,7 @@ type parts struct {
 	sessions   *grpcserver.Sessions
 	registry   *prometheus.Registry
 	log        *slog.Logger
+	ready      *readiness
 	closers    []func()
 }
 
