@@ -154,7 +154,8 @@ func (u *user) task(i int) error {
 	return nil
 }
 
-// hurt kills one replica after another, and starts each again; at last it stops one of task and one of node for longer than a lease. At most one is away at a time.
+// hurt kills one replica after another, and starts each again; at last it stops one of task and one of node for longer than a lease, and crashes the store. At most one is
+// away at a time.
 func (w *world) hurt(ctx context.Context, draw *rand.Rand) (kills, pauses int) {
 	pause := func(ctx context.Context, p *process) { p.pause(ctx, paused) }
 	kill := func(_ context.Context, p *process) {
@@ -192,6 +193,20 @@ func (w *world) hurt(ctx context.Context, draw *rand.Rand) (kills, pauses int) {
 			return kills, pauses
 		}
 		pauses++
+	}
+	// The store crashes, and is away for a moment.
+	w.server.Stop(w.t)
+	t := time.NewTimer(between)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+	}
+	w.server.Restart(w.t)
+	for _, p := range order {
+		if !p.ready(ctx) {
+			break
+		}
 	}
 	return kills, pauses
 }

@@ -24,8 +24,6 @@ import (
 	"github.com/shallot-net/shallot/test/internal/dev"
 )
 
-func TestMain(m *testing.M) { pgtest.Main(m) }
-
 const port = "7001"
 
 // world is both nodes.
@@ -38,6 +36,8 @@ type world struct {
 	creds *mtls.Credentials
 	ca    *mtlstest.CA
 	logs  sync.Mutex
+
+	server *pgtest.Server // of the provider
 
 	all       []*process
 	providers []nodev1.NodeServiceClient // by replica of the provider's node
@@ -63,8 +63,8 @@ func newWorld(t *testing.T) *world {
 	w.creds = w.ca.Credentials("cli/test")
 	w.writeHosts()
 	mayName(t, w.hosts)
-	server := pgtest.Shared(t)
-	store := []string{"--store", server.URL(server.Database(t)), "--store_password_file", server.PasswordFile}
+	w.server = pgtest.Start(t)
+	store := []string{"--store", w.server.URL(w.server.Database(t)), "--store_password_file", w.server.PasswordFile}
 
 	provider, consumer, addresses := filepath.Join(dir, "p"), filepath.Join(dir, "c"), filepath.Join(dir, "addresses")
 	for _, home := range []string{provider, consumer} {

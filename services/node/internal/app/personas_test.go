@@ -38,6 +38,7 @@ type masquerade struct {
 	stale    bool          // a connection stands by which nothing comes, until it is cut
 	liar     bool          // it hands over another's announcement
 	deaf     bool          // the task service does not answer
+	second   bool          // another process of the node sees to personas
 	slow     bool          // it takes a second to open a persona
 	broken   bool          // none can be opened
 	puzzle   *eventv1.Puzzle
@@ -93,6 +94,9 @@ func (m *masquerade) PersonasInUse(context.Context) ([]*taskv1.PersonaUse, error
 	defer m.mu.Unlock()
 	if m.deaf {
 		return nil, errors.New("no session")
+	}
+	if m.second {
+		return nil, fault.FailedPrecondition("NOT_CARRYING", "another process sees to them")
 	}
 	return slices.Clone(m.used), nil
 }
@@ -233,6 +237,33 @@ func TestShardsShareSomePersonas(t *testing.T) {
 		}
 		if other := place(t, p, &domain.Need{TaskID: "x", Job: "k"}); count[other] > 0 {
 			t.Error("two jobs share a persona")
+		}
+	})
+}
+
+// Of several processes of a node one sees to personas. When another takes over, this one leaves all as they are, for that one to find; and what it finds itself in its turn it closes.
+func TestOneProcessSeesToPersonas(t *testing.T) {
+	masked(t, PersonasConfig{Warm: 3}, func(t *testing.T, m *masquerade, p *Personas) {
+		<-time.After(20 * time.Second)
+		name := place(t, p, &domain.Need{TaskID: "1"})
+		<-time.After(20 * time.Second)
+		opened, _, _ := m.look()
+		m.set(func() { m.second = true })
+		<-time.After(time.Hour)
+		warm, held := p.Figures()
+		if again, _, closed := m.look(); again != opened || len(closed) > 0 || warm+held > 0 {
+			t.Errorf("beside another process it opened %d more, closed %v and has %d and %d", again-opened, closed, warm, held)
+		}
+		beats := m.beaten()
+		<-time.After(time.Minute)
+		if more := m.beaten() - beats; more > 0 {
+			t.Errorf("it asks for %d signs of life that the other one asks for", more)
+		}
+		m.set(func() { m.second = false })
+		<-time.After(time.Hour)
+		warm, _ = p.Figures()
+		if _, _, closed := m.look(); warm != 3 || len(closed) != 3 || slices.Contains(closed, name) {
+			t.Errorf("in its turn it has %d ready, and closed %v", warm, closed)
 		}
 	})
 }

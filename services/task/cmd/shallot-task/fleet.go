@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"github.com/google/renameio/v2"
@@ -16,6 +17,7 @@ import (
 	"github.com/shallot-net/shallot/kit/logging"
 	"github.com/shallot-net/shallot/services/task/internal/adapter/postgres"
 	"github.com/shallot-net/shallot/services/task/internal/app/provider"
+	"github.com/shallot-net/shallot/services/task/internal/domain"
 )
 
 // replicaName is this replica's among those that share a store. It stays the same over restarts, so that a replica that was killed finds what it had without waiting for its own lease.
@@ -47,7 +49,50 @@ func (p *parts) fleet() (provider.Fleet, error) {
 	if err != nil {
 		return nil, err
 	}
-	return store.Fleet(name), nil
+	return &watchedFleet{Fleet: store.Fleet(name), lease: consumerLease, answered: time.Now(), tell: p.ready.store}, nil
+}
+
+// watchedFleet tells whether the store answers: its beat is what asks it all the time.
+type watchedFleet struct {
+	provider.Fleet
+	lease    time.Duration
+	answered time.Time
+	tell     func(ok bool)
+}
+
+// Beat is the fleet's. It is called by one goroutine at a time.
+func (w *watchedFleet) Beat(ctx context.Context, slots int, keep []domain.EntryKey, lease time.Duration) (provider.Pulse, error) {
+	p, err := w.Fleet.Beat(ctx, slots, keep, lease)
+	if err == nil {
+		w.answered = time.Now()
+	}
+	w.tell(time.Since(w.answered) <= w.lease)
+	return p, err
+}
+
+// readiness is whether this process can take and run tasks: its broker is there, and a store that it shares answers.
+type readiness struct {
+	set func(bool)
+
+	mu              sync.Mutex
+	reached, stored bool
+}
+
+func (r *readiness) broker(up bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.reached = up
+	r.set(r.reached && r.stored)
+}
+
+func (r *readiness) store(ok bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.stored == ok {
+		return
+	}
+	r.stored = ok
+	r.set(r.reached && r.stored)
 }
 
 const consumerLease = 6 * time.Second

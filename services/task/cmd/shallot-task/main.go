@@ -72,12 +72,13 @@ func run(ctx context.Context, args []string) error {
 		return err
 	}
 	defer conn.Close()
-	repository := broker.NewRepository(conn, cfg.stall(), server.SetServing)
+	ready := &readiness{set: server.SetServing, stored: true}
+	repository := broker.NewRepository(conn, cfg.stall(), ready.broker)
 	defer repository.Close()
 
 	sessions := &grpcserver.Sessions{Trace: tracer}
 	metrics.Process(registry, store.Commits, store.Failures, sessions.Len)
-	parts := &parts{cfg: cfg, dir: dir, store: store, repository: repository, sessions: sessions, registry: registry, trace: tracer, log: log}
+	parts := &parts{cfg: cfg, dir: dir, store: store, repository: repository, sessions: sessions, registry: registry, trace: tracer, log: log, ready: ready}
 	wire := parts.consumer
 	if cfg.Role == "provider" {
 		wire = parts.provider
@@ -192,6 +193,7 @@ type parts struct {
 	registry   prometheus.Registerer
 	trace      *tracing.Tracer
 	log        *slog.Logger
+	ready      *readiness
 	closers    []func()
 }
 

@@ -30,13 +30,22 @@ func sleep(ctx context.Context, d time.Duration) {
 
 // atLeader makes a call until it comes to the replica that leads, which the client's balancing reaches in turn. UNAVAILABLE: there was none until ctx ended.
 func atLeader(ctx context.Context, call func() error) error {
+	var other error // what another replica said last
 	for n := 1; ; n++ {
 		err := call()
-		if err == nil || !elsewhere(err) {
+		f := fault.From(err)
+		over := ctx.Err() != nil || f != nil && f.Code == codes.DeadlineExceeded // a server may notice first
+		switch {
+		case err == nil:
+			return nil
+		case elsewhere(err):
+			other = err
+			sleep(ctx, nextLeader.After(n, nil))
+		case !over || other == nil:
 			return err
 		}
-		if sleep(ctx, nextLeader.After(n, nil)); ctx.Err() != nil {
-			return fault.Wrap(err, codes.Unavailable, reasonNotLeading, "no replica of the task service leads yet: try again")
+		if over || ctx.Err() != nil {
+			return fault.Wrap(other, codes.Unavailable, reasonNotLeading, "no replica of the task service leads yet: try again")
 		}
 	}
 }
