@@ -10,7 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/codes"
-	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracegrpc"
+	"go.opentelemetry.io/otel/exporters/otlp/otlptrace"
 	"go.opentelemetry.io/otel/propagation"
 	"go.opentelemetry.io/otel/sdk/resource"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
@@ -57,12 +57,9 @@ func Open(process string, cfg config.Trace, registry prometheus.Registerer, log 
 	if err != nil {
 		return nil, fault.InvalidArgument("ENDPOINT_INVALID", "trace.endpoint is %q, which cannot be called", cfg.Endpoint).Because(err)
 	}
-	// With a connection of its own it calls nobody before there is something to send.
-	exporter, err := otlptracegrpc.New(context.Background(), otlptracegrpc.WithGRPCConn(conn), otlptracegrpc.WithTimeout(exportTimeout),
-		otlptracegrpc.WithRetry(otlptracegrpc.RetryConfig{Enabled: false}))
-	if err != nil {
-		_ = conn.Close()
-		return nil, fault.InvalidArgument("ENDPOINT_INVALID", "trace.endpoint is %q, which cannot be called", cfg.Endpoint).Because(err)
+	exporter := otlptrace.NewUnstarted(&client{conn})
+	if err := exporter.Start(context.Background()); err != nil { // the client's does nothing
+		return nil, err
 	}
 	t := open(process, exporter, cfg.Sample, registry, log)
 	t.closer = func() { _ = conn.Close() }

@@ -49,7 +49,7 @@ func newMetrics(r prometheus.Registerer, quota int64, used func() int64) *metric
 	}
 	r.MustRegister(m.removed, m.liars, prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: MetricDisk, Help: "Bytes that packs take on disk."},
 		func() float64 { return float64(used()) }),
-		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: MetricQuota, Help: "Bytes that they may take; 0: no limit."}, func() float64 { return float64(quota) }))
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: MetricQuota, Help: "Bytes that packs may take on disk; 0: no limit."}, func() float64 { return float64(quota) }))
 	return m
 }
 

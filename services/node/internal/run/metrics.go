@@ -42,11 +42,11 @@ func (n *Node) registerMetrics(r prometheus.Registerer) {
 		}
 	}
 	gauge(MetricOutboxEvents, "Events that wait to be handed over or acknowledged.", held(0))
-	gauge(MetricOutboxBytes, "Bytes of these events.", held(1))
+	gauge(MetricOutboxBytes, "Bytes of events that wait to be handed over or acknowledged.", held(1))
 	gauge(MetricOutboxInFlight, "Events that were handed to the broker and are not acknowledged.", held(2))
 	gauge(MetricOutboxBackingOff, "Peers for whom events wait after a failure.", held(3))
 	counter(MetricOutboxSent, "Events that were acknowledged.", func() float64 { _, _, _, _, c := n.carrier.Held(); return float64(c.Sent) })
-	counter(MetricOutboxRetried, "Tries that failed and were made again.", func() float64 { _, _, _, _, c := n.carrier.Held(); return float64(c.Retried) })
+	counter(MetricOutboxRetried, "Tries to hand an event over that failed and were made again.", func() float64 { _, _, _, _, c := n.carrier.Held(); return float64(c.Retried) })
 	counter(MetricOutboxGivenUp, "Events that were given up.", func() float64 { _, _, _, _, c := n.carrier.Held(); return float64(c.GivenUp) })
 	gauge(MetricWatches, "Users' calls that wait for a task.", func() float64 { return float64(n.watches.Count()) })
 	gauge(MetricReady, "1 when all processes that node calls are ready.", func() float64 {
@@ -67,8 +67,8 @@ func (n *Node) registerMetrics(r prometheus.Registerer) {
 	}
 	gauge(MetricProviders, "Providers that are available, this node excluded.", func() float64 { a, _, _ := n.consumer.Figures(); return float64(a) })
 	gauge(MetricPending, "Tasks that wait for a provider.", func() float64 { return float64(n.placer.Pending()) })
-	counter(MetricAsked, "Questions put to providers.", func() float64 { _, _, c := n.consumer.Figures(); return float64(c.Asked) })
-	counter(MetricAnswers, "Answers to them.", func() float64 { _, _, c := n.consumer.Figures(); return float64(c.Answers) })
-	counter(MetricUnasked, "Answers that nobody had asked for.", func() float64 { _, _, c := n.consumer.Figures(); return float64(c.Unasked) })
-	counter(MetricInvalid, "Answers that were not valid.", func() float64 { _, _, c := n.consumer.Figures(); return float64(c.Invalid) })
+	counter(MetricAsked, "Questions that were put to providers.", func() float64 { _, _, c := n.consumer.Figures(); return float64(c.Asked) })
+	counter(MetricAnswers, "Answers to questions that were put to providers.", func() float64 { _, _, c := n.consumer.Figures(); return float64(c.Answers) })
+	counter(MetricUnasked, "Answers of providers that nobody had asked for.", func() float64 { _, _, c := n.consumer.Figures(); return float64(c.Unasked) })
+	counter(MetricInvalid, "Answers of providers that were not valid.", func() float64 { _, _, c := n.consumer.Figures(); return float64(c.Invalid) })
 }

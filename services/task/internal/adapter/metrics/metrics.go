@@ -61,9 +61,9 @@ func Queue(r prometheus.Registerer, figures func() domain.Queue) {
 	gauge := func(name, help string, f func(domain.Queue) int) {
 		r.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, func() float64 { return float64(f(figures())) }))
 	}
-	gauge(Pending, "Tasks that wait.", func(q domain.Queue) int { return q.Pending })
-	gauge(Running, "Tasks that run.", func(q domain.Queue) int { return q.Running })
-	gauge(Slots, "Tasks that run side by side at most.", func(q domain.Queue) int { return q.Slots })
+	gauge(Pending, "Tasks that wait in a provider's queue.", func(q domain.Queue) int { return q.Pending })
+	gauge(Running, "Tasks that a provider runs.", func(q domain.Queue) int { return q.Running })
+	gauge(Slots, "Tasks that a provider runs side by side at most.", func(q domain.Queue) int { return q.Slots })
 }
 
 // Price registers what a stranger's submission costs now.
@@ -75,7 +75,7 @@ func Price(r prometheus.Registerer, effort func() uint32) {
 func Process(r prometheus.Registerer, commits, failures func() uint64, sessions func() int) {
 	r.MustRegister(
 		prometheus.NewCounterFunc(prometheus.CounterOpts{Name: Commits, Help: "Transactions that somebody waited for."}, func() float64 { return float64(commits()) }),
-		prometheus.NewCounterFunc(prometheus.CounterOpts{Name: Failures, Help: "Of these, those that the store could not write."}, func() float64 { return float64(failures()) }),
+		prometheus.NewCounterFunc(prometheus.CounterOpts{Name: Failures, Help: "Transactions that the store could not write, by its own fault."}, func() float64 { return float64(failures()) }),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: Sessions, Help: "Node processes that are connected."}, func() float64 { return float64(sessions()) }))
 }
 
