@@ -11,7 +11,7 @@ import (
 )
 
 // replicas are how many of each service the scaled deployment has.
-var replicas = map[string]int{"task": 4, "node": 3, "gateway": 2}
+var replicas = map[string]int{"task": 4, "node": 3, "discovery": 2, "metric": 2, "gateway": 2}
 
 // scaled runs each service in several replicas under load, hurts one after the other, and goes back to one of each.
 func (p *project) scaled(t *testing.T) {
@@ -61,7 +61,7 @@ func (p *project) scaled(t *testing.T) {
 		p.healthy(ctx, "postgres", c)
 		l.goesOn(ctx, "the database was hurt by "+how[0], 10)
 	}
-	p.scale(map[string]int{"task": 1, "node": 1, "gateway": 1})
+	p.scale(map[string]int{"task": 1, "node": 1, "discovery": 1, "metric": 1, "gateway": 1})
 	l.goesOn(ctx, "with one of each again", 20)
 	l.end(ctx)
 }
