@@ -79,6 +79,14 @@ func within(ctx context.Context, d time.Duration) (context.Context, context.Canc
 // among makes a call at one of several replicas. One that gives no answer is cut off at timeout, or at half of the time that the caller has; a call that changes
 // nothing is then made at another.
 func (c *clientInterceptor) among(ctx context.Context, cc *grpc.ClientConn, method string, timeout time.Duration, invoke func(context.Context) error) error {
+	if a, ok := ctx.Value(attemptsKey{}).(*attempts); ok && a.every {
+		limited, cancel := within(ctx, timeout)
+		defer cancel()
+		if err := c.trusted(limited, cc); err != nil {
+			return err
+		}
+		return invoke(limited)
+	}
 	a := &attempts{}
 	ctx = context.WithValue(ctx, attemptsKey{}, a)
 	try := func(limit time.Duration) error {
@@ -107,6 +115,33 @@ func (c *clientInterceptor) among(ctx context.Context, cc *grpc.ClientConn, meth
 	}
 	a.avoid()
 	return try(timeout)
+}
+
+// mostReplicas bounds Every.
+const mostReplicas = 64
+
+// Every makes a unary call at each replica of a service that is in rotation, one after the other, each within per: call makes it once, under the context that it is given. It returns the errors of those that failed.
+// What is called on one machine is called once.
+func Every(ctx context.Context, per time.Duration, call func(ctx context.Context) error) error {
+	a := &attempts{every: true}
+	ctx = context.WithValue(ctx, attemptsKey{}, a)
+	var errs []error
+	for n := 1; n <= mostReplicas && ctx.Err() == nil; n++ {
+		one, cancel := context.WithTimeout(ctx, per)
+		err := call(one)
+		cancel()
+		a.mu.Lock()
+		ended, been := a.ended, len(a.avoided)
+		a.mu.Unlock()
+		if ended {
+			break
+		}
+		errs = append(errs, err)
+		if been < n { // it went to none of several: there is one, or none
+			break
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // again tells whether another replica may do better.

@@ -134,6 +134,9 @@ type replicaPicker struct {
 // Pick takes the next replica that is in rotation and has not failed this very call; where there is none, the next one.
 func (p *replicaPicker) Pick(info balancer.PickInfo) (balancer.PickResult, error) {
 	a, _ := info.Ctx.Value(attemptsKey{}).(*attempts)
+	if a.over(p.ready) {
+		return balancer.PickResult{}, status.Error(codes.Unavailable, "every replica was asked")
+	}
 	now, start := time.Now(), p.next.Add(1)
 	chosen := p.ready[int(start%uint32(len(p.ready)))]
 	for i := range p.ready {
@@ -164,6 +167,8 @@ type attempts struct {
 	mu      sync.Mutex
 	last    string
 	avoided []string
+	every   bool // avoids all that it has been at, and ends when there are no more
+	ended   bool
 }
 
 type attemptsKey struct{}
@@ -172,6 +177,21 @@ func (a *attempts) at(name string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.last = name
+	if a.every {
+		a.avoided = append(a.avoided, name)
+	}
+}
+
+// over tells whether a call that is to be made at every replica has been made at all that are in rotation.
+func (a *attempts) over(ready []replica) bool {
+	if a == nil || !a.every {
+		return false
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	now := time.Now()
+	a.ended = len(a.avoided) > 0 && !slices.ContainsFunc(ready, func(r replica) bool { return !slices.Contains(a.avoided, r.name) && !r.record.out(now) })
+	return a.ended
 }
 
 // avoid has the next attempt made elsewhere.

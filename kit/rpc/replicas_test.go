@@ -318,3 +318,46 @@ func TestReplicasAreChosenByHealth(t *testing.T) {
 	f.nodes[0].SetServing(false)
 	spread(t, cc, "01")
 }
+
+// A call at every replica is made once at each, and one that does not answer costs its own time alone.
+func TestEveryReplicaIsCalledOnce(t *testing.T) {
+	var hangs atomic.Bool
+	f := newFleet(t, 3, rpc.ServerConfig{}, func(name string) unaryFunc {
+		return func(ctx context.Context, in string) (string, error) {
+			if name == "1" && hangs.Load() {
+				<-ctx.Done()
+			}
+			return name, nil
+		}
+	})
+	cc := f.dial(t, 0)
+	spread(t, cc, "012")
+	every := func() (string, error) {
+		got := map[string]int{}
+		err := rpc.Every(t.Context(), time.Second, func(ctx context.Context) error {
+			name, err := invoke(ctx, cc, getNode, "")
+			if err == nil {
+				got[name]++
+			}
+			return err
+		})
+		return fmt.Sprint(got), err
+	}
+	for range 5 {
+		if got, err := every(); err != nil || got != "map[0:1 1:1 2:1]" {
+			t.Fatalf("%s, %v", got, err)
+		}
+	}
+	hangs.Store(true)
+	if got, err := every(); fault.From(err) == nil || fault.From(err).Code != codes.DeadlineExceeded || got != "map[0:1 2:1]" {
+		t.Errorf("with one that hangs: %s, %v", got, err)
+	}
+}
+
+// On one machine there is one.
+func TestEveryIsOneOnASocket(t *testing.T) {
+	calls := 0
+	if err := rpc.Every(t.Context(), time.Second, func(context.Context) error { calls++; return nil }); err != nil || calls != 1 {
+		t.Errorf("%d calls, %v", calls, err)
+	}
+}

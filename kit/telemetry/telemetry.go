@@ -5,10 +5,16 @@ package telemetry
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"os"
+	"slices"
+	"strings"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -61,7 +67,7 @@ type service struct {
 }
 
 func (s *service) Gather(ctx context.Context, in *telemetryv1.GatherRequest) (*telemetryv1.GatherResponse, error) {
-	own := &telemetryv1.ProcessMetrics{Process: s.process, Pid: int64(os.Getpid())}
+	own := &telemetryv1.ProcessMetrics{Process: s.process, Pid: int64(os.Getpid()), Replica: replica()}
 	if r, ok := s.registry.(*Registry); ok && in.GetDescribe() {
 		own.Metrics = r.Describe()
 	}
@@ -80,6 +86,18 @@ func (s *service) Gather(ctx context.Context, in *telemetryv1.GatherRequest) (*t
 	}
 	return out, nil
 }
+
+// replica is a digest of where this process runs and how it was started: of two that do the same, one of these differs.
+var replica = sync.OnceValue(func() string {
+	h := sha256.New()
+	host, _ := os.Hostname()
+	settings := slices.DeleteFunc(os.Environ(), func(v string) bool { return !strings.HasPrefix(v, "SHALLOT_") })
+	slices.Sort(settings)
+	for _, s := range append(append([]string{host}, os.Args...), settings...) {
+		fmt.Fprintf(h, "%q\n", s)
+	}
+	return hex.EncodeToString(h.Sum(nil)[:4])
+})
 
 // Text is a registry's metrics in Prometheus's text format.
 func Text(g prometheus.Gatherer) ([]byte, error) {

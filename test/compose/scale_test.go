@@ -3,6 +3,7 @@ package compose
 import (
 	"context"
 	"fmt"
+	"regexp"
 	"slices"
 	"testing"
 	"time"
@@ -27,6 +28,8 @@ func (p *project) scaled(t *testing.T) {
 			t.Errorf("%d containers of %s, want %d", got, name, replicas[name])
 		}
 	}
+	p.everyReplicaIsMeasured(ctx)
+
 	for _, name := range p.scaledServices() {
 		for _, c := range p.containers(name) {
 			_ = must(t)(deployment.Docker(ctx, "kill", c)) // the engine does not start it again: that is the operator's word
@@ -64,6 +67,23 @@ func (p *project) scaled(t *testing.T) {
 	p.scale(map[string]int{"task": 1, "node": 1, "discovery": 1, "metric": 1, "gateway": 1})
 	l.goesOn(ctx, "with one of each again", 20)
 	l.end(ctx)
+}
+
+// everyReplicaIsMeasured: the node's metrics have each of them once.
+func (p *project) everyReplicaIsMeasured(ctx context.Context) {
+	p.t.Helper()
+	g := p.gateway("gateway")
+	eventually(ctx, p.t, "metrics of every replica", func() bool {
+		status, body, err := g.do(ctx, "GET", "/metrics", nil)
+		if err != nil || status != 200 {
+			return false
+		}
+		up := map[string]int{}
+		for _, m := range regexp.MustCompile(`(?m)^shallot_up\{process="([a-z]+)".*\} 1$`).FindAllSubmatch(body, -1) {
+			up[string(m[1])]++
+		}
+		return up["task"] == replicas["task"] && up["node"] == replicas["node"] && up["discovery"] == replicas["discovery"] && up["metric"] == replicas["metric"] && up["broker"] == 1
+	})
 }
 
 // pause is tried again: the kernel's older freezer gives up on a process that is busy, and says so.

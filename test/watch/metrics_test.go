@@ -185,7 +185,7 @@ func TestThePageOfMetrics(t *testing.T) {
 	var b bytes.Buffer
 	b.WriteString(`# Metrics
 
-A node's gateway answers ` + "`GET /metrics`" + ` (with its token) with what all processes of the node measure, each sample with the label ` + "`process`" + `; a single process
+A node's gateway answers ` + "`GET /metrics`" + ` (with its token) with what all processes of the node measure, each sample with the labels ` + "`process` and `replica`" + `; a single process
 does on loopback where ` + "`telemetry_listen`" + ` names a port. ` + "[deploy/prometheus](../deploy/prometheus)" + ` has rules of alerts and an example of a configuration,
 [deploy/grafana](../deploy/grafana) a dashboard. Names, types and labels stay as they are within a major version. No label is a peer, an address, a key, or a word that a
 stranger chose. Beside these there are the metrics of the Go runtime and of the process (` + "`go_*`, `process_*`" + `) as Prometheus's client for Go has them; ` + "`shallot-onion`" + `

@@ -14,6 +14,7 @@ import (
 	"github.com/prometheus/common/model"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/shallot-net/shallot/kit/rpc"
 	"github.com/shallot-net/shallot/kit/telemetry"
 	telemetryv1 "github.com/shallot-net/shallot/proto/shallot/telemetry/v1"
 )
@@ -21,7 +22,7 @@ import (
 // gatherTimeout bounds the collection of all processes' metrics: within the ten seconds that Prometheus waits by default.
 const gatherTimeout = 5 * time.Second
 
-// metrics: GET /metrics, what every process of the node measures, told apart by the label process.
+// metrics: GET /metrics, what every process of the node measures, told apart by the labels process and replica.
 func (s *server) metrics(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(r.Context(), gatherTimeout)
 	defer cancel()
@@ -32,9 +33,16 @@ func (s *server) metrics(w http.ResponseWriter, r *http.Request) {
 	}
 	parts := []*telemetryv1.ProcessMetrics{{Process: "gateway", Text: own}}
 	// A node that does not answer shows as shallot_up 0; its absence must not take the gateway's own figures along.
-	if all, err := s.telemetry.Gather(ctx, &telemetryv1.GatherRequest{}); err == nil {
-		parts = append(parts, all.GetProcesses()...)
-	} else {
+	err = rpc.Every(ctx, gatherTimeout, func(ctx context.Context) error {
+		all, err := s.telemetry.Gather(ctx, &telemetryv1.GatherRequest{})
+		for _, p := range all.GetProcesses() { // each replica of node tells of the same others
+			if !slices.ContainsFunc(parts, func(o *telemetryv1.ProcessMetrics) bool { return o.GetProcess() == p.GetProcess() && o.GetReplica() == p.GetReplica() }) {
+				parts = append(parts, p)
+			}
+		}
+		return err
+	})
+	if err != nil && len(parts) == 1 {
 		parts = append(parts, &telemetryv1.ProcessMetrics{Process: "node", Error: "unreachable"})
 	}
 	families := merge(parts)
@@ -50,7 +58,15 @@ func (s *server) metrics(w http.ResponseWriter, r *http.Request) {
 // MetricUp is 1 for each process that answered, else 0.
 const MetricUp = "shallot_up"
 
-// merge puts the label process on every sample and families of one name together.
+func labels(p *telemetryv1.ProcessMetrics) []*dto.LabelPair {
+	out := []*dto.LabelPair{{Name: proto.String("process"), Value: proto.String(p.GetProcess())}}
+	if p.GetReplica() != "" {
+		out = append(out, &dto.LabelPair{Name: proto.String("replica"), Value: proto.String(p.GetReplica())})
+	}
+	return out
+}
+
+// merge puts the labels process and replica on every sample and families of one name together.
 func merge(parts []*telemetryv1.ProcessMetrics) []*dto.MetricFamily {
 	byName := map[string]*dto.MetricFamily{}
 	up := &dto.MetricFamily{Name: proto.String(MetricUp), Help: proto.String("The process answered."), Type: dto.MetricType_GAUGE.Enum()}
@@ -62,7 +78,7 @@ func merge(parts []*telemetryv1.ProcessMetrics) []*dto.MetricFamily {
 			alive = 1
 			for name, f := range families {
 				for _, m := range f.GetMetric() {
-					m.Label = append(m.Label, &dto.LabelPair{Name: proto.String("process"), Value: proto.String(p.GetProcess())})
+					m.Label = append(m.Label, labels(p)...)
 				}
 				if have, ok := byName[name]; !ok {
 					byName[name] = f
@@ -72,7 +88,7 @@ func merge(parts []*telemetryv1.ProcessMetrics) []*dto.MetricFamily {
 			}
 		}
 		up.Metric = append(up.Metric, &dto.Metric{
-			Label: []*dto.LabelPair{{Name: proto.String("process"), Value: proto.String(p.GetProcess())}},
+			Label: labels(p),
 			Gauge: &dto.Gauge{Value: proto.Float64(alive)},
 		})
 	}

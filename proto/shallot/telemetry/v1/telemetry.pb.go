@@ -122,7 +122,9 @@ type ProcessMetrics struct {
 	// Why there is no text, where there is none.
 	Error string `protobuf:"bytes,4,opt,name=error,proto3" json:"error,omitempty"`
 	// Where that was asked for, by name.
-	Metrics       []*MetricDescription `protobuf:"bytes,5,rep,name=metrics,proto3" json:"metrics,omitempty"`
+	Metrics []*MetricDescription `protobuf:"bytes,5,rep,name=metrics,proto3" json:"metrics,omitempty"`
+	// Tells replicas of one process apart, and says nothing else of them. It stays while the process is started in the same way at the same place.
+	Replica       string `protobuf:"bytes,6,opt,name=replica,proto3" json:"replica,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -190,6 +192,13 @@ func (x *ProcessMetrics) GetMetrics() []*MetricDescription {
 		return x.Metrics
 	}
 	return nil
+}
+
+func (x *ProcessMetrics) GetReplica() string {
+	if x != nil {
+		return x.Replica
+	}
+	return ""
 }
 
 type MetricDescription struct {
@@ -270,13 +279,14 @@ const file_shallot_telemetry_v1_telemetry_proto_rawDesc = "" +
 	"\rGatherRequest\x12\x1a\n" +
 	"\bdescribe\x18\x01 \x01(\bR\bdescribe\"T\n" +
 	"\x0eGatherResponse\x12B\n" +
-	"\tprocesses\x18\x01 \x03(\v2$.shallot.telemetry.v1.ProcessMetricsR\tprocesses\"\xa9\x01\n" +
+	"\tprocesses\x18\x01 \x03(\v2$.shallot.telemetry.v1.ProcessMetricsR\tprocesses\"\xc3\x01\n" +
 	"\x0eProcessMetrics\x12\x18\n" +
 	"\aprocess\x18\x01 \x01(\tR\aprocess\x12\x10\n" +
 	"\x03pid\x18\x02 \x01(\x03R\x03pid\x12\x12\n" +
 	"\x04text\x18\x03 \x01(\fR\x04text\x12\x14\n" +
 	"\x05error\x18\x04 \x01(\tR\x05error\x12A\n" +
-	"\ametrics\x18\x05 \x03(\v2'.shallot.telemetry.v1.MetricDescriptionR\ametrics\"g\n" +
+	"\ametrics\x18\x05 \x03(\v2'.shallot.telemetry.v1.MetricDescriptionR\ametrics\x12\x18\n" +
+	"\areplica\x18\x06 \x01(\tR\areplica\"g\n" +
 	"\x11MetricDescription\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04type\x18\x02 \x01(\tR\x04type\x12\x16\n" +

@@ -10,11 +10,15 @@ import (
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 
 	"github.com/shallot-net/shallot/kit/fault"
+	"github.com/shallot-net/shallot/kit/rpc"
 	telemetryv1 "github.com/shallot-net/shallot/proto/shallot/telemetry/v1"
 )
 
-// gatherTimeout bounds what one process may hold up an answer with everybody's metrics.
-const gatherTimeout = 1500 * time.Millisecond
+// gatherTimeout bounds what the replicas of one service may hold up an answer with everybody's metrics, and oneTimeout what one of them may.
+const (
+	gatherTimeout = 2500 * time.Millisecond
+	oneTimeout    = time.Second
+)
 
 // Process is one of them.
 type Process struct {
@@ -59,7 +63,7 @@ func (p *Process) PID(ctx context.Context) (int64, error) {
 	return 0, nil
 }
 
-// Gather asks every process for its metrics, side by side; who does not answer in time is there with an error.
+// Gather asks every process for its metrics, and every replica of it; who does not answer in time is there with an error.
 func Gather(ctx context.Context, processes []*Process) ([]*telemetryv1.ProcessMetrics, error) {
 	out := make([][]*telemetryv1.ProcessMetrics, len(processes))
 	var wg sync.WaitGroup
@@ -67,12 +71,14 @@ func Gather(ctx context.Context, processes []*Process) ([]*telemetryv1.ProcessMe
 		wg.Go(func() {
 			ctx, cancel := context.WithTimeout(ctx, gatherTimeout)
 			defer cancel()
-			r, err := p.telemetry.Gather(ctx, &telemetryv1.GatherRequest{})
-			if err != nil {
+			err := rpc.Every(ctx, oneTimeout, func(ctx context.Context) error {
+				r, err := p.telemetry.Gather(ctx, &telemetryv1.GatherRequest{})
+				out[i] = append(out[i], r.GetProcesses()...)
+				return err
+			})
+			if err != nil && len(out[i]) == 0 {
 				out[i] = []*telemetryv1.ProcessMetrics{{Process: p.name, Error: "it does not answer: " + fault.From(err).Message}}
-				return
 			}
-			out[i] = r.GetProcesses()
 		})
 	}
 	wg.Wait()

@@ -12,7 +12,7 @@ import (
 	"github.com/shallot-net/shallot/services/node/internal/app"
 )
 
-// Usages are what processes use, by name, as their metrics tell it; who did not answer is not in it.
+// Usages are what processes use, by name, as their metrics tell it: replicas together, from the start of the youngest. Who did not answer is not in it.
 func Usages(list []*telemetryv1.ProcessMetrics) map[string]app.Usage {
 	out := map[string]app.Usage{}
 	for _, p := range list {
@@ -32,6 +32,13 @@ func Usages(list []*telemetryv1.ProcessMetrics) map[string]app.Usage {
 		u := app.Usage{Memory: uint64(value("process_resident_memory_bytes")), CPU: time.Duration(value("process_cpu_seconds_total") * float64(time.Second))}
 		if start := value("process_start_time_seconds"); start > 0 {
 			u.StartedAt = time.UnixMilli(int64(start * 1000))
+		}
+		if other, ok := out[p.GetProcess()]; ok {
+			u.Memory += other.Memory
+			u.CPU += other.CPU
+			if other.StartedAt.After(u.StartedAt) {
+				u.StartedAt = other.StartedAt
+			}
 		}
 		out[p.GetProcess()] = u
 	}
