@@ -36,7 +36,9 @@ func (s *server) metrics(w http.ResponseWriter, r *http.Request) {
 	err = rpc.Every(ctx, gatherTimeout, func(ctx context.Context) error {
 		all, err := s.telemetry.Gather(ctx, &telemetryv1.GatherRequest{})
 		for _, p := range all.GetProcesses() { // each replica of node tells of the same others
-			if !slices.ContainsFunc(parts, func(o *telemetryv1.ProcessMetrics) bool { return o.GetProcess() == p.GetProcess() && o.GetReplica() == p.GetReplica() }) {
+			if !slices.ContainsFunc(parts, func(o *telemetryv1.ProcessMetrics) bool {
+				return o.GetProcess() == p.GetProcess() && o.GetReplica() == p.GetReplica()
+			}) {
 				parts = append(parts, p)
 			}
 		}
