@@ -4,6 +4,11 @@ set -euo pipefail
 data=/var/lib/postgresql/data/${PG_MAJOR:-15} # a later major version must not find these files: they are brought over with pg_upgrade or a backup
 tls=/var/lib/shallot/tls
 
+volume=/var/lib/postgresql/data
+[[ -w $volume ]] || {
+  echo "shallot-postgres: cannot write to $volume, which belongs to user $(stat -c %u "$volume"), and this process is user $(id -u): give the volume away (chown -R $(id -u):$(id -g)), or mount it so that it can be written" >&2
+  exit 1
+}
 if [[ ! -d $data ]]; then
   # Whole or not at all: who is killed here begins anew.
   rm -rf "$data.new"

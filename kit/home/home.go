@@ -41,7 +41,7 @@ func Open(dir string) (Home, error) {
 	}
 	for _, d := range []string{abs, filepath.Join(abs, "state")} {
 		if err := os.MkdirAll(d, 0o700); err != nil {
-			return Home{}, fault.FailedPrecondition("HOME_UNUSABLE", "cannot make the home directory %s: check the path and its permissions", d).Because(err)
+			return Home{}, unusable("make the home directory", d, err)
 		}
 	}
 	run, err := openRun(abs)
@@ -127,7 +127,7 @@ func openRun(abs string) (string, error) {
 // directory could put his own socket there.
 func private(dir string) error {
 	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
-		return fault.FailedPrecondition("HOME_UNUSABLE", "cannot make the directory %s for sockets", dir).Because(err)
+		return unusable("make the directory for sockets", dir, err)
 	}
 	info, err := os.Lstat(dir)
 	if err != nil {

@@ -27,12 +27,12 @@ func (h Home) CheckFormat(process string) error {
 		return nil
 	}
 	if err != nil {
-		return fault.FailedPrecondition("HOME_UNUSABLE", "cannot read %s, which says what has written the files beside it", path).Because(err)
+		return unusable("read", path, err)
 	}
 	defer f.Close()
 	b, err := io.ReadAll(io.LimitReader(f, 32))
 	if err != nil {
-		return fault.FailedPrecondition("HOME_UNUSABLE", "cannot read %s, which says what has written the files beside it", path).Because(err)
+		return unusable("read", path, err)
 	}
 	format, err := strconv.Atoi(strings.TrimSpace(string(b)))
 	if err != nil || format < 1 {
@@ -54,13 +54,17 @@ func (h Home) Lock(process string) (release func(), err error) {
 	}
 	path := filepath.Join(h.State(process), "lock")
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if errors.Is(err, fs.ErrNotExist) { // the directory could not be made, and this says why
+		err = os.MkdirAll(filepath.Dir(path), 0o700)
+		path = filepath.Dir(path)
+	}
 	if err != nil {
-		return nil, fault.FailedPrecondition("HOME_UNUSABLE", "cannot open the lock file %s", path).Because(err)
+		return nil, unusable("use", path, err)
 	}
 	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		defer f.Close()
 		if !errors.Is(err, unix.EWOULDBLOCK) {
-			return nil, fault.FailedPrecondition("HOME_UNUSABLE", "cannot lock %s", path).Because(err)
+			return nil, unusable("lock", path, err)
 		}
 		pid, _ := io.ReadAll(io.LimitReader(f, 32))
 		holder := strings.TrimSpace(string(pid))
