@@ -148,7 +148,7 @@ tidy: ## go mod tidy in every module
 
 .PHONY: clean
 clean: ## remove what was built
-	rm -rf $(BIN) $(CACHE)
+	rm -rf $(BIN) $(CACHE) dist
 
 $(TOOLS)/%: tools/go.mod tools/go.sum
 	@mkdir -p $(TOOLS)

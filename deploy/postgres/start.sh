@@ -12,6 +12,10 @@ volume=/var/lib/postgresql/data
 if [[ ! -d $data ]]; then
   # Whole or not at all: who is killed here begins anew.
   rm -rf "$data.new"
+  # An empty database in place of one that is there would be a node without its tasks.
+  for other in "${data%/*}"/*/PG_VERSION; do
+    [[ ! -e $other ]] || { echo "shallot-postgres: the volume has a database of PostgreSQL $(<"$other"), and this is ${PG_MAJOR:-15}: run that version and make a backup, then restore it into a new volume" >&2; exit 1; }
+  done
   initdb -D "$data.new" -U postgres -E UTF8 --locale=C.UTF-8 --data-checksums --auth-local=peer --auth-host=reject >/dev/null
   postgres --single -D "$data.new" postgres >/dev/null <<'SQL'
 CREATE ROLE shallot LOGIN

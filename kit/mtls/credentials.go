@@ -107,7 +107,11 @@ func (c *Credentials) read() (*material, error) {
 	if err != nil {
 		return nil, fault.FailedPrecondition("TLS_FILES_INVALID", "the credentials in %s cannot be used: %v", c.dir, err)
 	}
-	if old := c.current.Load(); old != nil && old.identity != m.identity {
+	old := c.current.Load()
+	if old != nil && old.lists != nil && m.lists == nil { // or whoever was revoked would be let in again
+		return nil, fault.FailedPrecondition("TLS_FILES_INVALID", "%s in %s is gone or empty: 'shallot pki run' writes it", FileCRL, c.dir)
+	}
+	if old != nil && old.identity != m.identity {
 		return nil, fault.FailedPrecondition("TLS_FILES_INVALID", "the credentials in %s are now those of %s, and this process is %s", c.dir, m.identity, old.identity)
 	}
 	return m, nil

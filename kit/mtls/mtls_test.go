@@ -113,6 +113,35 @@ func TestOpenSaysWhatIsWrong(t *testing.T) {
 	}
 }
 
+// measured is a counter or gauge without labels.
+func measured(t *testing.T, reg *prometheus.Registry, name string) float64 {
+	t.Helper()
+	families, err := reg.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		if f.GetName() == name {
+			return f.GetMetric()[0].GetCounter().GetValue() + f.GetMetric()[0].GetGauge().GetValue()
+		}
+	}
+	t.Fatalf("%s is not measured", name)
+	return 0
+}
+
+func eventually(t *testing.T, what string, f func() bool) {
+	t.Helper()
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for end := time.After(10 * time.Second); !f(); {
+		select {
+		case <-tick.C:
+		case <-end:
+			t.Fatal(what)
+		}
+	}
+}
+
 // What is written in between never replaces what is in use: neither half of a new pair, nor another service's.
 func TestReload(t *testing.T) {
 	ca := mtlstest.NewCA(t)
@@ -120,31 +149,8 @@ func TestReload(t *testing.T) {
 	reg := prometheus.NewRegistry()
 	c := ca.Open(dir, mtls.Options{Poll: time.Millisecond, Registry: reg})
 	go func() { _ = c.Run(t.Context()) }()
-	value := func(name string) float64 {
-		families, err := reg.Gather()
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, f := range families {
-			if f.GetName() == name {
-				return f.GetMetric()[0].GetCounter().GetValue() + f.GetMetric()[0].GetGauge().GetValue()
-			}
-		}
-		t.Fatal("not measured")
-		return 0
-	}
-	wait := func(what string, f func() bool) {
-		t.Helper()
-		tick := time.NewTicker(time.Millisecond)
-		defer tick.Stop()
-		for end := time.After(10 * time.Second); !f(); {
-			select {
-			case <-tick.C:
-			case <-end:
-				t.Fatal(what)
-			}
-		}
-	}
+	value := func(name string) float64 { return measured(t, reg, name) }
+	wait := func(what string, f func() bool) { t.Helper(); eventually(t, what, f) }
 	failures := func() float64 { return value(mtls.MetricReloadFailures) }
 	first := value(mtls.MetricCertificateExpiry)
 	move := func(from, name string) { write(t, filepath.Join(dir, name), read(t, filepath.Join(from, name)), 0o600) }
@@ -161,5 +167,27 @@ func TestReload(t *testing.T) {
 	wait("another's pair is not noticed", func() bool { return failures() == 3 })
 	if c.Identity().String() != "task" {
 		t.Errorf("it is %s now", c.Identity())
+	}
+}
+
+// A list that was there and is not any more does not let those in who were on it.
+func TestALostListIsNotNone(t *testing.T) {
+	for name, lose := range map[string]func(path string) error{
+		"gone":  os.Remove,
+		"empty": func(path string) error { return os.Truncate(path, 0) },
+	} {
+		ca := mtlstest.NewCA(t)
+		dir := ca.Dir("node")
+		reg := prometheus.NewRegistry()
+		c := ca.Open(dir, mtls.Options{Poll: time.Millisecond, Registry: reg})
+		go func() { _ = c.Run(t.Context()) }()
+		expiry := measured(t, reg, mtls.MetricListExpiry)
+		if err := lose(filepath.Join(dir, mtls.FileCRL)); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, name+": not noticed", func() bool { return measured(t, reg, mtls.MetricReloadFailures) == 1 })
+		if got := measured(t, reg, mtls.MetricListExpiry); got != expiry || got == 0 {
+			t.Errorf("%s: the list in use ends at %v, and before at %v", name, got, expiry)
+		}
 	}
 }

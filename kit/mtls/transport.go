@@ -150,6 +150,16 @@ func (c *Credentials) Caller(ctx context.Context) (who Identity, refused string,
 	return info.caller, "", true
 }
 
+// FromOutside tells whether the call of a context is of somebody outside of the node, by the certificate of its connection.
+func FromOutside(ctx context.Context) bool {
+	p, _ := peer.FromContext(ctx)
+	if p == nil {
+		return false
+	}
+	info, ok := p.AuthInfo.(*authInfo)
+	return ok && info.caller.Service == ServiceCLI
+}
+
 // Trouble remembers why the last connection was not made, where a certificate was the reason. The zero value works.
 type Trouble struct{ last atomic.Pointer[fault.Error] }
 

@@ -1,6 +1,7 @@
 package tracing
 
 import (
+	"context"
 	"strings"
 
 	"go.opentelemetry.io/contrib/instrumentation/google.golang.org/grpc/otelgrpc"
@@ -9,15 +10,17 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/stats"
 
+	"github.com/shallot-net/shallot/kit/mtls"
 	"github.com/shallot-net/shallot/kit/policy"
 )
 
-// ServerOptions have a server make a span of each call.
+// ServerOptions have a server make a span of each call. Who calls from outside of the node does not say which trace that is in, nor whether it is taken.
 func (t *Tracer) ServerOptions() []grpc.ServerOption {
 	if t == nil {
 		return nil
 	}
-	return []grpc.ServerOption{grpc.StatsHandler(otelgrpc.NewServerHandler(t.options()...))}
+	outside := otelgrpc.WithPublicEndpointFn(func(ctx context.Context, _ *stats.RPCTagInfo) bool { return mtls.FromOutside(ctx) })
+	return []grpc.ServerOption{grpc.StatsHandler(otelgrpc.NewServerHandler(append(t.options(), outside)...))}
 }
 
 // DialOptions have a client make a span of each call, and tell the server of it.

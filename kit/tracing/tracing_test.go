@@ -21,9 +21,15 @@ import (
 	"go.opentelemetry.io/otel/trace"
 	collectorv1 "go.opentelemetry.io/proto/otlp/collector/trace/v1"
 	"google.golang.org/grpc"
+	grpccodes "google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/emptypb"
 
 	"github.com/shallot-net/shallot/kit/config"
 	"github.com/shallot-net/shallot/kit/fault"
+	"github.com/shallot-net/shallot/kit/mtls"
+	"github.com/shallot-net/shallot/kit/mtls/mtlstest"
 )
 
 // taker is an exporter that keeps what it gets, and holds or refuses it where it is told to.
@@ -275,6 +281,41 @@ func TestOverTheWire(t *testing.T) {
 	spans := (<-c.got).GetResourceSpans()[0].GetScopeSpans()[0].GetSpans()
 	if len(spans) != 2 {
 		t.Errorf("got %v", spans)
+	}
+}
+
+// Services of the node say in which trace a call is, and nobody else does.
+func TestWhoCallsFromOutsideSaysNoTrace(t *testing.T) {
+	const method = "/shallot.node.v1.NodeService/GetNode"
+	parent := "00-" + strings.Repeat("ab", 16) + "-" + strings.Repeat("cd", 8) + "-01"
+	ca := mtlstest.NewCA(t)
+	for caller, followed := range map[string]bool{"gateway": true, "cli/laptop": false} {
+		x := &taker{}
+		tracer := open("node", x, 0, nil, quiet) // of its own accord it takes none
+		creds, err := ca.Credentials("node").Server(func(reason string) { t.Errorf("%s is refused: %s", caller, reason) })
+		if err != nil {
+			t.Fatal(err)
+		}
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		server := grpc.NewServer(append(tracer.ServerOptions(), grpc.Creds(creds), grpc.UnknownServiceHandler(func(any, grpc.ServerStream) error { return nil }))...)
+		go func() { _ = server.Serve(l) }()
+		cc, err := grpc.NewClient(l.Addr().String(), grpc.WithTransportCredentials(ca.Credentials(caller).Client("node", &mtls.Trouble{})))
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx := metadata.AppendToOutgoingContext(t.Context(), traceparent, parent)
+		if err := cc.Invoke(ctx, method, &emptypb.Empty{}, &emptypb.Empty{}, grpc.WaitForReady(true)); status.Code(err) != grpccodes.Internal { // an answer without a message
+			t.Errorf("%s: %v", caller, err)
+		}
+		_ = cc.Close()
+		server.GracefulStop()
+		tracer.Close()
+		if (len(x.spans) == 1) != followed || followed && x.spans[0].SpanContext().TraceID().String() != strings.Repeat("ab", 16) {
+			t.Errorf("%s: %v", caller, x.spans)
+		}
 	}
 }
 

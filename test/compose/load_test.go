@@ -16,7 +16,7 @@ type load struct {
 	p    *project
 	g    *gateway
 	name string
-	stop chan struct{}
+	stop func()
 	wg   sync.WaitGroup
 
 	mu       sync.Mutex
@@ -27,17 +27,23 @@ type load struct {
 // load starts so many workers; end stops them.
 func (p *project) load(ctx context.Context, name string, workers int) *load {
 	p.t.Helper()
-	l := &load{p: p, g: p.gateway("consumer-gateway"), name: name, stop: make(chan struct{}), outcomes: map[string]string{}}
+	stopped := make(chan struct{})
+	l := &load{p: p, g: p.gateway("consumer-gateway"), name: name, stop: sync.OnceFunc(func() { close(stopped) }), outcomes: map[string]string{}}
 	for worker := range workers {
-		l.wg.Go(func() { l.work(ctx, worker) })
+		l.wg.Go(func() { l.work(ctx, worker, stopped) })
 	}
+	// Where the test gives up before the end: a worker that fails after it would end the whole program, and nothing would be taken down.
+	p.t.Cleanup(func() {
+		l.stop()
+		l.wg.Wait()
+	})
 	return l
 }
 
-func (l *load) work(ctx context.Context, worker int) {
+func (l *load) work(ctx context.Context, worker int, stopped <-chan struct{}) {
 	for n := 1; ; n++ {
 		select {
-		case <-l.stop:
+		case <-stopped:
 			return
 		default:
 		}
@@ -70,7 +76,7 @@ func (l *load) goesOn(ctx context.Context, what string, more int) {
 // end stops the workers and compares what they saw with what the consumer has: each task once, completed, and no others of theirs.
 func (l *load) end(ctx context.Context) {
 	l.p.t.Helper()
-	close(l.stop)
+	l.stop()
 	l.wg.Wait()
 	seen, attempts := map[string]int{}, 0
 	for token := ""; ; {

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -166,7 +165,7 @@ written to stdout as a tar archive, and no copy is left.`,
 			}
 			name := args[0]
 			dir := out
-			if dir == "" {
+			if dir == "" || dir == "-" { // which is what the archive calls it, too
 				dir = name
 			}
 			c, err := s.Add(name, lifetime, func(p *authority.Pair) error {
@@ -178,7 +177,7 @@ written to stdout as a tar archive, and no copy is left.`,
 			if err != nil {
 				return err
 			}
-			a.say("%s may call this node until %s: shallot --endpoint HOST:PORT --cert %s node", name, c.Expires.Format(time.DateOnly), shellQuote(strings.TrimPrefix(dir, "-")))
+			a.say("%s may call this node until %s: shallot --endpoint HOST:PORT --cert %s node", name, c.Expires.Format(time.DateOnly), shellQuote(dir))
 			if out == "-" {
 				return nil
 			}

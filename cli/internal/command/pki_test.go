@@ -140,6 +140,9 @@ func TestClientToStdout(t *testing.T) {
 	t.Parallel()
 	o := &operator{t, t.TempDir()}
 	r := o.run("client", "add", "ci", "--out", "-")
+	if r.code != 0 || !strings.Contains(r.stderr, "--cert ci node") {
+		t.Errorf("%d, %s", r.code, r.stderr)
+	}
 	files := map[string]bool{}
 	for archive := tar.NewReader(strings.NewReader(r.stdout)); ; {
 		h, err := archive.Next()

@@ -11,6 +11,7 @@ import (
 	"github.com/jedib0t/go-pretty/v6/text"
 
 	"github.com/shallot-net/shallot/cli/internal/render"
+	nodev1 "github.com/shallot-net/shallot/proto/shallot/node/v1"
 	taskv1 "github.com/shallot-net/shallot/proto/shallot/task/v1"
 )
 
@@ -180,13 +181,16 @@ func processColour(state string) render.Colour {
 }
 
 // share is the part of a core that a process has used since the last look.
-func (c *Screen) share(s *Snapshot, name string, pid int64, cpu time.Duration) string {
+func (c *Screen) share(s *Snapshot, of *nodev1.Process) string {
+	cpu := of.GetCpu().AsDuration()
 	if c.Before == nil || cpu == 0 {
 		return "-"
 	}
 	since := s.At.Sub(c.Before.At)
 	for _, p := range c.Before.Node.GetProcesses() {
-		if p.GetName() == name && p.GetPid() == pid && since > 0 && p.GetCpu() != nil {
+		same := p.GetName() == of.GetName() && p.GetPid() == of.GetPid() && p.GetStartedAt().AsTime().Equal(of.GetStartedAt().AsTime())
+		// Replicas are told of together, and in containers all have one pid: where one began anew, or did not answer, there is nothing to compare.
+		if same && since > 0 && p.GetCpu() != nil && cpu >= p.GetCpu().AsDuration() {
 			return fmt.Sprintf("%.0f %%", float64(cpu-p.GetCpu().AsDuration())/float64(since)*100)
 		}
 	}
@@ -205,7 +209,7 @@ func (c *Screen) processes(s *Snapshot) []line {
 			memory = render.Bytes(p.GetMemory())
 		}
 		out = append(out, columns(widths, []span{say("%s", p.GetName()), say("%d", p.GetPid()), {strings.ReplaceAll(p.GetState(), "_", " "), processColour(p.GetState())},
-			say("%s", age), say("%s", c.share(s, p.GetName(), p.GetPid(), p.GetCpu().AsDuration())), say("%s", memory), say("%s", p.GetDetail())}))
+			say("%s", age), say("%s", c.share(s, p)), say("%s", memory), say("%s", p.GetDetail())}))
 	}
 	return out
 }

@@ -91,7 +91,7 @@ func TestAFrameFits(t *testing.T) {
 	s := snapshot(t, provider())
 	before := *s
 	before.At = now.Add(-time.Second)
-	before.Node = &nodev1.Node{Processes: []*nodev1.Process{{Name: "broker", Pid: 7, Cpu: durationpb.New(2500 * time.Millisecond)}}}
+	before.Node = &nodev1.Node{Processes: []*nodev1.Process{{Name: "broker", Pid: 7, StartedAt: s.Node.GetProcesses()[0].GetStartedAt(), Cpu: durationpb.New(2500 * time.Millisecond)}}}
 	for _, size := range [][2]int{{80, 24}, {132, 43}, {40, 10}, {20, 3}, {1, 1}} {
 		c := screen(size[0], size[1])
 		c.Before = &before
@@ -113,6 +113,26 @@ func TestAFrameFits(t *testing.T) {
 			if !strings.Contains(all, want) {
 				t.Errorf("%v lacks %q:\n%s", size, want, all)
 			}
+		}
+	}
+}
+
+// In a container every process has the same pid, and what replicas use is told as one sum.
+func TestAnotherProcessIsNotComparedWith(t *testing.T) {
+	s := snapshot(t, provider())
+	now := s.Node.GetProcesses()[0]
+	for name, p := range map[string]*nodev1.Process{
+		"it began anew":         {Name: "broker", Pid: 7, StartedAt: timestamppb.New(s.At.Add(-time.Hour)), Cpu: durationpb.New(time.Second)},
+		"a replica has ended":   {Name: "broker", Pid: 7, StartedAt: now.GetStartedAt(), Cpu: durationpb.New(time.Hour)},
+		"nothing is told of it": {Name: "broker", Pid: 7, StartedAt: now.GetStartedAt()},
+	} {
+		before := *s
+		before.At = s.At.Add(-time.Second)
+		before.Node = &nodev1.Node{Processes: []*nodev1.Process{p}}
+		c := screen(80, 24)
+		c.Before = &before
+		if got := c.share(s, now); got != "-" {
+			t.Errorf("%s: %s", name, got)
 		}
 	}
 }

@@ -19,8 +19,12 @@ import (
 	telemetryv1 "github.com/shallot-net/shallot/proto/shallot/telemetry/v1"
 )
 
-// gatherTimeout bounds the collection of all processes' metrics: within the ten seconds that Prometheus waits by default.
-const gatherTimeout = 5 * time.Second
+// gatherTimeout bounds the collection of all processes' metrics: within the ten seconds that Prometheus waits by default. One replica of node has replicaTimeout of it, which
+// is longer than node waits for those behind it, so that one that hangs does not take the time of the others.
+const (
+	gatherTimeout  = 8 * time.Second
+	replicaTimeout = 3 * time.Second
+)
 
 // metrics: GET /metrics, what every process of the node measures, told apart by the labels process and replica.
 func (s *server) metrics(w http.ResponseWriter, r *http.Request) {
@@ -33,7 +37,7 @@ func (s *server) metrics(w http.ResponseWriter, r *http.Request) {
 	}
 	parts := []*telemetryv1.ProcessMetrics{{Process: "gateway", Text: own}}
 	// A node that does not answer shows as shallot_up 0; its absence must not take the gateway's own figures along.
-	err = rpc.Every(ctx, gatherTimeout, func(ctx context.Context) error {
+	err = rpc.Every(ctx, replicaTimeout, func(ctx context.Context) error {
 		all, err := s.telemetry.Gather(ctx, &telemetryv1.GatherRequest{})
 		for _, p := range all.GetProcesses() { // each replica of node tells of the same others
 			if !slices.ContainsFunc(parts, func(o *telemetryv1.ProcessMetrics) bool {
