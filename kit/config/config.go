@@ -104,6 +104,9 @@ func Load(process string, target any, args []string, opts ...Option) (*Loaded, e
 		if err := l.common.finish(process, l.loaded); err != nil {
 			return nil, err
 		}
+		if err := l.quiet(); err != nil {
+			return nil, err
+		}
 	}
 	if v, ok := target.(interface{ Validate() error }); ok {
 		if err := v.Validate(); err != nil {
@@ -117,6 +120,16 @@ func Load(process string, target any, args []string, opts ...Option) (*Loaded, e
 		l.loaded.Values = append(l.loaded.Values, Value{f.key, f.show(), f.help, envName(process, f.key), l.loaded.Source(f.key)})
 	}
 	return l.loaded, nil
+}
+
+// quiet refuses a collector elsewhere for whatever process has a mode, and that is the anonymous one: nothing of such a node looks a name up or dials but through Tor.
+func (l *loader) quiet() error {
+	i := slices.IndexFunc(l.fields, func(f field) bool { return f.key == "mode" })
+	e := l.common.Trace.Endpoint
+	if i < 0 || l.fields[i].show() != "anonymous" || e == "" || strings.HasPrefix(e, "unix:") {
+		return nil
+	}
+	return fault.InvalidArgument("CONFIG_INVALID", "trace.endpoint is %q (from %s): a process of an anonymous node calls nobody but by Unix sockets; give unix:/path of a collector on this machine", e, l.loaded.Source("trace.endpoint"))
 }
 
 func (l *loader) load(args []string) error {

@@ -192,3 +192,20 @@ func FuzzSize(f *testing.F) {
 		}
 	})
 }
+
+// Whatever process has a mode: in the anonymous one traces leave by a Unix socket alone.
+func TestAnonymousProcessesCallNoCollectorElsewhere(t *testing.T) {
+	type moded struct {
+		config.Common
+		Mode string `koanf:"mode"`
+	}
+	for _, c := range []struct {
+		mode, endpoint string
+		ok             bool
+	}{{"anonymous", "collector.example.org:4317", false}, {"anonymous", "127.0.0.1:4317", false}, {"anonymous", "unix:/run/otel", true}, {"anonymous", "", true}, {"open", "collector.example.org:4317", true}} {
+		_, err := config.Load("x", &moded{}, []string{"--home", t.TempDir(), "--mode", c.mode, "--trace.tls", "--trace.endpoint", c.endpoint})
+		if (err == nil) != c.ok || err != nil && (!strings.Contains(err.Error(), "trace.endpoint") || !strings.Contains(err.Error(), "flag")) {
+			t.Errorf("%s, %q: %v", c.mode, c.endpoint, err)
+		}
+	}
+}

@@ -25,9 +25,9 @@ const replicaConfig = `{"loadBalancingConfig":[{"` + policyReplicas + `":{}}],"h
 // of its xDS.
 const (
 	failuresToEject = 3                      // calls in a row without an answer
-	firstEjection   = 10 * time.Second       // and as much more each time, until one is answered
-	longestEjection = time.Minute            //
 	tooShort        = 500 * time.Millisecond // a deadline that was nearer says nothing of the replica
+	// ejection is not longer the next time: one replica may be the only one that can answer, such as a service's leader whose store was away, and one call that finds out whether it does costs little.
+	ejection = 10 * time.Second
 )
 
 func init() { balancer.Register(replicasBuilder{}) }
@@ -89,10 +89,9 @@ func nameOf(c endpointsharding.ChildState) string {
 
 // record is what a replica has lately made of its calls.
 type record struct {
-	mu        sync.Mutex
-	failures  int // in a row
-	ejections int // in a row
-	until     time.Time
+	mu       sync.Mutex
+	failures int // in a row
+	until    time.Time
 }
 
 func (r *record) out(now time.Time) bool {
@@ -109,15 +108,14 @@ func (r *record) judge(err error, took time.Duration, now time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if code != codes.DeadlineExceeded && code != codes.Unavailable {
-		r.failures, r.ejections = 0, 0
+		r.failures = 0
 		return
 	}
 	if r.failures++; r.failures < failuresToEject || now.Before(r.until) {
 		return
 	}
-	r.ejections++
 	r.failures = failuresToEject - 1 // when it is back, one call decides
-	r.until = now.Add(min(firstEjection*time.Duration(r.ejections), longestEjection))
+	r.until = now.Add(ejection)
 }
 
 type replica struct {

@@ -52,7 +52,7 @@ var notMetrics = []string{"histogram_quantile", "label_values"}
 var library = []string{"process_start_time_seconds", "process_cpu_seconds_total", "process_resident_memory_bytes", "up"}
 
 // outside are labels that a scrape adds.
-var outside = []string{"node", "job", "instance", "process"}
+var outside = []string{"node", "job", "instance", "process", "replica"}
 
 // check wants every name of an expression to be of a metric that is exported, and every label that selects one to be its own.
 func check(t *testing.T, where, expr string, all map[string]*metric) {

@@ -40,6 +40,9 @@ func (c *Config) Validate() error {
 	if c.CookieFile != "" && c.PasswordFile != "" {
 		return errors.New("cookie_file and password_file are both given: tor is told one of them")
 	}
+	if e := c.Trace.Endpoint; e != "" && !strings.HasPrefix(e, "unix:") {
+		return fmt.Errorf("trace.endpoint is %q: a process of an anonymous node calls nobody but by Unix sockets; give unix:/path of a collector on this machine", e)
+	}
 	if c.MaxServices < 1 || c.MaxServices > 1000 {
 		return fmt.Errorf("max_services is %d: it must be 1 to 1000", c.MaxServices)
 	}

@@ -76,8 +76,8 @@ func Gather(ctx context.Context, processes []*Process) ([]*telemetryv1.ProcessMe
 				out[i] = append(out[i], r.GetProcesses()...)
 				return err
 			})
-			if err != nil && len(out[i]) == 0 {
-				out[i] = []*telemetryv1.ProcessMetrics{{Process: p.name, Error: "it does not answer: " + fault.From(err).Message}}
+			if err != nil { // also where others of its replicas did
+				out[i] = append(out[i], &telemetryv1.ProcessMetrics{Process: p.name, Error: "it does not answer: " + fault.From(err).Message})
 			}
 		})
 	}
