@@ -228,20 +228,18 @@ func (db *DB) noteHealth(err error) {
 
 // commit writes a group. err is what all of it fails with; otherwise each has its own.
 func (db *DB) commit(group []*write) error {
-	var err error
 	redo := false
-	for try := 0; try < collisions; try++ {
-		var stale, again bool
-		stale, again, err = db.try(group, redo)
+	for try := 0; ; {
+		stale, again, err := db.try(group, redo)
 		switch {
-		case again:
+		case again: // once at most, and it is not how a group may end: it has no error, and is not written
 			redo = true
-		case stale && try == 0, collided(err):
+		case (stale && try == 0 || collided(err)) && try < collisions-1:
+			try++
 		default:
 			return db.fault(err, "write to")
 		}
 	}
-	return db.fault(err, "write to")
 }
 
 // writer gives the writer's connection. fresh: it was made now.

@@ -183,6 +183,53 @@ func TestDeadlocksAreTriedAgain(t *testing.T) {
 	}
 }
 
+// A group stands in others' way until its last try, and then one of its writes fails: the other is written, and not only said to be.
+func TestTheLastTryFindsAFailure(t *testing.T) {
+	t.Parallel()
+	s := pgtest.Shared(t)
+	name := s.Database(t)
+	db := open(t, config(s, name))
+	other := s.Connect(t, name)
+	for _, q := range []string{
+		`CREATE SEQUENCE part.tries`, // which no rollback sets back
+		`CREATE FUNCTION part.collide() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+			IF NEW.id = 1 AND nextval('part.tries') < 5 THEN RAISE deadlock_detected; END IF;
+			RETURN NEW; END $$`,
+		`CREATE TRIGGER collide BEFORE INSERT ON part.a FOR EACH ROW EXECUTE FUNCTION part.collide()`,
+		`BEGIN`,
+		`LOCK TABLE part.a`,
+	} {
+		if _, err := other.Exec(t.Context(), q); err != nil {
+			t.Fatalf("%s: %v", q, err)
+		}
+	}
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if err := db.Commit(t.Context(), insert(0, "")); err != nil { // keeps the writer while the next two come together
+			t.Error(err)
+		}
+	})
+	until(t, "the writer waits", func() (waits bool) {
+		err := other.QueryRow(t.Context(), `SELECT EXISTS (SELECT 1 FROM pg_locks WHERE relation = 'part.a'::regclass AND NOT granted)`).Scan(&waits)
+		return err == nil && waits
+	})
+	wg.Go(func() {
+		if err := db.Commit(t.Context(), insert(1, "")); err != nil {
+			t.Error(err)
+		}
+	})
+	var fails pgstore.Batch // at the last try, whichever of the two comes first
+	fails.Must(errThere, `INSERT INTO a (id, v) SELECT 2, '' WHERE (SELECT last_value FROM tries) < 4`)
+	db.Later(&fails)
+	if _, err := other.Exec(t.Context(), `COMMIT`); err != nil {
+		t.Fatal(err)
+	}
+	wg.Wait()
+	if n := count(t, db); n != 2 {
+		t.Fatalf("%d of 2 rows that were said to be written are there", n)
+	}
+}
+
 // However many start at once, each migration runs once.
 func TestOneMigrates(t *testing.T) {
 	t.Parallel()
