@@ -74,6 +74,18 @@ func (db *DB) CommitRows(ctx context.Context, b *Batch) (int64, error) {
 	}
 }
 
+// CommitWithin is Commit that waits no longer than ctx: on an error of ctx it may be written or not. It is for what a process does at its end, which has to come.
+func (db *DB) CommitWithin(ctx context.Context, b *Batch) error {
+	done := make(chan error, 1)
+	go func() { done <- db.Commit(ctx, b) }() // Close ends it
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return fault.From(ctx.Err())
+	}
+}
+
 // Later queues a batch that nobody waits for and that may be lost when the process dies: it rides the next commit, or makes one after 50 ms. While the server is away the last 1,024 are
 // kept. Errors of a Must are dropped. It blocks only while 1,024 writes wait.
 func (db *DB) Later(b *Batch) {

@@ -87,6 +87,8 @@ func open(t *testing.T, c pgstore.Config) *pgstore.DB {
 	return db
 }
 
+const writeTimeout = 15 * time.Second // pgstore's
+
 var errThere = errors.New("it is there already")
 
 func insert(id int, v string) *pgstore.Batch {
@@ -446,6 +448,34 @@ func TestLostCommit(t *testing.T) {
 	if n := count(t, db); n != 3 {
 		t.Fatalf("%d rows", n)
 	}
+}
+
+// A process that ends waits for a silent server as long as it wants to, and no longer.
+func TestTheEndDoesNotWait(t *testing.T) {
+	t.Parallel()
+	s := pgtest.Shared(t)
+	p := s.NewProxy(t)
+	c := config(s, s.Database(t))
+	c.URL = strings.Replace(c.URL, s.Dir, p.Dir, 1)
+	db := open(t, c)
+	if err := db.Commit(t.Context(), insert(1, "")); err != nil {
+		t.Fatal(err)
+	}
+	p.Pause()
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	begin := time.Now()
+	if err := db.CommitWithin(ctx, insert(2, "")); !errors.Is(err, fault.From(context.DeadlineExceeded)) {
+		t.Fatal(err)
+	}
+	if took := time.Since(begin); took > writeTimeout/2 {
+		t.Fatalf("it took %v", took)
+	}
+	begin = time.Now()
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("closed in %v", time.Since(begin))
 }
 
 // The server crashes under two processes that write: what was said to be written is there, and what was said not to be is not, though numbers of transactions that were lost come again.

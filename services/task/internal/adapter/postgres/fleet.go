@@ -143,7 +143,7 @@ func (f *Fleet) Leave(ctx context.Context) error {
 	b.Exec(`DELETE FROM replicas WHERE name = $1`, f.name)
 	b.Exec(`DELETE FROM leases WHERE holder = $1`, f.name)
 	b.Exec(`SELECT pg_notify($1, $2)`, channel, note(noteLeft, f.name, domain.EntryKey{}))
-	return f.s.db.Commit(ctx, &b)
+	return f.s.db.CommitWithin(ctx, &b)
 }
 
 // channel is where replicas tell each other of entries.
