@@ -74,6 +74,18 @@ func (db *DB) CommitRows(ctx context.Context, b *Batch) (int64, error) {
 	}
 }
 
+// CommitWithin is Commit that waits no longer than ctx: on an error of ctx it may be written or not. It is for what a process does at its end, which has to come.
+func (db *DB) CommitWithin(ctx context.Context, b *Batch) error {
+	done := make(chan error, 1)
+	go func() { done <- db.Commit(ctx, b) }() // Close ends it
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return fault.From(ctx.Err())
+	}
+}
+
 // Later queues a batch that nobody waits for and that may be lost when the process dies: it rides the next commit, or makes one after 50 ms. While the server is away the last 1,024 are
 // kept. Errors of a Must are dropped. It blocks only while 1,024 writes wait.
 func (db *DB) Later(b *Batch) {
@@ -228,20 +240,18 @@ func (db *DB) noteHealth(err error) {
 
 // commit writes a group. err is what all of it fails with; otherwise each has its own.
 func (db *DB) commit(group []*write) error {
-	var err error
 	redo := false
-	for try := 0; try < collisions; try++ {
-		var stale, again bool
-		stale, again, err = db.try(group, redo)
+	for try := 0; ; {
+		stale, again, err := db.try(group, redo)
 		switch {
-		case again:
+		case again: // once at most, and it is not how a group may end: it has no error, and is not written
 			redo = true
-		case stale && try == 0, collided(err):
+		case (stale && try == 0 || collided(err)) && try < collisions-1:
+			try++
 		default:
 			return db.fault(err, "write to")
 		}
 	}
-	return db.fault(err, "write to")
 }
 
 // writer gives the writer's connection. fresh: it was made now.

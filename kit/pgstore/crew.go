@@ -65,7 +65,7 @@ func (c *Crew) Leave(ctx context.Context) (others int, err error) {
 	b.Exec(`DELETE FROM replicas WHERE name = $1`, c.name)
 	b.Exec(`DELETE FROM leases WHERE holder = $1`, c.name)
 	c.Tell(&b, Left)
-	if err := c.db.Commit(ctx, &b); err != nil {
+	if err := c.db.CommitWithin(ctx, &b); err != nil {
 		return 0, err
 	}
 	return others, c.db.Row(ctx, `SELECT COUNT(*) FROM replicas WHERE until >= `+now, nil, &others)

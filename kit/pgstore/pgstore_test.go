@@ -87,6 +87,8 @@ func open(t *testing.T, c pgstore.Config) *pgstore.DB {
 	return db
 }
 
+const writeTimeout = 15 * time.Second // pgstore's
+
 var errThere = errors.New("it is there already")
 
 func insert(id int, v string) *pgstore.Batch {
@@ -180,6 +182,53 @@ func TestDeadlocksAreTriedAgain(t *testing.T) {
 	var n int
 	if err := one.Row(context.Background(), `SELECT MIN(LENGTH(v)) FROM a`, nil, &n); err != nil || n != 10 {
 		t.Fatalf("%d of 10 updates are there, %v", n, err)
+	}
+}
+
+// A group stands in others' way until its last try, and then one of its writes fails: the other is written, and not only said to be.
+func TestTheLastTryFindsAFailure(t *testing.T) {
+	t.Parallel()
+	s := pgtest.Shared(t)
+	name := s.Database(t)
+	db := open(t, config(s, name))
+	other := s.Connect(t, name)
+	for _, q := range []string{
+		`CREATE SEQUENCE part.tries`, // which no rollback sets back
+		`CREATE FUNCTION part.collide() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+			IF NEW.id = 1 AND nextval('part.tries') < 5 THEN RAISE deadlock_detected; END IF;
+			RETURN NEW; END $$`,
+		`CREATE TRIGGER collide BEFORE INSERT ON part.a FOR EACH ROW EXECUTE FUNCTION part.collide()`,
+		`BEGIN`,
+		`LOCK TABLE part.a`,
+	} {
+		if _, err := other.Exec(t.Context(), q); err != nil {
+			t.Fatalf("%s: %v", q, err)
+		}
+	}
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if err := db.Commit(t.Context(), insert(0, "")); err != nil { // keeps the writer while the next two come together
+			t.Error(err)
+		}
+	})
+	until(t, "the writer waits", func() (waits bool) {
+		err := other.QueryRow(t.Context(), `SELECT EXISTS (SELECT 1 FROM pg_locks WHERE relation = 'part.a'::regclass AND NOT granted)`).Scan(&waits)
+		return err == nil && waits
+	})
+	wg.Go(func() {
+		if err := db.Commit(t.Context(), insert(1, "")); err != nil {
+			t.Error(err)
+		}
+	})
+	var fails pgstore.Batch // at the last try, whichever of the two comes first
+	fails.Must(errThere, `INSERT INTO a (id, v) SELECT 2, '' WHERE (SELECT last_value FROM tries) < 4`)
+	db.Later(&fails)
+	if _, err := other.Exec(t.Context(), `COMMIT`); err != nil {
+		t.Fatal(err)
+	}
+	wg.Wait()
+	if n := count(t, db); n != 2 {
+		t.Fatalf("%d of 2 rows that were said to be written are there", n)
 	}
 }
 
@@ -399,6 +448,34 @@ func TestLostCommit(t *testing.T) {
 	if n := count(t, db); n != 3 {
 		t.Fatalf("%d rows", n)
 	}
+}
+
+// A process that ends waits for a silent server as long as it wants to, and no longer.
+func TestTheEndDoesNotWait(t *testing.T) {
+	t.Parallel()
+	s := pgtest.Shared(t)
+	p := s.NewProxy(t)
+	c := config(s, s.Database(t))
+	c.URL = strings.Replace(c.URL, s.Dir, p.Dir, 1)
+	db := open(t, c)
+	if err := db.Commit(t.Context(), insert(1, "")); err != nil {
+		t.Fatal(err)
+	}
+	p.Pause()
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	begin := time.Now()
+	if err := db.CommitWithin(ctx, insert(2, "")); !errors.Is(err, fault.From(context.DeadlineExceeded)) {
+		t.Fatal(err)
+	}
+	if took := time.Since(begin); took > writeTimeout/2 {
+		t.Fatalf("it took %v", took)
+	}
+	begin = time.Now()
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("closed in %v", time.Since(begin))
 }
 
 // The server crashes under two processes that write: what was said to be written is there, and what was said not to be is not, though numbers of transactions that were lost come again.

@@ -108,7 +108,8 @@ func (p *process) pause(ctx context.Context, d time.Duration) {
 	}
 }
 
-const afterPause = 3 * time.Second
+// afterPause is more than a beat and a service's stop in order: one that ended later would not be started again.
+const afterPause = 12 * time.Second
 
 // ready waits until it says that it is; false: ctx ended before.
 func (p *process) ready(ctx context.Context) bool {

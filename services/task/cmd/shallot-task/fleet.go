@@ -61,7 +61,7 @@ type watchedFleet struct {
 }
 
 // Beat is the fleet's. It is called by one goroutine at a time.
-func (w *watchedFleet) Beat(ctx context.Context, slots int, keep []domain.EntryKey, lease time.Duration) (provider.Pulse, error) {
+func (w *watchedFleet) Beat(ctx context.Context, slots int, keep func() []domain.EntryKey, lease time.Duration) (provider.Pulse, error) {
 	p, err := w.Fleet.Beat(ctx, slots, keep, lease)
 	if err == nil {
 		w.answered = time.Now()
@@ -97,6 +97,9 @@ func (r *readiness) store(ok bool) {
 
 const consumerLease = 6 * time.Second
 
+// nothing is what a consumer claims.
+func nothing() []domain.EntryKey { return nil }
+
 // alone waits until no other process has the consumer's tasks: their keys and clocks are in one process's memory, their files in one home. The function that it gives keeps it so, and
 // ends with an error when another one has them.
 func (p *parts) alone(ctx context.Context) (func(context.Context) error, error) {
@@ -106,7 +109,7 @@ func (p *parts) alone(ctx context.Context) (func(context.Context) error, error) 
 	}
 	said := false
 	for {
-		pulse, err := f.Beat(ctx, 0, nil, consumerLease)
+		pulse, err := f.Beat(ctx, 0, nothing, consumerLease)
 		if err == nil && pulse.Leads {
 			break
 		}
@@ -132,7 +135,7 @@ func (p *parts) alone(ctx context.Context) (func(context.Context) error, error) 
 		}()
 		var lost error
 		err := every(ctx, consumerLease/4, func() {
-			if pulse, err := f.Beat(ctx, 0, nil, consumerLease); err == nil && !pulse.Leads {
+			if pulse, err := f.Beat(ctx, 0, nothing, consumerLease); err == nil && !pulse.Leads {
 				lost = fault.Unavailable("NOT_LEADING", "another process has this consumer's tasks now, because this one did not answer for longer than its lease")
 			}
 		}, func() bool { return lost != nil })

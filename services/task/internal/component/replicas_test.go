@@ -24,15 +24,27 @@ type database struct {
 	name   string
 }
 
-const testLease = time.Second
+const testLease = 3 * time.Second // longer than a busy machine keeps a test waiting: who is late is superseded
 
 func (d *database) open(ctx context.Context, nd *node, log *slog.Logger) taskStore {
 	s := must[*postgres.Store](nd.t)(postgres.Open(ctx, d.server.URL(d.name), d.server.PasswordFile, log))
-	nd.pconf.Fleet = s.Fleet(nd.dir)
+	if d, ok := nd.pconf.Fleet.(*deaf); ok {
+		d.Fleet = s.Fleet(nd.dir)
+	} else {
+		nd.pconf.Fleet = s.Fleet(nd.dir)
+	}
 	if nd.pconf.Lease == 0 {
 		nd.pconf.Lease = testLease
 	}
 	return s
+}
+
+// deaf is a fleet whose replica hears nothing of the others but what it asks for.
+type deaf struct{ provider.Fleet }
+
+func (*deaf) Listen(ctx context.Context, _ func(provider.Note)) error {
+	<-ctx.Done()
+	return nil
 }
 
 // addReplicas starts a provider of several replicas on one database. The first leads.
@@ -77,6 +89,21 @@ func (nd *node) takeOver() {
 	nd.net.nodes[nd.peer] = nd
 	nd.net.mu.Unlock()
 	nd.connect()
+}
+
+// idle waits until a replica runs nothing: its consumer calls a task cancelled before its program has been stopped.
+func (nd *node) idle() {
+	nd.t.Helper()
+	news, stop := nd.provider.WatchQueue()
+	defer stop()
+	end := time.After(time.Minute)
+	for nd.provider.Queue().Running > 0 {
+		select {
+		case <-news:
+		case <-end:
+			nd.t.Fatal("it still runs something")
+		}
+	}
 }
 
 // Tasks that one replica has no slot for run at the others, each once, and their consumer hears of it as if there were one.
@@ -144,6 +171,41 @@ func TestReplicasCancel(t *testing.T) {
 	}
 	if scripts[0].ran("waits")+scripts[1].ran("waits") != 0 {
 		t.Error("what was cancelled in the queue has run")
+	}
+	for _, p := range ps {
+		p.idle()
+	}
+}
+
+// What a replica has not heard of a cancellation it learns when it says that it is there.
+func TestReplicasCancelWhoeverIsDeaf(t *testing.T) {
+	t.Parallel()
+	n := newNetwork(t)
+	scripts := []*script{newScript(), newScript()}
+	ps := n.addReplicas(2, func(i int, c *provider.Config) {
+		withScript(scripts[i], 1)(c)
+		if i == 1 {
+			c.Fleet = &deaf{}
+		}
+	})
+	c := n.addConsumer(nil)
+	var running []string
+	for i := range 2 {
+		id := c.submit(scriptSpec(step{Name: fmt.Sprint(i), Wait: true}), ps[0])
+		c.await(id, "RUNNING")
+		running = append(running, id)
+	}
+	if scripts[1].ran("1") != 1 {
+		t.Fatal("the one that is deaf has nothing to do")
+	}
+	for _, id := range running {
+		must[*taskv1.CancelTaskResponse](t)(c.client.CancelTask(t.Context(), &taskv1.CancelTaskRequest{TaskId: id}))
+		if task := c.await(id, "CANCELLED"); task.GetState() != "CANCELLED" {
+			t.Fatalf("the task is %v", task)
+		}
+	}
+	for _, p := range ps {
+		p.idle()
 	}
 }
 

@@ -30,7 +30,7 @@ import (
 	"github.com/shallot-net/shallot/services/discovery/internal/domain"
 )
 
-const patience = 10 * time.Second
+const patience = 30 * time.Second // several times a lease, on a busy machine
 
 // node is a broker that runs and a discovery service that may be stopped and started again over the same store.
 type node struct {

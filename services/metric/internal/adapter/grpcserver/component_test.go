@@ -29,7 +29,7 @@ import (
 	"github.com/shallot-net/shallot/services/metric/internal/domain"
 )
 
-const patience = 10 * time.Second
+const patience = 30 * time.Second // several times a lease, on a busy machine
 
 // node is a broker that runs and a metric service that may be stopped and started again.
 type node struct {

@@ -45,7 +45,7 @@ func newReplicas(t *testing.T, net *brokertest.Network, hosts ...string) []*node
 // leader waits for one that leads.
 func leader(t *testing.T, among []*node) (leads *node, others []*node) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 3*patience)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	led := make(chan *node, len(among))
 	for _, n := range among {

@@ -41,13 +41,13 @@ func (s *Sessions) tell(ctx context.Context, r *app.Reply, but *session) {
 		return
 	}
 	s.mu.Lock()
-	carrier, others := s.carrier, s.others()
+	carrier, others, several := s.carrier, s.others(), len(s.open) > 1
 	s.mu.Unlock()
 	news := app.Reply{Task: r.Task, Stdout: r.Stdout, HasStdout: r.HasStdout}
 	if carrier != nil && carrier != but {
 		part := news
 		part.Outbox, part.Placement = r.Outbox, r.Placement
-		s.give(ctx, carrier, &part, len(others) > 0)
+		s.give(ctx, carrier, &part, several)
 	}
 	if news.Task == nil {
 		return

@@ -14,6 +14,7 @@ import (
 	taskv1 "github.com/shallot-net/shallot/proto/shallot/task/v1"
 	"github.com/shallot-net/shallot/services/task/internal/adapter/grpcserver"
 	"github.com/shallot-net/shallot/services/task/internal/app"
+	"github.com/shallot-net/shallot/services/task/internal/domain"
 )
 
 // role is a consumer that keeps its outbox in memory.
@@ -77,10 +78,18 @@ type world struct {
 // consumer is what of one a Service asks for here.
 type consumer struct{ grpcserver.Consumer }
 
-func newWorld(t *testing.T) *world {
+// provider is one that leads.
+type provider struct{ grpcserver.Provider }
+
+func (provider) Leading() bool { return true }
+
+func newWorld(t *testing.T) *world { return newWorldOf(t, grpcserver.Config{Consumer: consumer{}}) }
+
+func newWorldOf(t *testing.T, cfg grpcserver.Config) *world {
 	w := &world{t: t, role: &role{}}
 	sessions := &grpcserver.Sessions{}
-	s := grpcserver.New(grpcserver.Config{Role: w.role, Consumer: consumer{}}, sessions)
+	cfg.Role = w.role
+	s := grpcserver.New(cfg, sessions)
 	cc := grpctest.Start(t, func(server *rpc.Server) { taskv1.RegisterTaskServiceServer(server, s) })
 	w.client, w.push = taskv1.NewTaskServiceClient(cc), sessions
 	return w
@@ -252,6 +261,30 @@ func TestSilentProcessIsLeft(t *testing.T) {
 		last = last || r.GetTask().GetRevision() == 199
 		told = told || len(r.GetOutbox()) == 1 && r.GetOutbox()[0].GetOutboxId() == 9
 		return last && told
+	})
+	<-done
+}
+
+// So it is at a provider, whose other processes hear nothing of tasks.
+func TestSilentCarrierOfAProviderIsLeft(t *testing.T) {
+	w := newWorldOf(t, grpcserver.Config{Provider: provider{}})
+	silent := w.open("silent")
+	silent.until("its beginning", synced)
+	b := w.open("b")
+	b.until("b's beginning", synced)
+	w.role.mu.Lock()
+	w.role.outbox = append(w.role.outbox, app.Outgoing{ID: 9})
+	w.role.mu.Unlock()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		body := make([]byte, 64<<10)
+		for range 200 { // more than its buffers hold
+			w.push.Push(t.Context(), app.Reply{Outbox: []app.Outgoing{{ID: 1, Event: domain.Event{ID: "large", Attachment: body}}}})
+		}
+	}()
+	b.until("the succession", func(r *taskv1.SessionResponse) bool {
+		return slices.ContainsFunc(r.GetOutbox(), func(o *taskv1.OutboxEvent) bool { return o.GetOutboxId() == 9 })
 	})
 	<-done
 }

@@ -32,25 +32,32 @@ func (f *Fleet) Name() string { return f.name }
 // now is the server's clock, the only one that all replicas have.
 const now = `(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000)::bigint`
 
+// begun is what it showed when the transaction began.
+const begun = `(EXTRACT(EPOCH FROM now()) * 1000000)::bigint`
+
 // Beat implements provider.Fleet.
-func (f *Fleet) Beat(ctx context.Context, slots int, keep []domain.EntryKey, lease time.Duration) (p provider.Pulse, err error) {
-	ids, attempts, consumers := make([]string, len(keep)), make([]int64, len(keep)), make([]string, len(keep))
-	for i, k := range keep {
-		ids[i], attempts[i], consumers[i] = txt(k.TaskID), int64(k.Attempt), txt(k.Consumer)
-	}
+func (f *Fleet) Beat(ctx context.Context, slots int, keep func() []domain.EntryKey, lease time.Duration) (p provider.Pulse, err error) {
 	err = f.s.db.Tx(ctx, func(ctx context.Context, tx pgx.Tx) error {
+		// Asked when the transaction has begun: what is claimed or journaled from now on is held for longer than a lease from its beginning, and not given back below.
+		held := keep()
+		ids, attempts, consumers := make([]string, len(held)), make([]int64, len(held)), make([]string, len(held))
+		for i, k := range held {
+			ids[i], attempts[i], consumers[i] = txt(k.TaskID), int64(k.Attempt), txt(k.Consumer)
+		}
 		var b pgx.Batch
 		b.Queue(`DELETE FROM replicas WHERE until < `+now+` - $1`, (time.Hour).Microseconds())
 		b.Queue(`INSERT INTO replicas (name, slots, until) VALUES ($1, $2, `+now+` + $3) ON CONFLICT (name) DO UPDATE SET slots = $2, until = `+now+` + $3`, f.name, slots, lease.Microseconds())
 		b.Queue(`UPDATE entries SET held_until = `+now+` + $5 WHERE holder = $1 AND ended_at = 0 AND (task_id, attempt, consumer) IN (SELECT * FROM unnest($2::text[], $3::bigint[], $4::text[]))`,
 			f.name, ids, attempts, consumers, lease.Microseconds())
-		b.Queue(`UPDATE entries SET holder = '', held_until = 0 WHERE holder = $1 AND ended_at = 0 AND (task_id, attempt, consumer) NOT IN (SELECT * FROM unnest($2::text[], $3::bigint[], $4::text[]))`,
-			f.name, ids, attempts, consumers)
+		b.Queue(`UPDATE entries SET holder = '', held_until = 0 WHERE holder = $1 AND ended_at = 0 AND held_until <= `+begun+` + $5
+			AND (task_id, attempt, consumer) NOT IN (SELECT * FROM unnest($2::text[], $3::bigint[], $4::text[]))`,
+			f.name, ids, attempts, consumers, lease.Microseconds())
 		b.Queue(`INSERT INTO leases (name, holder, until) VALUES ('lead', $1, `+now+` + $2)
 			ON CONFLICT (name) DO UPDATE SET holder = $1, until = `+now+` + $2 WHERE leases.holder = $1 OR leases.until < `+now, f.name, lease.Microseconds())
 		b.Queue(`SELECT COALESCE(SUM(slots), 0)::bigint, COUNT(*), (SELECT holder = $1 FROM leases WHERE name = 'lead') FROM replicas WHERE until >= `+now, f.name)
+		b.Queue(`SELECT task_id, attempt, consumer FROM entries WHERE holder = $1 AND ended_at = 0 AND cancelled ORDER BY created_at LIMIT 256`, f.name)
 		r := tx.SendBatch(ctx, &b)
-		for range b.Len() - 1 {
+		for range b.Len() - 2 {
 			if _, err := r.Exec(); err != nil {
 				_ = r.Close() // says the same
 				return err
@@ -60,9 +67,19 @@ func (f *Fleet) Beat(ctx context.Context, slots int, keep []domain.EntryKey, lea
 			_ = r.Close() // says the same
 			return err
 		}
+		rows, _ := r.Query() // an error is in rows
+		if p.Cancelled, err = pgx.CollectRows(rows, scanKey); err != nil {
+			_ = r.Close() // says the same
+			return err
+		}
 		return r.Close()
 	})
 	return p, err
+}
+
+func scanKey(r pgx.CollectableRow) (k domain.EntryKey, err error) {
+	err = r.Scan(&k.TaskID, &k.Attempt, &k.Consumer)
+	return k, err
 }
 
 // claim takes what nobody works on: of the consumer that has the fewest at work, what has waited longest. Rows that another replica is taking are passed over.
@@ -143,7 +160,7 @@ func (f *Fleet) Leave(ctx context.Context) error {
 	b.Exec(`DELETE FROM replicas WHERE name = $1`, f.name)
 	b.Exec(`DELETE FROM leases WHERE holder = $1`, f.name)
 	b.Exec(`SELECT pg_notify($1, $2)`, channel, note(noteLeft, f.name, domain.EntryKey{}))
-	return f.s.db.Commit(ctx, &b)
+	return f.s.db.CommitWithin(ctx, &b)
 }
 
 // channel is where replicas tell each other of entries.

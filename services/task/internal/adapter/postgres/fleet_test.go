@@ -50,7 +50,7 @@ func claim(t *testing.T, f *postgres.Fleet, n int, lease time.Duration) []provid
 
 func beat(t *testing.T, f *postgres.Fleet, lease time.Duration, keep ...domain.EntryKey) provider.Pulse {
 	t.Helper()
-	p, err := f.Beat(t.Context(), 2, keep, lease)
+	p, err := f.Beat(t.Context(), 2, func() []domain.EntryKey { return keep }, lease)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -146,6 +146,58 @@ func TestClaimsEnd(t *testing.T) {
 	}
 	if c := claim(t, a, 9, time.Hour); len(c) != 2 {
 		t.Fatalf("b has left, and %d are free", len(c))
+	}
+}
+
+// What a replica takes while it says what it has is not given back: it would run twice.
+func TestBeatKeepsWhatBeginsMeanwhile(t *testing.T) {
+	t.Parallel()
+	s, fs := fleets(t, "a", "b")
+	a, b := fs[0], fs[1]
+	waits, taken := entry("c", time.Now()), entry("c", time.Now())
+	put(t, s, waits)
+	_, err := a.Beat(t.Context(), 2, func() []domain.EntryKey {
+		if c := claim(t, a, 9, time.Hour); len(c) != 1 {
+			t.Errorf("%d claims", len(c))
+		}
+		if err := s.Commit(t.Context(), &app.Writes{Entries: []app.EntryWrite{{Entry: taken, Insert: true, Holder: "a", Lease: time.Hour}}}); err != nil {
+			t.Error(err)
+		}
+		return nil
+	}, time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c := claim(t, b, 9, time.Hour); len(c) != 0 {
+		t.Fatalf("b has %d of a's", len(c))
+	}
+	beat(t, a, time.Hour, taken.Key()) // the next one knows
+	if c := claim(t, b, 9, time.Hour); len(c) != 1 || c[0].Entry.TaskID != waits.TaskID {
+		t.Fatalf("a has let go of what waits: %v", c)
+	}
+}
+
+// Who has not heard of a cancellation hears of it at the next beat.
+func TestBeatTellsOfCancellations(t *testing.T) {
+	t.Parallel()
+	s, fs := fleets(t, "a", "b")
+	a, b := fs[0], fs[1]
+	one, two := entry("c", time.Now()), entry("c", time.Now())
+	put(t, s, one, two)
+	if c := claim(t, a, 9, time.Hour); len(c) != 2 {
+		t.Fatalf("%d claims", len(c))
+	}
+	if p := beat(t, a, time.Hour, one.Key(), two.Key()); len(p.Cancelled) != 0 {
+		t.Fatalf("%+v", p)
+	}
+	if mine, err := b.Cancel(t.Context(), two.Key(), time.Hour); err != nil || mine != nil {
+		t.Fatalf("%v, %v", mine, err)
+	}
+	if p := beat(t, a, time.Hour, one.Key(), two.Key()); !slices.Equal(p.Cancelled, []domain.EntryKey{two.Key()}) {
+		t.Fatalf("%+v", p)
+	}
+	if p := beat(t, b, time.Hour); len(p.Cancelled) != 0 {
+		t.Fatalf("it is no other's: %+v", p)
 	}
 }
 

@@ -161,18 +161,34 @@ func (s *Service) leaveFleet(f *fleet) {
 // errSuperseded ends a replica that was away for so long that another one leads: nodes have to look for that one.
 var errSuperseded = fault.Unavailable("NOT_LEADING", "another replica leads now, because this one did not answer for longer than its lease: start it again, and it executes")
 
-// beat tells the others that this replica is there. An error is final.
-func (s *Service) beat(ctx context.Context) error {
-	f := s.fleet
+// own are the entries that this replica works on.
+func (s *Service) own() []domain.EntryKey {
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	keep := make([]domain.EntryKey, 0, len(s.held))
 	for k, h := range s.held {
 		if h.at == here {
 			keep = append(keep, k)
 		}
 	}
+	return keep
+}
+
+// cancelOwn ends an entry where it is this replica that works on it. It does not block.
+func (s *Service) cancelOwn(k domain.EntryKey) {
+	s.mu.Lock()
+	h := s.held[k]
+	mine := h != nil && h.at == here
 	s.mu.Unlock()
-	p, err := f.Beat(ctx, s.cfg.Policy.Slots, keep, f.lease)
+	if mine {
+		s.runs.Go(func() { s.cancelHere(h) })
+	}
+}
+
+// beat tells the others that this replica is there. An error is final.
+func (s *Service) beat(ctx context.Context) error {
+	f := s.fleet
+	p, err := f.Beat(ctx, s.cfg.Policy.Slots, s.own, f.lease)
 	if err != nil { // nobody else can have taken the lead either, while the store is away
 		f.missed.Store(true)
 		s.cfg.Log.Debug("the other replicas could not be told that this one is there", "error", err.Error())
@@ -181,6 +197,9 @@ func (s *Service) beat(ctx context.Context) error {
 	s.mu.Lock()
 	f.slots = max(p.Slots, s.cfg.Policy.Slots)
 	s.mu.Unlock()
+	for _, k := range p.Cancelled {
+		s.cancelOwn(k)
+	}
 	switch {
 	case p.Leads && !f.ready.Load():
 		f.leads.Store(true)
@@ -231,13 +250,7 @@ func (s *Service) hear(n Note) {
 	case n.Changed:
 		f.news.Add(keyName(n.Key))
 	case n.Cancel:
-		s.mu.Lock()
-		h := s.held[n.Key]
-		mine := h != nil && h.at == here
-		s.mu.Unlock()
-		if mine {
-			s.runs.Go(func() { s.cancelHere(h) })
-		}
+		s.cancelOwn(n.Key)
 	}
 }
 

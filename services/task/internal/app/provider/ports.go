@@ -70,8 +70,9 @@ type Workspace interface {
 type Fleet interface {
 	// Name is this replica's.
 	Name() string
-	// Beat says that this replica is there, keeps its claims of these entries and its lead, and gives all other claims of its name back. It takes the lead where nobody has it.
-	Beat(ctx context.Context, slots int, keep []domain.EntryKey, lease time.Duration) (Pulse, error)
+	// Beat says that this replica is there, keeps its lead and its claims of the entries that keep names, and gives the claims of its name back that were made before keep was called and that
+	// it does not name. It takes the lead where nobody has it.
+	Beat(ctx context.Context, slots int, keep func() []domain.EntryKey, lease time.Duration) (Pulse, error)
 	// Claim takes up to limit open entries that nobody works on. Where the answer is lost the next Beat gives back what was taken.
 	Claim(ctx context.Context, limit int, lease time.Duration) ([]Claimed, error)
 	// Cancel marks an open entry. Where nobody works on it, it is claimed, and given; else who does hears of it.
@@ -89,6 +90,8 @@ type Pulse struct {
 	Slots    int // of all that are there
 	Replicas int
 	Leads    bool // this one does what one has to do for all
+	// Cancelled are entries that this one works on and that are to end, told again at each beat: their note may have been missed, or may have come before the entry was known here.
+	Cancelled []domain.EntryKey
 }
 
 // Claimed is an entry to work on. Cancelled: only to end it.
