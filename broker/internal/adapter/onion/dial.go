@@ -101,6 +101,10 @@ func (t *Transport) dial(ctx context.Context, a ma.Multiaddr, p peer.ID, scope n
 		return up, nil
 	}
 	_ = c.Close()
+	// A handshake has the context's deadline, too, and may be the first to see it pass.
+	if d, ok := ctx.Deadline(); ok && !time.Now().Before(d) {
+		return nil, context.DeadlineExceeded
+	}
 	if ctx.Err() != nil {
 		return nil, ctx.Err()
 	}
