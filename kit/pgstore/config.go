@@ -2,6 +2,7 @@ package pgstore
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"io"
 	"io/fs"
@@ -114,19 +115,19 @@ func guarded(p *pgx.ConnConfig) error {
 		}
 		return fault.InvalidArgument("CONFIG_INVALID", "store names the host %s without TLS that proves it: add sslmode=verify-full&sslrootcert=FILE, or use a Unix socket (host=/DIRECTORY)", host).With("host", host)
 	}
-	if err := check(p.Host, verifies(&p.Config, p.Fallbacks)); err != nil {
+	if err := check(p.Host, verifies(p.TLSConfig)); err != nil {
 		return err
 	}
 	for _, f := range p.Fallbacks {
-		if err := check(f.Host, f.TLSConfig != nil && (!f.TLSConfig.InsecureSkipVerify || f.TLSConfig.VerifyPeerCertificate != nil)); err != nil {
+		if err := check(f.Host, verifies(f.TLSConfig)); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func verifies(c *pgconn.Config, _ []*pgconn.FallbackConfig) bool {
-	return c.TLSConfig != nil && (!c.TLSConfig.InsecureSkipVerify || c.TLSConfig.VerifyPeerCertificate != nil)
+func verifies(c *tls.Config) bool {
+	return c != nil && (!c.InsecureSkipVerify || c.VerifyPeerCertificate != nil)
 }
 
 func (c Config) password() (string, error) {
