@@ -200,9 +200,14 @@ func TestTableOfOneThatNeverDials(t *testing.T) {
 	}
 	hub = testbroker.Start(t, testbroker.Options{Dir: hub.Dir, Routing: app.RoutingServer})
 	testbroker.Eventually(t, "the hub dials who was in its table", func() bool { return connected(t, hub, other.ID) })
-	if got, err := hub.Network.ListKnownPeers(t.Context(), &brokerv1.ListKnownPeersRequest{}); err != nil || len(r.GetPeers()) != 1 || len(got.GetPeers()) != 1 {
-		t.Errorf("the two know %v and %v, %v", r.GetPeers(), got.GetPeers(), err)
+	if len(r.GetPeers()) != 1 {
+		t.Errorf("the other knows %v", r.GetPeers())
 	}
+	// A connection is there a moment before it is written down.
+	testbroker.Eventually(t, "the hub has written down whom it reached", func() bool {
+		got, err := hub.Network.ListKnownPeers(t.Context(), &brokerv1.ListKnownPeersRequest{})
+		return err == nil && len(got.GetPeers()) == 1
+	})
 }
 
 // Who is denied is neither asked nor found, and gets no answer.
