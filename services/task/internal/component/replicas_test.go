@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -16,6 +17,7 @@ import (
 	eventv1 "github.com/shallot-net/shallot/proto/shallot/event/v1"
 	taskv1 "github.com/shallot-net/shallot/proto/shallot/task/v1"
 	"github.com/shallot-net/shallot/services/task/internal/adapter/postgres"
+	"github.com/shallot-net/shallot/services/task/internal/app"
 	"github.com/shallot-net/shallot/services/task/internal/app/provider"
 	"github.com/shallot-net/shallot/services/task/internal/domain"
 )
@@ -460,4 +462,48 @@ func TestConsumerOnPostgres(t *testing.T) {
 		t.Fatalf("the job is %v, and %d have ended", job, len(ended))
 	}
 	checkAll(t, ended, texts)
+}
+
+// awayStore is a journal whose payloads cannot be read for a while.
+type awayStore struct {
+	provider.Store
+	away  atomic.Bool
+	asked atomic.Int32
+}
+
+func (a *awayStore) Material(ctx context.Context, k domain.EntryKey) (app.Material, error) {
+	if a.away.Load() {
+		a.asked.Add(1)
+		return app.Material{}, fault.Unavailable("STORE_AWAY", "the store is away")
+	}
+	return a.Store.Material(ctx, k)
+}
+
+// The store is away while a large payload is to be fetched, for longer than a fetch is tried: the attempt is given back each time, and runs when the store is well again.
+func TestReplicasStageWithoutStore(t *testing.T) {
+	t.Parallel()
+	n, s := newNetwork(t), newScript()
+	server := pgtest.Shared(t)
+	p := n.addNode("provider")
+	p.database = &database{server, server.Database(t)}
+	p.pconf.Evaluator, p.pconf.Lease = domain.Local{}, time.Second // alone: nobody supersedes it
+	withScript(s, 1)(&p.pconf)
+	away := &awayStore{}
+	away.away.Store(true)
+	p.journal = func(st provider.Store) provider.Store { away.Store = st; return away }
+	p.start()
+	c := n.addConsumer(nil)
+	data := strings.Repeat("x", 200_000)
+	id := c.submit(withInput(step{Name: "large", Show: true}, "input:large", nil, []byte(data)), p)
+	until(t, "more looks than a fetch has tries", func() bool { return away.asked.Load() > 10 })
+	if s.ran("large") != 0 {
+		t.Error("it has run without its payload")
+	}
+	away.away.Store(false)
+	if task := c.await(id); task.GetState() != "COMPLETED" || task.GetAttempts() != 1 {
+		t.Fatalf("the task is %v", task)
+	}
+	if got := c.result(id, ""); got != data {
+		t.Errorf("%d bytes came back of %d", len(got), len(data))
+	}
 }
