@@ -115,7 +115,7 @@ func (s *Service) together(ctx context.Context, own domain.Metric) domain.Metric
 	defer c.mu.Unlock()
 	c.own = own
 	s.mu.Lock()
-	version := uint64(0)
+	version, reports := uint64(0), s.reports
 	if s.lead.Leads() {
 		version = s.own.Version
 	}
@@ -128,7 +128,9 @@ func (s *Service) together(ctx context.Context, own domain.Metric) domain.Metric
 	} else {
 		c.last = got
 		s.mu.Lock()
-		s.queue = got.Queue
+		if s.reports == reports { // else the answer may be of before what node has said meanwhile
+			s.queue = got.Queue
+		}
 		if !s.lead.Leads() {
 			s.own.Version = max(s.own.Version, got.Version) // one that led a moment ago may have told more than it could write
 		}
