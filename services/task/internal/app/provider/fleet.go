@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/shallot-net/shallot/kit/crew"
 	"github.com/shallot-net/shallot/kit/fault"
 	"github.com/shallot-net/shallot/services/task/internal/app"
 	"github.com/shallot-net/shallot/services/task/internal/domain"
@@ -24,6 +25,7 @@ type fleet struct {
 
 	leads  atomic.Bool // what is to be said goes by this replica
 	ready  atomic.Bool // and it knows everything that it has to
+	lead   *crew.Term  // for how long the store's last word on that holds
 	left   atomic.Bool // a replica has left since the last beat
 	missed atomic.Bool // something was not heard, or could not be read
 
@@ -51,12 +53,20 @@ func newFleet(s *Service, f Fleet, lease time.Duration) *fleet {
 		return nil
 	}
 	fl := &fleet{Fleet: f, lease: lease, kicks: make(chan struct{}, 1), ended: make(chan error, 1), slots: s.cfg.Policy.Slots}
+	fl.lead = crew.NewTerm(func() {
+		s.cfg.Log.Warn("this replica does not lead for now: the store has not answered it for as long as its lease, and another one may lead")
+		s.watch.Tell(queueKey) // who watches the queue looks for one that leads
+	})
 	fl.news = app.NewWork(4, func(name string) { s.refresh(keyOf(name)) })
 	return fl
 }
 
-// Leading tells whether this replica is the one that nodes talk to. A single one always is.
-func (s *Service) Leading() bool { return s.fleet == nil || s.fleet.ready.Load() }
+// Leading tells whether this replica is the one that nodes talk to. A single one always is. One of several is not while the store has not answered it for a lease: another one may lead by
+// then. Sessions that stand are kept all the same: when it is the store that is away, nobody leads, and what this replica says of its running tasks keeps their consumers from giving them to
+// others. A node has WatchQueue to look for a leader meanwhile, and takes its session there.
+func (s *Service) Leading() bool {
+	return s.fleet == nil || s.fleet.ready.Load() && s.fleet.lead.Holds()
+}
 
 // speaks tells whether what is said here reaches anybody.
 func (s *Service) speaks() bool { return s.fleet == nil || s.fleet.leads.Load() }
@@ -188,8 +198,9 @@ func (s *Service) cancelOwn(k domain.EntryKey) {
 // beat tells the others that this replica is there. An error is final.
 func (s *Service) beat(ctx context.Context) error {
 	f := s.fleet
+	sent := time.Now() // the store counts the lease from later
 	p, err := f.Beat(ctx, s.cfg.Policy.Slots, s.own, f.lease)
-	if err != nil { // nobody else can have taken the lead either, while the store is away
+	if err != nil {
 		f.missed.Store(true)
 		s.cfg.Log.Debug("the other replicas could not be told that this one is there", "error", err.Error())
 		return nil
@@ -199,6 +210,9 @@ func (s *Service) beat(ctx context.Context) error {
 	s.mu.Unlock()
 	for _, k := range p.Cancelled {
 		s.cancelOwn(k)
+	}
+	if p.Leads && f.lead.Renew(sent.Add(f.lease)) && f.ready.Load() {
+		s.cfg.Log.Info("this replica leads on: the store answers again, and no other one has taken the lead")
 	}
 	switch {
 	case p.Leads && !f.ready.Load():
