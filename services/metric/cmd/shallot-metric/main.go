@@ -40,7 +40,9 @@ func run(ctx context.Context, args []string) error {
 		return err
 	}
 	defer unlock()
-	store, err := openStore(ctx, cfg, node, log)
+	life, end := context.WithCancel(ctx) // also when something of this process fails: the store waits for no server then
+	defer end()
+	store, err := openStore(life, cfg, node, log)
 	if err != nil {
 		return err
 	}
@@ -99,5 +101,6 @@ func run(ctx context.Context, args []string) error {
 		func(ctx context.Context) error {
 			return kittelemetry.Serve(ctx, cfg.TelemetryListen, registry)
 		},
+		func(ctx context.Context) error { <-ctx.Done(); end(); return nil },
 	)
 }

@@ -47,7 +47,9 @@ func run(ctx context.Context, args []string) error {
 		return err
 	}
 	defer unlock()
-	store, err := openStore(ctx, cfg, dir, log)
+	life, end := context.WithCancel(ctx) // also when something of this process fails: the store waits for no server then
+	defer end()
+	store, err := openStore(life, cfg, dir, log)
 	if err != nil {
 		return err
 	}
@@ -103,6 +105,7 @@ func run(ctx context.Context, args []string) error {
 		creds.Run,
 		func(ctx context.Context) error { return prune(ctx, store, log) },
 		func(ctx context.Context) error { return telemetry.Serve(ctx, cfg.TelemetryListen, registry) },
+		func(ctx context.Context) error { <-ctx.Done(); end(); return nil },
 	)...)
 }
 
