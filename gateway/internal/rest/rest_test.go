@@ -182,23 +182,24 @@ func start(t *testing.T) *gateway {
 	if err != nil {
 		t.Fatal(err)
 	}
-	token, err := access.LoadToken("", h)
-	if err != nil {
-		t.Fatal(err)
-	}
-	word, err := os.ReadFile(token.File)
-	if err != nil {
-		t.Fatal(err)
-	}
 	var log bytes.Buffer
+	logger := logging.New(&log, "debug", "json", "gateway")
+	keys, err := access.OpenKeyring("", h, logger, time.Now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	word, err := os.ReadFile(keys.File)
+	if err != nil {
+		t.Fatal(err)
+	}
 	server := httptest.NewUnstartedServer(nil)
 	hosts, err := access.NewHosts(server.Listener.Addr().String(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	handler, err := New(Config{
-		Node: conn, Log: logging.New(&log, "debug", "json", "gateway"), Registry: telemetry.NewRegistry(), MaxBody: 1 << 20, MaxUpload: 4 << 20,
-		Timeout: 5 * time.Second, Guard: access.Guard{Token: token, Hosts: hosts},
+		Node: conn, Log: logger, Registry: telemetry.NewRegistry(), MaxBody: 1 << 20, MaxUpload: 4 << 20,
+		Timeout: 5 * time.Second, Guard: access.Guard{Keys: keys, Hosts: hosts}, Siblings: Siblings{Home: h},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -389,7 +390,7 @@ func TestMetricsCoverEveryProcess(t *testing.T) {
 func TestHealthAndPagesNeedNoToken(t *testing.T) {
 	g := start(t)
 	g.token = ""
-	for path, want := range map[string]int{"/healthz": 200, "/readyz": 200, "/": 200, "/openapi.json": 200, "/style.css": 200, "/metrics": 401, "/v1/node": 401,
+	for path, want := range map[string]int{"/healthz": 200, "/readyz": 200, "/": 200, "/openapi.json": 200, "/api": 200, "/api/style.css": 200, "/style.css": 404, "/metrics": 401, "/v1/node": 401,
 		"/v1/tasks": 401, "/v1/content/x": 401} {
 		if status, body, _ := g.do(t, "GET", path, ""); status != want {
 			t.Errorf("%s: status %d, %s", path, status, body)
@@ -410,7 +411,7 @@ func TestDocumentIsTrue(t *testing.T) {
 	if err := json.Unmarshal(openapi.Document(), &doc); err != nil {
 		t.Fatal(err)
 	}
-	_, page, _ := g.do(t, "GET", "/", "")
+	_, page, _ := g.do(t, "GET", "/api", "")
 	for path, methods := range doc.Paths {
 		if !strings.Contains(page, path) {
 			t.Errorf("the page does not show %s", path)
