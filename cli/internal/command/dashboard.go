@@ -33,18 +33,9 @@ From another machine, forward the port first and open the link there:
   shallot --home /tmp/try/provider-1 dashboard
   docker compose exec -T consumer-gateway cat /var/lib/shallot/token/gateway.token |
     shallot dashboard --gateway http://localhost:8090 --token-file -`,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := a.gateway(g)
-			if err != nil {
-				return err
-			}
-			ctx, stop := a.interruptible(cmd.Context())
-			defer stop()
+		RunE: a.withGateway(&g, func(ctx context.Context, c *gatewayclient.Client, _ []string) error {
 			code, lifetime, err := c.Code(ctx)
 			if err != nil {
-				if interrupted(ctx) {
-					return errInterrupted
-				}
 				return err
 			}
 			// Behind the #, where no server and no log ever sees it.
@@ -58,7 +49,7 @@ From another machine, forward the port first and open the link there:
 				return err
 			}
 			return a.browse(ctx, link)
-		},
+		}),
 	}
 	g.add(cmd)
 	cmd.Flags().BoolVar(&noOpen, "no-open", false, "print the link alone")

@@ -90,6 +90,9 @@ func New(c Config) (http.Handler, error) {
 		{http.MethodGet, "/v1/content/{cid}", s.getContent},
 		{http.MethodPost, "/v1/content", s.putContent},
 		{http.MethodPost, "/v1/uploads", s.upload},
+		{http.MethodGet, "/v1/tokens", s.tokens},
+		{http.MethodPost, "/v1/tokens", s.addToken},
+		{http.MethodPost, "/v1/tokens/{name}:revoke", s.revokeToken},
 	} {
 		if err := api.HandlePath(h.method, h.path, h.handle); err != nil {
 			return nil, err

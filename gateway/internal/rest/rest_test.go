@@ -420,7 +420,7 @@ func TestDocumentIsTrue(t *testing.T) {
 			if strings.HasSuffix(path, ":watch") {
 				continue
 			}
-			asked := strings.NewReplacer("{task_id}", "x", "{cid}", "x", "{peer_id}", "x", "{job_id}", "x").Replace(path)
+			asked := strings.NewReplacer("{task_id}", "x", "{cid}", "x", "{peer_id}", "x", "{job_id}", "x", "{name}", "x").Replace(path)
 			_, body, _ := g.do(t, strings.ToUpper(method), asked, "")
 			if strings.Contains(body, "PATH_NOT_FOUND") || strings.Contains(body, "METHOD_NOT_ALLOWED") {
 				t.Errorf("%s %s is in the document and not served: %s", method, path, body)
