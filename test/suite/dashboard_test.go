@@ -37,7 +37,6 @@ func (v *visitor) ask(t *testing.T, method, url, origin, body string) (int, stri
 
 // A browser that `shallot dashboard` has let in uses the node, and the others of its network, until it logs out.
 func TestDashboardLogsABrowserIn(t *testing.T) {
-	t.Parallel()
 	n := sharedNetwork(t)
 	r := shallot(t, n, consumer, "", "dashboard", "--no-open")
 	url, code, ok := strings.Cut(strings.TrimSpace(r.stdout), "/#code=")

@@ -37,6 +37,7 @@ type fakeNode struct {
 	tasks   map[string]*taskv1.Task
 	content map[string][]byte
 	fail    error
+	results map[string][]byte
 	watch   chan *taskv1.Task
 }
 
