@@ -25,7 +25,7 @@ func TestTokens(t *testing.T) {
 			fmt.Fprint(rw, `{}`)
 		default:
 			rw.WriteHeader(http.StatusNotFound)
-			fmt.Fprint(rw, `{"reason": "TOKEN_NOT_FOUND", "message": "there is no such token"}`)
+			fmt.Fprint(rw, `{"code": "NOT_FOUND", "reason": "TOKEN_NOT_FOUND", "message": "there is no such token"}`)
 		}
 	})
 	w.run("token", "add", "ci").want(t, 0, "THE-TOKEN\n", "this once")

@@ -90,8 +90,8 @@ func (c *Client) foreign() error {
 
 // problem is the body of a gateway's errors.
 type problem struct {
+	Code            codes.Code
 	Reason, Message string
-	Meta            map[string]string
 }
 
 // call asks once, for at most ten seconds. in is sent as JSON unless it is nil; out is what the answer is read into.
@@ -124,7 +124,7 @@ func (c *Client) call(ctx context.Context, method, path string, in, out any) err
 		return fault.Unavailable("GATEWAY_UNREACHABLE", "the answer of %s broke off: %v", c.URL, err).Because(err)
 	}
 	if resp.StatusCode != http.StatusOK {
-		return c.refused(resp.StatusCode, b)
+		return c.refused(b)
 	}
 	if len(b) > maxAnswer || json.Unmarshal(b, out) != nil {
 		return c.foreign()
@@ -132,15 +132,10 @@ func (c *Client) call(ctx context.Context, method, path string, in, out any) err
 	return nil
 }
 
-func (c *Client) refused(status int, body []byte) error {
+func (c *Client) refused(body []byte) error {
 	var p problem
-	if json.Unmarshal(body, &p) != nil || p.Reason == "" || p.Reason == "PATH_NOT_FOUND" {
+	if json.Unmarshal(body, &p) != nil || p.Code == codes.OK || p.Reason == "" || p.Reason == "PATH_NOT_FOUND" {
 		return c.foreign()
 	}
-	code := map[int]codes.Code{http.StatusBadRequest: codes.InvalidArgument, http.StatusUnauthorized: codes.Unauthenticated, http.StatusForbidden: codes.PermissionDenied,
-		http.StatusNotFound: codes.NotFound, http.StatusConflict: codes.AlreadyExists, http.StatusTooManyRequests: codes.ResourceExhausted, http.StatusServiceUnavailable: codes.Unavailable}[status]
-	if code == codes.OK {
-		code = codes.Unknown
-	}
-	return fault.New(code, p.Reason, "%s", p.Message)
+	return fault.New(p.Code, p.Reason, "%s", p.Message)
 }

@@ -54,7 +54,9 @@ func TestAnswersThatAreNone(t *testing.T) {
 		{"another program that knows nothing of it", 404, `not found`, codes.FailedPrecondition, "this release"},
 		{"no code", 200, `{}`, codes.FailedPrecondition, "this release"},
 		{"a redirect", 302, ``, codes.FailedPrecondition, "this release"},
-		{"something new", 418, `{"reason": "TEAPOT", "message": "short and stout"}`, codes.Unknown, "short and stout"},
+		{"something that must change", 400, `{"code": "FAILED_PRECONDITION", "reason": "TEAPOT", "message": "short and stout"}`, codes.FailedPrecondition, "short and stout"},
+		{"a problem of nobody's", 418, `{"code": "TEAPOT", "reason": "TEAPOT", "message": "short and stout"}`, codes.FailedPrecondition, "this release"},
+		{"a problem without a code", 418, `{"reason": "TEAPOT", "message": "short and stout"}`, codes.FailedPrecondition, "this release"},
 	} {
 		g, _ := serve(t, c.status, c.body)
 		_, _, err := g.Code(t.Context())

@@ -70,7 +70,7 @@ func run(ctx context.Context, args []string) error {
 		return err
 	}
 	handler, err := rest.New(rest.Config{
-		Node: conn, Log: log, Registry: registry, Trace: tracer, MaxBody: int64(cfg.MaxBody), MaxUpload: int64(cfg.MaxUpload), Timeout: cfg.Timeout,
+		Node: conn, Log: log, Registry: registry, Trace: tracer, TLSDir: cfg.TLS.Dir, MaxBody: int64(cfg.MaxBody), MaxUpload: int64(cfg.MaxUpload), Timeout: cfg.Timeout,
 		Guard: access.Guard{Keys: keys, Hosts: hosts}, Siblings: rest.Siblings{Home: node, File: cfg.Siblings},
 	})
 	if err != nil {

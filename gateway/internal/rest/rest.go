@@ -35,6 +35,8 @@ type Config struct {
 	Guard access.Guard
 	// Siblings are the nodes that a dashboard can switch to.
 	Siblings Siblings
+	// TLSDir is where this process has its certificate from, and the list of clients; "" where services speak by Unix sockets.
+	TLSDir string
 	// MaxBody bounds a JSON body, MaxUpload a body of bytes; in bytes.
 	MaxBody, MaxUpload int64
 	// Timeout bounds calls that are no streams.
@@ -94,6 +96,7 @@ func New(c Config) (http.Handler, error) {
 		{http.MethodPost, "/v1/content", s.putContent},
 		{http.MethodPost, "/v1/uploads", s.upload},
 		{http.MethodGet, "/v1/jobs/{job_id}/results", s.results},
+		{http.MethodGet, "/v1/clients", s.clients},
 		{http.MethodGet, "/v1/tokens", s.tokens},
 		{http.MethodPost, "/v1/tokens", s.addToken},
 		{http.MethodPost, "/v1/tokens/{name}:revoke", s.revokeToken},
