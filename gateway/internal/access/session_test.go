@@ -3,6 +3,7 @@ package access
 import (
 	"context"
 	"encoding/base64"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -14,6 +15,8 @@ import (
 	"github.com/golang-jwt/jwt/v5"
 
 	"github.com/shallot-net/shallot/kit/fault"
+	"github.com/shallot-net/shallot/kit/home"
+	"github.com/shallot-net/shallot/kit/logging"
 )
 
 // one is a gateway with a session.
@@ -336,4 +339,41 @@ func TestCookie(t *testing.T) {
 	if len(gone) != 2 || gone[0].MaxAge >= 0 || gone[0].Value != "" || gone[1].Name != "shallot_session_9000" || gone[1].MaxAge >= 0 {
 		t.Errorf("%v", gone)
 	}
+}
+
+// Whatever a stranger sends as a session or a code is none, and does no harm.
+func FuzzWords(f *testing.F) {
+	c := newClock()
+	file := filepath.Join(f.TempDir(), "gateway.token")
+	k, err := OpenKeyring(file, home.Home{}, logging.New(io.Discard, "error", "json", "gateway"), c.now)
+	if err != nil {
+		f.Fatal(err)
+	}
+	main := &Caller{Token: Main, hash: k.keys.Load().main.hash}
+	code, _, err := k.Code(main)
+	if err != nil {
+		f.Fatal(err)
+	}
+	session, err := k.sign(kindSession, main, "id", c.now().Add(time.Hour))
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(code)
+	f.Add(session)
+	f.Add(strings.ReplaceAll(session, ".", ".."))
+	f.Add(`eyJhbGciOiJub25lIn0.eyJzdWIiOiJtYWluIn0.`)
+	f.Fuzz(func(t *testing.T, word string) {
+		if c, err := k.open(kindSession, word); err == nil && (word != session || c.Token != Main) {
+			t.Errorf("%q is a session: %+v", word, c)
+		}
+		if _, err := k.open(kindCode, word); err == nil && word != code {
+			t.Errorf("%q is a code", word)
+		}
+		r := httptest.NewRequest("GET", "/", nil)
+		r.Host = "127.0.0.1:8080"
+		r.Header.Set("Cookie", own+"="+word)
+		if c, _ := k.cookie(r); c != nil && c.Session != "id" {
+			t.Errorf("%q lets in %+v", word, c)
+		}
+	})
 }
