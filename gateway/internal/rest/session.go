@@ -106,7 +106,7 @@ func (s *server) getSession(w http.ResponseWriter, r *http.Request) {
 		ExpiresAt *time.Time `json:"expires_at"` // null for a token
 		Token     string     `json:"token"`
 		Nodes     []Sibling  `json:"nodes"`
-	}{expires, c.Token, s.Siblings.near(r.Host, r.Context(), s.node)})
+	}{expires, c.Token, s.Siblings.near(r.Context(), r.Host, s.node)})
 }
 
 // endSession: DELETE /v1/session logs out.

@@ -223,7 +223,7 @@ func TestSiblings(t *testing.T) {
 	if err := os.WriteFile(file, b, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	got := Siblings{Home: homes["consumer-1"], File: file}.near("localhost:7002", t.Context(), nil)
+	got := Siblings{Home: homes["consumer-1"], File: file}.near(t.Context(), "localhost:7002", nil)
 	want := []Sibling{{"provider-1", "provider", "http://localhost:7001", false}, {"consumer-1", "consumer", "http://localhost:7002", true}}
 	if len(got) != 2 || got[0] != want[0] || got[1] != want[1] {
 		t.Errorf("%v", got)

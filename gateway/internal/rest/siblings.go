@@ -40,12 +40,12 @@ const (
 
 // near lists them as a browser finds them that came here by host: cookies belong to a name, so the others are named as this one was. A gateway that
 // does not run is left out.
-func (s Siblings) near(host string, ctx context.Context, node nodev1.NodeServiceClient) []Sibling {
+func (s Siblings) near(ctx context.Context, host string, node nodev1.NodeServiceClient) []Sibling {
 	var file struct {
 		Nodes []struct{ Name, Role, Home string }
 	}
 	if s.File == "" || readJSON(s.File, maxSiblings, &file) != nil {
-		return []Sibling{s.alone(host, ctx, node)}
+		return []Sibling{s.alone(ctx, host, node)}
 	}
 	out := []Sibling{}
 	for _, n := range file.Nodes {
@@ -63,7 +63,7 @@ func (s Siblings) near(host string, ctx context.Context, node nodev1.NodeService
 }
 
 // alone is a node of which no others are known. Its name is its role, for want of another.
-func (s Siblings) alone(host string, ctx context.Context, node nodev1.NodeServiceClient) Sibling {
+func (s Siblings) alone(ctx context.Context, host string, node nodev1.NodeServiceClient) Sibling {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
 	n, err := node.GetNode(ctx, &nodev1.GetNodeRequest{})
