@@ -3,6 +3,7 @@ package crew
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -26,7 +27,7 @@ type Pulse struct {
 	Replicas int  // that are there, this one included
 }
 
-// Lease is how long a replica that does not answer keeps the lead.
+// Lease is how long a replica that does not answer keeps the lead, in the store and by its own clock.
 const Lease = 6 * time.Second
 
 const (
@@ -45,15 +46,20 @@ type Lead struct {
 	// Store is told whether the store answers, at first and at every change. It must not block.
 	Store func(ok bool)
 
-	leads atomic.Bool
+	leads atomic.Bool // by the store's last word
+	term  *Term       // for how long that holds
 	led   chan struct{}
 	kick  chan struct{}
 	once  sync.Once
+
+	mu      sync.Mutex
+	changed chan struct{} // closed when Leads says something else
 }
 
 // New makes one; Run it. members is nil where no other replica can be.
 func New(members Members, lease time.Duration, log *slog.Logger) *Lead {
-	l := &Lead{members: members, lease: lease, log: log, Store: func(bool) {}, led: make(chan struct{}), kick: make(chan struct{}, 1)}
+	l := &Lead{members: members, lease: lease, log: log, Store: func(bool) {}, led: make(chan struct{}), kick: make(chan struct{}, 1), changed: make(chan struct{})}
+	l.term = NewTerm(l.stepDown)
 	if members == nil {
 		l.begin()
 	}
@@ -67,11 +73,67 @@ func (l *Lead) begin() {
 	})
 }
 
-// Leads tells whether this replica does.
-func (l *Lead) Leads() bool { return l.leads.Load() }
+// Leads tells whether this replica does: the store has said so, and a lease from before it was asked is not over. While the store is away nobody leads.
+func (l *Lead) Leads() bool { return l.leads.Load() && (l.members == nil || l.term.Holds()) }
 
-// Led is closed as soon as this replica leads. It does so until it ends.
+// Led is closed as soon as this replica leads for the first time.
 func (l *Lead) Led() <-chan struct{} { return l.led }
+
+// While runs do whenever this replica leads, and ends its context when it does not any more: again when the store answers again and no other one has taken the lead. It ends with do's error,
+// or with nil when ctx ends, and waits for do.
+func (l *Lead) While(ctx context.Context, do func(ctx context.Context) error) error {
+	for {
+		l.mu.Lock()
+		leads, changed := l.Leads(), l.changed
+		l.mu.Unlock()
+		if leads {
+			if err := until(ctx, changed, do); err != nil {
+				return err
+			}
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+func until(ctx context.Context, changed <-chan struct{}, do func(ctx context.Context) error) error {
+	run, cancel := context.WithCancel(ctx)
+	defer cancel()
+	over := make(chan struct{})
+	go func() {
+		defer close(over)
+		select {
+		case <-changed:
+			cancel()
+		case <-run.Done():
+		}
+	}()
+	err := do(run)
+	ended := run.Err()
+	cancel()
+	<-over
+	if ended != nil && errors.Is(err, ended) {
+		return nil
+	}
+	return err
+}
+
+// change tells whoever waits for it that Leads says something else.
+func (l *Lead) change() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	close(l.changed)
+	l.changed = make(chan struct{})
+}
+
+// stepDown hears that the store has not answered for a lease.
+func (l *Lead) stepDown() {
+	l.log.Warn("this replica does not lead for now: the store has not answered it for as long as its lease, and another one may lead")
+	l.change()
+}
 
 // Kick has it look at once whether the lead is free: somebody has left. It does not block.
 func (l *Lead) Kick() {
@@ -81,28 +143,30 @@ func (l *Lead) Kick() {
 	}
 }
 
-// Run beats until ctx ends (nil), or another one leads in this one's place (ErrSuperseded). While the store is away all stays as it is: nobody else can take the lead either.
+// Run beats until ctx ends (nil), or another one leads in this one's place (ErrSuperseded). While the store is away nobody leads; when it answers again, who led leads on where no other one
+// has taken the lead.
 func (l *Lead) Run(ctx context.Context) error {
 	if l.members == nil {
 		<-ctx.Done()
 		return nil
 	}
+	defer l.term.Stop()
 	t := time.NewTicker(l.lease / beatsPerLease)
 	defer t.Stop()
 	answered := time.Now()
 	ok, told := true, false
 	for {
+		sent := time.Now()
 		p, err := l.members.Beat(ctx, l.lease)
 		switch {
 		case ctx.Err() != nil:
 			return nil
 		case err != nil:
 			l.log.Debug("the other replicas could not be told that this one is there", logging.Err(err))
-		case l.Leads() && !p.Leads:
+		case p.Leads:
+			l.lead(sent, p)
+		case l.leads.Load():
 			return ErrSuperseded
-		case p.Leads && !l.Leads():
-			l.begin()
-			l.log.Info("this replica leads", slog.Int("replicas", p.Replicas))
 		}
 		if err == nil {
 			answered = time.Now()
@@ -117,6 +181,21 @@ func (l *Lead) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		}
+	}
+}
+
+// lead hears that this replica does, as of a moment before the store was asked.
+func (l *Lead) lead(sent time.Time, p Pulse) {
+	first := !l.leads.Load()
+	if l.term.Renew(sent.Add(l.lease)) {
+		if !first {
+			l.log.Info("this replica leads on: the store answers again, and no other one has taken the lead")
+		}
+		defer l.change()
+	}
+	if first {
+		l.begin()
+		l.log.Info("this replica leads", slog.Int("replicas", p.Replicas))
 	}
 }
 

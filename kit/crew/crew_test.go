@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -104,11 +105,11 @@ func TestTheLeadGoesOn(t *testing.T) {
 		if b.Leads() {
 			t.Fatal("both lead")
 		}
-		// While the store is away all stays as it is, and each says so once.
+		// While the store is away nobody leads, and each says so once.
 		one.set(&shared.away, true)
 		<-time.After(time.Minute)
-		if !a.Leads() || b.Leads() {
-			t.Fatal("the lead changed while the store was away")
+		if a.Leads() || b.Leads() {
+			t.Fatal("somebody leads while the store is away")
 		}
 		two.set(&two.cut, true)
 		one.set(&shared.away, false)
@@ -143,8 +144,8 @@ func TestTheLeadGoesOn(t *testing.T) {
 		endC := run(ctxC, c)
 		two.set(&two.cut, true)
 		<-c.Led()
-		if !b.Leads() {
-			t.Error("one that is cut off gave up the lead, and nobody knows whether another can take it")
+		if b.Leads() {
+			t.Error("one that is cut off leads beside another one")
 		}
 		two.set(&two.cut, false)
 		if err := <-endB; !errors.Is(err, crew.ErrSuperseded) {
@@ -159,4 +160,100 @@ func TestTheLeadGoesOn(t *testing.T) {
 			t.Error("who is the last is not known")
 		}
 	})
+}
+
+// One that is cut off alone stops leading before another one can begin, what it does as the leader ends, and begins again when it is back and nobody has taken its place.
+func TestOneThatIsCutOffStepsDown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		shared := &table{there: map[string]time.Time{}}
+		one := &member{table: shared, name: "one"}
+		l := crew.New(one, crew.Lease, slog.New(slog.DiscardHandler))
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := run(ctx, l)
+		var begun, over atomic.Int32
+		doing := make(chan error, 1)
+		go func() {
+			doing <- l.While(ctx, func(ctx context.Context) error {
+				begun.Add(1)
+				<-ctx.Done()
+				over.Add(1)
+				return ctx.Err()
+			})
+		}()
+		<-l.Led()
+		synctest.Wait()
+		expect := func(leads bool, begins, overs int32) {
+			t.Helper()
+			synctest.Wait()
+			if l.Leads() != leads || begun.Load() != begins || over.Load() != overs {
+				t.Fatalf("it leads: %v, it began %d times and ended %d times; want %v, %d, %d", l.Leads(), begun.Load(), over.Load(), leads, begins, overs)
+			}
+		}
+		expect(true, 1, 0)
+		<-time.After(crew.Lease) // beats are answered: nothing changes
+		expect(true, 1, 0)
+		one.set(&one.cut, true)
+		shared.mu.Lock()
+		free := time.Until(shared.until) // another one may lead from then on
+		shared.mu.Unlock()
+		<-time.After(free)
+		expect(false, 1, 1)
+		<-time.After(time.Minute)
+		expect(false, 1, 1)
+		one.set(&one.cut, false)
+		<-time.After(crew.Lease / 2)
+		expect(true, 2, 1)
+		cancel()
+		if err := errors.Join(<-ended, <-doing); err != nil {
+			t.Error(err)
+		}
+		expect(true, 2, 2) // until it leaves
+	})
+}
+
+// An answer that took longer than the lease says nothing of now.
+func TestALateAnswerGivesNoLead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		one := &member{table: &table{there: map[string]time.Time{}}, name: "one"}
+		slow := &slowMember{member: one, answer: make(chan struct{})}
+		l := crew.New(slow, crew.Lease, slog.New(slog.DiscardHandler))
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := run(ctx, l)
+		<-time.After(crew.Lease + time.Millisecond)
+		slow.answer <- struct{}{}
+		synctest.Wait()
+		if l.Leads() {
+			t.Error("it leads by an answer to a question that is older than its lease")
+		}
+		slow.answer <- struct{}{}
+		synctest.Wait()
+		if !l.Leads() {
+			t.Error("it does not lead by an answer that came at once")
+		}
+		cancel()
+		close(slow.answer)
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// slowMember's beats are answered when the test says so.
+type slowMember struct {
+	*member
+	answer chan struct{}
+}
+
+func (m *slowMember) Beat(ctx context.Context, lease time.Duration) (crew.Pulse, error) {
+	p, err := m.member.Beat(ctx, lease)
+	<-m.answer
+	return p, err
+}
+
+func TestWhatFailsWhileItLeadsIsTold(t *testing.T) {
+	l := crew.New(nil, crew.Lease, slog.New(slog.DiscardHandler))
+	boom := errors.New("boom")
+	if err := l.While(t.Context(), func(context.Context) error { return boom }); !errors.Is(err, boom) {
+		t.Errorf("it ended with %v", err)
+	}
 }

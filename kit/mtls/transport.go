@@ -75,20 +75,34 @@ func (s *serverSide) ServerHandshake(conn net.Conn) (net.Conn, credentials.AuthI
 		return nil, nil, err
 	}
 	info.TLSInfo, _ = got.(credentials.TLSInfo)
-	g := &guarded{Conn: secured, c: s.c}
-	s.c.watch(g, func() {
-		if s.c.current.Load().check(info.leaf, s.c.opts.Now()) != nil {
-			go g.Close() // which may wait for the other side
-		}
-	})
-	return g, info, nil
+	return &guarded{Conn: secured, c: s.c, leaf: info.leaf}, info, nil
 }
 
-// guarded is a connection that ends, with all that goes over it, when its certificate is revoked.
+// guarded is a connection that ends, with all that goes over it, when its certificate is revoked. That is watched from the first read on: gRPC does not close what it cannot write its first
+// frames to, and nothing would end the watch.
 type guarded struct {
 	net.Conn
-	c *Credentials
+	c       *Credentials
+	leaf    *x509.Certificate
+	watched bool // one goroutine reads
 }
+
+func (g *guarded) Read(b []byte) (int, error) {
+	if !g.watched {
+		g.watched = true
+		g.c.watch(g, func() {
+			if g.check() != nil {
+				go g.Close() // which may wait for the other side
+			}
+		})
+		if err := g.check(); err != nil { // it was revoked since the handshake
+			return 0, err
+		}
+	}
+	return g.Conn.Read(b)
+}
+
+func (g *guarded) check() error { return g.c.current.Load().check(g.leaf, g.c.opts.Now()) }
 
 func (g *guarded) Close() error {
 	g.c.unwatch(g)
@@ -197,7 +211,7 @@ func (s *clientSide) ClientHandshake(ctx context.Context, authority string, conn
 	}
 	secured, info, err := credentials.NewTLS(cfg).ClientHandshake(ctx, authority, conn)
 	if err != nil {
-		s.trouble.handshake(s.service, err)
+		s.trouble.handshake(s.c.dir, s.service, err)
 		return nil, nil, err
 	}
 	return &watched{Conn: secured, trouble: s.trouble, service: s.service}, info, nil
@@ -216,12 +230,15 @@ func (s *clientSide) OverrideServerName(string) error         { return nil }
 // ReasonRefused is of an UNAUTHENTICATED fault: one side did not take the other's certificate.
 const ReasonRefused = "CERTIFICATE_REFUSED"
 
-func (t *Trouble) handshake(service string, err error) {
+func (t *Trouble) handshake(dir, service string, err error) {
 	var verify *tls.CertificateVerificationError
 	var host x509.HostnameError
 	var record tls.RecordHeaderError
 	switch {
-	case errors.As(err, &verify), errors.As(err, &host), errors.Is(err, errUnnamed), errors.Is(err, errOtherService), errors.Is(err, errRevoked), errors.Is(err, errNoList):
+	case errors.Is(err, errNoList): // nothing is wrong there
+		t.last.Store(fault.Unauthenticated(ReasonRefused, "%s in %s has expired, or is of another CA than the %s, and without a current one nobody is taken: 'shallot pki run' renews it, see that it runs and that what it writes comes there",
+			FileCRL, dir, service).Because(err))
+	case errors.As(err, &verify), errors.As(err, &host), errors.Is(err, errUnnamed), errors.Is(err, errOtherService), errors.Is(err, errRevoked):
 		t.last.Store(fault.Unauthenticated(ReasonRefused, "who answers there did not show a current certificate of this node's %s: is it the right address, and are the credentials of that node?", service).Because(err))
 	case errors.As(err, &record):
 		t.last.Store(fault.Unauthenticated(ReasonRefused, "who answers there does not speak TLS, as the %s of this node does: is it the right address?", service).Because(err))

@@ -28,12 +28,16 @@ type DB struct {
 	readers    *pgxpool.Pool
 	background context.Context // ends when Close gives up what cannot be finished
 	end        context.CancelFunc
+	ending     ending
 
 	in      chan *write
 	senders sync.RWMutex // held for reading while queueing, so that nothing comes after Close has drained
 	closed  bool
-	closing chan struct{}
+	closing chan struct{} // closed when nothing more is taken
+	drain   chan struct{} // closed when nothing more can come
 	done    chan struct{}
+
+	closeOnce sync.Once
 
 	// Of the writer's goroutine.
 	conn   *pgx.Conn
@@ -47,7 +51,8 @@ type DB struct {
 
 // Commit writes a batch and returns when the server has it on disk. Batches of several callers share one transaction, in the order in which they came; one whose Must does not hold
 // leaves no trace, gets its error back, and does not disturb the others. When ctx ends before it was begun, nothing is written; later Commit waits for the outcome all the same: mostly
-// milliseconds, and where the server went away in the middle of a commit, until it has said whether that one counts. On any error nothing was written.
+// milliseconds, and where the server went away in the middle of a commit, until it has said whether that one counts. On any error but STORE_UNKNOWN nothing was written; that one comes
+// only to a process that ends.
 func (db *DB) Commit(ctx context.Context, b *Batch) error {
 	_, err := db.CommitRows(ctx, b)
 	return err
@@ -98,35 +103,34 @@ func (db *DB) enqueue(ctx context.Context, w *write) error {
 	db.senders.RLock()
 	defer db.senders.RUnlock()
 	if db.closed {
-		return fault.Unavailable(ReasonClosed, "the store is closed")
+		return errClosed()
 	}
 	select {
 	case db.in <- w:
 		return nil
 	case <-ctx.Done():
 		return fault.From(ctx.Err())
+	case <-db.closing: // else Close would wait for room in the queue
+		return errClosed()
 	}
 }
 
-// closeTimeout is how long Close waits for a server that is away.
-const closeTimeout = 3 * time.Second
+func errClosed() error { return fault.Unavailable(ReasonClosed, "the store is closed") }
 
 // Close commits what is queued, waiting for the server for three seconds at most, and closes the connections. It may be called twice.
 func (db *DB) Close() error {
-	db.senders.Lock()
-	was := db.closed
-	db.closed = true
-	db.senders.Unlock()
-	if was {
+	db.closeOnce.Do(func() {
+		last := time.AfterFunc(closeTimeout, db.end)
+		close(db.closing)
+		db.senders.Lock()
+		db.closed = true
+		db.senders.Unlock()
+		close(db.drain)
 		<-db.done
-		return nil
-	}
-	close(db.closing)
-	last := time.AfterFunc(closeTimeout, db.end)
-	<-db.done
-	last.Stop()
-	db.end()
-	db.readers.Close()
+		last.Stop()
+		db.end()
+		db.readers.Close()
+	})
 	return nil
 }
 
@@ -145,7 +149,7 @@ func (db *DB) run() {
 			db.write(db.collect(w))
 		case <-retry:
 			db.write(nil)
-		case <-db.closing:
+		case <-db.drain:
 			for len(db.in) > 0 {
 				db.write(db.collect(<-db.in))
 			}
@@ -279,7 +283,7 @@ func (db *DB) writer(ctx context.Context) (fresh bool, err error) {
 // try runs a group in one transaction. Without savepoints, which cost a round trip for each write, it asks to be run again with them once a write has failed. stale: the connection was
 // of a server's earlier life, and nothing was written.
 func (db *DB) try(group []*write, savepoints bool) (stale, again bool, err error) {
-	ctx, cancel := context.WithTimeout(db.background, writeTimeout)
+	ctx, cancel := db.patience()
 	defer cancel()
 	fresh, err := db.writer(ctx)
 	if err != nil {
@@ -310,9 +314,6 @@ func (db *DB) try(group []*write, savepoints bool) (stale, again bool, err error
 	}
 	return false, false, db.finish(ctx)
 }
-
-// errUnknown is a commit of which nobody will ever know.
-var errUnknown = errors.New("the process ended before the server could say whether a commit counts")
 
 // send runs the group's statements in a transaction that is left open, and marks it.
 func (db *DB) send(ctx context.Context, group []*write, savepoints bool) (err error) {

@@ -26,6 +26,7 @@ const (
 	ReasonNewer    = "STORE_NEWER"   // a newer version has written it
 	ReasonFailed   = "STORE_FAILED"
 	ReasonClosed   = "STORE_CLOSED"
+	ReasonUnknown  = "STORE_UNKNOWN" // the process ended before the server could say whether a commit counts
 )
 
 // Codes of SQL states.

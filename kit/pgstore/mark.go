@@ -31,7 +31,7 @@ func whoServes(ctx context.Context, conn *pgx.Conn) (b backend, err error) {
 	return b, err
 }
 
-// ask blocks until the server can be asked what became of the group that was begun last, and has an answer.
+// ask blocks until the server can be asked what became of the group that was begun last, and has an answer; or until the process has ended for some seconds, with errUnknown.
 func (db *DB) ask(cause error) error {
 	db.cfg.Log.Warn("the store went away in the middle of a commit; what became of it is asked for", logging.Err(db.fault(cause, "write to")))
 	for pause := firstPause; ; pause = min(2*pause, longPause) {
@@ -42,7 +42,7 @@ func (db *DB) ask(cause error) error {
 		case err == nil && sure:
 			return db.wrap(cause, codes.Unavailable, ReasonAway, "PostgreSQL at %s went away before a commit; nothing of it was written", db.where)
 		}
-		if !wait(db.background, pause) {
+		if !wait(db.ending.near, pause) {
 			return errors.Join(errUnknown, err)
 		}
 	}
@@ -50,7 +50,7 @@ func (db *DB) ask(cause error) error {
 
 // status asks for the group, and ends what the server still does for the connection that is gone: until then it is not sure that the group does not count.
 func (db *DB) status() (committed, sure bool, err error) {
-	ctx, cancel := context.WithTimeout(db.background, writeTimeout)
+	ctx, cancel := context.WithTimeout(db.ending.near, writeTimeout)
 	defer cancel()
 	conn, err := db.connect(ctx)
 	if err != nil {

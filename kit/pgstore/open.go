@@ -29,7 +29,7 @@ const (
 )
 
 // Open opens the store and brings it to the newest of the migrations, which one process does while the others wait. It blocks while the server is away, full or takes no writes,
-// and says so in the log, until ctx ends. What does not go by itself is an error: STORE_DENIED, STORE_MISSING, STORE_NEWER, CONFIG_INVALID.
+// and says so in the log, until ctx ends. ctx is the process's: once it has ended, a server that is away is waited for for three seconds more, also by those who commit. What does not go by itself is an error: STORE_DENIED, STORE_MISSING, STORE_NEWER, CONFIG_INVALID.
 func Open(ctx context.Context, cfg Config) (*DB, error) {
 	if err := cfg.Check(); err != nil {
 		return nil, err
@@ -37,8 +37,9 @@ func Open(ctx context.Context, cfg Config) (*DB, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	db := &DB{cfg: cfg, in: make(chan *write, queueLength), closing: make(chan struct{}), done: make(chan struct{}), name: strings.ToLower(rand.Text())}
+	db := &DB{cfg: cfg, in: make(chan *write, queueLength), closing: make(chan struct{}), drain: make(chan struct{}), done: make(chan struct{}), name: strings.ToLower(rand.Text())}
 	db.background, db.end = context.WithCancel(context.Background())
+	db.watchEnd(ctx)
 	p, err := cfg.parse()
 	if err != nil {
 		return nil, err

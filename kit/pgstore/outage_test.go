@@ -150,6 +150,87 @@ func TestTheEndDoesNotWait(t *testing.T) {
 	t.Logf("closed in %v", time.Since(begin))
 }
 
+// A process that is told to end while nobody knows whether a commit counts says so to whoever waits for it, and ends.
+func TestTheEndDoesNotWaitForADoubt(t *testing.T) {
+	t.Parallel()
+	s := pgtest.Shared(t)
+	p := s.NewProxy(t)
+	name := s.Database(t)
+	look := s.Connect(t, name)
+	c := config(s, name)
+	c.URL = strings.Replace(c.URL, s.Dir, p.Dir, 1)
+	process, end := context.WithCancel(t.Context())
+	defer end()
+	db, err := pgstore.Open(process, c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	if err := db.Commit(t.Context(), insert(1, "")); err != nil {
+		t.Fatal(err)
+	}
+	p.PauseAfter("COMMIT")
+	wrote := make(chan error, 1)
+	go func() { wrote <- db.Commit(context.Background(), insert(2, "")) }()
+	until(t, "the commit counts", func() bool {
+		n := 0
+		if err := look.QueryRow(t.Context(), "SELECT COUNT(*) FROM part.a").Scan(&n); err != nil {
+			t.Fatal(err)
+		}
+		return n == 2
+	})
+	end()
+	select {
+	case err = <-wrote:
+	case <-time.After(time.Minute):
+		t.Fatal("whoever commits waits for the server when its process has ended")
+	}
+	if reason(err) != pgstore.ReasonUnknown || pgstore.Waits(err) {
+		t.Errorf("of the commit it is said: %v", err)
+	}
+}
+
+// Close does not wait for room in the queue of a writer that waits for a silent server.
+func TestCloseWithAFullQueue(t *testing.T) {
+	t.Parallel()
+	s := pgtest.Shared(t)
+	p := s.NewProxy(t)
+	c := config(s, s.Database(t))
+	c.URL = strings.Replace(c.URL, s.Dir, p.Dir, 1)
+	db := open(t, c)
+	if err := db.Commit(t.Context(), insert(0, "")); err != nil {
+		t.Fatal(err)
+	}
+	p.Pause()
+	const writes = 4 << 10 // more than the queue and a group have room for
+	var wg sync.WaitGroup
+	for i := range writes {
+		wg.Go(func() {
+			if err := db.Commit(context.Background(), insert(i+1, "")); err == nil {
+				t.Error("a server that is silent has taken a write")
+			}
+		})
+	}
+	until(t, "the queue is full", db.Full)
+	began, closed := time.Now(), make(chan error, 1)
+	go func() {
+		closed <- db.Close()
+		wg.Wait()
+		close(closed)
+	}()
+	for range 2 {
+		select {
+		case err := <-closed:
+			if err != nil {
+				t.Error(err)
+			}
+		case <-time.After(time.Minute):
+			t.Fatal("a server that is silent is waited for")
+		}
+	}
+	t.Logf("closed in %v", time.Since(began))
+}
+
 // The server crashes under two processes that write: what was said to be written is there, and what was said not to be is not, though numbers of transactions that were lost come again.
 func TestCrashes(t *testing.T) {
 	t.Parallel()

@@ -23,6 +23,7 @@ type Proxy struct {
 	conns  map[net.Conn]struct{}
 	lose   []byte // the answer to the next bytes that hold this is lost, with the connection
 	held   chan struct{}
+	last   []byte // the next bytes that hold this are the last that pass
 	losses int
 }
 
@@ -77,6 +78,10 @@ func (p *Proxy) carry(c net.Conn) {
 				p.lose = nil
 				lost <- struct{}{}
 			}
+			if p.last != nil && bytes.Contains(b, p.last) {
+				p.last = nil
+				p.hold()
+			}
 		})
 		ended <- struct{}{}
 	}()
@@ -130,9 +135,20 @@ func (p *Proxy) wait() {
 func (p *Proxy) Pause() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.hold()
+}
+
+func (p *Proxy) hold() {
 	if p.held == nil {
 		p.held = make(chan struct{})
 	}
+}
+
+// PauseAfter passes the next message that holds text on to the server, and pauses then: its answer does not come.
+func (p *Proxy) PauseAfter(text string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.last = []byte(text)
 }
 
 // Resume lets everything go on.

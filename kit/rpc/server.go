@@ -72,6 +72,7 @@ type Server struct {
 	health   *health.Server
 	once     sync.Once // the first time that it was ready
 	drain    context.CancelCauseFunc
+	unproven *handshakes // nil without TLS
 	mu       sync.Mutex
 	listener net.Listener
 }
@@ -112,9 +113,9 @@ func NewServer(cfg ServerConfig) (*Server, error) {
 			cancel(nil)
 			return nil, err
 		}
-		i.gate = g
+		i.gate, s.unproven = g, &handshakes{}
 		keepaliveParams = keepalive.ServerParameters{Time: serverKeepalive, Timeout: serverPatience, MaxConnectionAge: g.maxAge, MaxConnectionAgeGrace: ageGrace}
-		secure = []grpc.ServerOption{grpc.Creds(creds), grpc.ConnectionTimeout(handshakeTimeout)}
+		secure = []grpc.ServerOption{grpc.Creds(proving{creds, s.unproven}), grpc.ConnectionTimeout(handshakeTimeout)}
 	}
 	opts := []grpc.ServerOption{
 		grpc.UnaryInterceptor(i.unary), grpc.StreamInterceptor(i.stream),
@@ -170,8 +171,12 @@ func (s *Server) Serve(ctx context.Context) error {
 	if err := s.Listen(ctx); err != nil {
 		return err
 	}
+	listener := s.listener
+	if s.unproven != nil {
+		listener = counted{listener, s.unproven}
+	}
 	served := make(chan error, 1)
-	go func() { served <- s.Server.Serve(s.listener) }()
+	go func() { served <- s.Server.Serve(listener) }()
 	select {
 	case err := <-served:
 		return fault.Wrap(err, codes.Unavailable, "SERVE_FAILED", "serving %s on %s failed", s.cfg.Process, s.listener.Addr())

@@ -385,3 +385,26 @@ func TestConnectionsOutliveTheirCertificates(t *testing.T) {
 	_, err := invoke(t.Context(), dial(), submitTask, "")
 	wantReason(t, err, codes.Unauthenticated, mtls.ReasonRefused)
 }
+
+// Whoever opens many connections and says nothing keeps nobody else out.
+func TestSilentConnectionsKeepNobodyOut(t *testing.T) {
+	ca := mtlstest.NewCA(t)
+	n := serveNode(t, rpc.ServerConfig{}, ca.Credentials("node"), nodeService(echo, standing("x")))
+	var first net.Conn
+	for i := range 300 {
+		c, err := net.Dial("tcp", n.addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		if i == 0 {
+			first = c
+		}
+	}
+	if _, err := invoke(t.Context(), dialNode(t, n.addr, ca, "cli/x"), getNode, ""); err != nil {
+		t.Errorf("a call beside them: %v", err)
+	}
+	if _, err := first.Read(make([]byte, 1)); err == nil {
+		t.Error("it was answered")
+	}
+}

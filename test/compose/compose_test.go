@@ -166,6 +166,11 @@ func (p *project) shutIn(t *testing.T) {
 		}
 	}
 	p.noWayOut()
+	for _, service := range []string{"broker", "discovery", "metric", "task", "node", "gateway"} { // or trace.tls would trust nobody
+		if _, err := p.compose(time.Minute, "exec", "-T", service, "grep", "-q", "BEGIN CERTIFICATE", "/etc/ssl/certs/ca-certificates.crt"); err != nil {
+			p.t.Errorf("%s knows no authority: %v", service, err)
+		}
+	}
 }
 
 // noWayOut has services try to reach the broker where other nodes reach it, which only brokers may.

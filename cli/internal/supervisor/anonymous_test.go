@@ -3,6 +3,7 @@ package supervisor
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -291,6 +292,7 @@ func TestArgumentsOfAnAnonymousNode(t *testing.T) {
 		"discovery": {"--role", "provider", "--mode", "anonymous", "--bootstrap", onion},
 		"metric":    {"--role", "provider", "--mode", "anonymous"},
 		"node":      {"--role", "provider", "--mode", "anonymous"},
+		"gateway":   {"--mode", "anonymous", "--http", fmt.Sprintf("127.0.0.1:%d", n.keep.GatewayPort)},
 		"task":      {"--role", "provider", "--mode", "anonymous", "--provider.executors", ""}, // those of the configuration were not named
 	} {
 		if got := n.args(process); !slices.Equal(got, append([]string{"--home", dir}, want...)) {

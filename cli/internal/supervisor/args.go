@@ -36,6 +36,9 @@ func (n *Node) args(name string) []string {
 			args = append(args, "--network-key-file", key)
 		}
 	case "gateway":
+		if anonymous != nil {
+			args = append(args, "--mode", Anonymous)
+		}
 		if !configured(n.home, "gateway", "http") {
 			args = append(args, "--http", fmt.Sprintf("127.0.0.1:%d", n.keep.GatewayPort))
 		}

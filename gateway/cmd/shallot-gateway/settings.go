@@ -12,6 +12,7 @@ import (
 
 type settings struct {
 	config.Common
+	Mode         string        `koanf:"mode" help:"open or anonymous, as the broker's: in anonymous mode traces go to a collector on this machine or nowhere"`
 	Node         string        `koanf:"node" help:"endpoint of the node service; empty: its socket in the home"`
 	HTTP         string        `koanf:"http" help:"host:port to serve REST on; with port 0 a free one is chosen once and kept"`
 	TokenFile    string        `koanf:"token_file" help:"file with the bearer token, made when missing; beside it is a file of the tokens that were added; gateways of one node share both; empty: gateway.token in the home"`
@@ -23,12 +24,20 @@ type settings struct {
 	OffLoopback  bool          `koanf:"off_loopback" help:"serve on an address that other machines can reach: put TLS in front of it"`
 }
 
+const (
+	modeOpen      = "open"
+	modeAnonymous = "anonymous"
+)
+
 func newSettings() *settings {
-	return &settings{HTTP: "127.0.0.1:0", MaxBody: 12 << 20, MaxUpload: 8 << 30, Timeout: 10 * time.Second}
+	return &settings{Mode: modeOpen, HTTP: "127.0.0.1:0", MaxBody: 12 << 20, MaxUpload: 8 << 30, Timeout: 10 * time.Second}
 }
 
 // Validate finds what the types cannot.
 func (s *settings) Validate() error {
+	if s.Mode != modeOpen && s.Mode != modeAnonymous {
+		return fmt.Errorf("mode is %q: it must be %s or %s", s.Mode, modeOpen, modeAnonymous)
+	}
 	host, _, err := net.SplitHostPort(s.HTTP)
 	if err != nil {
 		return fmt.Errorf("http is %q: give host:port, such as 127.0.0.1:8080", s.HTTP)

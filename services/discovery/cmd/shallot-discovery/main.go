@@ -87,12 +87,12 @@ func run(ctx context.Context, args []string) error {
 		creds.Run,
 		service.Run,
 		func(ctx context.Context) error { // what others say is heard by the replica that leads
-			if !service.Led(ctx) {
-				return nil
-			}
-			return link.Listen(ctx, service, func(up bool) {
-				counter.BrokerUp(up)
-				ready.listens(up)
+			return service.While(ctx, func(ctx context.Context) error {
+				defer ready.listens(false)
+				return link.Listen(ctx, service, func(up bool) {
+					counter.BrokerUp(up)
+					ready.listens(up)
+				})
 			})
 		},
 		func(ctx context.Context) error {

@@ -180,7 +180,7 @@ func (s *Service) connectionChanged(id string, connected bool) {
 	s.mu.Unlock()
 	switch {
 	case connected && !was:
-		if asked && s.acts() {
+		if asked && s.acts() && s.lead.Leads() {
 			s.ask(id)
 		}
 		wake(s.redial)

@@ -43,14 +43,37 @@ func (s *Service) Led(ctx context.Context) bool {
 	}
 }
 
-// save writes rows where it is this replica's to do so.
+// While runs do whenever this replica leads, first with the table as the one before has left it, and ends its context when it does not any more; see crew.Lead. Meanwhile it says and hears
+// nothing: what the broker gives to this service goes to one of those that listen, and is lost on one that leads no more.
+func (s *Service) While(ctx context.Context, do func(ctx context.Context) error) error {
+	if !s.Led(ctx) {
+		return nil
+	}
+	return s.lead.While(ctx, do)
+}
+
+// save writes rows where it is this replica's to do so. s.mu is held.
 func (s *Service) save(put []domain.Peer, del []string) {
-	if s.acts() {
+	switch {
+	case !s.acts():
+	case !s.lead.Leads(): // not even later: another one may have written newer ones by then
+		s.unsaved = true
+	default:
 		s.cfg.Store.SavePeers(put, del)
 	}
 }
 
-// acts tells whether this replica is the one that has to do with the network and writes the table.
+// saveMissed writes down what could not be while this replica did not lead, and nobody else did.
+func (s *Service) saveMissed() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.unsaved {
+		s.unsaved = false
+		s.save(slices.Concat(s.book.All(), s.table.All()), nil)
+	}
+}
+
+// acts tells whether this replica is the one that has to do with the network and writes the table, whenever it leads.
 func (s *Service) acts() bool {
 	select {
 	case <-s.news.caughtUp:

@@ -85,6 +85,7 @@ type Service struct {
 	mu       sync.Mutex
 	table    *domain.Table
 	book     *domain.Book
+	unsaved  bool // rows of either have changed while this replica did not lead
 	size     pace.Size
 	identity Identity
 	self     Self
@@ -187,11 +188,11 @@ func (s *Service) Run(ctx context.Context) error {
 	return err
 }
 
-// leadLoop does what one replica does for all, as soon as it leads.
-func (s *Service) leadLoop(ctx context.Context) error {
-	if !s.Led(ctx) {
-		return nil
-	}
+// leadLoop does what one replica does for all, whenever it leads.
+func (s *Service) leadLoop(ctx context.Context) error { return s.While(ctx, s.leadLoops) }
+
+func (s *Service) leadLoops(ctx context.Context) error {
+	s.saveMissed()
 	loops := []func(context.Context) error{s.announceLoop, s.neighbourLoop, s.mendLoop, s.sweepLoop}
 	if s.cfg.Routing != nil {
 		loops = append(loops, s.advertiseLoop, s.strangersLoop)

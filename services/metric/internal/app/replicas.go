@@ -87,13 +87,13 @@ func (s *Service) listenLoop(ctx context.Context) error {
 	})
 }
 
-// leadLoop tells the network what the node has, as soon as this replica leads.
-func (s *Service) leadLoop(ctx context.Context) error {
-	if !s.Led(ctx) {
-		return nil
-	}
-	return s.publishLoop(ctx)
+// While runs do whenever this replica leads, and ends its context when it does not any more; see crew.Lead.
+func (s *Service) While(ctx context.Context, do func(ctx context.Context) error) error {
+	return s.lead.While(ctx, do)
 }
+
+// leadLoop tells the network what the node has, whenever this replica leads.
+func (s *Service) leadLoop(ctx context.Context) error { return s.lead.While(ctx, s.publishLoop) }
 
 // commons is what the replicas had together when the store was last asked.
 type commons struct {
@@ -115,7 +115,7 @@ func (s *Service) together(ctx context.Context, own domain.Metric) domain.Metric
 	defer c.mu.Unlock()
 	c.own = own
 	s.mu.Lock()
-	version := uint64(0)
+	version, reports := uint64(0), s.reports
 	if s.lead.Leads() {
 		version = s.own.Version
 	}
@@ -128,9 +128,11 @@ func (s *Service) together(ctx context.Context, own domain.Metric) domain.Metric
 	} else {
 		c.last = got
 		s.mu.Lock()
-		s.queue = got.Queue
+		if s.reports == reports { // else the answer may be of before what node has said meanwhile
+			s.queue = got.Queue
+		}
 		if !s.lead.Leads() {
-			s.own.Version = got.Version
+			s.own.Version = max(s.own.Version, got.Version) // one that led a moment ago may have told more than it could write
 		}
 		s.mu.Unlock()
 	}

@@ -73,6 +73,7 @@ type Service struct {
 	told     domain.Metric
 	greeting bool // a newcomer should hear of this node
 	queue    domain.Queue
+	reports  uint64 // of the queue, by node, to this replica
 	table    *domain.Table
 	size     pace.Size
 	watchers map[*Watcher]*ownWatch
@@ -229,16 +230,15 @@ func (s *Service) ReportQueue(ctx context.Context, q domain.Queue) error {
 	if err := q.Check(); err != nil {
 		return fault.InvalidArgument("QUEUE_INVALID", "%v", err)
 	}
-	s.mu.Lock()
-	same := s.queue == q
-	s.mu.Unlock()
 	if s.cfg.Shared != nil { // also what is known here: another replica may have been told something else
 		if err := s.cfg.Shared.SaveQueue(ctx, q); err != nil {
 			return err
 		}
 	}
 	s.mu.Lock()
+	same := s.queue == q
 	s.queue = q
+	s.reports++
 	s.mu.Unlock()
 	if !same {
 		wake(s.queued)

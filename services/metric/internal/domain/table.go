@@ -30,6 +30,9 @@ const (
 // patience is for how many of its stated intervals a metric is fresh: one report may be lost.
 const patience = 2
 
+// Longest is for how long any metric is fresh, at most.
+const Longest = patience * MaxInterval
+
 // Table holds the freshest metrics of peers, bounded. It is not safe for concurrent use.
 type Table struct {
 	max   int
@@ -160,7 +163,7 @@ func (t *Table) Expire(now time.Time) []string {
 		return nil
 	}
 	var gone []string
-	t.dated = now.Add(patience * MaxInterval)
+	t.dated = now.Add(Longest)
 	for id, k := range t.known {
 		switch e := k.expires(); {
 		case e.Before(now):

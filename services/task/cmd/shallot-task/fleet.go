@@ -100,8 +100,8 @@ const consumerLease = 6 * time.Second
 // nothing is what a consumer claims.
 func nothing() []domain.EntryKey { return nil }
 
-// alone waits until no other process has the consumer's tasks: their keys and clocks are in one process's memory, their files in one home. The function that it gives keeps it so, and
-// ends with an error when another one has them.
+// alone waits until no other process has the consumer's tasks: their keys and clocks are in one process's memory, their files in one home. It is kept so until p is closed, when nothing of
+// this process commits any more. The function that it gives ends with an error when another process has them.
 func (p *parts) alone(ctx context.Context) (func(context.Context) error, error) {
 	f, err := p.fleet()
 	if err != nil || f == nil {
@@ -125,20 +125,33 @@ func (p *parts) alone(ctx context.Context) (func(context.Context) error, error) 
 			return nil, context.Cause(ctx)
 		}
 	}
+	lost := make(chan error, 1)
+	beats, stop := context.WithCancel(context.WithoutCancel(ctx)) // what is under way when the process is told to end still commits
+	var beating sync.WaitGroup
+	beating.Go(func() {
+		over := false
+		_ = every(beats, consumerLease/4, func() {
+			if pulse, err := f.Beat(beats, 0, nothing, consumerLease); err == nil && !pulse.Leads {
+				over = true
+				lost <- fault.Unavailable("NOT_LEADING", "another process has this consumer's tasks now, because this one did not answer for longer than its lease")
+			}
+		}, func() bool { return over })
+	})
+	p.closers = append(p.closers, func() {
+		stop()
+		beating.Wait()
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
+		defer cancel()
+		if err := f.Leave(ctx); err != nil {
+			p.log.Info("another process takes over when the lease of this one is over", logging.Err(err))
+		}
+	})
 	return func(ctx context.Context) error {
-		defer func() {
-			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
-			defer cancel()
-			if err := f.Leave(ctx); err != nil {
-				p.log.Info("another process takes over when the lease of this one is over", logging.Err(err))
-			}
-		}()
-		var lost error
-		err := every(ctx, consumerLease/4, func() {
-			if pulse, err := f.Beat(ctx, 0, nothing, consumerLease); err == nil && !pulse.Leads {
-				lost = fault.Unavailable("NOT_LEADING", "another process has this consumer's tasks now, because this one did not answer for longer than its lease")
-			}
-		}, func() bool { return lost != nil })
-		return errors.Join(err, lost)
+		select {
+		case err := <-lost:
+			return err
+		case <-ctx.Done():
+			return nil
+		}
 	}, nil
 }

@@ -83,11 +83,11 @@ func run(ctx context.Context, args []string) error {
 	if cfg.Role == "provider" {
 		wire = parts.provider
 	}
+	defer parts.close()
 	service, background, err := wire(ctx)
 	if err != nil {
 		return err
 	}
-	defer parts.close()
 	if cfg.Store != "" {
 		if service.PageKey, err = store.Setting(ctx, "page_key", newPageKey); err != nil {
 			return err

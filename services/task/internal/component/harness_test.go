@@ -21,6 +21,7 @@ import (
 
 	"github.com/shallot-net/shallot/kit/grpctest"
 	"github.com/shallot-net/shallot/kit/logging"
+	"github.com/shallot-net/shallot/kit/pgtest"
 	"github.com/shallot-net/shallot/kit/rpc"
 	"github.com/shallot-net/shallot/kit/rpc/mux"
 	"github.com/shallot-net/shallot/kit/signature"
@@ -121,6 +122,7 @@ type node struct {
 	pconf    provider.Config
 	journal  func(provider.Store) provider.Store // what the provider has for its store; nil: the store itself
 	database *database                           // set: the store is there, and shared with other replicas
+	proxy    *pgtest.Proxy                       // set: between it and that store
 	hand     bool                                // a replica that has no session to begin with
 }
 
@@ -457,6 +459,18 @@ func (nd *node) saw(typ eventv1.EventType) bool {
 	nd.mu.Lock()
 	defer nd.mu.Unlock()
 	return slices.ContainsFunc(nd.seen, func(ev *eventv1.Event) bool { return ev.GetType() == typ })
+}
+
+// heard is how many events of a type were delivered to this node.
+func (nd *node) heard(typ eventv1.EventType) (n int) {
+	nd.mu.Lock()
+	defer nd.mu.Unlock()
+	for _, ev := range nd.seen {
+		if ev.GetType() == typ {
+			n++
+		}
+	}
+	return n
 }
 
 // respin makes a result of this provider's that is encrypted to nobody, and signs it.

@@ -4,14 +4,20 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"google.golang.org/grpc"
+
+	"github.com/shallot-net/shallot/kit/fault"
 	"github.com/shallot-net/shallot/kit/pgtest"
 	eventv1 "github.com/shallot-net/shallot/proto/shallot/event/v1"
 	taskv1 "github.com/shallot-net/shallot/proto/shallot/task/v1"
 	"github.com/shallot-net/shallot/services/task/internal/adapter/postgres"
+	"github.com/shallot-net/shallot/services/task/internal/app"
 	"github.com/shallot-net/shallot/services/task/internal/app/provider"
 	"github.com/shallot-net/shallot/services/task/internal/domain"
 )
@@ -27,7 +33,11 @@ type database struct {
 const testLease = 3 * time.Second // longer than a busy machine keeps a test waiting: who is late is superseded
 
 func (d *database) open(ctx context.Context, nd *node, log *slog.Logger) taskStore {
-	s := must[*postgres.Store](nd.t)(postgres.Open(ctx, d.server.URL(d.name), d.server.PasswordFile, log))
+	url := d.server.URL(d.name)
+	if nd.proxy != nil {
+		url = strings.Replace(url, d.server.Dir, nd.proxy.Dir, 1)
+	}
+	s := must[*postgres.Store](nd.t)(postgres.Open(ctx, url, d.server.PasswordFile, log))
 	if d, ok := nd.pconf.Fleet.(*deaf); ok {
 		d.Fleet = s.Fleet(nd.dir)
 	} else {
@@ -47,15 +57,18 @@ func (*deaf) Listen(ctx context.Context, _ func(provider.Note)) error {
 	return nil
 }
 
-// addReplicas starts a provider of several replicas on one database. The first leads.
-func (n *network) addReplicas(count int, change func(i int, c *provider.Config)) []*node {
+// addReplicas starts a provider of several replicas on one database. The first leads, and may have its store through a proxy.
+func (n *network) addReplicas(count int, change func(i int, c *provider.Config), first ...*pgtest.Proxy) []*node {
 	n.t.Helper()
 	server := pgtest.Shared(n.t)
 	db := &database{server, server.Database(n.t)}
-	first := n.addNode("provider")
-	all := []*node{first}
+	one := n.addNode("provider")
+	for _, p := range first {
+		one.proxy = p
+	}
+	all := []*node{one}
 	for range count - 1 {
-		all = append(all, &node{t: n.t, net: n, peer: first.peer, key: first.key, dir: n.t.TempDir(), role: "provider", hand: true, tasks: first.tasks, news: make(chan struct{}, 1)})
+		all = append(all, &node{t: n.t, net: n, peer: one.peer, key: one.key, dir: n.t.TempDir(), role: "provider", hand: true, tasks: one.tasks, news: make(chan struct{}, 1)})
 	}
 	for i, nd := range all {
 		nd.database = db
@@ -272,6 +285,96 @@ func TestReplicasLeave(t *testing.T) {
 	}
 }
 
+// The one that leads is cut off from the store alone: it has stepped down before another one leads, a node that watches its queue hears of it, and what it had goes on at the other one.
+func TestReplicasCutOff(t *testing.T) {
+	t.Parallel()
+	n := newNetwork(t)
+	scripts := []*script{newScript(), newScript()}
+	proxy := pgtest.Shared(t).NewProxy(t)
+	ps := n.addReplicas(2, func(i int, c *provider.Config) { withScript(scripts[i], 1)(c) }, proxy)
+	c := n.addConsumer(nil)
+	first := c.submit(scriptSpec(step{Name: "first", Wait: true, Stdout: 2}), ps[0])
+	c.await(first, "RUNNING")
+	queue := must[grpc.ServerStreamingClient[taskv1.WatchQueueResponse]](t)(ps[0].client.WatchQueue(t.Context(), &taskv1.WatchQueueRequest{}))
+	must[*taskv1.WatchQueueResponse](t)(queue.Recv())
+	proxy.Pause()
+	defer proxy.Resume()
+	ps[1].takeOver()
+	if ps[0].provider.Leading() {
+		t.Error("it leads beside another one")
+	}
+	var err error
+	for err == nil {
+		_, err = queue.Recv()
+	}
+	if f := fault.From(err); f.Reason != "NOT_LEADING" {
+		t.Errorf("whoever watches its queue hears %v", err)
+	}
+	session := must[grpc.BidiStreamingClient[taskv1.SessionRequest, taskv1.SessionResponse]](t)(ps[0].client.Session(t.Context()))
+	if _, err := session.Recv(); fault.From(err).Reason != "NOT_LEADING" {
+		t.Errorf("a session with it: %v", err)
+	}
+	for _, s := range scripts {
+		close(s.gate("first"))
+	}
+	ps[1].sealing = ps[0].sealing
+	second := c.submit(scriptSpec(step{Name: "second", Stdout: 2}), ps[1])
+	for _, id := range []string{first, second} {
+		if task := c.await(id); task.GetState() != "COMPLETED" || task.GetAttempts() != 1 {
+			t.Fatalf("the task is %v", task)
+		}
+		if got := c.result(id, "stdout"); got != "01" {
+			t.Fatalf("stdout is %q", got)
+		}
+	}
+}
+
+// The store is away for everybody, for longer than a lease: nobody leads, but the session stands and consumers hear of what runs, so that nobody places it elsewhere. Afterwards the same one leads.
+func TestReplicasKeepSessionsWithoutStore(t *testing.T) {
+	t.Parallel()
+	n := newNetwork(t)
+	server := pgtest.Start(t)
+	s := newScript()
+	p := n.addNode("provider")
+	p.database = &database{server, server.Database(t)}
+	p.pconf.Evaluator = domain.Local{}
+	p.pconf.Progress = 100 * time.Millisecond
+	withScript(s, 1)(&p.pconf)
+	p.start()
+	c := n.addConsumer(nil)
+	id := c.submit(scriptSpec(step{Name: "long", Wait: true, Stdout: 2}), p)
+	c.await(id, "RUNNING")
+	leads := func(want bool) {
+		t.Helper()
+		news, stop := p.provider.WatchQueue()
+		defer stop()
+		end := time.After(time.Minute)
+		for p.provider.Leading() != want {
+			select {
+			case <-news:
+			case <-end:
+				t.Fatalf("in a minute it did not become so that it leads: %v", want)
+			}
+		}
+	}
+	server.Stop(t)
+	leads(false)
+	heard := c.heard(eventv1.EventType_EVENT_TYPE_TASK_PROGRESS)
+	end := time.Now().Add(time.Minute)
+	for c.heard(eventv1.EventType_EVENT_TYPE_TASK_PROGRESS) < heard+5 {
+		if time.Now().After(end) {
+			t.Fatal("its consumer hears no more of the task")
+		}
+		pause(50 * time.Millisecond)
+	}
+	server.Restart(t)
+	leads(true)
+	close(s.gate("long"))
+	if task := c.await(id); task.GetState() != "COMPLETED" || task.GetAttempts() != 1 {
+		t.Fatalf("the task is %v", task)
+	}
+}
+
 // The store goes away for a moment under load: one outcome each.
 func TestReplicasWithoutStore(t *testing.T) {
 	t.Parallel()
@@ -359,4 +462,48 @@ func TestConsumerOnPostgres(t *testing.T) {
 		t.Fatalf("the job is %v, and %d have ended", job, len(ended))
 	}
 	checkAll(t, ended, texts)
+}
+
+// awayStore is a journal whose payloads cannot be read for a while.
+type awayStore struct {
+	provider.Store
+	away  atomic.Bool
+	asked atomic.Int32
+}
+
+func (a *awayStore) Material(ctx context.Context, k domain.EntryKey) (app.Material, error) {
+	if a.away.Load() {
+		a.asked.Add(1)
+		return app.Material{}, fault.Unavailable("STORE_AWAY", "the store is away")
+	}
+	return a.Store.Material(ctx, k)
+}
+
+// The store is away while a large payload is to be fetched, for longer than a fetch is tried: the attempt is given back each time, and runs when the store is well again.
+func TestReplicasStageWithoutStore(t *testing.T) {
+	t.Parallel()
+	n, s := newNetwork(t), newScript()
+	server := pgtest.Shared(t)
+	p := n.addNode("provider")
+	p.database = &database{server, server.Database(t)}
+	p.pconf.Evaluator, p.pconf.Lease = domain.Local{}, time.Second // alone: nobody supersedes it
+	withScript(s, 1)(&p.pconf)
+	away := &awayStore{}
+	away.away.Store(true)
+	p.journal = func(st provider.Store) provider.Store { away.Store = st; return away }
+	p.start()
+	c := n.addConsumer(nil)
+	data := strings.Repeat("x", 200_000)
+	id := c.submit(withInput(step{Name: "large", Show: true}, "input:large", nil, []byte(data)), p)
+	until(t, "more looks than a fetch has tries", func() bool { return away.asked.Load() > 10 })
+	if s.ran("large") != 0 {
+		t.Error("it has run without its payload")
+	}
+	away.away.Store(false)
+	if task := c.await(id); task.GetState() != "COMPLETED" || task.GetAttempts() != 1 {
+		t.Fatalf("the task is %v", task)
+	}
+	if got := c.result(id, ""); got != data {
+		t.Errorf("%d bytes came back of %d", len(got), len(data))
+	}
 }

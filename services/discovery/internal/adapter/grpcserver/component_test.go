@@ -2,6 +2,7 @@ package grpcserver_test
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"path/filepath"
 	"strings"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/shallot-net/shallot/kit/brokerclient"
 	"github.com/shallot-net/shallot/kit/brokertest"
+	"github.com/shallot-net/shallot/kit/crew"
 	"github.com/shallot-net/shallot/kit/fault"
 	"github.com/shallot-net/shallot/kit/grpctest"
 	"github.com/shallot-net/shallot/kit/lifecycle"
@@ -45,6 +47,7 @@ type node struct {
 	// shared gives the store that replicas have in common; nil: a file of its own.
 	shared func() *postgres.Store
 	store  interface{ Close() error }
+	cutOff bool // from the store: another one takes its lead
 }
 
 func newNode(t *testing.T, net *brokertest.Network, bootstrap ...*brokertest.Broker) *node {
@@ -97,16 +100,13 @@ func (n *node) start() {
 	ended := make(chan error, 1)
 	go func() {
 		ended <- lifecycle.Run(ctx, svc.Run, func(ctx context.Context) error {
-			if !svc.Led(ctx) {
-				return nil
-			}
-			return link.Listen(ctx, svc, func(bool) {})
+			return svc.While(ctx, func(ctx context.Context) error { return link.Listen(ctx, svc, func(bool) {}) })
 		})
 	}()
 	n.client = discoveryv1.NewDiscoveryServiceClient(grpctest.Start(t, func(s *rpc.Server) { grpcserver.Register(s, svc) }))
 	n.stop = sync.OnceFunc(func() {
 		cancel()
-		if err := <-ended; err != nil {
+		if err := <-ended; err != nil && !(n.cutOff && errors.Is(err, crew.ErrSuperseded)) {
 			t.Errorf("discovery: %v", err)
 		}
 		client.Close()

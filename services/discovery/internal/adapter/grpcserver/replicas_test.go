@@ -2,6 +2,7 @@ package grpcserver_test
 
 import (
 	"context"
+	"strings"
 	"testing"
 
 	"google.golang.org/protobuf/proto"
@@ -20,19 +21,23 @@ func TestMain(m *testing.M) { pgtest.Main(m) }
 func newReplicas(t *testing.T, net *brokertest.Network, count int, bootstrap *brokertest.Broker) []*node {
 	t.Helper()
 	server := pgtest.Shared(t)
-	database := server.Database(t)
-	first := newNodeOver(t, net.Add(), func() *postgres.Store {
-		s, err := postgres.Open(t.Context(), server.URL(database), server.PasswordFile, logging.New(t.Output(), "info", "text", "store"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		return s
-	}, bootstrap)
+	first := newNodeOver(t, net.Add(), opener(t, server.URL(server.Database(t)), server.PasswordFile), bootstrap)
 	all := []*node{first}
 	for range count - 1 {
 		all = append(all, newNodeOver(t, first.broker, first.shared, bootstrap))
 	}
 	return all
+}
+
+func opener(t *testing.T, url, password string) func() *postgres.Store {
+	return func() *postgres.Store {
+		t.Helper()
+		s, err := postgres.Open(t.Context(), url, password, logging.New(t.Output(), "info", "text", "store"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
 }
 
 // leader waits for one that leads.
@@ -135,4 +140,38 @@ func TestReplicasFollow(t *testing.T) {
 	follow[0].until("the second node's leave", func(peers map[string]*discoveryv1.Peer) bool {
 		return peers[second.broker.PeerID()].GetState() == "leaving"
 	})
+}
+
+// One that leads and is cut off from the store, but not from the broker, has stepped down before another one leads: that one hears all that there is to hear.
+func TestOneThatIsCutOffStepsDown(t *testing.T) {
+	t.Parallel()
+	net := brokertest.NewNetwork()
+	first := newNode(t, net)
+	first.updateSelf("sum")
+	server := pgtest.Shared(t)
+	proxy := server.NewProxy(t)
+	url := server.URL(server.Database(t))
+	cut := newNodeOver(t, net.Add(), opener(t, strings.Replace(url, server.Dir, proxy.Dir, 1), server.PasswordFile), first.broker)
+	cut.cutOff = true
+	cut.updateSelf("sum")
+	cut.until("the first node", available(1))
+	next := newNodeOver(t, cut.broker, opener(t, url, server.PasswordFile), first.broker)
+	if !cut.svc.Leads() || next.svc.Leads() {
+		t.Fatal("the first of two does not lead")
+	}
+	proxy.Pause()
+	defer proxy.Resume()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	if !next.svc.Led(ctx) {
+		t.Fatal("no other one leads")
+	}
+	if cut.svc.Leads() {
+		t.Error("it leads beside another one")
+	}
+	for i := range 5 { // each is told of in a few words, that half of a group would miss
+		more := newNode(t, net, first.broker)
+		more.updateSelf("wasm")
+		next.until("one more node", available(i+2))
+	}
 }

@@ -85,10 +85,9 @@ func (b *Broker) ListenBeside(ctx context.Context, s *app.Service, state func(up
 	return lifecycle.Run(ctx, func(ctx context.Context) error {
 		return b.subscribe(ctx, s, group+"-"+strings.ToLower(rand.Text()), heard, answers, state)
 	}, func(ctx context.Context) error {
-		if !s.Led(ctx) {
-			return nil
-		}
-		return b.subscribe(ctx, s, group, nil, []eventv1.EventType{asked}, func(bool) {})
+		return s.While(ctx, func(ctx context.Context) error {
+			return b.subscribe(ctx, s, group, nil, []eventv1.EventType{asked}, func(bool) {})
+		})
 	})
 }
 

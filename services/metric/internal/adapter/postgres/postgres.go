@@ -6,6 +6,7 @@ import (
 	"embed"
 	"log/slog"
 	"math"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -33,6 +34,8 @@ type Store struct {
 	*pgstore.Crew
 	db  *pgstore.DB
 	log *slog.Logger
+
+	swept atomic.Int64 // when what is too old was last deleted, in microseconds since 1970
 }
 
 var (
@@ -46,7 +49,7 @@ func Open(ctx context.Context, url, passwordFile string, log *slog.Logger) (*Sto
 	if err != nil {
 		return nil, err
 	}
-	return &Store{db.Crew(channel), db, log}, nil
+	return &Store{Crew: db.Crew(channel), db: db, log: log}, nil
 }
 
 // Close writes what is queued.
@@ -84,6 +87,9 @@ func (s *Store) Exchange(ctx context.Context, host string, m domain.Metric, keep
 		if err != nil {
 			return err
 		}
+		if err := s.sweep(ctx, tx); err != nil {
+			return err
+		}
 		if version > 0 {
 			if _, err := tx.Exec(ctx, `INSERT INTO own (id, queue, version) VALUES (1, '', $1) ON CONFLICT (id) DO UPDATE SET version = GREATEST(own.version, $1)`, int64(version)); err != nil {
 				return err
@@ -93,6 +99,24 @@ func (s *Store) Exchange(ctx context.Context, host string, m domain.Metric, keep
 		return err
 	})
 	return out, err
+}
+
+const (
+	sweepEvery = time.Hour
+	keepHosts  = time.Hour // after the last measurement; a machine is another host each time that it boots
+)
+
+// sweep deletes, once an hour, what nobody else would: hosts that nobody measures any more, and peers' metrics that no replica that has led since has had in its table.
+func (s *Store) sweep(ctx context.Context, tx pgx.Tx) error {
+	last, at := s.swept.Load(), time.Now()
+	if at.Sub(time.UnixMicro(last)) < sweepEvery || !s.swept.CompareAndSwap(last, at.UnixMicro()) {
+		return nil
+	}
+	if _, err := tx.Exec(ctx, `DELETE FROM hosts WHERE until < `+now+` - $1`, keepHosts.Microseconds()); err != nil {
+		return err
+	}
+	_, err := tx.Exec(ctx, `DELETE FROM known WHERE received < `+now+` - $1`, domain.Longest.Microseconds())
+	return err
 }
 
 func (s *Store) common(ctx context.Context, tx pgx.Tx) (out app.Common, err error) {

@@ -2,6 +2,7 @@ package postgres_test
 
 import (
 	"testing"
+	"time"
 
 	"github.com/shallot-net/shallot/kit/logging"
 	"github.com/shallot-net/shallot/kit/pgtest"
@@ -9,6 +10,7 @@ import (
 	"github.com/shallot-net/shallot/services/metric/internal/app"
 	"github.com/shallot-net/shallot/services/metric/internal/app/sharedtest"
 	"github.com/shallot-net/shallot/services/metric/internal/app/versionstest"
+	"github.com/shallot-net/shallot/services/metric/internal/domain"
 )
 
 func TestMain(m *testing.M) { pgtest.Main(m) }
@@ -39,4 +41,38 @@ func TestShared(t *testing.T) {
 		database := server.Database(t)
 		return open(t, server, database), open(t, server, database)
 	})
+}
+
+// Hosts that are gone, and metrics that cannot be fresh any more, do not stay for ever.
+func TestWhatIsOldIsDeleted(t *testing.T) {
+	t.Parallel()
+	server := pgtest.Shared(t)
+	database := server.Database(t)
+	one := open(t, server, database)
+	metric := func(peer string) domain.Metric {
+		return domain.Metric{PeerID: peer, Version: 1, Interval: time.Minute, CPU: domain.CPU{Threads: 1}}
+	}
+	one.SaveKnown([]domain.Known{{Metric: metric("new"), ReceivedAt: time.Now()}, {Metric: metric("old"), ReceivedAt: time.Now().Add(-domain.Longest - time.Hour)}}, nil)
+	exchange := func(s *postgres.Store, host string, keep time.Duration) {
+		t.Helper()
+		if _, err := s.Exchange(t.Context(), host, metric(""), keep, 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	exchange(one, "gone", -2*time.Hour)
+	exchange(one, "silent", time.Microsecond)
+	if err := one.SaveQueue(t.Context(), domain.Queue{}); err != nil { // what was queued before it is written with it
+		t.Fatal(err)
+	}
+	exchange(open(t, server, database), "here", time.Minute)
+	db := server.Connect(t, database)
+	for query, want := range map[string]string{
+		`SELECT string_agg(host, ' ' ORDER BY host) FROM metric.hosts`:       "here silent",
+		`SELECT string_agg(peer_id, ' ' ORDER BY peer_id) FROM metric.known`: "new",
+	} {
+		var got string
+		if err := db.QueryRow(t.Context(), query).Scan(&got); err != nil || got != want {
+			t.Errorf("%s: %q, %v; want %q", query, got, err, want)
+		}
+	}
 }

@@ -124,7 +124,8 @@ func (c *Client) Describe(ctx context.Context) (d *taskv1.DescribeResponse, err 
 	return d, err
 }
 
-// WatchQueue follows the queue's figures and the description; see app.TaskDescriber.
+// WatchQueue follows the queue's figures and the description; see app.TaskDescriber. When the replica that it is at leads no more, the next one that does is looked for, and the session is
+// taken there: a replica that is cut off from its store keeps the sessions that it has, because nobody may lead.
 func (c *Client) WatchQueue(ctx context.Context, news func(q *eventv1.Queue, description uint64)) error {
 	return atLeader(ctx, func() error { return c.watchQueue(ctx, news) })
 }
@@ -136,10 +137,16 @@ func (c *Client) watchQueue(ctx context.Context, news func(q *eventv1.Queue, des
 	if err != nil {
 		return err
 	}
-	for {
+	for first := true; ; first = false {
 		r, err := s.Recv()
-		if err != nil {
+		switch {
+		case err != nil:
+			if !first && elsewhere(err) {
+				c.astray.Store(true)
+			}
 			return err
+		case first && c.astray.Swap(false):
+			c.Resync()
 		}
 		news(r.GetQueue(), r.GetDescription())
 	}

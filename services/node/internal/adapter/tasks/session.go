@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"math"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
@@ -43,6 +44,8 @@ type Client struct {
 
 	listener Listener
 	caller   *mux.Caller[*command, *taskv1.SessionResponse]
+
+	astray atomic.Bool // the replica that the session is with may lead no more
 
 	mu     sync.Mutex
 	cancel context.CancelFunc // of the stream that stands

@@ -56,6 +56,9 @@ func (s *Service) WatchQueue(_ *taskv1.WatchQueueRequest, stream grpc.ServerStre
 	<-pause.C
 	last, described := domain.Queue{Slots: -1}, uint64(0)
 	for {
+		if err := s.leading(); err != nil { // it does not any more: the caller finds who does
+			return err
+		}
 		if q, d := s.cfg.Provider.Queue(), s.cfg.Provider.Description(); q != last || d != described {
 			last, described = q, d
 			if err := stream.Send(&taskv1.WatchQueueResponse{Queue: toQueue(q), Description: d}); err != nil {

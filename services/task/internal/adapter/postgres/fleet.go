@@ -39,19 +39,15 @@ const begun = `(EXTRACT(EPOCH FROM now()) * 1000000)::bigint`
 func (f *Fleet) Beat(ctx context.Context, slots int, keep func() []domain.EntryKey, lease time.Duration) (p provider.Pulse, err error) {
 	err = f.s.db.Tx(ctx, func(ctx context.Context, tx pgx.Tx) error {
 		// Asked when the transaction has begun: what is claimed or journaled from now on is held for longer than a lease from its beginning, and not given back below.
-		held := keep()
-		ids, attempts, consumers := make([]string, len(held)), make([]int64, len(held)), make([]string, len(held))
-		for i, k := range held {
-			ids[i], attempts[i], consumers[i] = txt(k.TaskID), int64(k.Attempt), txt(k.Consumer)
-		}
+		kept := append(columns(keep()), lease.Microseconds())
 		var b pgx.Batch
 		b.Queue(`DELETE FROM replicas WHERE until < `+now+` - $1`, (time.Hour).Microseconds())
 		b.Queue(`INSERT INTO replicas (name, slots, until) VALUES ($1, $2, `+now+` + $3) ON CONFLICT (name) DO UPDATE SET slots = $2, until = `+now+` + $3`, f.name, slots, lease.Microseconds())
 		b.Queue(`UPDATE entries SET held_until = `+now+` + $5 WHERE holder = $1 AND ended_at = 0 AND (task_id, attempt, consumer) IN (SELECT * FROM unnest($2::text[], $3::bigint[], $4::text[]))`,
-			f.name, ids, attempts, consumers, lease.Microseconds())
+			append([]any{f.name}, kept...)...)
 		b.Queue(`UPDATE entries SET holder = '', held_until = 0 WHERE holder = $1 AND ended_at = 0 AND held_until <= `+begun+` + $5
 			AND (task_id, attempt, consumer) NOT IN (SELECT * FROM unnest($2::text[], $3::bigint[], $4::text[]))`,
-			f.name, ids, attempts, consumers, lease.Microseconds())
+			append([]any{f.name}, kept...)...)
 		b.Queue(`INSERT INTO leases (name, holder, until) VALUES ('lead', $1, `+now+` + $2)
 			ON CONFLICT (name) DO UPDATE SET holder = $1, until = `+now+` + $2 WHERE leases.holder = $1 OR leases.until < `+now, f.name, lease.Microseconds())
 		b.Queue(`SELECT COALESCE(SUM(slots), 0)::bigint, COUNT(*), (SELECT holder = $1 FROM leases WHERE name = 'lead') FROM replicas WHERE until >= `+now, f.name)
@@ -82,42 +78,66 @@ func scanKey(r pgx.CollectableRow) (k domain.EntryKey, err error) {
 	return k, err
 }
 
-// claim takes what nobody works on: of the consumer that has the fewest at work, what has waited longest. Rows that another replica is taking are passed over.
-const claim = `WITH busy AS (
+// free is what nobody works on: of the consumer that has the fewest at work, what has waited longest. Rows that another replica is taking are passed over. What this one has itself is
+// not free when its lease is over: the next beat renews it, or gives it back.
+const free = `WITH busy AS (
 		SELECT consumer, COUNT(*) AS n FROM entries WHERE ended_at = 0 AND holder <> '' AND held_until >= ` + now + ` GROUP BY consumer
-	), pick AS (
-		SELECT e.task_id, e.attempt, e.consumer FROM entries e LEFT JOIN busy b ON b.consumer = e.consumer
-		WHERE e.ended_at = 0 AND e.replica <> 1 AND (e.holder = '' OR e.held_until < ` + now + `)
-		ORDER BY COALESCE(b.n, 0), e.created_at LIMIT $3 FOR UPDATE OF e SKIP LOCKED
 	)
-	UPDATE entries e SET holder = $1, held_until = ` + now + ` + $2 FROM pick p
-	WHERE e.task_id = p.task_id AND e.attempt = p.attempt AND e.consumer = p.consumer RETURNING e.record, e.cancelled`
+	SELECT e.record, e.cancelled, e.sealed_key, e.ciphertext FROM entries e LEFT JOIN busy b ON b.consumer = e.consumer
+	WHERE e.ended_at = 0 AND e.replica <> 1 AND (e.holder = '' OR e.held_until < ` + now + ` AND e.holder <> $1)
+	ORDER BY COALESCE(b.n, 0), e.created_at LIMIT $2 FOR UPDATE OF e SKIP LOCKED`
+
+const hold = `UPDATE entries SET holder = $1, held_until = ` + now + ` + $2
+	WHERE (task_id, attempt, consumer) IN (SELECT * FROM unnest($3::text[], $4::bigint[], $5::text[]))`
 
 // Claim implements provider.Fleet.
-func (f *Fleet) Claim(ctx context.Context, limit int, lease time.Duration) (out []provider.Claimed, err error) {
-	err = f.s.db.Tx(ctx, func(ctx context.Context, tx pgx.Tx) error {
-		rows, err := tx.Query(ctx, claim, f.name, lease.Microseconds(), limit)
-		if err != nil {
-			return err
+func (f *Fleet) Claim(ctx context.Context, limit int, lease time.Duration, begin func(*domain.Entry) *app.EntryWrite) (out []provider.Claimed, err error) {
+	scan := func(rows pgx.Rows) (err error) {
+		out, err = pgx.CollectRows(rows, scanClaimed)
+		return err
+	}
+	err = f.s.db.Exchange(ctx, free, []any{f.name, limit}, scan, func() *pgstore.Batch {
+		var b pgstore.Batch
+		keys := make([]domain.EntryKey, len(out))
+		for i := range out {
+			keys[i] = out[i].Entry.Key()
 		}
-		defer rows.Close()
-		for rows.Next() {
-			var b []byte
-			var c provider.Claimed
-			if err := rows.Scan(&b, &c.Cancelled); err != nil {
-				return err
-			}
-			if c.Entry, err = record.ReadEntry(b); err != nil {
-				return err
-			}
-			out = append(out, c)
+		if len(keys) > 0 {
+			b.Exec(hold, append([]any{f.name, lease.Microseconds()}, columns(keys)...)...)
 		}
-		return rows.Err()
+		for i := range out {
+			if out[i].Cancelled {
+				continue
+			}
+			if w := begin(out[i].Entry); w != nil {
+				out[i].Entry, out[i].Begun = w.Entry, true
+				writeEntry(&b, w)
+			}
+		}
+		return &b
 	})
 	if err != nil {
 		return nil, err
 	}
 	return out, nil
+}
+
+func scanClaimed(r pgx.CollectableRow) (c provider.Claimed, err error) {
+	var b []byte
+	if err = r.Scan(&b, &c.Cancelled, &c.Material.SealedKey, &c.Material.Ciphertext); err != nil {
+		return c, err
+	}
+	c.Entry, err = record.ReadEntry(b)
+	return c, err
+}
+
+// columns are keys for unnest.
+func columns(keys []domain.EntryKey) []any {
+	ids, attempts, consumers := make([]string, len(keys)), make([]int64, len(keys)), make([]string, len(keys))
+	for i, k := range keys {
+		ids[i], attempts[i], consumers[i] = txt(k.TaskID), int64(k.Attempt), txt(k.Consumer)
+	}
+	return []any{ids, attempts, consumers}
 }
 
 // Cancel implements provider.Fleet.
@@ -168,6 +188,7 @@ const channel = "shallot_task"
 
 const (
 	noteWaiting = "waiting" // an entry waits for somebody to claim it
+	noteRuns    = "runs"
 	noteChanged = "changed"
 	noteCancel  = "cancel"
 	noteLeft    = "left" // a replica has left, and what it had is free
@@ -199,6 +220,8 @@ func (f *Fleet) Listen(ctx context.Context, heard func(provider.Note)) error {
 			n.Waiting = true
 		case noteLeft:
 			n.Left = true
+		case noteRuns:
+			n.Runs = true
 		case noteChanged:
 			n.Changed = true
 		case noteCancel:
@@ -216,6 +239,8 @@ func tell(b *pgstore.Batch, w *app.EntryWrite) {
 		if w.Holder == "" && !w.Entry.State.Terminal() {
 			b.Exec(`SELECT pg_notify($1, $2)`, channel, note(noteWaiting, w.Told, w.Entry.Key()))
 		}
+	case w.Entry.State == domain.Running:
+		b.Exec(`SELECT pg_notify($1, $2)`, channel, note(noteRuns, w.Told, w.Entry.Key()))
 	default:
 		b.Exec(`SELECT pg_notify($1, $2)`, channel, note(noteChanged, w.Told, w.Entry.Key()))
 	}

@@ -39,9 +39,11 @@ func put(t *testing.T, s *postgres.Store, es ...*domain.Entry) {
 	}
 }
 
+func stay(*domain.Entry) *app.EntryWrite { return nil }
+
 func claim(t *testing.T, f *postgres.Fleet, n int, lease time.Duration) []provider.Claimed {
 	t.Helper()
-	c, err := f.Claim(t.Context(), n, lease)
+	c, err := f.Claim(t.Context(), n, lease, stay)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -77,7 +79,7 @@ func TestClaimsAreExclusive(t *testing.T) {
 		for range 2 {
 			wg.Go(func() {
 				for {
-					c, err := f.Claim(context.Background(), 4, time.Hour)
+					c, err := f.Claim(context.Background(), 4, time.Hour, stay)
 					if err != nil {
 						t.Error(err)
 					}
@@ -228,15 +230,20 @@ func TestOneLeads(t *testing.T) {
 	}
 }
 
-// What replicas tell each other arrives, and nobody hears himself.
-func TestNotes(t *testing.T) {
-	t.Parallel()
-	s, fs := fleets(t, "a", "b")
+// listen gives the notes that a replica hears from now on, one by one.
+func listen(t *testing.T, f *postgres.Fleet) (next func() provider.Note) {
+	t.Helper()
 	heard := make(chan provider.Note, 64)
-	ctx, cancel := context.WithCancel(t.Context())
+	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
-	go func() { ended <- fs[0].Listen(ctx, func(n provider.Note) { heard <- n }) }()
-	next := func() provider.Note {
+	go func() { ended <- f.Listen(ctx, func(n provider.Note) { heard <- n }) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+	next = func() provider.Note {
 		t.Helper()
 		select {
 		case n := <-heard:
@@ -249,6 +256,14 @@ func TestNotes(t *testing.T) {
 	if n := next(); !n.Missed {
 		t.Fatalf("%+v", n)
 	}
+	return next
+}
+
+// What replicas tell each other arrives, and nobody hears himself.
+func TestNotes(t *testing.T) {
+	t.Parallel()
+	s, fs := fleets(t, "a", "b")
+	next := listen(t, fs[0])
 	e := entry("12D3KooWconsumer", time.Now())
 	put(t, s, e)
 	if n := next(); !n.Waiting || n.Key != e.Key() {
@@ -286,8 +301,70 @@ func TestNotes(t *testing.T) {
 	if mine, err := fs[0].Cancel(t.Context(), e.Key(), time.Hour); err != nil || mine == nil || mine.TaskID != e.TaskID {
 		t.Fatalf("nobody works on it: %v, %v", mine, err)
 	}
-	cancel()
-	if err := <-ended; err != nil {
+}
+
+// What begins with its claim is written down as running, with all that it needs to run; what begins later, or not any more, is only held.
+func TestClaimsThatBegin(t *testing.T) {
+	t.Parallel()
+	s, fs := fleets(t, "a", "b")
+	now := time.Now()
+	runs, waits, ends := entry("c", now.Add(-3*time.Second)), entry("c", now.Add(-2*time.Second)), entry("c", now.Add(-time.Second))
+	waits.Sub.PayloadCID = "elsewhere"
+	put(t, s, waits, ends)
+	if err := s.Commit(t.Context(), &app.Writes{Entries: []app.EntryWrite{{Entry: runs, Insert: true, Told: "test", Material: &app.Material{SealedKey: []byte("key"), Ciphertext: []byte("secret")}}}}); err != nil {
 		t.Fatal(err)
+	}
+	if mine, err := fs[1].Cancel(t.Context(), ends.Key(), 0); err != nil || mine == nil {
+		t.Fatalf("%v, %v", mine, err)
+	}
+	next := listen(t, fs[1])
+	got, err := fs[0].Claim(t.Context(), 9, time.Hour, func(e *domain.Entry) *app.EntryWrite {
+		if e.Sub.PayloadCID != "" {
+			return nil
+		}
+		e = e.Clone()
+		if err := e.Start(now); err != nil {
+			t.Error(err)
+		}
+		e.Revision++
+		return &app.EntryWrite{Entry: e, Told: "a"}
+	})
+	if err != nil || len(got) != 3 {
+		t.Fatalf("%v, %v", got, err)
+	}
+	if c := got[0]; !c.Begun || c.Cancelled || c.Entry.TaskID != runs.TaskID || string(c.Material.SealedKey) != "key" || string(c.Material.Ciphertext) != "secret" {
+		t.Errorf("the first: %+v", c)
+	}
+	if got[1].Begun || got[1].Entry.TaskID != waits.TaskID || got[2].Begun || !got[2].Cancelled {
+		t.Errorf("the others: %+v", got[1:])
+	}
+	if n := next(); !n.Runs || n.Key != runs.Key() {
+		t.Errorf("heard %+v", n)
+	}
+	for _, c := range []struct {
+		e    *domain.Entry
+		want domain.State
+		runs uint32
+	}{{runs, domain.Running, 1}, {waits, domain.Accepted, 0}, {ends, domain.Accepted, 0}} {
+		e, err := s.Entry(t.Context(), c.e.Key())
+		if err != nil || e.State != c.want || e.Runs != c.runs || e.Revision != 1+uint64(c.runs) {
+			t.Errorf("%+v, %v", e, err)
+		}
+	}
+}
+
+// A replica whose lease is over does not take its own entries once more: it runs them already, or gives them back with its next beat.
+func TestOwnClaimsAreNotTakenAgain(t *testing.T) {
+	t.Parallel()
+	s, fs := fleets(t, "a", "b")
+	put(t, s, entry("c", time.Now()))
+	if c := claim(t, fs[0], 9, 0); len(c) != 1 {
+		t.Fatalf("%d claims", len(c))
+	}
+	if c := claim(t, fs[0], 9, time.Hour); len(c) != 0 {
+		t.Errorf("it took its own once more")
+	}
+	if c := claim(t, fs[1], 9, time.Hour); len(c) != 1 {
+		t.Errorf("its lease is over, and the other took %d", len(c))
 	}
 }

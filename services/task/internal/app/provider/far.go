@@ -19,7 +19,7 @@ func (s *Service) cancelFar(ctx context.Context, h *held) bool {
 	if mine == nil {
 		return true
 	}
-	if h, new := s.adopt(mine); new {
+	if h, new := s.adopt(Claimed{Entry: mine}); new {
 		return s.cancelHere(h)
 	}
 	return true
@@ -66,7 +66,7 @@ func (s *Service) movedFar(e *domain.Entry) {
 	h.mu.Unlock()
 	if moved {
 		s.watch.Tell(queueKey)
-		s.cfg.Pusher.Push(s.ctx, app.Reply{Outbox: []app.Outgoing{s.progressOf(e, 0)}})
+		s.tellRuns(h)
 	}
 }
 

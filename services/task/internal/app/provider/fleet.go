@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/shallot-net/shallot/kit/crew"
 	"github.com/shallot-net/shallot/kit/fault"
 	"github.com/shallot-net/shallot/services/task/internal/app"
 	"github.com/shallot-net/shallot/services/task/internal/domain"
@@ -24,6 +25,7 @@ type fleet struct {
 
 	leads  atomic.Bool // what is to be said goes by this replica
 	ready  atomic.Bool // and it knows everything that it has to
+	lead   *crew.Term  // for how long the store's last word on that holds
 	left   atomic.Bool // a replica has left since the last beat
 	missed atomic.Bool // something was not heard, or could not be read
 
@@ -51,12 +53,20 @@ func newFleet(s *Service, f Fleet, lease time.Duration) *fleet {
 		return nil
 	}
 	fl := &fleet{Fleet: f, lease: lease, kicks: make(chan struct{}, 1), ended: make(chan error, 1), slots: s.cfg.Policy.Slots}
+	fl.lead = crew.NewTerm(func() {
+		s.cfg.Log.Warn("this replica does not lead for now: the store has not answered it for as long as its lease, and another one may lead")
+		s.watch.Tell(queueKey) // who watches the queue looks for one that leads
+	})
 	fl.news = app.NewWork(4, func(name string) { s.refresh(keyOf(name)) })
 	return fl
 }
 
-// Leading tells whether this replica is the one that nodes talk to. A single one always is.
-func (s *Service) Leading() bool { return s.fleet == nil || s.fleet.ready.Load() }
+// Leading tells whether this replica is the one that nodes talk to. A single one always is. One of several is not while the store has not answered it for a lease: another one may lead by
+// then. Sessions that stand are kept all the same: when it is the store that is away, nobody leads, and what this replica says of its running tasks keeps their consumers from giving them to
+// others. A node has WatchQueue to look for a leader meanwhile, and takes its session there.
+func (s *Service) Leading() bool {
+	return s.fleet == nil || s.fleet.ready.Load() && s.fleet.lead.Holds()
+}
 
 // speaks tells whether what is said here reaches anybody.
 func (s *Service) speaks() bool { return s.fleet == nil || s.fleet.leads.Load() }
@@ -188,8 +198,9 @@ func (s *Service) cancelOwn(k domain.EntryKey) {
 // beat tells the others that this replica is there. An error is final.
 func (s *Service) beat(ctx context.Context) error {
 	f := s.fleet
+	sent := time.Now() // the store counts the lease from later
 	p, err := f.Beat(ctx, s.cfg.Policy.Slots, s.own, f.lease)
-	if err != nil { // nobody else can have taken the lead either, while the store is away
+	if err != nil {
 		f.missed.Store(true)
 		s.cfg.Log.Debug("the other replicas could not be told that this one is there", "error", err.Error())
 		return nil
@@ -199,6 +210,9 @@ func (s *Service) beat(ctx context.Context) error {
 	s.mu.Unlock()
 	for _, k := range p.Cancelled {
 		s.cancelOwn(k)
+	}
+	if p.Leads && f.lead.Renew(sent.Add(f.lease)) && f.ready.Load() {
+		s.cfg.Log.Info("this replica leads on: the store answers again, and no other one has taken the lead")
 	}
 	switch {
 	case p.Leads && !f.ready.Load():
@@ -247,6 +261,15 @@ func (s *Service) hear(n Note) {
 		f.kick()
 	case n.Waiting:
 		f.kick()
+	case n.Runs: // most are over before anybody has to know
+		time.AfterFunc(startDelay, func() {
+			s.mu.Lock()
+			known := s.held[n.Key] != nil
+			s.mu.Unlock()
+			if known || !f.leads.Load() {
+				f.news.Add(keyName(n.Key))
+			}
+		})
 	case n.Changed:
 		f.news.Add(keyName(n.Key))
 	case n.Cancel:
@@ -254,31 +277,33 @@ func (s *Service) hear(n Note) {
 	}
 }
 
-// free is how many more entries this replica could begin.
-func (s *Service) free() int {
+// reserve takes all slots that are free, for what is going to be claimed, and tells how many these are. What comes meanwhile waits for the next one.
+func (s *Service) reserve() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.stopping {
 		return 0
 	}
-	return s.cfg.Policy.Slots - s.running - len(s.queue) - len(s.remote) - s.staging
+	n := max(0, s.cfg.Policy.Slots-s.running-len(s.queue)-len(s.remote)-s.staging)
+	s.reserved = n
+	return n
 }
 
 // claim takes as much as there are slots for.
 func (s *Service) claim(ctx context.Context) {
-	n := s.free()
-	if n <= 0 || ctx.Err() != nil {
+	if ctx.Err() != nil {
 		return
 	}
-	claimed, err := s.fleet.Claim(ctx, n, s.fleet.lease)
-	if err != nil {
-		if ctx.Err() == nil {
-			s.cfg.Log.Debug("nothing could be claimed", "error", err.Error())
-		}
+	n := s.reserve()
+	if n == 0 {
 		return
+	}
+	claimed, err := s.fleet.Claim(ctx, n, s.fleet.lease, s.beginning)
+	if err != nil && ctx.Err() == nil {
+		s.cfg.Log.Debug("nothing could be claimed", "error", err.Error())
 	}
 	for _, c := range claimed {
-		h, new := s.adopt(c.Entry)
+		h, new := s.adopt(c)
 		switch {
 		case !new:
 		case c.Cancelled:
@@ -287,11 +312,34 @@ func (s *Service) claim(ctx context.Context) {
 			s.begin(h)
 		}
 	}
+	s.mu.Lock()
+	s.reserved = 0
+	s.pump()
+	s.mu.Unlock()
 }
 
+// beginning is an entry that is claimed, as it is once it runs: one commit, and with it one way to the store, is both. nil: it does not run at once, since what it needs is to be brought first, or
+// has to have a place for it.
+func (s *Service) beginning(e *domain.Entry) *app.EntryWrite {
+	if s.executors[e.Sub.Type] == nil || s.guests[e.Sub.Type] != nil || fetched(e) {
+		return nil
+	}
+	e = e.Clone()
+	if e.Start(time.Now()) != nil {
+		return nil
+	}
+	e.Revision++
+	w := &app.EntryWrite{Entry: e}
+	s.fleet.told(w)
+	return w
+}
+
+// fetched tells whether an entry's payload has to be brought before it can run.
+func fetched(e *domain.Entry) bool { return e.Sub.PayloadCID != "" || e.Sub.RefSize > 0 }
+
 // adopt makes an entry that was claimed this replica's own. false: it was.
-func (s *Service) adopt(e *domain.Entry) (h *held, new bool) {
-	k := e.Key()
+func (s *Service) adopt(c Claimed) (h *held, new bool) {
+	e, k := c.Entry, c.Entry.Key()
 	s.mu.Lock()
 	h = s.held[k]
 	s.mu.Unlock()
@@ -314,7 +362,10 @@ func (s *Service) adopt(e *domain.Entry) (h *held, new bool) {
 	if h.at == here || s.held[k] != h || s.stopping {
 		return h, false
 	}
-	h.entry, h.journaled, h.resumed = e, true, true
+	h.entry, h.journaled, h.resumed, h.begun = e, true, true, c.Begun
+	if c.Begun {
+		h.material = &c.Material
+	}
 	s.put(h, here)
 	return h, true
 }
@@ -329,13 +380,18 @@ func (s *Service) begin(h *held) {
 		return
 	}
 	h.mu.Lock()
-	sub := h.entry.Sub
+	far, begun := fetched(h.entry), h.begun
 	h.mu.Unlock()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if sub.PayloadCID != "" || sub.RefSize > 0 {
+	switch {
+	case begun: // in a slot that was kept free for it
+		s.reserved--
+		s.turns.began(h.key.Consumer)
+		s.start(h)
+	case far:
 		s.remote = append(s.remote, h)
-	} else {
+	default:
 		s.queue = append(s.queue, h)
 	}
 	s.pump()

@@ -73,8 +73,9 @@ type Fleet interface {
 	// Beat says that this replica is there, keeps its lead and its claims of the entries that keep names, and gives the claims of its name back that were made before keep was called and that
 	// it does not name. It takes the lead where nobody has it.
 	Beat(ctx context.Context, slots int, keep func() []domain.EntryKey, lease time.Duration) (Pulse, error)
-	// Claim takes up to limit open entries that nobody works on. Where the answer is lost the next Beat gives back what was taken.
-	Claim(ctx context.Context, limit int, lease time.Duration) ([]Claimed, error)
+	// Claim takes up to limit open entries that nobody works on, and writes down with it what begin makes of each; nil: nothing. What is to be ended is not begun. Where the answer is lost
+	// the next Beat gives back what was taken.
+	Claim(ctx context.Context, limit int, lease time.Duration, begin func(*domain.Entry) *app.EntryWrite) ([]Claimed, error)
 	// Cancel marks an open entry. Where nobody works on it, it is claimed, and given; else who does hears of it.
 	Cancel(ctx context.Context, k domain.EntryKey, lease time.Duration) (mine *domain.Entry, err error)
 	// Events are the rows of the outbox that tell an entry's consumer of it, in order.
@@ -94,10 +95,12 @@ type Pulse struct {
 	Cancelled []domain.EntryKey
 }
 
-// Claimed is an entry to work on. Cancelled: only to end it.
+// Claimed is an entry to work on.
 type Claimed struct {
 	Entry     *domain.Entry
-	Cancelled bool
+	Material  app.Material
+	Begun     bool // it is written down as running
+	Cancelled bool // it is only to be ended
 }
 
 // Note is what a replica hears of another.
@@ -105,6 +108,7 @@ type Note struct {
 	Key     domain.EntryKey
 	Waiting bool // something can be claimed
 	Left    bool // a replica has left, perhaps the one that led
+	Runs    bool // the entry does, now
 	Changed bool // the entry has
 	Cancel  bool // the entry is to end, wherever it runs
 	Missed  bool // any of these may have been missed

@@ -18,6 +18,26 @@ func (s *Service) progressOf(e *domain.Entry, position uint32) app.Outgoing {
 		&domain.ProgressEvent{Tasks: []domain.ProgressEntry{{TaskID: e.TaskID, Attempt: e.Sub.Attempt, State: e.State, QueuePosition: position}}}, nil, false, s.cfg.Progress)
 }
 
+// startDelay is how long a consumer is not told that its task runs: what is over by then says more, and costs both sides one event less.
+const startDelay = 100 * time.Millisecond
+
+// tellRuns says in a moment that an attempt runs, where it still does. It does not block.
+func (s *Service) tellRuns(h *held) {
+	time.AfterFunc(startDelay, func() {
+		h.mu.Lock()
+		e := h.entry
+		h.mu.Unlock()
+		select {
+		case <-h.settled:
+			return
+		default:
+		}
+		if e.State == domain.Running && s.speaks() && h.ctx.Err() == nil {
+			s.cfg.Pusher.Push(h.ctx, app.Reply{Outbox: []app.Outgoing{s.progressOf(e, 0)}})
+		}
+	})
+}
+
 // progressPause is between two words to one consumer on how far one attempt is; each report says it too.
 const progressPause = time.Second
 

@@ -57,7 +57,7 @@ func (s *Service) execute(h *held) (out *domain.Outcome, res *packedResult) {
 	}
 	if e.Revision > 0 && s.speaks() { // its consumer knows of it
 		s.watch.Tell(e.TaskID)
-		s.cfg.Pusher.Push(h.ctx, app.Reply{Outbox: []app.Outgoing{s.progressOf(e, 0)}})
+		s.tellRuns(h)
 	}
 	if e.Runs > domain.MaxRuns {
 		return &domain.Outcome{Cause: domain.CauseProvider, Reason: "EXECUTOR_DIED", Message: fmt.Sprintf("it was started %d times and took its provider down each time", domain.MaxRuns)}, nil
@@ -123,6 +123,10 @@ func (s *Service) starting(h *held, now time.Time) (*domain.Entry, error) {
 	defer h.mu.Unlock()
 	if h.cancelled {
 		return nil, context.Canceled
+	}
+	if h.begun {
+		h.begun = false
+		return h.entry, nil
 	}
 	e := h.entry.Clone()
 	if err := e.Start(now); err != nil {

@@ -148,6 +148,7 @@ type Service struct {
 	fetching int     // payloads being fetched
 	staging  int     // those, and payloads that are here and do not run yet
 	running  int
+	reserved int            // slots that are kept free for what is being claimed
 	visits   map[string]int // runs at guests, by type
 	perPeer  map[string]int
 	turns    turns
@@ -222,6 +223,7 @@ type held struct {
 	dropped   bool          // its delivery was answered with Again: what it gives is void
 	accepted  uint64        // the outbox row that says so; 0: none, or it has arrived
 	resumed   bool          // another process took it
+	begun     bool          // it was written down as running when it was claimed, and runs for the first time since
 	cancelled bool          // its consumer wants it to end
 	material  *app.Material // until it has been read; nil: in the store
 	files     *staged       // a payload that was decrypted before its turn

@@ -122,6 +122,7 @@ func (s *Service) Run(ctx context.Context) error {
 			s.letter.close()
 			if s.fleet != nil {
 				s.fleet.news.Stop()
+				s.fleet.lead.Stop()
 				s.leaveFleet(s.fleet)
 			}
 			return failed

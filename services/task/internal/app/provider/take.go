@@ -83,7 +83,7 @@ func (s *Service) admit(h *held, here bool) (wait time.Duration, no *refusal) {
 	s.held[h.key] = h
 	s.perPeer[h.key.Consumer]++
 	wait = s.cfg.Express
-	if s.fleet != nil && (!here || s.running >= s.cfg.Policy.Slots || s.fleet.waiting > 0) { // whoever has a slot takes it from the journal
+	if s.fleet != nil && (!here || s.running+s.reserved >= s.cfg.Policy.Slots || s.fleet.waiting > 0) { // whoever has a slot takes it from the journal
 		s.put(h, waits)
 		return 0, nil
 	}
@@ -101,13 +101,12 @@ func (s *Service) admit(h *held, here bool) (wait time.Duration, no *refusal) {
 
 // pump starts what there are slots for. s.mu is held.
 func (s *Service) pump() {
-	for s.running < s.cfg.Policy.Slots && !s.stopping {
+	for s.running+s.reserved < s.cfg.Policy.Slots && !s.stopping {
 		h := s.next()
 		if h == nil {
 			break
 		}
-		s.running++
-		s.runs.Go(func() { s.run(h) })
+		s.start(h)
 	}
 	for s.staging < s.cfg.Policy.Slots+s.cfg.Fetches && s.fetching < s.cfg.Fetches && len(s.remote) > 0 && !s.stopping {
 		h := s.remote[0]
@@ -117,6 +116,12 @@ func (s *Service) pump() {
 		s.fetching++
 		s.runs.Go(func() { s.fetch(h) })
 	}
+}
+
+// start runs an attempt. s.mu is held.
+func (s *Service) start(h *held) {
+	s.running++
+	s.runs.Go(func() { s.run(h) })
 }
 
 // journal commits an attempt that is not over yet, and says that it was accepted. Its key recognises a repeated

@@ -134,7 +134,12 @@ const (
 	fetchTimeout = 10 * time.Minute       // for one try
 )
 
-// fetch brings a large payload here, and queues the attempt; or settles it where that fails for good.
+// unread is the journal's error: what it is to be fetched with could not be read.
+type unread struct{ error }
+
+func (u unread) Unwrap() error { return u.error }
+
+// fetch brings a large payload here, and queues the attempt; or settles it where that fails for good, or leaves it to whoever claims it when the store is well again.
 func (s *Service) fetch(h *held) {
 	var err error
 	for try := range fetchTries {
@@ -152,7 +157,7 @@ func (s *Service) fetch(h *held) {
 			break
 		}
 		var bad invalid
-		if errors.As(err, &bad) {
+		if errors.As(err, &bad) || s.elsewhere(err) {
 			break
 		}
 		s.cfg.Log.Warn("a payload could not be fetched", "error", err.Error())
@@ -169,6 +174,12 @@ func (s *Service) fetch(h *held) {
 	s.pump()
 	s.mu.Unlock()
 	h.discard()
+	h.mu.Lock()
+	cancelled := h.cancelled
+	h.mu.Unlock()
+	if s.elsewhere(err) && !cancelled && s.giveBack(h) {
+		return
+	}
 	if err == nil { // cancelled or stopped meanwhile
 		err = context.Canceled
 	}
@@ -177,6 +188,12 @@ func (s *Service) fetch(h *held) {
 		out.Reason, out.Message = app.ReasonPayloadUnavailable, "the provider could not fetch the payload"
 	}
 	s.settle(h, out, nil)
+}
+
+// elsewhere tells whether a payload that could not be fetched is for whoever claims its attempt next. What the repository says is said to all replicas.
+func (s *Service) elsewhere(err error) bool {
+	var no unread
+	return errors.As(err, &no) && s.another(no.error)
 }
 
 // discard removes a payload that will not be run, where there is one, and tells whether it was fetched.
@@ -202,7 +219,7 @@ func (s *Service) stage(h *held) error {
 	if m == nil {
 		stored, err := s.cfg.Store.Material(ctx, h.key)
 		if err != nil {
-			return err
+			return unread{err}
 		}
 		m = &stored
 	}
