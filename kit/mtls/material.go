@@ -21,6 +21,8 @@ const (
 	FileCert = "tls.crt"
 	FileKey  = "tls.key"
 	FileCRL  = "revoked.crl"
+	// FileClients is in the gateway's directory alone: who may call the node from outside, for people to read. Nothing is decided by it.
+	FileClients = "clients.json"
 )
 
 const (

@@ -417,3 +417,44 @@ func TestRunPublishesWhatIsRevoked(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// The gateway shows people who may call the node. No other service hears of it.
+func TestGatewaysHearOfClients(t *testing.T) {
+	b := newBench(t, "gateway", "consumer-gateway", "task")
+	b.sync()
+	if got := string(b.file("gateway", mtls.FileClients)); got != `{"clients":[]}` {
+		t.Error(got)
+	}
+	laptop := b.add("laptop")
+	b.sync()
+	for _, dir := range []string{"gateway", "consumer-gateway"} {
+		got := string(b.file(dir, mtls.FileClients))
+		if !strings.Contains(got, `"name":"laptop","added_at":"2026-03-04T12:00:00Z","expires_at":"2027-03-04T12:00:00Z","revoked":false`) || strings.Contains(got, laptop.Serial) {
+			t.Error(got)
+		}
+	}
+	if err := b.store.Revoke("laptop"); err != nil {
+		t.Fatal(err)
+	}
+	b.sync()
+	if got := string(b.file("gateway", mtls.FileClients)); !strings.Contains(got, `"revoked":true`) {
+		t.Error(got)
+	}
+	if _, err := os.Stat(filepath.Join(b.out, "task", mtls.FileClients)); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("task has the list, or %v", err)
+	}
+	// A directory that a release without this list has filled gets it.
+	if err := os.Remove(filepath.Join(b.out, "gateway", mtls.FileClients)); err != nil {
+		t.Fatal(err)
+	}
+	b.sync()
+	b.file("gateway", mtls.FileClients)
+	before, err := os.Readlink(filepath.Join(b.out, "gateway", linkData))
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.sync()
+	if after, err := os.Readlink(filepath.Join(b.out, "gateway", linkData)); err != nil || after != before {
+		t.Errorf("what has not changed is written again: %v", err)
+	}
+}

@@ -38,6 +38,7 @@ type Publisher struct {
 	crl     []byte
 	renewAt time.Time // of the list
 	seen    []byte    // clients.json as it was when the list was made
+	shown   []byte    // what of it people may see
 }
 
 // NewPublisher makes one; nothing is written yet.
@@ -69,17 +70,21 @@ func (p *Publisher) list() error {
 	if p.crl != nil && now.Before(p.renewAt) && bytes.Equal(clients, p.seen) {
 		return nil
 	}
-	var crl []byte
+	var crl, shown []byte
 	written, err := p.store.change(func(r *records) error {
 		r.Number++
 		r.forget(now)
 		var err error
-		crl, err = p.store.List(r.Number, r.revoked(now), now, p.lifetime)
+		if crl, err = p.store.List(r.Number, r.revoked(now), now, p.lifetime); err != nil {
+			return err
+		}
+		shown, err = r.shown()
 		return err
 	})
 	if err != nil {
 		return err
 	}
+	p.shown = shown
 	p.crl, p.seen, p.renewAt = crl, written, now.Add(p.lifetime/2)
 	return nil
 }
@@ -91,7 +96,7 @@ func (p *Publisher) serve(t Target) error {
 		return err
 	}
 	due := t.due(s, p.store.Authority, now)
-	if !due && bytes.Equal(s.crl, p.crl) {
+	if !due && bytes.Equal(s.crl, p.crl) && (!t.showsClients() || bytes.Equal(s.clients, p.shown)) {
 		return nil
 	}
 	if due {
@@ -102,7 +107,7 @@ func (p *Publisher) serve(t Target) error {
 		s.cert, s.key = pair.Cert, pair.Key
 		p.log.Info("certificate made", slog.String("service", t.Service), slog.Time("expires", pair.NotAfter))
 	}
-	s.ca, s.crl = p.store.Cert(), p.crl
+	s.ca, s.crl, s.clients = p.store.Cert(), p.crl, p.shown
 	return t.write(s)
 }
 

@@ -287,6 +287,21 @@ func (r *records) forget(now time.Time) {
 	r.Clients = kept
 }
 
+// shown is what people may see of the clients in a browser: neither serials nor anything that opens something.
+func (r *records) shown() ([]byte, error) {
+	type client struct {
+		Name    string    `json:"name"`
+		Added   time.Time `json:"added_at"`
+		Expires time.Time `json:"expires_at"`
+		Revoked bool      `json:"revoked"`
+	}
+	list := []client{}
+	for _, c := range r.Clients {
+		list = append(list, client{c.Name, c.Added, c.Expires, c.Revoked != nil})
+	}
+	return json.Marshal(map[string]any{"clients": list})
+}
+
 // revoked are those that could still be used.
 func (r *records) revoked(now time.Time) (out []authority.Revoked) {
 	for _, c := range r.Clients {

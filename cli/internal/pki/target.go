@@ -75,18 +75,28 @@ const (
 	prefixData = "..set-"
 )
 
-var setFiles = []string{mtls.FileCA, mtls.FileCert, mtls.FileKey, mtls.FileCRL}
+// files are those of the service's set.
+func (t Target) files() []string {
+	files := []string{mtls.FileCA, mtls.FileCert, mtls.FileKey, mtls.FileCRL}
+	if t.showsClients() {
+		files = append(files, mtls.FileClients)
+	}
+	return files
+}
+
+// showsClients tells whether the service shows people who may call the node.
+func (t Target) showsClients() bool { return t.Service == "gateway" }
 
 // set is what one service has.
-type set struct{ ca, cert, key, crl []byte }
+type set struct{ ca, cert, key, crl, clients []byte }
 
 func (s set) file(name string) []byte {
-	return map[string][]byte{mtls.FileCA: s.ca, mtls.FileCert: s.cert, mtls.FileKey: s.key, mtls.FileCRL: s.crl}[name]
+	return map[string][]byte{mtls.FileCA: s.ca, mtls.FileCert: s.cert, mtls.FileKey: s.key, mtls.FileCRL: s.crl, mtls.FileClients: s.clients}[name]
 }
 
 // read is what is there; files that are missing are empty.
 func (t Target) read() (s set, err error) {
-	for name, to := range map[string]*[]byte{mtls.FileCA: &s.ca, mtls.FileCert: &s.cert, mtls.FileKey: &s.key, mtls.FileCRL: &s.crl} {
+	for name, to := range map[string]*[]byte{mtls.FileCA: &s.ca, mtls.FileCert: &s.cert, mtls.FileKey: &s.key, mtls.FileCRL: &s.crl, mtls.FileClients: &s.clients} {
 		b, err := readFile(filepath.Join(t.Dir, name))
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return set{}, unusable(filepath.Join(t.Dir, name), err)
@@ -142,7 +152,7 @@ func (t Target) write(s set) error {
 		_ = os.RemoveAll(dir)
 		return unusable(dir, err)
 	}
-	for _, f := range setFiles {
+	for _, f := range t.files() {
 		path, want := filepath.Join(t.Dir, f), filepath.Join(linkData, f)
 		if got, err := os.Readlink(path); err == nil && got == want {
 			continue
@@ -159,7 +169,7 @@ func (t Target) write(s set) error {
 }
 
 func (t Target) fill(dir string, s set) error {
-	for _, name := range setFiles {
+	for _, name := range t.files() {
 		f, err := os.OpenFile(filepath.Join(dir, name), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 		if err != nil {
 			return err

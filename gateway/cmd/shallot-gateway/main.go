@@ -4,6 +4,7 @@ package main
 import (
 	"context"
 	"os"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/connectivity"
@@ -39,7 +40,7 @@ func run(ctx context.Context, args []string) error {
 		return err
 	}
 	defer unlock()
-	token, err := access.LoadToken(cfg.TokenFile, node)
+	keys, err := access.OpenKeyring(cfg.TokenFile, node, log, time.Now)
 	if err != nil {
 		return err
 	}
@@ -69,8 +70,8 @@ func run(ctx context.Context, args []string) error {
 		return err
 	}
 	handler, err := rest.New(rest.Config{
-		Node: conn, Log: log, Registry: registry, Trace: tracer, MaxBody: int64(cfg.MaxBody), MaxUpload: int64(cfg.MaxUpload), Timeout: cfg.Timeout,
-		Guard: access.Guard{Token: token, Hosts: hosts},
+		Node: conn, Log: log, Registry: registry, Trace: tracer, TLSDir: cfg.TLS.Dir, MaxBody: int64(cfg.MaxBody), MaxUpload: int64(cfg.MaxUpload), Timeout: cfg.Timeout,
+		Guard: access.Guard{Keys: keys, Hosts: hosts}, Siblings: rest.Siblings{Home: node, File: cfg.Siblings},
 	})
 	if err != nil {
 		return err
@@ -85,12 +86,13 @@ func run(ctx context.Context, args []string) error {
 	if err := server.Listen(ctx); err != nil {
 		return err
 	}
-	if err := rest.Announce(node, listener.Addr().String(), token.File); err != nil {
+	if err := rest.Announce(node, listener.Addr().String(), keys.File); err != nil {
 		return err
 	}
 	return lifecycle.Run(ctx,
 		server.Serve,
 		creds.Run,
+		keys.Run,
 		func(ctx context.Context) error { return follow(ctx, conn, server.SetServing) },
 		func(ctx context.Context) error { return rest.Serve(ctx, listener, handler) },
 		func(ctx context.Context) error { return telemetry.Serve(ctx, cfg.TelemetryListen, registry) },

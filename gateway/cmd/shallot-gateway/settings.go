@@ -15,7 +15,8 @@ type settings struct {
 	Mode         string        `koanf:"mode" help:"open or anonymous, as the broker's: in anonymous mode traces go to a collector on this machine or nowhere"`
 	Node         string        `koanf:"node" help:"endpoint of the node service; empty: its socket in the home"`
 	HTTP         string        `koanf:"http" help:"host:port to serve REST on; with port 0 a free one is chosen once and kept"`
-	TokenFile    string        `koanf:"token_file" help:"file with the bearer token, made when missing; empty: gateway.token in the home"`
+	TokenFile    string        `koanf:"token_file" help:"file with the bearer token, made when missing; beside it is a file of the tokens that were added; gateways of one node share both; empty: gateway.token in the home"`
+	Siblings     string        `koanf:"siblings" help:"file that names the nodes of one user between which the dashboard can switch, as 'shallot dev' writes it; they have one token file; empty: none"`
 	AllowedHosts []string      `koanf:"allowed_hosts" help:"further names that requests may give as Host: node.example.org with any port, or, where a port of this machine leads here, NAME:PORT or NAME:FIRST-LAST"`
 	MaxBody      config.Size   `koanf:"max_body" help:"largest JSON request body"`
 	MaxUpload    config.Size   `koanf:"max_upload" help:"largest body of an upload or of content"`

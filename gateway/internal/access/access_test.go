@@ -1,40 +1,65 @@
 package access
 
 import (
+	"io"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/shallot-net/shallot/kit/home"
+	"github.com/shallot-net/shallot/kit/logging"
 )
 
-func loaded(t *testing.T) (Token, string) {
+// clock is a time that tests turn.
+type clock struct{ at atomic.Pointer[time.Time] }
+
+func newClock() *clock {
+	c := &clock{}
+	c.turn(time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC))
+	return c
+}
+
+func (c *clock) turn(to time.Time)     { c.at.Store(&to) }
+func (c *clock) now() time.Time        { return *c.at.Load() }
+func (c *clock) later(d time.Duration) { c.turn(c.now().Add(d)) }
+
+func keyring(t *testing.T, file string, c *clock) *Keyring {
 	t.Helper()
-	h, err := home.Open(t.TempDir())
+	k, err := OpenKeyring(file, home.Home{}, logging.New(io.Discard, "debug", "json", "gateway"), c.now)
 	if err != nil {
 		t.Fatal(err)
 	}
-	token, err := LoadToken("", h)
+	return k
+}
+
+func loaded(t *testing.T) (*Keyring, string) {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "gateway.token")
+	k := keyring(t, file, newClock())
+	return k, word(t, file)
+}
+
+func word(t *testing.T, file string) string {
+	t.Helper()
+	raw, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
 	}
-	raw, err := os.ReadFile(token.File)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return token, strings.TrimSpace(string(raw))
+	return strings.TrimSpace(string(raw))
 }
 
 func TestGuard(t *testing.T) {
-	token, word := loaded(t)
+	keys, word := loaded(t)
 	hosts, err := NewHosts("127.0.0.1:8080", []string{"node.example.org", "localhost:9000-9009", "127.0.0.1:9100", "gateway:8080"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	g := Guard{Token: token, Hosts: hosts}
+	g := Guard{Keys: keys, Hosts: hosts}
 	for _, c := range []struct {
 		name, host, origin, site, auth string
 		open                           bool
@@ -74,7 +99,11 @@ func TestGuard(t *testing.T) {
 				}
 			}
 			got := 0
-			if d := g.Check(r, c.open); d != nil {
+			need := Login
+			if c.open {
+				need = Nothing
+			}
+			if _, d := g.Check(r, need); d != nil {
 				got = d.Status
 				if strings.Contains(d.Message, word) {
 					t.Error("the denial tells the token")
@@ -99,11 +128,11 @@ func TestGatewaysThatStartTogetherShareAToken(t *testing.T) {
 	dir := t.TempDir()
 	file := filepath.Join(dir, "token")
 	var wg sync.WaitGroup
-	tokens := make([]Token, 16)
+	tokens := make([]secret, 16)
 	for i := range tokens {
 		wg.Go(func() {
 			var err error
-			if tokens[i], err = LoadToken(file, home.Home{}); err != nil {
+			if tokens[i], err = readMain(file); err != nil {
 				t.Error(err)
 			}
 		})
@@ -124,20 +153,21 @@ func TestTokenFile(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	first, err := LoadToken("", h)
+	file := tokenFile("", h)
+	first, err := readMain(file)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if info, err := os.Stat(first.File); err != nil || info.Mode().Perm() != 0o600 {
+	if info, err := os.Stat(file); err != nil || info.Mode().Perm() != 0o600 || filepath.Dir(file) != h.Dir {
 		t.Fatalf("the token file has mode %v, error %v", info.Mode(), err)
 	}
-	if again, err := LoadToken("", h); err != nil || again.hash != first.hash {
+	if again, err := readMain(file); err != nil || again.hash != first.hash {
 		t.Errorf("the second start has another token: %v", err)
 	}
-	if err := os.Chmod(first.File, 0o644); err != nil {
+	if err := os.Chmod(file, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := LoadToken("", h); err == nil || !strings.Contains(err.Error(), first.File) {
+	if _, err := readMain(file); err == nil || !strings.Contains(err.Error(), file) {
 		t.Errorf("a token that others can read: %v", err)
 	}
 	torn := filepath.Join(t.TempDir(), "torn")
@@ -145,7 +175,7 @@ func TestTokenFile(t *testing.T) {
 		if err := os.WriteFile(torn, []byte(body), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := LoadToken(torn, h); err == nil || !strings.Contains(err.Error(), torn) {
+		if _, err := readMain(torn); err == nil || !strings.Contains(err.Error(), torn) {
 			t.Errorf("token file %q: %v", body, err)
 		}
 	}

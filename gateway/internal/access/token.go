@@ -1,10 +1,10 @@
-// Package access decides which requests the gateway answers at all: by token, by Host and by Origin.
+// Package access decides which requests the gateway answers at all: by token, by session, by Host and by Origin.
 package access
 
 import (
+	"crypto/hkdf"
 	"crypto/rand"
 	"crypto/sha256"
-	"crypto/subtle"
 	"errors"
 	"io/fs"
 	"os"
@@ -18,37 +18,55 @@ import (
 // minToken is how many characters a token has at least: 22 of base 32 are 110 bits.
 const minToken = 22
 
-// Token is the one bearer token of a node. Only its hash is kept in memory.
-type Token struct {
-	File string
-	hash [sha256.Size]byte
+// Main is the name of the token that is in the token file.
+const Main = "main"
+
+// hash is what is kept of a token. Tokens have more bits than anybody can try, so that one round is enough.
+type hash = [sha256.Size]byte
+
+// secret is what is kept in memory of the main token: its hash, and what the keys of sessions are made from.
+type secret struct {
+	hash hash
+	root []byte
 }
 
-// LoadToken reads the token from a file (by default gateway.token in the home), and makes one where the file is missing. A file
-// that others can read is refused: whoever reads it can use the node.
-func LoadToken(file string, h home.Home) (Token, error) {
+// tokenFile is where the main token is: by default in the home.
+func tokenFile(file string, h home.Home) string {
 	if file == "" {
-		file = filepath.Join(h.Dir, "gateway.token")
+		return filepath.Join(h.Dir, "gateway.token")
 	}
+	return file
+}
+
+// readMain reads the token, and makes one where the file is missing. A file that others can read is refused: whoever reads it can use the node.
+func readMain(file string) (secret, error) {
 	raw, err := os.ReadFile(file)
 	if errors.Is(err, fs.ErrNotExist) {
 		raw, err = makeToken(file)
 	}
 	if err != nil {
-		return Token{}, fault.FailedPrecondition("TOKEN_FILE", "cannot read or make the token file %s: check its folder and permissions", file).Because(err)
+		return secret{}, fault.FailedPrecondition("TOKEN_FILE", "cannot read or make the token file %s: check its folder and permissions", file).Because(err)
 	}
-	info, err := os.Stat(file)
-	if err != nil {
-		return Token{}, fault.FailedPrecondition("TOKEN_FILE", "cannot look at the token file %s", file).Because(err)
-	}
-	if info.Mode().Perm()&0o077 != 0 {
-		return Token{}, fault.FailedPrecondition("TOKEN_FILE_OPEN", "the token file %s has mode %04o, so that others can read it: chmod 600 it", file, info.Mode().Perm())
+	if err := private(file); err != nil {
+		return secret{}, err
 	}
 	token := strings.TrimSpace(string(raw))
 	if len(token) < minToken || strings.ContainsAny(token, " \t\r\n") {
-		return Token{}, fault.FailedPrecondition("TOKEN_FILE_BAD", "the token file %s does not hold one word of at least %d characters: delete it, and a new one is made", file, minToken)
+		return secret{}, fault.FailedPrecondition("TOKEN_FILE_BAD", "the token file %s does not hold one word of at least %d characters: delete it, and a new one is made", file, minToken)
 	}
-	return Token{File: file, hash: sha256.Sum256([]byte(token))}, nil
+	root, err := hkdf.Extract(sha256.New, []byte(token), []byte("shallot gateway"))
+	return secret{sha256.Sum256([]byte(token)), root}, err
+}
+
+func private(file string) error {
+	info, err := os.Stat(file)
+	if err != nil {
+		return fault.FailedPrecondition("TOKEN_FILE", "cannot look at the token file %s", file).Because(err)
+	}
+	if info.Mode().Perm()&0o077 != 0 {
+		return fault.FailedPrecondition("TOKEN_FILE_OPEN", "the token file %s has mode %04o, so that others can read it: chmod 600 it", file, info.Mode().Perm())
+	}
+	return nil
 }
 
 // makeToken writes a new token, whole or not at all. Where another gateway of the node was first, that one's holds: a rename would replace it
@@ -66,12 +84,12 @@ func makeToken(file string) ([]byte, error) {
 	return os.ReadFile(file)
 }
 
-// Allows tells whether an Authorization header carries the token, in constant time.
-func (t Token) Allows(authorization string) bool {
-	scheme, word, _ := strings.Cut(authorization, " ")
-	if !strings.EqualFold(scheme, "Bearer") {
-		return false
+// key is that of one kind of thing that is signed in the name of one token. It is another one when either that token or the main one is, so that
+// nothing signed outlives them; and whoever reads the file of hashes cannot make it, because the main token is not in there.
+func (s secret) key(kind string, of hash) []byte {
+	k, err := hkdf.Expand(sha256.New, s.root, kind+" "+string(of[:]), sha256.Size)
+	if err != nil {
+		panic(err) // only for more bytes than there can be
 	}
-	got := sha256.Sum256([]byte(strings.TrimSpace(word)))
-	return subtle.ConstantTimeCompare(got[:], t.hash[:]) == 1
+	return k
 }

@@ -45,16 +45,29 @@ func Listen(ctx context.Context, addr string, h home.Home) (net.Listener, error)
 	return l, nil
 }
 
+// announcement is what a home says of its gateway.
+type announcement struct {
+	URL       string `json:"url"`
+	TokenFile string `json:"token_file"`
+}
+
+func announcementFile(h home.Home) string {
+	return filepath.Join(filepath.Dir(h.Socket("gateway")), "gateway.json")
+}
+
 // Announce says in the home where the gateway is, for the command and the tests.
 func Announce(h home.Home, addr, tokenFile string) error {
-	b, err := json.Marshal(struct {
-		URL       string `json:"url"`
-		TokenFile string `json:"token_file"`
-	}{"http://" + addr, tokenFile})
+	b, err := json.Marshal(announcement{"http://" + addr, tokenFile})
 	if err != nil {
 		return err
 	}
-	return home.WriteFile(filepath.Join(filepath.Dir(h.Socket("gateway")), "gateway.json"), append(b, '\n'), 0o600)
+	return home.WriteFile(announcementFile(h), append(b, '\n'), 0o600)
+}
+
+// announced is what the gateway of a home has said there.
+func announced(h home.Home) (a announcement, err error) {
+	err = readJSON(announcementFile(h), maxAnnounced, &a)
+	return a, err
 }
 
 // stopWithin is how long requests may take to end once the gateway stops.

@@ -15,6 +15,7 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 
 	"github.com/shallot-net/shallot/gateway/internal/access"
+	"github.com/shallot-net/shallot/gateway/internal/dashboard"
 	"github.com/shallot-net/shallot/gateway/internal/openapi"
 	restgen "github.com/shallot-net/shallot/gateway/internal/restgen/shallot/node/v1"
 	"github.com/shallot-net/shallot/kit/fault"
@@ -32,6 +33,10 @@ type Config struct {
 		prometheus.Gatherer
 	}
 	Guard access.Guard
+	// Siblings are the nodes that a dashboard can switch to.
+	Siblings Siblings
+	// TLSDir is where this process has its certificate from, and the list of clients; "" where services speak by Unix sockets.
+	TLSDir string
 	// MaxBody bounds a JSON body, MaxUpload a body of bytes; in bytes.
 	MaxBody, MaxUpload int64
 	// Timeout bounds calls that are no streams.
@@ -42,9 +47,12 @@ type Config struct {
 type server struct {
 	Config
 	node      nodev1.NodeServiceClient
+	jobs      nodev1.JobServiceClient
 	telemetry telemetryv1.TelemetryServiceClient
 	problems  problems
 	requests  *prometheus.CounterVec
+	sessions  *prometheus.CounterVec
+	archives  chan struct{} // a place for each that is being made
 }
 
 // MetricRequests counts answered requests by method and status class.
@@ -53,12 +61,16 @@ const MetricRequests = "shallot_gateway_requests_total"
 // New returns the gateway's handler.
 func New(c Config) (http.Handler, error) {
 	s := &server{
-		Config: c, node: nodev1.NewNodeServiceClient(c.Node), telemetry: telemetryv1.NewTelemetryServiceClient(c.Node),
+		Config: c, node: nodev1.NewNodeServiceClient(c.Node), jobs: nodev1.NewJobServiceClient(c.Node), telemetry: telemetryv1.NewTelemetryServiceClient(c.Node),
 		problems: problems{c.Log},
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{Name: MetricRequests, Help: "HTTP requests answered."}, []string{"method", "status"}),
+		sessions: newSessions(),
+		archives: make(chan struct{}, maxArchives),
 	}
-	if err := c.Registry.Register(s.requests); err != nil {
-		return nil, err
+	for _, m := range []prometheus.Collector{s.requests, s.sessions} {
+		if err := c.Registry.Register(m); err != nil {
+			return nil, err
+		}
 	}
 	api := runtime.NewServeMux(
 		runtime.WithMarshalerOption(runtime.MIMEWildcard, &runtime.JSONPb{
@@ -83,6 +95,11 @@ func New(c Config) (http.Handler, error) {
 		{http.MethodGet, "/v1/content/{cid}", s.getContent},
 		{http.MethodPost, "/v1/content", s.putContent},
 		{http.MethodPost, "/v1/uploads", s.upload},
+		{http.MethodGet, "/v1/jobs/{job_id}/results", s.results},
+		{http.MethodGet, "/v1/clients", s.clients},
+		{http.MethodGet, "/v1/tokens", s.tokens},
+		{http.MethodPost, "/v1/tokens", s.addToken},
+		{http.MethodPost, "/v1/tokens/{name}:revoke", s.revokeToken},
 	} {
 		if err := api.HandlePath(h.method, h.path, h.handle); err != nil {
 			return nil, err
@@ -91,26 +108,36 @@ func New(c Config) (http.Handler, error) {
 	if err := restgen.RegisterNodeServiceHandlerClient(context.Background(), api, s.node); err != nil {
 		return nil, err
 	}
-	if err := restgen.RegisterJobServiceHandlerClient(context.Background(), api, nodev1.NewJobServiceClient(c.Node)); err != nil {
+	if err := restgen.RegisterJobServiceHandlerClient(context.Background(), api, s.jobs); err != nil {
 		return nil, err
 	}
 
 	mux := http.NewServeMux()
-	mux.Handle("/v1/", s.guarded(false, s.bounded(api)))
-	mux.Handle("GET /metrics", s.guarded(false, http.HandlerFunc(s.metrics)))
-	mux.Handle("GET /healthz", s.guarded(true, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { plain(w, http.StatusOK, "ok") })))
-	mux.Handle("GET /readyz", s.guarded(true, http.HandlerFunc(s.ready)))
-	mux.Handle("GET /openapi.json", s.guarded(true, http.HandlerFunc(openapi.ServeDocument)))
-	mux.Handle("GET /{$}", s.guarded(true, http.HandlerFunc(openapi.ServePage)))
-	mux.Handle("GET /style.css", s.guarded(true, http.HandlerFunc(openapi.ServeStyle)))
-	mux.Handle("/", s.guarded(true, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		s.problems.write(w, r, noSuchPath(r))
-	})))
+	for _, h := range []struct {
+		pattern string
+		need    access.Need
+		handle  http.Handler
+	}{
+		{"/v1/", access.Login, s.bounded(api)},
+		{"POST /v1/session:code", access.Bearer, http.HandlerFunc(s.sessionCode)},
+		{"POST /v1/session", access.Enter, http.HandlerFunc(s.beginSession)},
+		{"GET /v1/session", access.Login, http.HandlerFunc(s.getSession)},
+		{"DELETE /v1/session", access.Login, http.HandlerFunc(s.endSession)},
+		{"GET /metrics", access.Login, http.HandlerFunc(s.metrics)},
+		{"GET /healthz", access.Nothing, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { plain(w, http.StatusOK, "ok") })},
+		{"GET /readyz", access.Nothing, http.HandlerFunc(s.ready)},
+		{"GET /openapi.json", access.Nothing, http.HandlerFunc(openapi.ServeDocument)},
+		{"GET /api", access.Nothing, http.HandlerFunc(openapi.ServePage)},
+		{"GET /api/style.css", access.Nothing, http.HandlerFunc(openapi.ServeStyle)},
+		{"/", access.Nothing, dashboard.Handler(func(w http.ResponseWriter, r *http.Request) { s.problems.write(w, r, noSuchPath(r)) })},
+	} {
+		mux.Handle(h.pattern, s.guarded(h.need, h.handle))
+	}
 	return s.counted(mux), nil
 }
 
 func noSuchPath(r *http.Request) error {
-	return fault.NotFound("PATH_NOT_FOUND", "there is no %s %s: / lists what there is", r.Method, printable(r.URL.Path))
+	return fault.NotFound("PATH_NOT_FOUND", "there is no %s %s: /api lists what there is", r.Method, printable(r.URL.Path))
 }
 
 // printable keeps what a stranger sent out of terminals: 100 characters, no control characters.
@@ -138,27 +165,33 @@ func (s *server) routing(_ context.Context, _ *runtime.ServeMux, _ runtime.Marsh
 	}
 }
 
-// guarded lets pass what the guard allows, and puts on every answer the headers that keep browsers from guessing.
-func (s *server) guarded(open bool, next http.Handler) http.Handler {
+// guarded lets pass what the guard allows, for as long as it does, and puts on every answer the headers that keep browsers from guessing.
+func (s *server) guarded(need access.Need, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
 		h.Set("X-Content-Type-Options", "nosniff")
 		h.Set("Content-Security-Policy", "default-src 'none'; style-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'")
 		h.Set("Referrer-Policy", "no-referrer")
 		h.Set("Cross-Origin-Resource-Policy", "same-origin")
-		if d := s.Guard.Check(r, open); d != nil {
-			if d.Status == http.StatusUnauthorized {
-				h.Set("WWW-Authenticate", `Bearer realm="shallot"`)
-			}
-			code := "PERMISSION_DENIED"
-			if d.Status == http.StatusUnauthorized {
-				code = "UNAUTHENTICATED"
-			}
-			writeJSON(w, d.Status, Problem{Code: code, Reason: d.Reason, Message: d.Message})
+		caller, d := s.Guard.Check(r, need)
+		if d != nil {
+			deny(w, d)
 			return
 		}
-		next.ServeHTTP(w, r)
+		ctx, release := s.Guard.Keys.Hold(r.Context(), caller)
+		defer release()
+		held := r.WithContext(context.WithValue(ctx, callerKey{}, caller))
+		next.ServeHTTP(w, held)
 	})
+}
+
+func deny(w http.ResponseWriter, d *access.Denial) {
+	code := "PERMISSION_DENIED"
+	if d.Status == http.StatusUnauthorized {
+		w.Header().Set("WWW-Authenticate", `Bearer realm="shallot"`)
+		code = "UNAUTHENTICATED"
+	}
+	writeJSON(w, d.Status, Problem{Code: code, Reason: d.Reason, Message: d.Message})
 }
 
 // traced makes a span of a request, named by its route. A traceparent of the caller's is not looked at: what is traced is the operator's to say.
@@ -207,7 +240,7 @@ func takesBytes(r *http.Request) bool {
 
 func streams(r *http.Request) bool {
 	p := r.URL.Path
-	return takesBytes(r) || strings.HasSuffix(p, ":watch") || strings.HasSuffix(p, "/result") || strings.HasSuffix(p, "/logs") ||
+	return takesBytes(r) || strings.HasSuffix(p, ":watch") || strings.HasSuffix(p, "/result") || strings.HasSuffix(p, "/results") || strings.HasSuffix(p, "/logs") ||
 		(strings.HasPrefix(p, "/v1/content/") && !strings.HasSuffix(p, ":stat")) || strings.HasPrefix(p, "/v1/content:")
 }
 

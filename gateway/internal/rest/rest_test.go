@@ -37,6 +37,7 @@ type fakeNode struct {
 	tasks   map[string]*taskv1.Task
 	content map[string][]byte
 	fail    error
+	results map[string][]byte
 	watch   chan *taskv1.Task
 }
 
@@ -182,23 +183,24 @@ func start(t *testing.T) *gateway {
 	if err != nil {
 		t.Fatal(err)
 	}
-	token, err := access.LoadToken("", h)
-	if err != nil {
-		t.Fatal(err)
-	}
-	word, err := os.ReadFile(token.File)
-	if err != nil {
-		t.Fatal(err)
-	}
 	var log bytes.Buffer
+	logger := logging.New(&log, "debug", "json", "gateway")
+	keys, err := access.OpenKeyring("", h, logger, time.Now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	word, err := os.ReadFile(keys.File)
+	if err != nil {
+		t.Fatal(err)
+	}
 	server := httptest.NewUnstartedServer(nil)
 	hosts, err := access.NewHosts(server.Listener.Addr().String(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	handler, err := New(Config{
-		Node: conn, Log: logging.New(&log, "debug", "json", "gateway"), Registry: telemetry.NewRegistry(), MaxBody: 1 << 20, MaxUpload: 4 << 20,
-		Timeout: 5 * time.Second, Guard: access.Guard{Token: token, Hosts: hosts},
+		Node: conn, Log: logger, Registry: telemetry.NewRegistry(), MaxBody: 1 << 20, MaxUpload: 4 << 20,
+		Timeout: 5 * time.Second, Guard: access.Guard{Keys: keys, Hosts: hosts}, Siblings: Siblings{Home: h},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -389,7 +391,7 @@ func TestMetricsCoverEveryProcess(t *testing.T) {
 func TestHealthAndPagesNeedNoToken(t *testing.T) {
 	g := start(t)
 	g.token = ""
-	for path, want := range map[string]int{"/healthz": 200, "/readyz": 200, "/": 200, "/openapi.json": 200, "/style.css": 200, "/metrics": 401, "/v1/node": 401,
+	for path, want := range map[string]int{"/healthz": 200, "/readyz": 200, "/": 200, "/openapi.json": 200, "/api": 200, "/api/style.css": 200, "/style.css": 404, "/metrics": 401, "/v1/node": 401,
 		"/v1/tasks": 401, "/v1/content/x": 401} {
 		if status, body, _ := g.do(t, "GET", path, ""); status != want {
 			t.Errorf("%s: status %d, %s", path, status, body)
@@ -410,7 +412,7 @@ func TestDocumentIsTrue(t *testing.T) {
 	if err := json.Unmarshal(openapi.Document(), &doc); err != nil {
 		t.Fatal(err)
 	}
-	_, page, _ := g.do(t, "GET", "/", "")
+	_, page, _ := g.do(t, "GET", "/api", "")
 	for path, methods := range doc.Paths {
 		if !strings.Contains(page, path) {
 			t.Errorf("the page does not show %s", path)
@@ -419,7 +421,7 @@ func TestDocumentIsTrue(t *testing.T) {
 			if strings.HasSuffix(path, ":watch") {
 				continue
 			}
-			asked := strings.NewReplacer("{task_id}", "x", "{cid}", "x", "{peer_id}", "x", "{job_id}", "x").Replace(path)
+			asked := strings.NewReplacer("{task_id}", "x", "{cid}", "x", "{peer_id}", "x", "{job_id}", "x", "{name}", "x").Replace(path)
 			_, body, _ := g.do(t, strings.ToUpper(method), asked, "")
 			if strings.Contains(body, "PATH_NOT_FOUND") || strings.Contains(body, "METHOD_NOT_ALLOWED") {
 				t.Errorf("%s %s is in the document and not served: %s", method, path, body)

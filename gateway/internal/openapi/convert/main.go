@@ -53,8 +53,7 @@ func convert(from, bodies, to string) error {
 	// What grpc-gateway calls an error is not what this gateway answers.
 	delete(doc.Components.Schemas, "Status")
 	delete(doc.Components.Schemas, "Any")
-	token := openapi3.SecurityRequirements{openapi3.NewSecurityRequirement().Authenticate("token")}
-	doc.Security = token
+	doc.Security = openapi3.SecurityRequirements{openapi3.NewSecurityRequirement().Authenticate("token"), openapi3.NewSecurityRequirement().Authenticate("session")}
 	problem := openapi3.NewResponse().WithDescription("an error").WithJSONSchemaRef(openapi3.NewSchemaRef("#/components/schemas/Problem", nil))
 	for _, item := range doc.Paths.Map() {
 		for _, op := range item.Operations() {
