@@ -156,6 +156,14 @@ generate: $(TOOLS)/buf $(TOOLS)/protoc-gen-go $(TOOLS)/protoc-gen-go-grpc $(TOOL
 	@[ ! -f gateway/buf.gen.yaml ] || PATH=$(TOOLS):$$PATH $(TOOLS)/buf generate --template gateway/buf.gen.yaml
 	@[ ! -d gateway/internal/openapi/convert ] || (cd gateway && GOWORK=off go run ./internal/openapi/convert)
 
+.PHONY: reference
+reference: $(TOOLS)/buf ## docs/reference: every command, call, path, event and reason of an error, from the sources
+	@image=$$(mktemp); trap 'rm -f "$$image"' EXIT; \
+	$(TOOLS)/buf build --as-file-descriptor-set -o "$$image#format=binpb"; \
+	(cd test && GOWORK=off go run ./cmd/reference -image "$$image" -out $(CURDIR)/docs/reference)
+	@cd gateway && GOWORK=off go run ./internal/openapi/reference
+	@cd cli && GOWORK=off go run ./internal/reference -markdown $(CURDIR)/docs/reference/cli.md
+
 .PHONY: tidy
 tidy: ## go mod tidy in every module
 	@for m in $(MODULES) examples/client-go; do (cd $$m && GOWORK=off go mod tidy); done
