@@ -235,6 +235,9 @@ func TestDebianPackage(t *testing.T) {
 		t.Errorf("the wasm program said %q", got)
 	}
 
+	provider.stop()
+	scripts(t, provider)
+
 	consumer.stop()
 	consumer.sh("dpkg --remove shallot")
 	if got := consumer.sh("ls /usr/bin/shallot* 2>/dev/null | wc -l; ls -d " + nodeHome + " " + settings); got != "0\n"+settings+"\n"+nodeHome {
@@ -254,6 +257,29 @@ func TestDebianPackage(t *testing.T) {
 	}
 	if got := consumer.sh("getent passwd shallot; getent group shallot; dpkg --list shallot 2>/dev/null | grep -c '^ii' || true"); got != "0" {
 		t.Errorf("user, group or package are left: %s", got)
+	}
+}
+
+// scripts has a stand-in for systemctl write down what the package's scripts ask of systemd: an upgrade restarts what runs, removal stops everything, and nothing else is started or stopped.
+func scripts(t *testing.T, m *machine) {
+	t.Helper()
+	m.sh(`mkdir -p /run/systemd/system; printf '#!/bin/sh\necho "$@" >>/tmp/systemctl.log\n' >/usr/local/bin/systemctl; chmod +x /usr/local/bin/systemctl`)
+	for _, step := range []struct{ command, verb string }{{"--install /packages/shallot_9.0.0_*.deb", "try-restart"}, {"--remove shallot", "stop"}} {
+		m.sh("rm -f /tmp/systemctl.log; dpkg " + step.command)
+		asked := strings.Split(m.sh("cat /tmp/systemctl.log"), "\n")
+		for _, unit := range []string{"broker", "onion", "discovery", "metric", "task", "node", "gateway", "anonymous"} {
+			if want := step.verb + " shallot-" + unit + ".service"; !slices.Contains(asked, want) {
+				t.Errorf("dpkg %s does not ask systemd to %s", step.command, want)
+			}
+		}
+		for _, line := range asked {
+			if !strings.HasPrefix(line, step.verb+" shallot") && line != "--system daemon-reload" {
+				t.Errorf("dpkg %s asks systemd to %s", step.command, line)
+			}
+		}
+		if !slices.Contains(asked, "--system daemon-reload") {
+			t.Errorf("after dpkg %s systemd does not look at the units again", step.command)
+		}
 	}
 }
 

@@ -13,7 +13,7 @@ import (
 // TestTwoReleasesAreTheSame builds this commit from two copies of it in different folders, the second time without anything that was compiled before. It is `make test-release`.
 func TestTwoReleasesAreTheSame(t *testing.T) {
 	if os.Getenv("SHALLOT_RELEASE") == "" {
-		t.Skip("it builds everything twice, which takes a quarter of an hour: make test-release")
+		t.Skip("it builds everything twice, which takes a quarter of an hour or more: make test-release")
 	}
 	needDpkg(t)
 	top := release.Top(t)
