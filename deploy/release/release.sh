@@ -6,7 +6,7 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 out=$1 version=$2
 read -ra platforms <<<"${PLATFORMS-linux/amd64 linux/arm64}"
-read -ra checked <<<"${CHECKED-darwin/arm64 darwin/amd64 freebsd/amd64}"
+read -ra checked <<<"${CHECKED-darwin/arm64}"
 SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct)}
 export SOURCE_DATE_EPOCH
 command -v dpkg-deb >/dev/null || { echo "make release needs dpkg-deb; Debian has it, elsewhere: the package dpkg" >&2; exit 1; }
