@@ -45,6 +45,7 @@ endif
 examples: ## the example programs, compiled to WebAssembly, into bin/examples/
 	@mkdir -p $(BIN)/examples
 	@for d in examples/*/main.go; do \
+		[ ! -f "$$(dirname "$$d")/go.mod" ] || continue; \
 		n=$$(basename $$(dirname $$d)); echo "build examples/$$n.wasm"; \
 		GOWORK=off GO111MODULE=off GOFLAGS= GOOS=wasip1 GOARCH=wasm go build -trimpath -ldflags "-s -w" -o $(BIN)/examples/$$n.wasm $$d; \
 	done
@@ -101,6 +102,18 @@ images: ## an image for each service, with the Docker engine of this machine
 test-compose: build ## a node in containers is brought up, used, scaled, hurt and taken down, and the commands of docs/operations.md are run; needs a Docker engine, and minutes
 	@cd test && GOWORK=off SHALLOT_BIN=$(BIN) SHALLOT_COMPOSE=1 go test -count=1 -v -timeout 25m -run 'TestDeployment|TestAnonymousDeployment|TestOperations' ./compose
 
+.PHONY: release
+release: ## archives, Debian packages, checksums and notes of this commit into dist/release; with Debian's gcc-aarch64-linux-gnu the faster engine for arm64, too
+	@deploy/release/release.sh dist/release $(VERSION)
+
+.PHONY: test-release
+test-release: ## two releases of this commit, from different folders and without what was compiled before, are the same, byte by byte; takes a quarter of an hour
+	@cd test && GOWORK=off SHALLOT_RELEASE=1 go test -count=1 -v -timeout 90m -run TestTwoReleasesAreTheSame ./packages
+
+.PHONY: test-package
+test-package: build examples ## the Debian package is installed, used, upgraded from the previous release's, and purged; needs a Docker engine, and four minutes
+	@cd test && GOWORK=off SHALLOT_BIN=$(BIN) SHALLOT_PACKAGE=1 go test -count=1 -v -timeout 25m -run TestDebianPackage ./packages
+
 .PHONY: sbom
 sbom: build ## what each program is made of (CycloneDX), and a page of all modules with their licences and texts, into dist/sbom
 	@rm -rf dist/sbom
@@ -118,7 +131,7 @@ metrics-doc: build ## docs/metrics.md, from what the processes of a node say of 
 .PHONY: lint
 lint: $(TOOLS)/golangci-lint $(TOOLS)/buf ## golangci-lint per module, buf lint
 	@$(TOOLS)/buf lint
-	@failed=; for m in $(MODULES); do \
+	@failed=; for m in $(MODULES) examples/client-go; do \
 		[ -n "$$(cd $$m && GOWORK=off go list ./... 2>/dev/null)" ] || continue; \
 		echo "== lint $$m"; \
 		(cd $$m && GOWORK=off $(TOOLS)/golangci-lint run --config $(CURDIR)/.golangci.yml ./...) || failed="$$failed $$m"; \
@@ -136,15 +149,24 @@ breaking: $(TOOLS)/buf ## buf breaking: the contracts against those of the previ
 	$(TOOLS)/buf breaking --against "$$old"
 
 .PHONY: generate
-generate: $(TOOLS)/buf $(TOOLS)/protoc-gen-go $(TOOLS)/protoc-gen-go-grpc $(TOOLS)/protoc-gen-grpc-gateway $(TOOLS)/protoc-gen-openapiv2 ## Go from the protos, REST routes and OpenAPI, the description in the Python example
+generate: $(TOOLS)/buf $(TOOLS)/protoc-gen-go $(TOOLS)/protoc-gen-go-grpc $(TOOLS)/protoc-gen-grpc-gateway $(TOOLS)/protoc-gen-openapiv2 ## Go from the protos, REST routes and OpenAPI, the descriptions in the Python examples
 	@PATH=$(TOOLS):$$PATH $(TOOLS)/buf generate
 	@$(TOOLS)/buf build --path proto/shallot/executor/v1 --exclude-source-info --as-file-descriptor-set -o examples/executor-python/executor.binpb
+	@$(TOOLS)/buf build --path proto/shallot/node/v1 --exclude-source-info --as-file-descriptor-set -o examples/client-python/node.binpb
 	@[ ! -f gateway/buf.gen.yaml ] || PATH=$(TOOLS):$$PATH $(TOOLS)/buf generate --template gateway/buf.gen.yaml
 	@[ ! -d gateway/internal/openapi/convert ] || (cd gateway && GOWORK=off go run ./internal/openapi/convert)
 
+.PHONY: reference
+reference: $(TOOLS)/buf ## docs/reference: every command, call, path, event and reason of an error, from the sources
+	@image=$$(mktemp); trap 'rm -f "$$image"' EXIT; \
+	$(TOOLS)/buf build --as-file-descriptor-set -o "$$image#format=binpb"; \
+	(cd test && GOWORK=off go run ./cmd/reference -image "$$image" -out $(CURDIR)/docs/reference)
+	@cd gateway && GOWORK=off go run ./internal/openapi/reference
+	@cd cli && GOWORK=off go run ./internal/reference -markdown $(CURDIR)/docs/reference/cli.md
+
 .PHONY: tidy
 tidy: ## go mod tidy in every module
-	@for m in $(MODULES); do (cd $$m && GOWORK=off go mod tidy); done
+	@for m in $(MODULES) examples/client-go; do (cd $$m && GOWORK=off go mod tidy); done
 
 .PHONY: clean
 clean: ## remove what was built
