@@ -51,7 +51,7 @@ type DB struct {
 
 // Commit writes a batch and returns when the server has it on disk. Batches of several callers share one transaction, in the order in which they came; one whose Must does not hold
 // leaves no trace, gets its error back, and does not disturb the others. When ctx ends before it was begun, nothing is written; later Commit waits for the outcome all the same: mostly
-// milliseconds, and where the server went away in the middle of a commit, until it has said whether that one counts. On any error but STORE_UNKNOWN nothing was written; that one comes
+// milliseconds, and where the server went away in the middle of a commit, until it has said whether that one counts. On any error but STORE_IN_DOUBT nothing was written; that one comes
 // only to a process that ends.
 func (db *DB) Commit(ctx context.Context, b *Batch) error {
 	_, err := db.CommitRows(ctx, b)

@@ -26,7 +26,7 @@ const (
 	ReasonNewer    = "STORE_NEWER"   // a newer version has written it
 	ReasonFailed   = "STORE_FAILED"
 	ReasonClosed   = "STORE_CLOSED"
-	ReasonUnknown  = "STORE_UNKNOWN" // the process ended before the server could say whether a commit counts
+	ReasonUnknown  = "STORE_IN_DOUBT" // the process ended before the server could say whether a commit counts
 )
 
 // Codes of SQL states.
