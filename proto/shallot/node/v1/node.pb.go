@@ -1680,6 +1680,153 @@ func (x *WatchTaskResponse) GetTask() *v13.Task {
 	return nil
 }
 
+type WatchTasksRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Only tasks of this type.
+	Type string `protobuf:"bytes,1,opt,name=type,proto3" json:"type,omitempty"`
+	// Only those that have this text, as in a ListTasksRequest. There is no filter of states: a task that leaves one is news, too.
+	Text string `protobuf:"bytes,2,opt,name=text,proto3" json:"text,omitempty"`
+	// Anonymous mode: say peer ids and addresses beside the aliases.
+	ShowAddresses bool `protobuf:"varint,3,opt,name=show_addresses,json=showAddresses,proto3" json:"show_addresses,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchTasksRequest) Reset() {
+	*x = WatchTasksRequest{}
+	mi := &file_shallot_node_v1_node_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchTasksRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchTasksRequest) ProtoMessage() {}
+
+func (x *WatchTasksRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_shallot_node_v1_node_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchTasksRequest.ProtoReflect.Descriptor instead.
+func (*WatchTasksRequest) Descriptor() ([]byte, []int) {
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *WatchTasksRequest) GetType() string {
+	if x != nil {
+		return x.Type
+	}
+	return ""
+}
+
+func (x *WatchTasksRequest) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
+func (x *WatchTasksRequest) GetShowAddresses() bool {
+	if x != nil {
+		return x.ShowAddresses
+	}
+	return false
+}
+
+type WatchTasksResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Types that are valid to be assigned to Response:
+	//
+	//	*WatchTasksResponse_Task
+	//	*WatchTasksResponse_Missed
+	Response      isWatchTasksResponse_Response `protobuf_oneof:"response"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchTasksResponse) Reset() {
+	*x = WatchTasksResponse{}
+	mi := &file_shallot_node_v1_node_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchTasksResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchTasksResponse) ProtoMessage() {}
+
+func (x *WatchTasksResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_shallot_node_v1_node_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchTasksResponse.ProtoReflect.Descriptor instead.
+func (*WatchTasksResponse) Descriptor() ([]byte, []int) {
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *WatchTasksResponse) GetResponse() isWatchTasksResponse_Response {
+	if x != nil {
+		return x.Response
+	}
+	return nil
+}
+
+func (x *WatchTasksResponse) GetTask() *v13.Task {
+	if x != nil {
+		if x, ok := x.Response.(*WatchTasksResponse_Task); ok {
+			return x.Task
+		}
+	}
+	return nil
+}
+
+func (x *WatchTasksResponse) GetMissed() bool {
+	if x != nil {
+		if x, ok := x.Response.(*WatchTasksResponse_Missed); ok {
+			return x.Missed
+		}
+	}
+	return false
+}
+
+type isWatchTasksResponse_Response interface {
+	isWatchTasksResponse_Response()
+}
+
+type WatchTasksResponse_Task struct {
+	// As it is now, without its history. What changes within a tenth of a second is told once.
+	Task *v13.Task `protobuf:"bytes,1,opt,name=task,proto3,oneof"`
+}
+
+type WatchTasksResponse_Missed struct {
+	// More tasks have changed than are told of, 64 in a tenth of a second, or changes before the watch stood: list to have them. At most once a second.
+	Missed bool `protobuf:"varint,2,opt,name=missed,proto3,oneof"`
+}
+
+func (*WatchTasksResponse_Task) isWatchTasksResponse_Response() {}
+
+func (*WatchTasksResponse_Missed) isWatchTasksResponse_Response() {}
+
 type CancelTaskRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	TaskId        string                 `protobuf:"bytes,1,opt,name=task_id,json=taskId,proto3" json:"task_id,omitempty"`
@@ -1689,7 +1836,7 @@ type CancelTaskRequest struct {
 
 func (x *CancelTaskRequest) Reset() {
 	*x = CancelTaskRequest{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[27]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1701,7 +1848,7 @@ func (x *CancelTaskRequest) String() string {
 func (*CancelTaskRequest) ProtoMessage() {}
 
 func (x *CancelTaskRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[27]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1714,7 +1861,7 @@ func (x *CancelTaskRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelTaskRequest.ProtoReflect.Descriptor instead.
 func (*CancelTaskRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{27}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *CancelTaskRequest) GetTaskId() string {
@@ -1733,7 +1880,7 @@ type CancelTaskResponse struct {
 
 func (x *CancelTaskResponse) Reset() {
 	*x = CancelTaskResponse{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[28]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1745,7 +1892,7 @@ func (x *CancelTaskResponse) String() string {
 func (*CancelTaskResponse) ProtoMessage() {}
 
 func (x *CancelTaskResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[28]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1758,7 +1905,7 @@ func (x *CancelTaskResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelTaskResponse.ProtoReflect.Descriptor instead.
 func (*CancelTaskResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{28}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *CancelTaskResponse) GetTask() *v13.Task {
@@ -1780,7 +1927,7 @@ type GetResultRequest struct {
 
 func (x *GetResultRequest) Reset() {
 	*x = GetResultRequest{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[29]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1792,7 +1939,7 @@ func (x *GetResultRequest) String() string {
 func (*GetResultRequest) ProtoMessage() {}
 
 func (x *GetResultRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[29]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1805,7 +1952,7 @@ func (x *GetResultRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetResultRequest.ProtoReflect.Descriptor instead.
 func (*GetResultRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{29}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *GetResultRequest) GetTaskId() string {
@@ -1842,7 +1989,7 @@ type GetResultResponse struct {
 
 func (x *GetResultResponse) Reset() {
 	*x = GetResultResponse{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[30]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1854,7 +2001,7 @@ func (x *GetResultResponse) String() string {
 func (*GetResultResponse) ProtoMessage() {}
 
 func (x *GetResultResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[30]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1867,7 +2014,7 @@ func (x *GetResultResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetResultResponse.ProtoReflect.Descriptor instead.
 func (*GetResultResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{30}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *GetResultResponse) GetResponse() isGetResultResponse_Response {
@@ -1922,7 +2069,7 @@ type GetLogsRequest struct {
 
 func (x *GetLogsRequest) Reset() {
 	*x = GetLogsRequest{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[31]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1934,7 +2081,7 @@ func (x *GetLogsRequest) String() string {
 func (*GetLogsRequest) ProtoMessage() {}
 
 func (x *GetLogsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[31]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1947,7 +2094,7 @@ func (x *GetLogsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetLogsRequest.ProtoReflect.Descriptor instead.
 func (*GetLogsRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{31}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *GetLogsRequest) GetTaskId() string {
@@ -1980,7 +2127,7 @@ type GetLogsResponse struct {
 
 func (x *GetLogsResponse) Reset() {
 	*x = GetLogsResponse{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[32]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1992,7 +2139,7 @@ func (x *GetLogsResponse) String() string {
 func (*GetLogsResponse) ProtoMessage() {}
 
 func (x *GetLogsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[32]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2005,7 +2152,7 @@ func (x *GetLogsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetLogsResponse.ProtoReflect.Descriptor instead.
 func (*GetLogsResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{32}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *GetLogsResponse) GetData() []byte {
@@ -2029,7 +2176,7 @@ type PutContentRequest struct {
 
 func (x *PutContentRequest) Reset() {
 	*x = PutContentRequest{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[33]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2041,7 +2188,7 @@ func (x *PutContentRequest) String() string {
 func (*PutContentRequest) ProtoMessage() {}
 
 func (x *PutContentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[33]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2054,7 +2201,7 @@ func (x *PutContentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutContentRequest.ProtoReflect.Descriptor instead.
 func (*PutContentRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{33}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *PutContentRequest) GetData() []byte {
@@ -2088,7 +2235,7 @@ type PutContentResponse struct {
 
 func (x *PutContentResponse) Reset() {
 	*x = PutContentResponse{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[34]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2100,7 +2247,7 @@ func (x *PutContentResponse) String() string {
 func (*PutContentResponse) ProtoMessage() {}
 
 func (x *PutContentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[34]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2113,7 +2260,7 @@ func (x *PutContentResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutContentResponse.ProtoReflect.Descriptor instead.
 func (*PutContentResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{34}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *PutContentResponse) GetCid() string {
@@ -2146,7 +2293,7 @@ type GetContentRequest struct {
 
 func (x *GetContentRequest) Reset() {
 	*x = GetContentRequest{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[35]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2158,7 +2305,7 @@ func (x *GetContentRequest) String() string {
 func (*GetContentRequest) ProtoMessage() {}
 
 func (x *GetContentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[35]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2171,7 +2318,7 @@ func (x *GetContentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetContentRequest.ProtoReflect.Descriptor instead.
 func (*GetContentRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{35}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *GetContentRequest) GetCid() string {
@@ -2222,7 +2369,7 @@ type GetContentResponse struct {
 
 func (x *GetContentResponse) Reset() {
 	*x = GetContentResponse{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[36]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2234,7 +2381,7 @@ func (x *GetContentResponse) String() string {
 func (*GetContentResponse) ProtoMessage() {}
 
 func (x *GetContentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[36]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2247,7 +2394,7 @@ func (x *GetContentResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetContentResponse.ProtoReflect.Descriptor instead.
 func (*GetContentResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{36}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *GetContentResponse) GetResponse() isGetContentResponse_Response {
@@ -2306,7 +2453,7 @@ type ListContentRequest struct {
 
 func (x *ListContentRequest) Reset() {
 	*x = ListContentRequest{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[37]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2318,7 +2465,7 @@ func (x *ListContentRequest) String() string {
 func (*ListContentRequest) ProtoMessage() {}
 
 func (x *ListContentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[37]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2331,7 +2478,7 @@ func (x *ListContentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListContentRequest.ProtoReflect.Descriptor instead.
 func (*ListContentRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{37}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *ListContentRequest) GetCid() string {
@@ -2371,7 +2518,7 @@ type ListContentResponse struct {
 
 func (x *ListContentResponse) Reset() {
 	*x = ListContentResponse{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[38]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2383,7 +2530,7 @@ func (x *ListContentResponse) String() string {
 func (*ListContentResponse) ProtoMessage() {}
 
 func (x *ListContentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[38]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2396,7 +2543,7 @@ func (x *ListContentResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListContentResponse.ProtoReflect.Descriptor instead.
 func (*ListContentResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{38}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *ListContentResponse) GetEntries() []*v14.DirectoryEntry {
@@ -2417,7 +2564,7 @@ type StatContentRequest struct {
 
 func (x *StatContentRequest) Reset() {
 	*x = StatContentRequest{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[39]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2429,7 +2576,7 @@ func (x *StatContentRequest) String() string {
 func (*StatContentRequest) ProtoMessage() {}
 
 func (x *StatContentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[39]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2442,7 +2589,7 @@ func (x *StatContentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatContentRequest.ProtoReflect.Descriptor instead.
 func (*StatContentRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{39}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *StatContentRequest) GetCid() string {
@@ -2468,7 +2615,7 @@ type StatContentResponse struct {
 
 func (x *StatContentResponse) Reset() {
 	*x = StatContentResponse{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[40]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2480,7 +2627,7 @@ func (x *StatContentResponse) String() string {
 func (*StatContentResponse) ProtoMessage() {}
 
 func (x *StatContentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[40]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2493,7 +2640,7 @@ func (x *StatContentResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatContentResponse.ProtoReflect.Descriptor instead.
 func (*StatContentResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{40}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *StatContentResponse) GetContent() *v14.StatResponse {
@@ -2514,7 +2661,7 @@ type PinContentRequest struct {
 
 func (x *PinContentRequest) Reset() {
 	*x = PinContentRequest{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[41]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2526,7 +2673,7 @@ func (x *PinContentRequest) String() string {
 func (*PinContentRequest) ProtoMessage() {}
 
 func (x *PinContentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[41]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2539,7 +2686,7 @@ func (x *PinContentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PinContentRequest.ProtoReflect.Descriptor instead.
 func (*PinContentRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{41}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *PinContentRequest) GetCid() string {
@@ -2565,7 +2712,7 @@ type PinContentResponse struct {
 
 func (x *PinContentResponse) Reset() {
 	*x = PinContentResponse{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[42]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2577,7 +2724,7 @@ func (x *PinContentResponse) String() string {
 func (*PinContentResponse) ProtoMessage() {}
 
 func (x *PinContentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[42]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2590,7 +2737,7 @@ func (x *PinContentResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PinContentResponse.ProtoReflect.Descriptor instead.
 func (*PinContentResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{42}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *PinContentResponse) GetSize() uint64 {
@@ -2609,7 +2756,7 @@ type UnpinContentRequest struct {
 
 func (x *UnpinContentRequest) Reset() {
 	*x = UnpinContentRequest{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[43]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2621,7 +2768,7 @@ func (x *UnpinContentRequest) String() string {
 func (*UnpinContentRequest) ProtoMessage() {}
 
 func (x *UnpinContentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[43]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2634,7 +2781,7 @@ func (x *UnpinContentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnpinContentRequest.ProtoReflect.Descriptor instead.
 func (*UnpinContentRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{43}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *UnpinContentRequest) GetCid() string {
@@ -2652,7 +2799,7 @@ type UnpinContentResponse struct {
 
 func (x *UnpinContentResponse) Reset() {
 	*x = UnpinContentResponse{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[44]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2664,7 +2811,7 @@ func (x *UnpinContentResponse) String() string {
 func (*UnpinContentResponse) ProtoMessage() {}
 
 func (x *UnpinContentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[44]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2677,7 +2824,7 @@ func (x *UnpinContentResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnpinContentResponse.ProtoReflect.Descriptor instead.
 func (*UnpinContentResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{44}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{46}
 }
 
 type ListPinsRequest struct {
@@ -2695,7 +2842,7 @@ type ListPinsRequest struct {
 
 func (x *ListPinsRequest) Reset() {
 	*x = ListPinsRequest{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[45]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2707,7 +2854,7 @@ func (x *ListPinsRequest) String() string {
 func (*ListPinsRequest) ProtoMessage() {}
 
 func (x *ListPinsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[45]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2720,7 +2867,7 @@ func (x *ListPinsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPinsRequest.ProtoReflect.Descriptor instead.
 func (*ListPinsRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{45}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *ListPinsRequest) GetPageSize() uint32 {
@@ -2761,7 +2908,7 @@ type ListPinsResponse struct {
 
 func (x *ListPinsResponse) Reset() {
 	*x = ListPinsResponse{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[46]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2773,7 +2920,7 @@ func (x *ListPinsResponse) String() string {
 func (*ListPinsResponse) ProtoMessage() {}
 
 func (x *ListPinsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[46]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2786,7 +2933,7 @@ func (x *ListPinsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPinsResponse.ProtoReflect.Descriptor instead.
 func (*ListPinsResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{46}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *ListPinsResponse) GetPins() []*v14.Pin {
@@ -2811,7 +2958,7 @@ type CollectContentRequest struct {
 
 func (x *CollectContentRequest) Reset() {
 	*x = CollectContentRequest{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[47]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2823,7 +2970,7 @@ func (x *CollectContentRequest) String() string {
 func (*CollectContentRequest) ProtoMessage() {}
 
 func (x *CollectContentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[47]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2836,7 +2983,7 @@ func (x *CollectContentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CollectContentRequest.ProtoReflect.Descriptor instead.
 func (*CollectContentRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{47}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{49}
 }
 
 type CollectContentResponse struct {
@@ -2853,7 +3000,7 @@ type CollectContentResponse struct {
 
 func (x *CollectContentResponse) Reset() {
 	*x = CollectContentResponse{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[48]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2865,7 +3012,7 @@ func (x *CollectContentResponse) String() string {
 func (*CollectContentResponse) ProtoMessage() {}
 
 func (x *CollectContentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[48]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2878,7 +3025,7 @@ func (x *CollectContentResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CollectContentResponse.ProtoReflect.Descriptor instead.
 func (*CollectContentResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{48}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *CollectContentResponse) GetBlocks() uint64 {
@@ -2919,7 +3066,7 @@ type VerifyContentRequest struct {
 
 func (x *VerifyContentRequest) Reset() {
 	*x = VerifyContentRequest{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[49]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2931,7 +3078,7 @@ func (x *VerifyContentRequest) String() string {
 func (*VerifyContentRequest) ProtoMessage() {}
 
 func (x *VerifyContentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[49]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2944,7 +3091,7 @@ func (x *VerifyContentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyContentRequest.ProtoReflect.Descriptor instead.
 func (*VerifyContentRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{49}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *VerifyContentRequest) GetNoRepair() bool {
@@ -2967,7 +3114,7 @@ type VerifyContentResponse struct {
 
 func (x *VerifyContentResponse) Reset() {
 	*x = VerifyContentResponse{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[50]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2979,7 +3126,7 @@ func (x *VerifyContentResponse) String() string {
 func (*VerifyContentResponse) ProtoMessage() {}
 
 func (x *VerifyContentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[50]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2992,7 +3139,7 @@ func (x *VerifyContentResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyContentResponse.ProtoReflect.Descriptor instead.
 func (*VerifyContentResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{50}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *VerifyContentResponse) GetResponse() isVerifyContentResponse_Response {
@@ -3155,7 +3302,16 @@ const file_shallot_node_v1_node_proto_rawDesc = "" +
 	"\atask_id\x18\x01 \x01(\tR\x06taskId\x12%\n" +
 	"\x0eshow_addresses\x18\x02 \x01(\bR\rshowAddresses\">\n" +
 	"\x11WatchTaskResponse\x12)\n" +
-	"\x04task\x18\x01 \x01(\v2\x15.shallot.task.v1.TaskR\x04task\",\n" +
+	"\x04task\x18\x01 \x01(\v2\x15.shallot.task.v1.TaskR\x04task\"b\n" +
+	"\x11WatchTasksRequest\x12\x12\n" +
+	"\x04type\x18\x01 \x01(\tR\x04type\x12\x12\n" +
+	"\x04text\x18\x02 \x01(\tR\x04text\x12%\n" +
+	"\x0eshow_addresses\x18\x03 \x01(\bR\rshowAddresses\"g\n" +
+	"\x12WatchTasksResponse\x12+\n" +
+	"\x04task\x18\x01 \x01(\v2\x15.shallot.task.v1.TaskH\x00R\x04task\x12\x18\n" +
+	"\x06missed\x18\x02 \x01(\bH\x00R\x06missedB\n" +
+	"\n" +
+	"\bresponse\",\n" +
 	"\x11CancelTaskRequest\x12\x17\n" +
 	"\atask_id\x18\x01 \x01(\tR\x06taskId\"?\n" +
 	"\x12CancelTaskResponse\x12)\n" +
@@ -3237,7 +3393,7 @@ const file_shallot_node_v1_node_proto_rawDesc = "" +
 	"\bprogress\x18\x01 \x01(\v2!.shallot.broker.v1.VerifyProgressH\x00R\bprogress\x12<\n" +
 	"\afinding\x18\x02 \x01(\v2 .shallot.broker.v1.VerifyFindingH\x00R\afindingB\n" +
 	"\n" +
-	"\bresponse2\xaf\x10\n" +
+	"\bresponse2\x88\x11\n" +
 	"\vNodeService\x12L\n" +
 	"\aGetNode\x12\x1f.shallot.node.v1.GetNodeRequest\x1a .shallot.node.v1.GetNodeResponse\x12X\n" +
 	"\vConnectPeer\x12#.shallot.node.v1.ConnectPeerRequest\x1a$.shallot.node.v1.ConnectPeerResponse\x12R\n" +
@@ -3251,7 +3407,9 @@ const file_shallot_node_v1_node_proto_rawDesc = "" +
 	"\aRunTask\x12\x1f.shallot.node.v1.RunTaskRequest\x1a .shallot.node.v1.RunTaskResponse0\x01\x12L\n" +
 	"\aGetTask\x12\x1f.shallot.node.v1.GetTaskRequest\x1a .shallot.node.v1.GetTaskResponse\x12R\n" +
 	"\tListTasks\x12!.shallot.node.v1.ListTasksRequest\x1a\".shallot.node.v1.ListTasksResponse\x12T\n" +
-	"\tWatchTask\x12!.shallot.node.v1.WatchTaskRequest\x1a\".shallot.node.v1.WatchTaskResponse0\x01\x12U\n" +
+	"\tWatchTask\x12!.shallot.node.v1.WatchTaskRequest\x1a\".shallot.node.v1.WatchTaskResponse0\x01\x12W\n" +
+	"\n" +
+	"WatchTasks\x12\".shallot.node.v1.WatchTasksRequest\x1a#.shallot.node.v1.WatchTasksResponse0\x01\x12U\n" +
 	"\n" +
 	"CancelTask\x12\".shallot.node.v1.CancelTaskRequest\x1a#.shallot.node.v1.CancelTaskResponse\x12T\n" +
 	"\tGetResult\x12!.shallot.node.v1.GetResultRequest\x1a\".shallot.node.v1.GetResultResponse0\x01\x12N\n" +
@@ -3281,7 +3439,7 @@ func file_shallot_node_v1_node_proto_rawDescGZIP() []byte {
 	return file_shallot_node_v1_node_proto_rawDescData
 }
 
-var file_shallot_node_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 51)
+var file_shallot_node_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 53)
 var file_shallot_node_v1_node_proto_goTypes = []any{
 	(*GetNodeRequest)(nil),         // 0: shallot.node.v1.GetNodeRequest
 	(*GetNodeResponse)(nil),        // 1: shallot.node.v1.GetNodeResponse
@@ -3310,126 +3468,131 @@ var file_shallot_node_v1_node_proto_goTypes = []any{
 	(*ListTasksResponse)(nil),      // 24: shallot.node.v1.ListTasksResponse
 	(*WatchTaskRequest)(nil),       // 25: shallot.node.v1.WatchTaskRequest
 	(*WatchTaskResponse)(nil),      // 26: shallot.node.v1.WatchTaskResponse
-	(*CancelTaskRequest)(nil),      // 27: shallot.node.v1.CancelTaskRequest
-	(*CancelTaskResponse)(nil),     // 28: shallot.node.v1.CancelTaskResponse
-	(*GetResultRequest)(nil),       // 29: shallot.node.v1.GetResultRequest
-	(*GetResultResponse)(nil),      // 30: shallot.node.v1.GetResultResponse
-	(*GetLogsRequest)(nil),         // 31: shallot.node.v1.GetLogsRequest
-	(*GetLogsResponse)(nil),        // 32: shallot.node.v1.GetLogsResponse
-	(*PutContentRequest)(nil),      // 33: shallot.node.v1.PutContentRequest
-	(*PutContentResponse)(nil),     // 34: shallot.node.v1.PutContentResponse
-	(*GetContentRequest)(nil),      // 35: shallot.node.v1.GetContentRequest
-	(*GetContentResponse)(nil),     // 36: shallot.node.v1.GetContentResponse
-	(*ListContentRequest)(nil),     // 37: shallot.node.v1.ListContentRequest
-	(*ListContentResponse)(nil),    // 38: shallot.node.v1.ListContentResponse
-	(*StatContentRequest)(nil),     // 39: shallot.node.v1.StatContentRequest
-	(*StatContentResponse)(nil),    // 40: shallot.node.v1.StatContentResponse
-	(*PinContentRequest)(nil),      // 41: shallot.node.v1.PinContentRequest
-	(*PinContentResponse)(nil),     // 42: shallot.node.v1.PinContentResponse
-	(*UnpinContentRequest)(nil),    // 43: shallot.node.v1.UnpinContentRequest
-	(*UnpinContentResponse)(nil),   // 44: shallot.node.v1.UnpinContentResponse
-	(*ListPinsRequest)(nil),        // 45: shallot.node.v1.ListPinsRequest
-	(*ListPinsResponse)(nil),       // 46: shallot.node.v1.ListPinsResponse
-	(*CollectContentRequest)(nil),  // 47: shallot.node.v1.CollectContentRequest
-	(*CollectContentResponse)(nil), // 48: shallot.node.v1.CollectContentResponse
-	(*VerifyContentRequest)(nil),   // 49: shallot.node.v1.VerifyContentRequest
-	(*VerifyContentResponse)(nil),  // 50: shallot.node.v1.VerifyContentResponse
-	(*v1.Capability)(nil),          // 51: shallot.event.v1.Capability
-	(*timestamppb.Timestamp)(nil),  // 52: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),    // 53: google.protobuf.Duration
-	(*v11.Peer)(nil),               // 54: shallot.discovery.v1.Peer
-	(*v12.KnownMetric)(nil),        // 55: shallot.metric.v1.KnownMetric
-	(*v13.TaskSpec)(nil),           // 56: shallot.task.v1.TaskSpec
-	(*v13.Task)(nil),               // 57: shallot.task.v1.Task
-	(*v14.PutEntry)(nil),           // 58: shallot.broker.v1.PutEntry
-	(*v14.DirectoryEntry)(nil),     // 59: shallot.broker.v1.DirectoryEntry
-	(*v14.StatResponse)(nil),       // 60: shallot.broker.v1.StatResponse
-	(*v14.Pin)(nil),                // 61: shallot.broker.v1.Pin
-	(*v14.VerifyProgress)(nil),     // 62: shallot.broker.v1.VerifyProgress
-	(*v14.VerifyFinding)(nil),      // 63: shallot.broker.v1.VerifyFinding
+	(*WatchTasksRequest)(nil),      // 27: shallot.node.v1.WatchTasksRequest
+	(*WatchTasksResponse)(nil),     // 28: shallot.node.v1.WatchTasksResponse
+	(*CancelTaskRequest)(nil),      // 29: shallot.node.v1.CancelTaskRequest
+	(*CancelTaskResponse)(nil),     // 30: shallot.node.v1.CancelTaskResponse
+	(*GetResultRequest)(nil),       // 31: shallot.node.v1.GetResultRequest
+	(*GetResultResponse)(nil),      // 32: shallot.node.v1.GetResultResponse
+	(*GetLogsRequest)(nil),         // 33: shallot.node.v1.GetLogsRequest
+	(*GetLogsResponse)(nil),        // 34: shallot.node.v1.GetLogsResponse
+	(*PutContentRequest)(nil),      // 35: shallot.node.v1.PutContentRequest
+	(*PutContentResponse)(nil),     // 36: shallot.node.v1.PutContentResponse
+	(*GetContentRequest)(nil),      // 37: shallot.node.v1.GetContentRequest
+	(*GetContentResponse)(nil),     // 38: shallot.node.v1.GetContentResponse
+	(*ListContentRequest)(nil),     // 39: shallot.node.v1.ListContentRequest
+	(*ListContentResponse)(nil),    // 40: shallot.node.v1.ListContentResponse
+	(*StatContentRequest)(nil),     // 41: shallot.node.v1.StatContentRequest
+	(*StatContentResponse)(nil),    // 42: shallot.node.v1.StatContentResponse
+	(*PinContentRequest)(nil),      // 43: shallot.node.v1.PinContentRequest
+	(*PinContentResponse)(nil),     // 44: shallot.node.v1.PinContentResponse
+	(*UnpinContentRequest)(nil),    // 45: shallot.node.v1.UnpinContentRequest
+	(*UnpinContentResponse)(nil),   // 46: shallot.node.v1.UnpinContentResponse
+	(*ListPinsRequest)(nil),        // 47: shallot.node.v1.ListPinsRequest
+	(*ListPinsResponse)(nil),       // 48: shallot.node.v1.ListPinsResponse
+	(*CollectContentRequest)(nil),  // 49: shallot.node.v1.CollectContentRequest
+	(*CollectContentResponse)(nil), // 50: shallot.node.v1.CollectContentResponse
+	(*VerifyContentRequest)(nil),   // 51: shallot.node.v1.VerifyContentRequest
+	(*VerifyContentResponse)(nil),  // 52: shallot.node.v1.VerifyContentResponse
+	(*v1.Capability)(nil),          // 53: shallot.event.v1.Capability
+	(*timestamppb.Timestamp)(nil),  // 54: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),    // 55: google.protobuf.Duration
+	(*v11.Peer)(nil),               // 56: shallot.discovery.v1.Peer
+	(*v12.KnownMetric)(nil),        // 57: shallot.metric.v1.KnownMetric
+	(*v13.TaskSpec)(nil),           // 58: shallot.task.v1.TaskSpec
+	(*v13.Task)(nil),               // 59: shallot.task.v1.Task
+	(*v14.PutEntry)(nil),           // 60: shallot.broker.v1.PutEntry
+	(*v14.DirectoryEntry)(nil),     // 61: shallot.broker.v1.DirectoryEntry
+	(*v14.StatResponse)(nil),       // 62: shallot.broker.v1.StatResponse
+	(*v14.Pin)(nil),                // 63: shallot.broker.v1.Pin
+	(*v14.VerifyProgress)(nil),     // 64: shallot.broker.v1.VerifyProgress
+	(*v14.VerifyFinding)(nil),      // 65: shallot.broker.v1.VerifyFinding
 }
 var file_shallot_node_v1_node_proto_depIdxs = []int32{
 	2,  // 0: shallot.node.v1.GetNodeResponse.node:type_name -> shallot.node.v1.Node
-	51, // 1: shallot.node.v1.Node.capabilities:type_name -> shallot.event.v1.Capability
+	53, // 1: shallot.node.v1.Node.capabilities:type_name -> shallot.event.v1.Capability
 	4,  // 2: shallot.node.v1.Node.processes:type_name -> shallot.node.v1.Process
-	52, // 3: shallot.node.v1.Node.started_at:type_name -> google.protobuf.Timestamp
+	54, // 3: shallot.node.v1.Node.started_at:type_name -> google.protobuf.Timestamp
 	3,  // 4: shallot.node.v1.Node.tor:type_name -> shallot.node.v1.Tor
-	52, // 5: shallot.node.v1.Process.started_at:type_name -> google.protobuf.Timestamp
-	53, // 6: shallot.node.v1.Process.cpu:type_name -> google.protobuf.Duration
-	54, // 7: shallot.node.v1.ListPeersResponse.peers:type_name -> shallot.discovery.v1.Peer
-	54, // 8: shallot.node.v1.GetPeerResponse.peer:type_name -> shallot.discovery.v1.Peer
-	55, // 9: shallot.node.v1.ListMetricsResponse.metrics:type_name -> shallot.metric.v1.KnownMetric
-	55, // 10: shallot.node.v1.GetPeerMetricsResponse.metric:type_name -> shallot.metric.v1.KnownMetric
-	56, // 11: shallot.node.v1.SubmitTaskRequest.spec:type_name -> shallot.task.v1.TaskSpec
-	57, // 12: shallot.node.v1.SubmitTaskResponse.task:type_name -> shallot.task.v1.Task
-	56, // 13: shallot.node.v1.RunTaskRequest.spec:type_name -> shallot.task.v1.TaskSpec
-	57, // 14: shallot.node.v1.RunTaskResponse.task:type_name -> shallot.task.v1.Task
-	57, // 15: shallot.node.v1.GetTaskResponse.task:type_name -> shallot.task.v1.Task
-	52, // 16: shallot.node.v1.ListTasksRequest.created_after:type_name -> google.protobuf.Timestamp
-	52, // 17: shallot.node.v1.ListTasksRequest.created_before:type_name -> google.protobuf.Timestamp
-	57, // 18: shallot.node.v1.ListTasksResponse.tasks:type_name -> shallot.task.v1.Task
-	57, // 19: shallot.node.v1.WatchTaskResponse.task:type_name -> shallot.task.v1.Task
-	57, // 20: shallot.node.v1.CancelTaskResponse.task:type_name -> shallot.task.v1.Task
-	58, // 21: shallot.node.v1.PutContentRequest.entry:type_name -> shallot.broker.v1.PutEntry
-	59, // 22: shallot.node.v1.ListContentResponse.entries:type_name -> shallot.broker.v1.DirectoryEntry
-	60, // 23: shallot.node.v1.StatContentResponse.content:type_name -> shallot.broker.v1.StatResponse
-	53, // 24: shallot.node.v1.PinContentRequest.keep:type_name -> google.protobuf.Duration
-	61, // 25: shallot.node.v1.ListPinsResponse.pins:type_name -> shallot.broker.v1.Pin
-	62, // 26: shallot.node.v1.VerifyContentResponse.progress:type_name -> shallot.broker.v1.VerifyProgress
-	63, // 27: shallot.node.v1.VerifyContentResponse.finding:type_name -> shallot.broker.v1.VerifyFinding
-	0,  // 28: shallot.node.v1.NodeService.GetNode:input_type -> shallot.node.v1.GetNodeRequest
-	5,  // 29: shallot.node.v1.NodeService.ConnectPeer:input_type -> shallot.node.v1.ConnectPeerRequest
-	7,  // 30: shallot.node.v1.NodeService.ListPeers:input_type -> shallot.node.v1.ListPeersRequest
-	9,  // 31: shallot.node.v1.NodeService.GetPeer:input_type -> shallot.node.v1.GetPeerRequest
-	11, // 32: shallot.node.v1.NodeService.ListMetrics:input_type -> shallot.node.v1.ListMetricsRequest
-	13, // 33: shallot.node.v1.NodeService.GetPeerMetrics:input_type -> shallot.node.v1.GetPeerMetricsRequest
-	15, // 34: shallot.node.v1.NodeService.Upload:input_type -> shallot.node.v1.UploadRequest
-	17, // 35: shallot.node.v1.NodeService.SubmitTask:input_type -> shallot.node.v1.SubmitTaskRequest
-	19, // 36: shallot.node.v1.NodeService.RunTask:input_type -> shallot.node.v1.RunTaskRequest
-	21, // 37: shallot.node.v1.NodeService.GetTask:input_type -> shallot.node.v1.GetTaskRequest
-	23, // 38: shallot.node.v1.NodeService.ListTasks:input_type -> shallot.node.v1.ListTasksRequest
-	25, // 39: shallot.node.v1.NodeService.WatchTask:input_type -> shallot.node.v1.WatchTaskRequest
-	27, // 40: shallot.node.v1.NodeService.CancelTask:input_type -> shallot.node.v1.CancelTaskRequest
-	29, // 41: shallot.node.v1.NodeService.GetResult:input_type -> shallot.node.v1.GetResultRequest
-	31, // 42: shallot.node.v1.NodeService.GetLogs:input_type -> shallot.node.v1.GetLogsRequest
-	33, // 43: shallot.node.v1.NodeService.PutContent:input_type -> shallot.node.v1.PutContentRequest
-	35, // 44: shallot.node.v1.NodeService.GetContent:input_type -> shallot.node.v1.GetContentRequest
-	37, // 45: shallot.node.v1.NodeService.ListContent:input_type -> shallot.node.v1.ListContentRequest
-	39, // 46: shallot.node.v1.NodeService.StatContent:input_type -> shallot.node.v1.StatContentRequest
-	41, // 47: shallot.node.v1.NodeService.PinContent:input_type -> shallot.node.v1.PinContentRequest
-	43, // 48: shallot.node.v1.NodeService.UnpinContent:input_type -> shallot.node.v1.UnpinContentRequest
-	45, // 49: shallot.node.v1.NodeService.ListPins:input_type -> shallot.node.v1.ListPinsRequest
-	47, // 50: shallot.node.v1.NodeService.CollectContent:input_type -> shallot.node.v1.CollectContentRequest
-	49, // 51: shallot.node.v1.NodeService.VerifyContent:input_type -> shallot.node.v1.VerifyContentRequest
-	1,  // 52: shallot.node.v1.NodeService.GetNode:output_type -> shallot.node.v1.GetNodeResponse
-	6,  // 53: shallot.node.v1.NodeService.ConnectPeer:output_type -> shallot.node.v1.ConnectPeerResponse
-	8,  // 54: shallot.node.v1.NodeService.ListPeers:output_type -> shallot.node.v1.ListPeersResponse
-	10, // 55: shallot.node.v1.NodeService.GetPeer:output_type -> shallot.node.v1.GetPeerResponse
-	12, // 56: shallot.node.v1.NodeService.ListMetrics:output_type -> shallot.node.v1.ListMetricsResponse
-	14, // 57: shallot.node.v1.NodeService.GetPeerMetrics:output_type -> shallot.node.v1.GetPeerMetricsResponse
-	16, // 58: shallot.node.v1.NodeService.Upload:output_type -> shallot.node.v1.UploadResponse
-	18, // 59: shallot.node.v1.NodeService.SubmitTask:output_type -> shallot.node.v1.SubmitTaskResponse
-	20, // 60: shallot.node.v1.NodeService.RunTask:output_type -> shallot.node.v1.RunTaskResponse
-	22, // 61: shallot.node.v1.NodeService.GetTask:output_type -> shallot.node.v1.GetTaskResponse
-	24, // 62: shallot.node.v1.NodeService.ListTasks:output_type -> shallot.node.v1.ListTasksResponse
-	26, // 63: shallot.node.v1.NodeService.WatchTask:output_type -> shallot.node.v1.WatchTaskResponse
-	28, // 64: shallot.node.v1.NodeService.CancelTask:output_type -> shallot.node.v1.CancelTaskResponse
-	30, // 65: shallot.node.v1.NodeService.GetResult:output_type -> shallot.node.v1.GetResultResponse
-	32, // 66: shallot.node.v1.NodeService.GetLogs:output_type -> shallot.node.v1.GetLogsResponse
-	34, // 67: shallot.node.v1.NodeService.PutContent:output_type -> shallot.node.v1.PutContentResponse
-	36, // 68: shallot.node.v1.NodeService.GetContent:output_type -> shallot.node.v1.GetContentResponse
-	38, // 69: shallot.node.v1.NodeService.ListContent:output_type -> shallot.node.v1.ListContentResponse
-	40, // 70: shallot.node.v1.NodeService.StatContent:output_type -> shallot.node.v1.StatContentResponse
-	42, // 71: shallot.node.v1.NodeService.PinContent:output_type -> shallot.node.v1.PinContentResponse
-	44, // 72: shallot.node.v1.NodeService.UnpinContent:output_type -> shallot.node.v1.UnpinContentResponse
-	46, // 73: shallot.node.v1.NodeService.ListPins:output_type -> shallot.node.v1.ListPinsResponse
-	48, // 74: shallot.node.v1.NodeService.CollectContent:output_type -> shallot.node.v1.CollectContentResponse
-	50, // 75: shallot.node.v1.NodeService.VerifyContent:output_type -> shallot.node.v1.VerifyContentResponse
-	52, // [52:76] is the sub-list for method output_type
-	28, // [28:52] is the sub-list for method input_type
-	28, // [28:28] is the sub-list for extension type_name
-	28, // [28:28] is the sub-list for extension extendee
-	0,  // [0:28] is the sub-list for field type_name
+	54, // 5: shallot.node.v1.Process.started_at:type_name -> google.protobuf.Timestamp
+	55, // 6: shallot.node.v1.Process.cpu:type_name -> google.protobuf.Duration
+	56, // 7: shallot.node.v1.ListPeersResponse.peers:type_name -> shallot.discovery.v1.Peer
+	56, // 8: shallot.node.v1.GetPeerResponse.peer:type_name -> shallot.discovery.v1.Peer
+	57, // 9: shallot.node.v1.ListMetricsResponse.metrics:type_name -> shallot.metric.v1.KnownMetric
+	57, // 10: shallot.node.v1.GetPeerMetricsResponse.metric:type_name -> shallot.metric.v1.KnownMetric
+	58, // 11: shallot.node.v1.SubmitTaskRequest.spec:type_name -> shallot.task.v1.TaskSpec
+	59, // 12: shallot.node.v1.SubmitTaskResponse.task:type_name -> shallot.task.v1.Task
+	58, // 13: shallot.node.v1.RunTaskRequest.spec:type_name -> shallot.task.v1.TaskSpec
+	59, // 14: shallot.node.v1.RunTaskResponse.task:type_name -> shallot.task.v1.Task
+	59, // 15: shallot.node.v1.GetTaskResponse.task:type_name -> shallot.task.v1.Task
+	54, // 16: shallot.node.v1.ListTasksRequest.created_after:type_name -> google.protobuf.Timestamp
+	54, // 17: shallot.node.v1.ListTasksRequest.created_before:type_name -> google.protobuf.Timestamp
+	59, // 18: shallot.node.v1.ListTasksResponse.tasks:type_name -> shallot.task.v1.Task
+	59, // 19: shallot.node.v1.WatchTaskResponse.task:type_name -> shallot.task.v1.Task
+	59, // 20: shallot.node.v1.WatchTasksResponse.task:type_name -> shallot.task.v1.Task
+	59, // 21: shallot.node.v1.CancelTaskResponse.task:type_name -> shallot.task.v1.Task
+	60, // 22: shallot.node.v1.PutContentRequest.entry:type_name -> shallot.broker.v1.PutEntry
+	61, // 23: shallot.node.v1.ListContentResponse.entries:type_name -> shallot.broker.v1.DirectoryEntry
+	62, // 24: shallot.node.v1.StatContentResponse.content:type_name -> shallot.broker.v1.StatResponse
+	55, // 25: shallot.node.v1.PinContentRequest.keep:type_name -> google.protobuf.Duration
+	63, // 26: shallot.node.v1.ListPinsResponse.pins:type_name -> shallot.broker.v1.Pin
+	64, // 27: shallot.node.v1.VerifyContentResponse.progress:type_name -> shallot.broker.v1.VerifyProgress
+	65, // 28: shallot.node.v1.VerifyContentResponse.finding:type_name -> shallot.broker.v1.VerifyFinding
+	0,  // 29: shallot.node.v1.NodeService.GetNode:input_type -> shallot.node.v1.GetNodeRequest
+	5,  // 30: shallot.node.v1.NodeService.ConnectPeer:input_type -> shallot.node.v1.ConnectPeerRequest
+	7,  // 31: shallot.node.v1.NodeService.ListPeers:input_type -> shallot.node.v1.ListPeersRequest
+	9,  // 32: shallot.node.v1.NodeService.GetPeer:input_type -> shallot.node.v1.GetPeerRequest
+	11, // 33: shallot.node.v1.NodeService.ListMetrics:input_type -> shallot.node.v1.ListMetricsRequest
+	13, // 34: shallot.node.v1.NodeService.GetPeerMetrics:input_type -> shallot.node.v1.GetPeerMetricsRequest
+	15, // 35: shallot.node.v1.NodeService.Upload:input_type -> shallot.node.v1.UploadRequest
+	17, // 36: shallot.node.v1.NodeService.SubmitTask:input_type -> shallot.node.v1.SubmitTaskRequest
+	19, // 37: shallot.node.v1.NodeService.RunTask:input_type -> shallot.node.v1.RunTaskRequest
+	21, // 38: shallot.node.v1.NodeService.GetTask:input_type -> shallot.node.v1.GetTaskRequest
+	23, // 39: shallot.node.v1.NodeService.ListTasks:input_type -> shallot.node.v1.ListTasksRequest
+	25, // 40: shallot.node.v1.NodeService.WatchTask:input_type -> shallot.node.v1.WatchTaskRequest
+	27, // 41: shallot.node.v1.NodeService.WatchTasks:input_type -> shallot.node.v1.WatchTasksRequest
+	29, // 42: shallot.node.v1.NodeService.CancelTask:input_type -> shallot.node.v1.CancelTaskRequest
+	31, // 43: shallot.node.v1.NodeService.GetResult:input_type -> shallot.node.v1.GetResultRequest
+	33, // 44: shallot.node.v1.NodeService.GetLogs:input_type -> shallot.node.v1.GetLogsRequest
+	35, // 45: shallot.node.v1.NodeService.PutContent:input_type -> shallot.node.v1.PutContentRequest
+	37, // 46: shallot.node.v1.NodeService.GetContent:input_type -> shallot.node.v1.GetContentRequest
+	39, // 47: shallot.node.v1.NodeService.ListContent:input_type -> shallot.node.v1.ListContentRequest
+	41, // 48: shallot.node.v1.NodeService.StatContent:input_type -> shallot.node.v1.StatContentRequest
+	43, // 49: shallot.node.v1.NodeService.PinContent:input_type -> shallot.node.v1.PinContentRequest
+	45, // 50: shallot.node.v1.NodeService.UnpinContent:input_type -> shallot.node.v1.UnpinContentRequest
+	47, // 51: shallot.node.v1.NodeService.ListPins:input_type -> shallot.node.v1.ListPinsRequest
+	49, // 52: shallot.node.v1.NodeService.CollectContent:input_type -> shallot.node.v1.CollectContentRequest
+	51, // 53: shallot.node.v1.NodeService.VerifyContent:input_type -> shallot.node.v1.VerifyContentRequest
+	1,  // 54: shallot.node.v1.NodeService.GetNode:output_type -> shallot.node.v1.GetNodeResponse
+	6,  // 55: shallot.node.v1.NodeService.ConnectPeer:output_type -> shallot.node.v1.ConnectPeerResponse
+	8,  // 56: shallot.node.v1.NodeService.ListPeers:output_type -> shallot.node.v1.ListPeersResponse
+	10, // 57: shallot.node.v1.NodeService.GetPeer:output_type -> shallot.node.v1.GetPeerResponse
+	12, // 58: shallot.node.v1.NodeService.ListMetrics:output_type -> shallot.node.v1.ListMetricsResponse
+	14, // 59: shallot.node.v1.NodeService.GetPeerMetrics:output_type -> shallot.node.v1.GetPeerMetricsResponse
+	16, // 60: shallot.node.v1.NodeService.Upload:output_type -> shallot.node.v1.UploadResponse
+	18, // 61: shallot.node.v1.NodeService.SubmitTask:output_type -> shallot.node.v1.SubmitTaskResponse
+	20, // 62: shallot.node.v1.NodeService.RunTask:output_type -> shallot.node.v1.RunTaskResponse
+	22, // 63: shallot.node.v1.NodeService.GetTask:output_type -> shallot.node.v1.GetTaskResponse
+	24, // 64: shallot.node.v1.NodeService.ListTasks:output_type -> shallot.node.v1.ListTasksResponse
+	26, // 65: shallot.node.v1.NodeService.WatchTask:output_type -> shallot.node.v1.WatchTaskResponse
+	28, // 66: shallot.node.v1.NodeService.WatchTasks:output_type -> shallot.node.v1.WatchTasksResponse
+	30, // 67: shallot.node.v1.NodeService.CancelTask:output_type -> shallot.node.v1.CancelTaskResponse
+	32, // 68: shallot.node.v1.NodeService.GetResult:output_type -> shallot.node.v1.GetResultResponse
+	34, // 69: shallot.node.v1.NodeService.GetLogs:output_type -> shallot.node.v1.GetLogsResponse
+	36, // 70: shallot.node.v1.NodeService.PutContent:output_type -> shallot.node.v1.PutContentResponse
+	38, // 71: shallot.node.v1.NodeService.GetContent:output_type -> shallot.node.v1.GetContentResponse
+	40, // 72: shallot.node.v1.NodeService.ListContent:output_type -> shallot.node.v1.ListContentResponse
+	42, // 73: shallot.node.v1.NodeService.StatContent:output_type -> shallot.node.v1.StatContentResponse
+	44, // 74: shallot.node.v1.NodeService.PinContent:output_type -> shallot.node.v1.PinContentResponse
+	46, // 75: shallot.node.v1.NodeService.UnpinContent:output_type -> shallot.node.v1.UnpinContentResponse
+	48, // 76: shallot.node.v1.NodeService.ListPins:output_type -> shallot.node.v1.ListPinsResponse
+	50, // 77: shallot.node.v1.NodeService.CollectContent:output_type -> shallot.node.v1.CollectContentResponse
+	52, // 78: shallot.node.v1.NodeService.VerifyContent:output_type -> shallot.node.v1.VerifyContentResponse
+	54, // [54:79] is the sub-list for method output_type
+	29, // [29:54] is the sub-list for method input_type
+	29, // [29:29] is the sub-list for extension type_name
+	29, // [29:29] is the sub-list for extension extendee
+	0,  // [0:29] is the sub-list for field type_name
 }
 
 func init() { file_shallot_node_v1_node_proto_init() }
@@ -3441,15 +3604,19 @@ func file_shallot_node_v1_node_proto_init() {
 		(*RunTaskResponse_Task)(nil),
 		(*RunTaskResponse_Stdout)(nil),
 	}
-	file_shallot_node_v1_node_proto_msgTypes[30].OneofWrappers = []any{
+	file_shallot_node_v1_node_proto_msgTypes[28].OneofWrappers = []any{
+		(*WatchTasksResponse_Task)(nil),
+		(*WatchTasksResponse_Missed)(nil),
+	}
+	file_shallot_node_v1_node_proto_msgTypes[32].OneofWrappers = []any{
 		(*GetResultResponse_Size)(nil),
 		(*GetResultResponse_Data)(nil),
 	}
-	file_shallot_node_v1_node_proto_msgTypes[36].OneofWrappers = []any{
+	file_shallot_node_v1_node_proto_msgTypes[38].OneofWrappers = []any{
 		(*GetContentResponse_Size)(nil),
 		(*GetContentResponse_Data)(nil),
 	}
-	file_shallot_node_v1_node_proto_msgTypes[50].OneofWrappers = []any{
+	file_shallot_node_v1_node_proto_msgTypes[52].OneofWrappers = []any{
 		(*VerifyContentResponse_Progress)(nil),
 		(*VerifyContentResponse_Finding)(nil),
 	}
@@ -3459,7 +3626,7 @@ func file_shallot_node_v1_node_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_shallot_node_v1_node_proto_rawDesc), len(file_shallot_node_v1_node_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   51,
+			NumMessages:   53,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -37,6 +37,7 @@ const (
 	NodeService_GetTask_FullMethodName        = "/shallot.node.v1.NodeService/GetTask"
 	NodeService_ListTasks_FullMethodName      = "/shallot.node.v1.NodeService/ListTasks"
 	NodeService_WatchTask_FullMethodName      = "/shallot.node.v1.NodeService/WatchTask"
+	NodeService_WatchTasks_FullMethodName     = "/shallot.node.v1.NodeService/WatchTasks"
 	NodeService_CancelTask_FullMethodName     = "/shallot.node.v1.NodeService/CancelTask"
 	NodeService_GetResult_FullMethodName      = "/shallot.node.v1.NodeService/GetResult"
 	NodeService_GetLogs_FullMethodName        = "/shallot.node.v1.NodeService/GetLogs"
@@ -74,6 +75,9 @@ type NodeServiceClient interface {
 	ListTasks(ctx context.Context, in *ListTasksRequest, opts ...grpc.CallOption) (*ListTasksResponse, error)
 	// WatchTask streams the task now and after every change, and ends after a terminal state.
 	WatchTask(ctx context.Context, in *WatchTaskRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchTaskResponse], error)
+	// WatchTasks streams every task that changes from now on, of a consumer or a provider. The first response, and each after which something may be lacking,
+	// is missed: list then. So whoever lost the stream opens it again and lacks nothing.
+	WatchTasks(ctx context.Context, in *WatchTasksRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchTasksResponse], error)
 	// CancelTask asks for the end of a task; a terminal one stays as it is. Idempotent.
 	CancelTask(ctx context.Context, in *CancelTaskRequest, opts ...grpc.CallOption) (*CancelTaskResponse, error)
 	// GetResult streams one body of a result. FAILED_PRECONDITION until the task is terminal.
@@ -247,6 +251,25 @@ func (c *nodeServiceClient) WatchTask(ctx context.Context, in *WatchTaskRequest,
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type NodeService_WatchTaskClient = grpc.ServerStreamingClient[WatchTaskResponse]
 
+func (c *nodeServiceClient) WatchTasks(ctx context.Context, in *WatchTasksRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchTasksResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &NodeService_ServiceDesc.Streams[3], NodeService_WatchTasks_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[WatchTasksRequest, WatchTasksResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type NodeService_WatchTasksClient = grpc.ServerStreamingClient[WatchTasksResponse]
+
 func (c *nodeServiceClient) CancelTask(ctx context.Context, in *CancelTaskRequest, opts ...grpc.CallOption) (*CancelTaskResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(CancelTaskResponse)
@@ -259,7 +282,7 @@ func (c *nodeServiceClient) CancelTask(ctx context.Context, in *CancelTaskReques
 
 func (c *nodeServiceClient) GetResult(ctx context.Context, in *GetResultRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[GetResultResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &NodeService_ServiceDesc.Streams[3], NodeService_GetResult_FullMethodName, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &NodeService_ServiceDesc.Streams[4], NodeService_GetResult_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -278,7 +301,7 @@ type NodeService_GetResultClient = grpc.ServerStreamingClient[GetResultResponse]
 
 func (c *nodeServiceClient) GetLogs(ctx context.Context, in *GetLogsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[GetLogsResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &NodeService_ServiceDesc.Streams[4], NodeService_GetLogs_FullMethodName, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &NodeService_ServiceDesc.Streams[5], NodeService_GetLogs_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -297,7 +320,7 @@ type NodeService_GetLogsClient = grpc.ServerStreamingClient[GetLogsResponse]
 
 func (c *nodeServiceClient) PutContent(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[PutContentRequest, PutContentResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &NodeService_ServiceDesc.Streams[5], NodeService_PutContent_FullMethodName, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &NodeService_ServiceDesc.Streams[6], NodeService_PutContent_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -310,7 +333,7 @@ type NodeService_PutContentClient = grpc.ClientStreamingClient[PutContentRequest
 
 func (c *nodeServiceClient) GetContent(ctx context.Context, in *GetContentRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[GetContentResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &NodeService_ServiceDesc.Streams[6], NodeService_GetContent_FullMethodName, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &NodeService_ServiceDesc.Streams[7], NodeService_GetContent_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -329,7 +352,7 @@ type NodeService_GetContentClient = grpc.ServerStreamingClient[GetContentRespons
 
 func (c *nodeServiceClient) ListContent(ctx context.Context, in *ListContentRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ListContentResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &NodeService_ServiceDesc.Streams[7], NodeService_ListContent_FullMethodName, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &NodeService_ServiceDesc.Streams[8], NodeService_ListContent_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -398,7 +421,7 @@ func (c *nodeServiceClient) CollectContent(ctx context.Context, in *CollectConte
 
 func (c *nodeServiceClient) VerifyContent(ctx context.Context, in *VerifyContentRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[VerifyContentResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &NodeService_ServiceDesc.Streams[8], NodeService_VerifyContent_FullMethodName, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &NodeService_ServiceDesc.Streams[9], NodeService_VerifyContent_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -438,6 +461,9 @@ type NodeServiceServer interface {
 	ListTasks(context.Context, *ListTasksRequest) (*ListTasksResponse, error)
 	// WatchTask streams the task now and after every change, and ends after a terminal state.
 	WatchTask(*WatchTaskRequest, grpc.ServerStreamingServer[WatchTaskResponse]) error
+	// WatchTasks streams every task that changes from now on, of a consumer or a provider. The first response, and each after which something may be lacking,
+	// is missed: list then. So whoever lost the stream opens it again and lacks nothing.
+	WatchTasks(*WatchTasksRequest, grpc.ServerStreamingServer[WatchTasksResponse]) error
 	// CancelTask asks for the end of a task; a terminal one stays as it is. Idempotent.
 	CancelTask(context.Context, *CancelTaskRequest) (*CancelTaskResponse, error)
 	// GetResult streams one body of a result. FAILED_PRECONDITION until the task is terminal.
@@ -505,6 +531,9 @@ func (UnimplementedNodeServiceServer) ListTasks(context.Context, *ListTasksReque
 }
 func (UnimplementedNodeServiceServer) WatchTask(*WatchTaskRequest, grpc.ServerStreamingServer[WatchTaskResponse]) error {
 	return status.Error(codes.Unimplemented, "method WatchTask not implemented")
+}
+func (UnimplementedNodeServiceServer) WatchTasks(*WatchTasksRequest, grpc.ServerStreamingServer[WatchTasksResponse]) error {
+	return status.Error(codes.Unimplemented, "method WatchTasks not implemented")
 }
 func (UnimplementedNodeServiceServer) CancelTask(context.Context, *CancelTaskRequest) (*CancelTaskResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method CancelTask not implemented")
@@ -753,6 +782,17 @@ func _NodeService_WatchTask_Handler(srv interface{}, stream grpc.ServerStream) e
 
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type NodeService_WatchTaskServer = grpc.ServerStreamingServer[WatchTaskResponse]
+
+func _NodeService_WatchTasks_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(WatchTasksRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(NodeServiceServer).WatchTasks(m, &grpc.GenericServerStream[WatchTasksRequest, WatchTasksResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type NodeService_WatchTasksServer = grpc.ServerStreamingServer[WatchTasksResponse]
 
 func _NodeService_CancelTask_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(CancelTaskRequest)
@@ -1006,6 +1046,11 @@ var NodeService_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "WatchTask",
 			Handler:       _NodeService_WatchTask_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "WatchTasks",
+			Handler:       _NodeService_WatchTasks_Handler,
 			ServerStreams: true,
 		},
 		{

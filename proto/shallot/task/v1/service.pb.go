@@ -2019,6 +2019,144 @@ func (x *WatchTaskResponse) GetTask() *Task {
 	return nil
 }
 
+type WatchTasksRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Only tasks of this type.
+	Type string `protobuf:"bytes,1,opt,name=type,proto3" json:"type,omitempty"`
+	// Only those that have this text, as in a ListTasksRequest. There is no filter of states: a task that leaves one is news, too.
+	Text          string `protobuf:"bytes,2,opt,name=text,proto3" json:"text,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchTasksRequest) Reset() {
+	*x = WatchTasksRequest{}
+	mi := &file_shallot_task_v1_service_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchTasksRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchTasksRequest) ProtoMessage() {}
+
+func (x *WatchTasksRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_shallot_task_v1_service_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchTasksRequest.ProtoReflect.Descriptor instead.
+func (*WatchTasksRequest) Descriptor() ([]byte, []int) {
+	return file_shallot_task_v1_service_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *WatchTasksRequest) GetType() string {
+	if x != nil {
+		return x.Type
+	}
+	return ""
+}
+
+func (x *WatchTasksRequest) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
+type WatchTasksResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Types that are valid to be assigned to Response:
+	//
+	//	*WatchTasksResponse_Task
+	//	*WatchTasksResponse_Missed
+	Response      isWatchTasksResponse_Response `protobuf_oneof:"response"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchTasksResponse) Reset() {
+	*x = WatchTasksResponse{}
+	mi := &file_shallot_task_v1_service_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchTasksResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchTasksResponse) ProtoMessage() {}
+
+func (x *WatchTasksResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_shallot_task_v1_service_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchTasksResponse.ProtoReflect.Descriptor instead.
+func (*WatchTasksResponse) Descriptor() ([]byte, []int) {
+	return file_shallot_task_v1_service_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *WatchTasksResponse) GetResponse() isWatchTasksResponse_Response {
+	if x != nil {
+		return x.Response
+	}
+	return nil
+}
+
+func (x *WatchTasksResponse) GetTask() *Task {
+	if x != nil {
+		if x, ok := x.Response.(*WatchTasksResponse_Task); ok {
+			return x.Task
+		}
+	}
+	return nil
+}
+
+func (x *WatchTasksResponse) GetMissed() bool {
+	if x != nil {
+		if x, ok := x.Response.(*WatchTasksResponse_Missed); ok {
+			return x.Missed
+		}
+	}
+	return false
+}
+
+type isWatchTasksResponse_Response interface {
+	isWatchTasksResponse_Response()
+}
+
+type WatchTasksResponse_Task struct {
+	// As it is now, without its history. What changes within a tenth of a second is told once.
+	Task *Task `protobuf:"bytes,1,opt,name=task,proto3,oneof"`
+}
+
+type WatchTasksResponse_Missed struct {
+	// More tasks have changed than are told of, 64 in a tenth of a second, or changes before the watch stood: list to have them. At most once a second.
+	Missed bool `protobuf:"varint,2,opt,name=missed,proto3,oneof"`
+}
+
+func (*WatchTasksResponse_Task) isWatchTasksResponse_Response() {}
+
+func (*WatchTasksResponse_Missed) isWatchTasksResponse_Response() {}
+
 type CancelTaskRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	TaskId        string                 `protobuf:"bytes,1,opt,name=task_id,json=taskId,proto3" json:"task_id,omitempty"`
@@ -2028,7 +2166,7 @@ type CancelTaskRequest struct {
 
 func (x *CancelTaskRequest) Reset() {
 	*x = CancelTaskRequest{}
-	mi := &file_shallot_task_v1_service_proto_msgTypes[28]
+	mi := &file_shallot_task_v1_service_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2040,7 +2178,7 @@ func (x *CancelTaskRequest) String() string {
 func (*CancelTaskRequest) ProtoMessage() {}
 
 func (x *CancelTaskRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_task_v1_service_proto_msgTypes[28]
+	mi := &file_shallot_task_v1_service_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2053,7 +2191,7 @@ func (x *CancelTaskRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelTaskRequest.ProtoReflect.Descriptor instead.
 func (*CancelTaskRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_task_v1_service_proto_rawDescGZIP(), []int{28}
+	return file_shallot_task_v1_service_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *CancelTaskRequest) GetTaskId() string {
@@ -2072,7 +2210,7 @@ type CancelTaskResponse struct {
 
 func (x *CancelTaskResponse) Reset() {
 	*x = CancelTaskResponse{}
-	mi := &file_shallot_task_v1_service_proto_msgTypes[29]
+	mi := &file_shallot_task_v1_service_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2084,7 +2222,7 @@ func (x *CancelTaskResponse) String() string {
 func (*CancelTaskResponse) ProtoMessage() {}
 
 func (x *CancelTaskResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_task_v1_service_proto_msgTypes[29]
+	mi := &file_shallot_task_v1_service_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2097,7 +2235,7 @@ func (x *CancelTaskResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelTaskResponse.ProtoReflect.Descriptor instead.
 func (*CancelTaskResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_task_v1_service_proto_rawDescGZIP(), []int{29}
+	return file_shallot_task_v1_service_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *CancelTaskResponse) GetTask() *Task {
@@ -2119,7 +2257,7 @@ type GetResultRequest struct {
 
 func (x *GetResultRequest) Reset() {
 	*x = GetResultRequest{}
-	mi := &file_shallot_task_v1_service_proto_msgTypes[30]
+	mi := &file_shallot_task_v1_service_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2131,7 +2269,7 @@ func (x *GetResultRequest) String() string {
 func (*GetResultRequest) ProtoMessage() {}
 
 func (x *GetResultRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_task_v1_service_proto_msgTypes[30]
+	mi := &file_shallot_task_v1_service_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2144,7 +2282,7 @@ func (x *GetResultRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetResultRequest.ProtoReflect.Descriptor instead.
 func (*GetResultRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_task_v1_service_proto_rawDescGZIP(), []int{30}
+	return file_shallot_task_v1_service_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *GetResultRequest) GetTaskId() string {
@@ -2181,7 +2319,7 @@ type GetResultResponse struct {
 
 func (x *GetResultResponse) Reset() {
 	*x = GetResultResponse{}
-	mi := &file_shallot_task_v1_service_proto_msgTypes[31]
+	mi := &file_shallot_task_v1_service_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2193,7 +2331,7 @@ func (x *GetResultResponse) String() string {
 func (*GetResultResponse) ProtoMessage() {}
 
 func (x *GetResultResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_task_v1_service_proto_msgTypes[31]
+	mi := &file_shallot_task_v1_service_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2206,7 +2344,7 @@ func (x *GetResultResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetResultResponse.ProtoReflect.Descriptor instead.
 func (*GetResultResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_task_v1_service_proto_rawDescGZIP(), []int{31}
+	return file_shallot_task_v1_service_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *GetResultResponse) GetResponse() isGetResultResponse_Response {
@@ -2262,7 +2400,7 @@ type GetLogsRequest struct {
 
 func (x *GetLogsRequest) Reset() {
 	*x = GetLogsRequest{}
-	mi := &file_shallot_task_v1_service_proto_msgTypes[32]
+	mi := &file_shallot_task_v1_service_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2274,7 +2412,7 @@ func (x *GetLogsRequest) String() string {
 func (*GetLogsRequest) ProtoMessage() {}
 
 func (x *GetLogsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_task_v1_service_proto_msgTypes[32]
+	mi := &file_shallot_task_v1_service_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2287,7 +2425,7 @@ func (x *GetLogsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetLogsRequest.ProtoReflect.Descriptor instead.
 func (*GetLogsRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_task_v1_service_proto_rawDescGZIP(), []int{32}
+	return file_shallot_task_v1_service_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *GetLogsRequest) GetTaskId() string {
@@ -2320,7 +2458,7 @@ type GetLogsResponse struct {
 
 func (x *GetLogsResponse) Reset() {
 	*x = GetLogsResponse{}
-	mi := &file_shallot_task_v1_service_proto_msgTypes[33]
+	mi := &file_shallot_task_v1_service_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2332,7 +2470,7 @@ func (x *GetLogsResponse) String() string {
 func (*GetLogsResponse) ProtoMessage() {}
 
 func (x *GetLogsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_task_v1_service_proto_msgTypes[33]
+	mi := &file_shallot_task_v1_service_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2345,7 +2483,7 @@ func (x *GetLogsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetLogsResponse.ProtoReflect.Descriptor instead.
 func (*GetLogsResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_task_v1_service_proto_rawDescGZIP(), []int{33}
+	return file_shallot_task_v1_service_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *GetLogsResponse) GetData() []byte {
@@ -2518,7 +2656,15 @@ const file_shallot_task_v1_service_proto_rawDesc = "" +
 	"\x10WatchTaskRequest\x12\x17\n" +
 	"\atask_id\x18\x01 \x01(\tR\x06taskId\">\n" +
 	"\x11WatchTaskResponse\x12)\n" +
-	"\x04task\x18\x01 \x01(\v2\x15.shallot.task.v1.TaskR\x04task\",\n" +
+	"\x04task\x18\x01 \x01(\v2\x15.shallot.task.v1.TaskR\x04task\";\n" +
+	"\x11WatchTasksRequest\x12\x12\n" +
+	"\x04type\x18\x01 \x01(\tR\x04type\x12\x12\n" +
+	"\x04text\x18\x02 \x01(\tR\x04text\"g\n" +
+	"\x12WatchTasksResponse\x12+\n" +
+	"\x04task\x18\x01 \x01(\v2\x15.shallot.task.v1.TaskH\x00R\x04task\x12\x18\n" +
+	"\x06missed\x18\x02 \x01(\bH\x00R\x06missedB\n" +
+	"\n" +
+	"\bresponse\",\n" +
 	"\x11CancelTaskRequest\x12\x17\n" +
 	"\atask_id\x18\x01 \x01(\tR\x06taskId\"?\n" +
 	"\x12CancelTaskResponse\x12)\n" +
@@ -2537,7 +2683,7 @@ const file_shallot_task_v1_service_proto_rawDesc = "" +
 	"\x06follow\x18\x02 \x01(\bR\x06follow\x12\x16\n" +
 	"\x06offset\x18\x03 \x01(\x04R\x06offset\"%\n" +
 	"\x0fGetLogsResponse\x12\x12\n" +
-	"\x04data\x18\x01 \x01(\fR\x04data2\xcb\x06\n" +
+	"\x04data\x18\x01 \x01(\fR\x04data2\xa4\a\n" +
 	"\vTaskService\x12P\n" +
 	"\aSession\x12\x1f.shallot.task.v1.SessionRequest\x1a .shallot.task.v1.SessionResponse(\x010\x01\x12O\n" +
 	"\bDescribe\x12 .shallot.task.v1.DescribeRequest\x1a!.shallot.task.v1.DescribeResponse\x12W\n" +
@@ -2546,7 +2692,9 @@ const file_shallot_task_v1_service_proto_rawDesc = "" +
 	"\x06Upload\x12\x1e.shallot.task.v1.UploadRequest\x1a\x1f.shallot.task.v1.UploadResponse(\x01\x12L\n" +
 	"\aGetTask\x12\x1f.shallot.task.v1.GetTaskRequest\x1a .shallot.task.v1.GetTaskResponse\x12R\n" +
 	"\tListTasks\x12!.shallot.task.v1.ListTasksRequest\x1a\".shallot.task.v1.ListTasksResponse\x12T\n" +
-	"\tWatchTask\x12!.shallot.task.v1.WatchTaskRequest\x1a\".shallot.task.v1.WatchTaskResponse0\x01\x12U\n" +
+	"\tWatchTask\x12!.shallot.task.v1.WatchTaskRequest\x1a\".shallot.task.v1.WatchTaskResponse0\x01\x12W\n" +
+	"\n" +
+	"WatchTasks\x12\".shallot.task.v1.WatchTasksRequest\x1a#.shallot.task.v1.WatchTasksResponse0\x01\x12U\n" +
 	"\n" +
 	"CancelTask\x12\".shallot.task.v1.CancelTaskRequest\x1a#.shallot.task.v1.CancelTaskResponse\x12T\n" +
 	"\tGetResult\x12!.shallot.task.v1.GetResultRequest\x1a\".shallot.task.v1.GetResultResponse0\x01\x12N\n" +
@@ -2564,7 +2712,7 @@ func file_shallot_task_v1_service_proto_rawDescGZIP() []byte {
 	return file_shallot_task_v1_service_proto_rawDescData
 }
 
-var file_shallot_task_v1_service_proto_msgTypes = make([]protoimpl.MessageInfo, 36)
+var file_shallot_task_v1_service_proto_msgTypes = make([]protoimpl.MessageInfo, 38)
 var file_shallot_task_v1_service_proto_goTypes = []any{
 	(*SessionRequest)(nil),        // 0: shallot.task.v1.SessionRequest
 	(*SessionResponse)(nil),       // 1: shallot.task.v1.SessionResponse
@@ -2594,25 +2742,27 @@ var file_shallot_task_v1_service_proto_goTypes = []any{
 	(*ListTasksResponse)(nil),     // 25: shallot.task.v1.ListTasksResponse
 	(*WatchTaskRequest)(nil),      // 26: shallot.task.v1.WatchTaskRequest
 	(*WatchTaskResponse)(nil),     // 27: shallot.task.v1.WatchTaskResponse
-	(*CancelTaskRequest)(nil),     // 28: shallot.task.v1.CancelTaskRequest
-	(*CancelTaskResponse)(nil),    // 29: shallot.task.v1.CancelTaskResponse
-	(*GetResultRequest)(nil),      // 30: shallot.task.v1.GetResultRequest
-	(*GetResultResponse)(nil),     // 31: shallot.task.v1.GetResultResponse
-	(*GetLogsRequest)(nil),        // 32: shallot.task.v1.GetLogsRequest
-	(*GetLogsResponse)(nil),       // 33: shallot.task.v1.GetLogsResponse
-	nil,                           // 34: shallot.task.v1.PlacementNeeded.ExcludedEntry
-	nil,                           // 35: shallot.task.v1.PlacementNeeded.EffortsEntry
-	(*v1.Fault)(nil),              // 36: shallot.event.v1.Fault
-	(*Task)(nil),                  // 37: shallot.task.v1.Task
-	(*TaskSpec)(nil),              // 38: shallot.task.v1.TaskSpec
-	(*v1.Metric)(nil),             // 39: shallot.event.v1.Metric
-	(*durationpb.Duration)(nil),   // 40: google.protobuf.Duration
-	(*v1.Event)(nil),              // 41: shallot.event.v1.Event
-	(*v1.Puzzle)(nil),             // 42: shallot.event.v1.Puzzle
-	(*v1.Limits)(nil),             // 43: shallot.event.v1.Limits
-	(*v1.Capability)(nil),         // 44: shallot.event.v1.Capability
-	(*v1.Queue)(nil),              // 45: shallot.event.v1.Queue
-	(*timestamppb.Timestamp)(nil), // 46: google.protobuf.Timestamp
+	(*WatchTasksRequest)(nil),     // 28: shallot.task.v1.WatchTasksRequest
+	(*WatchTasksResponse)(nil),    // 29: shallot.task.v1.WatchTasksResponse
+	(*CancelTaskRequest)(nil),     // 30: shallot.task.v1.CancelTaskRequest
+	(*CancelTaskResponse)(nil),    // 31: shallot.task.v1.CancelTaskResponse
+	(*GetResultRequest)(nil),      // 32: shallot.task.v1.GetResultRequest
+	(*GetResultResponse)(nil),     // 33: shallot.task.v1.GetResultResponse
+	(*GetLogsRequest)(nil),        // 34: shallot.task.v1.GetLogsRequest
+	(*GetLogsResponse)(nil),       // 35: shallot.task.v1.GetLogsResponse
+	nil,                           // 36: shallot.task.v1.PlacementNeeded.ExcludedEntry
+	nil,                           // 37: shallot.task.v1.PlacementNeeded.EffortsEntry
+	(*v1.Fault)(nil),              // 38: shallot.event.v1.Fault
+	(*Task)(nil),                  // 39: shallot.task.v1.Task
+	(*TaskSpec)(nil),              // 40: shallot.task.v1.TaskSpec
+	(*v1.Metric)(nil),             // 41: shallot.event.v1.Metric
+	(*durationpb.Duration)(nil),   // 42: google.protobuf.Duration
+	(*v1.Event)(nil),              // 43: shallot.event.v1.Event
+	(*v1.Puzzle)(nil),             // 44: shallot.event.v1.Puzzle
+	(*v1.Limits)(nil),             // 45: shallot.event.v1.Limits
+	(*v1.Capability)(nil),         // 46: shallot.event.v1.Capability
+	(*v1.Queue)(nil),              // 47: shallot.event.v1.Queue
+	(*timestamppb.Timestamp)(nil), // 48: google.protobuf.Timestamp
 }
 var file_shallot_task_v1_service_proto_depIdxs = []int32{
 	2,  // 0: shallot.task.v1.SessionRequest.hello:type_name -> shallot.task.v1.Hello
@@ -2624,64 +2774,67 @@ var file_shallot_task_v1_service_proto_depIdxs = []int32{
 	10, // 6: shallot.task.v1.SessionRequest.send_failed:type_name -> shallot.task.v1.SendFailed
 	11, // 7: shallot.task.v1.SessionRequest.online:type_name -> shallot.task.v1.OnlineChanged
 	12, // 8: shallot.task.v1.SessionRequest.personas:type_name -> shallot.task.v1.PersonasQuery
-	36, // 9: shallot.task.v1.SessionResponse.fault:type_name -> shallot.event.v1.Fault
-	37, // 10: shallot.task.v1.SessionResponse.task:type_name -> shallot.task.v1.Task
+	38, // 9: shallot.task.v1.SessionResponse.fault:type_name -> shallot.event.v1.Fault
+	39, // 10: shallot.task.v1.SessionResponse.task:type_name -> shallot.task.v1.Task
 	14, // 11: shallot.task.v1.SessionResponse.outbox:type_name -> shallot.task.v1.OutboxEvent
 	15, // 12: shallot.task.v1.SessionResponse.placement:type_name -> shallot.task.v1.PlacementNeeded
 	8,  // 13: shallot.task.v1.SessionResponse.delivered:type_name -> shallot.task.v1.Delivered
 	13, // 14: shallot.task.v1.SessionResponse.personas:type_name -> shallot.task.v1.PersonaUse
-	38, // 15: shallot.task.v1.CreateTask.spec:type_name -> shallot.task.v1.TaskSpec
+	40, // 15: shallot.task.v1.CreateTask.spec:type_name -> shallot.task.v1.TaskSpec
 	6,  // 16: shallot.task.v1.CreateTask.candidate:type_name -> shallot.task.v1.Candidate
 	6,  // 17: shallot.task.v1.CreateTask.replicas:type_name -> shallot.task.v1.Candidate
 	6,  // 18: shallot.task.v1.PlaceTask.candidate:type_name -> shallot.task.v1.Candidate
 	6,  // 19: shallot.task.v1.PlaceTask.replicas:type_name -> shallot.task.v1.Candidate
-	39, // 20: shallot.task.v1.Candidate.metric:type_name -> shallot.event.v1.Metric
-	40, // 21: shallot.task.v1.Candidate.metric_age:type_name -> google.protobuf.Duration
-	41, // 22: shallot.task.v1.Candidate.announcement:type_name -> shallot.event.v1.Event
-	42, // 23: shallot.task.v1.Candidate.puzzle:type_name -> shallot.event.v1.Puzzle
-	41, // 24: shallot.task.v1.DeliverEvent.event:type_name -> shallot.event.v1.Event
-	39, // 25: shallot.task.v1.DeliverEvent.own_metric:type_name -> shallot.event.v1.Metric
+	41, // 20: shallot.task.v1.Candidate.metric:type_name -> shallot.event.v1.Metric
+	42, // 21: shallot.task.v1.Candidate.metric_age:type_name -> google.protobuf.Duration
+	43, // 22: shallot.task.v1.Candidate.announcement:type_name -> shallot.event.v1.Event
+	44, // 23: shallot.task.v1.Candidate.puzzle:type_name -> shallot.event.v1.Puzzle
+	43, // 24: shallot.task.v1.DeliverEvent.event:type_name -> shallot.event.v1.Event
+	41, // 25: shallot.task.v1.DeliverEvent.own_metric:type_name -> shallot.event.v1.Metric
 	6,  // 26: shallot.task.v1.DeliverEvent.candidates:type_name -> shallot.task.v1.Candidate
-	41, // 27: shallot.task.v1.OutboxEvent.event:type_name -> shallot.event.v1.Event
-	40, // 28: shallot.task.v1.OutboxEvent.timeout:type_name -> google.protobuf.Duration
-	34, // 29: shallot.task.v1.PlacementNeeded.excluded:type_name -> shallot.task.v1.PlacementNeeded.ExcludedEntry
-	43, // 30: shallot.task.v1.PlacementNeeded.limits:type_name -> shallot.event.v1.Limits
-	35, // 31: shallot.task.v1.PlacementNeeded.efforts:type_name -> shallot.task.v1.PlacementNeeded.EffortsEntry
-	44, // 32: shallot.task.v1.DescribeResponse.capabilities:type_name -> shallot.event.v1.Capability
-	45, // 33: shallot.task.v1.DescribeResponse.queue:type_name -> shallot.event.v1.Queue
-	42, // 34: shallot.task.v1.DescribeResponse.puzzle:type_name -> shallot.event.v1.Puzzle
-	45, // 35: shallot.task.v1.WatchQueueResponse.queue:type_name -> shallot.event.v1.Queue
-	37, // 36: shallot.task.v1.GetTaskResponse.task:type_name -> shallot.task.v1.Task
-	46, // 37: shallot.task.v1.ListTasksRequest.created_after:type_name -> google.protobuf.Timestamp
-	46, // 38: shallot.task.v1.ListTasksRequest.created_before:type_name -> google.protobuf.Timestamp
-	37, // 39: shallot.task.v1.ListTasksResponse.tasks:type_name -> shallot.task.v1.Task
-	37, // 40: shallot.task.v1.WatchTaskResponse.task:type_name -> shallot.task.v1.Task
-	37, // 41: shallot.task.v1.CancelTaskResponse.task:type_name -> shallot.task.v1.Task
-	0,  // 42: shallot.task.v1.TaskService.Session:input_type -> shallot.task.v1.SessionRequest
-	16, // 43: shallot.task.v1.TaskService.Describe:input_type -> shallot.task.v1.DescribeRequest
-	18, // 44: shallot.task.v1.TaskService.WatchQueue:input_type -> shallot.task.v1.WatchQueueRequest
-	20, // 45: shallot.task.v1.TaskService.Upload:input_type -> shallot.task.v1.UploadRequest
-	22, // 46: shallot.task.v1.TaskService.GetTask:input_type -> shallot.task.v1.GetTaskRequest
-	24, // 47: shallot.task.v1.TaskService.ListTasks:input_type -> shallot.task.v1.ListTasksRequest
-	26, // 48: shallot.task.v1.TaskService.WatchTask:input_type -> shallot.task.v1.WatchTaskRequest
-	28, // 49: shallot.task.v1.TaskService.CancelTask:input_type -> shallot.task.v1.CancelTaskRequest
-	30, // 50: shallot.task.v1.TaskService.GetResult:input_type -> shallot.task.v1.GetResultRequest
-	32, // 51: shallot.task.v1.TaskService.GetLogs:input_type -> shallot.task.v1.GetLogsRequest
-	1,  // 52: shallot.task.v1.TaskService.Session:output_type -> shallot.task.v1.SessionResponse
-	17, // 53: shallot.task.v1.TaskService.Describe:output_type -> shallot.task.v1.DescribeResponse
-	19, // 54: shallot.task.v1.TaskService.WatchQueue:output_type -> shallot.task.v1.WatchQueueResponse
-	21, // 55: shallot.task.v1.TaskService.Upload:output_type -> shallot.task.v1.UploadResponse
-	23, // 56: shallot.task.v1.TaskService.GetTask:output_type -> shallot.task.v1.GetTaskResponse
-	25, // 57: shallot.task.v1.TaskService.ListTasks:output_type -> shallot.task.v1.ListTasksResponse
-	27, // 58: shallot.task.v1.TaskService.WatchTask:output_type -> shallot.task.v1.WatchTaskResponse
-	29, // 59: shallot.task.v1.TaskService.CancelTask:output_type -> shallot.task.v1.CancelTaskResponse
-	31, // 60: shallot.task.v1.TaskService.GetResult:output_type -> shallot.task.v1.GetResultResponse
-	33, // 61: shallot.task.v1.TaskService.GetLogs:output_type -> shallot.task.v1.GetLogsResponse
-	52, // [52:62] is the sub-list for method output_type
-	42, // [42:52] is the sub-list for method input_type
-	42, // [42:42] is the sub-list for extension type_name
-	42, // [42:42] is the sub-list for extension extendee
-	0,  // [0:42] is the sub-list for field type_name
+	43, // 27: shallot.task.v1.OutboxEvent.event:type_name -> shallot.event.v1.Event
+	42, // 28: shallot.task.v1.OutboxEvent.timeout:type_name -> google.protobuf.Duration
+	36, // 29: shallot.task.v1.PlacementNeeded.excluded:type_name -> shallot.task.v1.PlacementNeeded.ExcludedEntry
+	45, // 30: shallot.task.v1.PlacementNeeded.limits:type_name -> shallot.event.v1.Limits
+	37, // 31: shallot.task.v1.PlacementNeeded.efforts:type_name -> shallot.task.v1.PlacementNeeded.EffortsEntry
+	46, // 32: shallot.task.v1.DescribeResponse.capabilities:type_name -> shallot.event.v1.Capability
+	47, // 33: shallot.task.v1.DescribeResponse.queue:type_name -> shallot.event.v1.Queue
+	44, // 34: shallot.task.v1.DescribeResponse.puzzle:type_name -> shallot.event.v1.Puzzle
+	47, // 35: shallot.task.v1.WatchQueueResponse.queue:type_name -> shallot.event.v1.Queue
+	39, // 36: shallot.task.v1.GetTaskResponse.task:type_name -> shallot.task.v1.Task
+	48, // 37: shallot.task.v1.ListTasksRequest.created_after:type_name -> google.protobuf.Timestamp
+	48, // 38: shallot.task.v1.ListTasksRequest.created_before:type_name -> google.protobuf.Timestamp
+	39, // 39: shallot.task.v1.ListTasksResponse.tasks:type_name -> shallot.task.v1.Task
+	39, // 40: shallot.task.v1.WatchTaskResponse.task:type_name -> shallot.task.v1.Task
+	39, // 41: shallot.task.v1.WatchTasksResponse.task:type_name -> shallot.task.v1.Task
+	39, // 42: shallot.task.v1.CancelTaskResponse.task:type_name -> shallot.task.v1.Task
+	0,  // 43: shallot.task.v1.TaskService.Session:input_type -> shallot.task.v1.SessionRequest
+	16, // 44: shallot.task.v1.TaskService.Describe:input_type -> shallot.task.v1.DescribeRequest
+	18, // 45: shallot.task.v1.TaskService.WatchQueue:input_type -> shallot.task.v1.WatchQueueRequest
+	20, // 46: shallot.task.v1.TaskService.Upload:input_type -> shallot.task.v1.UploadRequest
+	22, // 47: shallot.task.v1.TaskService.GetTask:input_type -> shallot.task.v1.GetTaskRequest
+	24, // 48: shallot.task.v1.TaskService.ListTasks:input_type -> shallot.task.v1.ListTasksRequest
+	26, // 49: shallot.task.v1.TaskService.WatchTask:input_type -> shallot.task.v1.WatchTaskRequest
+	28, // 50: shallot.task.v1.TaskService.WatchTasks:input_type -> shallot.task.v1.WatchTasksRequest
+	30, // 51: shallot.task.v1.TaskService.CancelTask:input_type -> shallot.task.v1.CancelTaskRequest
+	32, // 52: shallot.task.v1.TaskService.GetResult:input_type -> shallot.task.v1.GetResultRequest
+	34, // 53: shallot.task.v1.TaskService.GetLogs:input_type -> shallot.task.v1.GetLogsRequest
+	1,  // 54: shallot.task.v1.TaskService.Session:output_type -> shallot.task.v1.SessionResponse
+	17, // 55: shallot.task.v1.TaskService.Describe:output_type -> shallot.task.v1.DescribeResponse
+	19, // 56: shallot.task.v1.TaskService.WatchQueue:output_type -> shallot.task.v1.WatchQueueResponse
+	21, // 57: shallot.task.v1.TaskService.Upload:output_type -> shallot.task.v1.UploadResponse
+	23, // 58: shallot.task.v1.TaskService.GetTask:output_type -> shallot.task.v1.GetTaskResponse
+	25, // 59: shallot.task.v1.TaskService.ListTasks:output_type -> shallot.task.v1.ListTasksResponse
+	27, // 60: shallot.task.v1.TaskService.WatchTask:output_type -> shallot.task.v1.WatchTaskResponse
+	29, // 61: shallot.task.v1.TaskService.WatchTasks:output_type -> shallot.task.v1.WatchTasksResponse
+	31, // 62: shallot.task.v1.TaskService.CancelTask:output_type -> shallot.task.v1.CancelTaskResponse
+	33, // 63: shallot.task.v1.TaskService.GetResult:output_type -> shallot.task.v1.GetResultResponse
+	35, // 64: shallot.task.v1.TaskService.GetLogs:output_type -> shallot.task.v1.GetLogsResponse
+	54, // [54:65] is the sub-list for method output_type
+	43, // [43:54] is the sub-list for method input_type
+	43, // [43:43] is the sub-list for extension type_name
+	43, // [43:43] is the sub-list for extension extendee
+	0,  // [0:43] is the sub-list for field type_name
 }
 
 func init() { file_shallot_task_v1_service_proto_init() }
@@ -2702,7 +2855,11 @@ func file_shallot_task_v1_service_proto_init() {
 		(*SessionRequest_Personas)(nil),
 	}
 	file_shallot_task_v1_service_proto_msgTypes[1].OneofWrappers = []any{}
-	file_shallot_task_v1_service_proto_msgTypes[31].OneofWrappers = []any{
+	file_shallot_task_v1_service_proto_msgTypes[29].OneofWrappers = []any{
+		(*WatchTasksResponse_Task)(nil),
+		(*WatchTasksResponse_Missed)(nil),
+	}
+	file_shallot_task_v1_service_proto_msgTypes[33].OneofWrappers = []any{
 		(*GetResultResponse_Size)(nil),
 		(*GetResultResponse_Data)(nil),
 	}
@@ -2712,7 +2869,7 @@ func file_shallot_task_v1_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_shallot_task_v1_service_proto_rawDesc), len(file_shallot_task_v1_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   36,
+			NumMessages:   38,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

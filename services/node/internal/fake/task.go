@@ -181,7 +181,7 @@ func (t *Task) changeLocked(id, state, what, peer, detail string) *taskv1.Task {
 	x.Revision++
 	x.History = append(x.History, &taskv1.HistoryEntry{State: x.GetState(), What: what, PeerId: peer, Detail: detail, Attempt: x.GetAttempts()})
 	for w, of := range t.watchers {
-		if of == id {
+		if of == id || of == "" {
 			select {
 			case w <- t.viewLocked(id):
 			default:

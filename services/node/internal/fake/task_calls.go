@@ -90,6 +90,37 @@ func (t *Task) WatchTask(r *taskv1.WatchTaskRequest, out grpc.ServerStreamingSer
 	}
 }
 
+// WatchTasks is of the contract, without its filters and its intervals.
+func (t *Task) WatchTasks(_ *taskv1.WatchTasksRequest, out grpc.ServerStreamingServer[taskv1.WatchTasksResponse]) error {
+	ctx, cancel, err := t.during(out.Context())
+	if err != nil {
+		return err
+	}
+	defer cancel()
+	w := make(chan *taskv1.Task, 64)
+	t.mu.Lock()
+	t.watchers[w] = ""
+	t.mu.Unlock()
+	defer func() {
+		t.mu.Lock()
+		delete(t.watchers, w)
+		t.mu.Unlock()
+	}()
+	if err := out.Send(&taskv1.WatchTasksResponse{Response: &taskv1.WatchTasksResponse_Missed{Missed: true}}); err != nil {
+		return err
+	}
+	for {
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case v := <-w:
+			if err := out.Send(&taskv1.WatchTasksResponse{Response: &taskv1.WatchTasksResponse_Task{Task: v}}); err != nil {
+				return err
+			}
+		}
+	}
+}
+
 // GetResult is of the contract, for stdout.
 func (t *Task) GetResult(r *taskv1.GetResultRequest, out grpc.ServerStreamingServer[taskv1.GetResultResponse]) error {
 	t.mu.Lock()

@@ -90,7 +90,7 @@ func New(cfg Config, conns Conns, names *alias.Key, registry prometheus.Register
 	n.submitter.MayRedirect = cfg.Mode == ModeOpen
 	n.submitter.PeerName = n.peerName()
 	n.api = api.New(api.Config{Role: cfg.Role, Anonymous: cfg.Mode == ModeAnonymous, Version: version.String(), StartedAt: time.Now(),
-		Submitter: n.submitter, Watcher: watcher, Tasks: n.tasks.API(), Bodies: n.tasks,
+		Submitter: n.submitter, Watcher: watcher, Feed: n.tasks, Tasks: n.tasks.API(), Bodies: n.tasks,
 		Content: n.sidecar.Repository, Putter: n.sidecar, View: view, Identity: n.identity, Processes: n.processes, Usage: n.usage})
 	n.jobs = api.NewJobs(n.tasks.Jobs())
 	n.jobs.MayRedirect = cfg.Mode == ModeOpen

@@ -27,6 +27,11 @@ type Watcher interface {
 	Watch(ctx context.Context, id string, emit func(*taskv1.Task) error) error
 }
 
+// Feed follows all tasks; see package tasks.
+type Feed interface {
+	WatchTasks(ctx context.Context, in *taskv1.WatchTasksRequest, emit func(*taskv1.WatchTasksResponse) error) error
+}
+
 // Tasks is the part of the task service that is handed on as it is.
 type Tasks interface {
 	Upload(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[taskv1.UploadRequest, taskv1.UploadResponse], error)
@@ -100,6 +105,7 @@ type Config struct {
 	StartedAt time.Time
 	Submitter Submitter
 	Watcher   Watcher
+	Feed      Feed
 	Tasks     Tasks
 	Bodies    Bodies
 	Content   Content

@@ -113,6 +113,22 @@ func (s *Service) WatchTask(in *nodev1.WatchTaskRequest, out grpc.ServerStreamin
 	return s.taskError(ctx, in.GetTaskId(), err)
 }
 
+// WatchTasks streams every task that changes.
+func (s *Service) WatchTasks(in *nodev1.WatchTasksRequest, out grpc.ServerStreamingServer[nodev1.WatchTasksResponse]) error {
+	return s.cfg.Feed.WatchTasks(out.Context(), &taskv1.WatchTasksRequest{Type: in.GetType(), Text: in.GetText()}, func(m *taskv1.WatchTasksResponse) error {
+		r := &nodev1.WatchTasksResponse{}
+		switch x := m.GetResponse().(type) {
+		case *taskv1.WatchTasksResponse_Task:
+			r.Response = &nodev1.WatchTasksResponse_Task{Task: x.Task}
+		case *taskv1.WatchTasksResponse_Missed:
+			r.Response = &nodev1.WatchTasksResponse_Missed{Missed: x.Missed}
+		default: // of a newer release
+			return nil
+		}
+		return out.Send(r)
+	})
+}
+
 // CancelTask asks for the end of a task.
 func (s *Service) CancelTask(ctx context.Context, in *nodev1.CancelTaskRequest) (*nodev1.CancelTaskResponse, error) {
 	if err := s.checkTaskID(ctx, in.GetTaskId()); err != nil {

@@ -19,6 +19,8 @@ type Reader interface {
 	Get(ctx context.Context, id string) (app.TaskView, error)
 	List(ctx context.Context, f app.TaskFilter) ([]app.TaskView, error)
 	Watch(id string) (<-chan struct{}, func())
+	// Feed collects all tasks that change, so many at most; nil: there are too many feeds.
+	Feed(most int) *app.Feed
 }
 
 // Consumer is what only a consumer does.

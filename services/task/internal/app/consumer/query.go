@@ -49,6 +49,9 @@ func (s *Service) List(ctx context.Context, f app.TaskFilter) ([]app.TaskView, e
 // Watch wakes the caller after each change of a task.
 func (s *Service) Watch(id string) (<-chan struct{}, func()) { return s.watch.Watch(id) }
 
+// Feed collects all tasks that change; see app.Watchers.
+func (s *Service) Feed(most int) *app.Feed { return s.watch.Feed(most) }
+
 // Result opens one body of a terminal task's result: "stdout", "stderr" or "output:PATH".
 func (s *Service) Result(ctx context.Context, id, name string) (*app.Body, error) {
 	t, err := s.cfg.Store.Task(ctx, id)
