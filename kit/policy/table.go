@@ -40,7 +40,7 @@ var table = []Rule{
 	},
 	{
 		Process: task, Service: "shallot.task.v1.TaskService", Callers: []string{node},
-		Reads: []string{"Describe", "GetTask", "ListTasks"}, Long: []string{"Session", "WatchQueue", "WatchTask", "WatchTasks"},
+		Reads: []string{"Describe", "GetTask", "GetPlacement", "ListTasks"}, Long: []string{"Session", "WatchQueue", "WatchTask", "WatchTasks"},
 	},
 	{
 		Process: task, Service: "shallot.task.v1.JobService", Callers: []string{node},
@@ -48,7 +48,7 @@ var table = []Rule{
 	},
 	{
 		Process: node, Service: "shallot.node.v1.NodeService", Callers: []string{gateway, cli},
-		Reads: []string{"GetNode", "ListPeers", "GetPeer", "ListMetrics", "GetPeerMetrics", "GetTask", "ListTasks", "StatContent", "ListPins"}, Long: []string{"WatchTask", "WatchTasks"},
+		Reads: []string{"GetNode", "ListPeers", "GetPeer", "ListMetrics", "GetPeerMetrics", "GetTask", "GetPlacement", "ListTasks", "StatContent", "ListPins"}, Long: []string{"WatchTask", "WatchTasks"},
 	},
 	{
 		Process: node, Service: "shallot.node.v1.JobService", Callers: []string{gateway, cli},

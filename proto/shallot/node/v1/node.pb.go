@@ -1430,6 +1430,103 @@ func (x *GetTaskResponse) GetTask() *v13.Task {
 	return nil
 }
 
+type GetPlacementRequest struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	TaskId string                 `protobuf:"bytes,1,opt,name=task_id,json=taskId,proto3" json:"task_id,omitempty"`
+	// Anonymous mode: say peer ids and addresses beside the aliases.
+	ShowAddresses bool `protobuf:"varint,2,opt,name=show_addresses,json=showAddresses,proto3" json:"show_addresses,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetPlacementRequest) Reset() {
+	*x = GetPlacementRequest{}
+	mi := &file_shallot_node_v1_node_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetPlacementRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetPlacementRequest) ProtoMessage() {}
+
+func (x *GetPlacementRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_shallot_node_v1_node_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetPlacementRequest.ProtoReflect.Descriptor instead.
+func (*GetPlacementRequest) Descriptor() ([]byte, []int) {
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *GetPlacementRequest) GetTaskId() string {
+	if x != nil {
+		return x.TaskId
+	}
+	return ""
+}
+
+func (x *GetPlacementRequest) GetShowAddresses() bool {
+	if x != nil {
+		return x.ShowAddresses
+	}
+	return false
+}
+
+type GetPlacementResponse struct {
+	state         protoimpl.MessageState  `protogen:"open.v1"`
+	Attempts      []*v13.PlacementAttempt `protobuf:"bytes,1,rep,name=attempts,proto3" json:"attempts,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetPlacementResponse) Reset() {
+	*x = GetPlacementResponse{}
+	mi := &file_shallot_node_v1_node_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetPlacementResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetPlacementResponse) ProtoMessage() {}
+
+func (x *GetPlacementResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_shallot_node_v1_node_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetPlacementResponse.ProtoReflect.Descriptor instead.
+func (*GetPlacementResponse) Descriptor() ([]byte, []int) {
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *GetPlacementResponse) GetAttempts() []*v13.PlacementAttempt {
+	if x != nil {
+		return x.Attempts
+	}
+	return nil
+}
+
 type ListTasksRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	States        []string               `protobuf:"bytes,1,rep,name=states,proto3" json:"states,omitempty"`
@@ -1447,7 +1544,7 @@ type ListTasksRequest struct {
 
 func (x *ListTasksRequest) Reset() {
 	*x = ListTasksRequest{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[23]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1459,7 +1556,7 @@ func (x *ListTasksRequest) String() string {
 func (*ListTasksRequest) ProtoMessage() {}
 
 func (x *ListTasksRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[23]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1472,7 +1569,7 @@ func (x *ListTasksRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTasksRequest.ProtoReflect.Descriptor instead.
 func (*ListTasksRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{23}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ListTasksRequest) GetStates() []string {
@@ -1541,7 +1638,7 @@ type ListTasksResponse struct {
 
 func (x *ListTasksResponse) Reset() {
 	*x = ListTasksResponse{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[24]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1553,7 +1650,7 @@ func (x *ListTasksResponse) String() string {
 func (*ListTasksResponse) ProtoMessage() {}
 
 func (x *ListTasksResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[24]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1566,7 +1663,7 @@ func (x *ListTasksResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTasksResponse.ProtoReflect.Descriptor instead.
 func (*ListTasksResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{24}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ListTasksResponse) GetTasks() []*v13.Task {
@@ -1594,7 +1691,7 @@ type WatchTaskRequest struct {
 
 func (x *WatchTaskRequest) Reset() {
 	*x = WatchTaskRequest{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[25]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1606,7 +1703,7 @@ func (x *WatchTaskRequest) String() string {
 func (*WatchTaskRequest) ProtoMessage() {}
 
 func (x *WatchTaskRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[25]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1619,7 +1716,7 @@ func (x *WatchTaskRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchTaskRequest.ProtoReflect.Descriptor instead.
 func (*WatchTaskRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{25}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *WatchTaskRequest) GetTaskId() string {
@@ -1645,7 +1742,7 @@ type WatchTaskResponse struct {
 
 func (x *WatchTaskResponse) Reset() {
 	*x = WatchTaskResponse{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[26]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1657,7 +1754,7 @@ func (x *WatchTaskResponse) String() string {
 func (*WatchTaskResponse) ProtoMessage() {}
 
 func (x *WatchTaskResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[26]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1670,7 +1767,7 @@ func (x *WatchTaskResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchTaskResponse.ProtoReflect.Descriptor instead.
 func (*WatchTaskResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{26}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *WatchTaskResponse) GetTask() *v13.Task {
@@ -1694,7 +1791,7 @@ type WatchTasksRequest struct {
 
 func (x *WatchTasksRequest) Reset() {
 	*x = WatchTasksRequest{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[27]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1706,7 +1803,7 @@ func (x *WatchTasksRequest) String() string {
 func (*WatchTasksRequest) ProtoMessage() {}
 
 func (x *WatchTasksRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[27]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1719,7 +1816,7 @@ func (x *WatchTasksRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchTasksRequest.ProtoReflect.Descriptor instead.
 func (*WatchTasksRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{27}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *WatchTasksRequest) GetType() string {
@@ -1756,7 +1853,7 @@ type WatchTasksResponse struct {
 
 func (x *WatchTasksResponse) Reset() {
 	*x = WatchTasksResponse{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[28]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1768,7 +1865,7 @@ func (x *WatchTasksResponse) String() string {
 func (*WatchTasksResponse) ProtoMessage() {}
 
 func (x *WatchTasksResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[28]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1781,7 +1878,7 @@ func (x *WatchTasksResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchTasksResponse.ProtoReflect.Descriptor instead.
 func (*WatchTasksResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{28}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *WatchTasksResponse) GetResponse() isWatchTasksResponse_Response {
@@ -1836,7 +1933,7 @@ type CancelTaskRequest struct {
 
 func (x *CancelTaskRequest) Reset() {
 	*x = CancelTaskRequest{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[29]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1848,7 +1945,7 @@ func (x *CancelTaskRequest) String() string {
 func (*CancelTaskRequest) ProtoMessage() {}
 
 func (x *CancelTaskRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[29]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1861,7 +1958,7 @@ func (x *CancelTaskRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelTaskRequest.ProtoReflect.Descriptor instead.
 func (*CancelTaskRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{29}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *CancelTaskRequest) GetTaskId() string {
@@ -1880,7 +1977,7 @@ type CancelTaskResponse struct {
 
 func (x *CancelTaskResponse) Reset() {
 	*x = CancelTaskResponse{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[30]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1892,7 +1989,7 @@ func (x *CancelTaskResponse) String() string {
 func (*CancelTaskResponse) ProtoMessage() {}
 
 func (x *CancelTaskResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[30]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1905,7 +2002,7 @@ func (x *CancelTaskResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelTaskResponse.ProtoReflect.Descriptor instead.
 func (*CancelTaskResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{30}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *CancelTaskResponse) GetTask() *v13.Task {
@@ -1927,7 +2024,7 @@ type GetResultRequest struct {
 
 func (x *GetResultRequest) Reset() {
 	*x = GetResultRequest{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[31]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1939,7 +2036,7 @@ func (x *GetResultRequest) String() string {
 func (*GetResultRequest) ProtoMessage() {}
 
 func (x *GetResultRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[31]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1952,7 +2049,7 @@ func (x *GetResultRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetResultRequest.ProtoReflect.Descriptor instead.
 func (*GetResultRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{31}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *GetResultRequest) GetTaskId() string {
@@ -1989,7 +2086,7 @@ type GetResultResponse struct {
 
 func (x *GetResultResponse) Reset() {
 	*x = GetResultResponse{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[32]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2001,7 +2098,7 @@ func (x *GetResultResponse) String() string {
 func (*GetResultResponse) ProtoMessage() {}
 
 func (x *GetResultResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[32]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2014,7 +2111,7 @@ func (x *GetResultResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetResultResponse.ProtoReflect.Descriptor instead.
 func (*GetResultResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{32}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *GetResultResponse) GetResponse() isGetResultResponse_Response {
@@ -2069,7 +2166,7 @@ type GetLogsRequest struct {
 
 func (x *GetLogsRequest) Reset() {
 	*x = GetLogsRequest{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[33]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2081,7 +2178,7 @@ func (x *GetLogsRequest) String() string {
 func (*GetLogsRequest) ProtoMessage() {}
 
 func (x *GetLogsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[33]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2094,7 +2191,7 @@ func (x *GetLogsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetLogsRequest.ProtoReflect.Descriptor instead.
 func (*GetLogsRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{33}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *GetLogsRequest) GetTaskId() string {
@@ -2127,7 +2224,7 @@ type GetLogsResponse struct {
 
 func (x *GetLogsResponse) Reset() {
 	*x = GetLogsResponse{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[34]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2139,7 +2236,7 @@ func (x *GetLogsResponse) String() string {
 func (*GetLogsResponse) ProtoMessage() {}
 
 func (x *GetLogsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[34]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2152,7 +2249,7 @@ func (x *GetLogsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetLogsResponse.ProtoReflect.Descriptor instead.
 func (*GetLogsResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{34}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *GetLogsResponse) GetData() []byte {
@@ -2176,7 +2273,7 @@ type PutContentRequest struct {
 
 func (x *PutContentRequest) Reset() {
 	*x = PutContentRequest{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[35]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2188,7 +2285,7 @@ func (x *PutContentRequest) String() string {
 func (*PutContentRequest) ProtoMessage() {}
 
 func (x *PutContentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[35]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2201,7 +2298,7 @@ func (x *PutContentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutContentRequest.ProtoReflect.Descriptor instead.
 func (*PutContentRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{35}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *PutContentRequest) GetData() []byte {
@@ -2235,7 +2332,7 @@ type PutContentResponse struct {
 
 func (x *PutContentResponse) Reset() {
 	*x = PutContentResponse{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[36]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2247,7 +2344,7 @@ func (x *PutContentResponse) String() string {
 func (*PutContentResponse) ProtoMessage() {}
 
 func (x *PutContentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[36]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2260,7 +2357,7 @@ func (x *PutContentResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutContentResponse.ProtoReflect.Descriptor instead.
 func (*PutContentResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{36}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *PutContentResponse) GetCid() string {
@@ -2293,7 +2390,7 @@ type GetContentRequest struct {
 
 func (x *GetContentRequest) Reset() {
 	*x = GetContentRequest{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[37]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2305,7 +2402,7 @@ func (x *GetContentRequest) String() string {
 func (*GetContentRequest) ProtoMessage() {}
 
 func (x *GetContentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[37]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2318,7 +2415,7 @@ func (x *GetContentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetContentRequest.ProtoReflect.Descriptor instead.
 func (*GetContentRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{37}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *GetContentRequest) GetCid() string {
@@ -2369,7 +2466,7 @@ type GetContentResponse struct {
 
 func (x *GetContentResponse) Reset() {
 	*x = GetContentResponse{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[38]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2381,7 +2478,7 @@ func (x *GetContentResponse) String() string {
 func (*GetContentResponse) ProtoMessage() {}
 
 func (x *GetContentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[38]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2394,7 +2491,7 @@ func (x *GetContentResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetContentResponse.ProtoReflect.Descriptor instead.
 func (*GetContentResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{38}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *GetContentResponse) GetResponse() isGetContentResponse_Response {
@@ -2453,7 +2550,7 @@ type ListContentRequest struct {
 
 func (x *ListContentRequest) Reset() {
 	*x = ListContentRequest{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[39]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2465,7 +2562,7 @@ func (x *ListContentRequest) String() string {
 func (*ListContentRequest) ProtoMessage() {}
 
 func (x *ListContentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[39]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2478,7 +2575,7 @@ func (x *ListContentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListContentRequest.ProtoReflect.Descriptor instead.
 func (*ListContentRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{39}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *ListContentRequest) GetCid() string {
@@ -2518,7 +2615,7 @@ type ListContentResponse struct {
 
 func (x *ListContentResponse) Reset() {
 	*x = ListContentResponse{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[40]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2530,7 +2627,7 @@ func (x *ListContentResponse) String() string {
 func (*ListContentResponse) ProtoMessage() {}
 
 func (x *ListContentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[40]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2543,7 +2640,7 @@ func (x *ListContentResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListContentResponse.ProtoReflect.Descriptor instead.
 func (*ListContentResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{40}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *ListContentResponse) GetEntries() []*v14.DirectoryEntry {
@@ -2564,7 +2661,7 @@ type StatContentRequest struct {
 
 func (x *StatContentRequest) Reset() {
 	*x = StatContentRequest{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[41]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2576,7 +2673,7 @@ func (x *StatContentRequest) String() string {
 func (*StatContentRequest) ProtoMessage() {}
 
 func (x *StatContentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[41]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2589,7 +2686,7 @@ func (x *StatContentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatContentRequest.ProtoReflect.Descriptor instead.
 func (*StatContentRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{41}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *StatContentRequest) GetCid() string {
@@ -2615,7 +2712,7 @@ type StatContentResponse struct {
 
 func (x *StatContentResponse) Reset() {
 	*x = StatContentResponse{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[42]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2627,7 +2724,7 @@ func (x *StatContentResponse) String() string {
 func (*StatContentResponse) ProtoMessage() {}
 
 func (x *StatContentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[42]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2640,7 +2737,7 @@ func (x *StatContentResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatContentResponse.ProtoReflect.Descriptor instead.
 func (*StatContentResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{42}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *StatContentResponse) GetContent() *v14.StatResponse {
@@ -2661,7 +2758,7 @@ type PinContentRequest struct {
 
 func (x *PinContentRequest) Reset() {
 	*x = PinContentRequest{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[43]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2673,7 +2770,7 @@ func (x *PinContentRequest) String() string {
 func (*PinContentRequest) ProtoMessage() {}
 
 func (x *PinContentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[43]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2686,7 +2783,7 @@ func (x *PinContentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PinContentRequest.ProtoReflect.Descriptor instead.
 func (*PinContentRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{43}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *PinContentRequest) GetCid() string {
@@ -2712,7 +2809,7 @@ type PinContentResponse struct {
 
 func (x *PinContentResponse) Reset() {
 	*x = PinContentResponse{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[44]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2724,7 +2821,7 @@ func (x *PinContentResponse) String() string {
 func (*PinContentResponse) ProtoMessage() {}
 
 func (x *PinContentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[44]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2737,7 +2834,7 @@ func (x *PinContentResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PinContentResponse.ProtoReflect.Descriptor instead.
 func (*PinContentResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{44}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *PinContentResponse) GetSize() uint64 {
@@ -2756,7 +2853,7 @@ type UnpinContentRequest struct {
 
 func (x *UnpinContentRequest) Reset() {
 	*x = UnpinContentRequest{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[45]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2768,7 +2865,7 @@ func (x *UnpinContentRequest) String() string {
 func (*UnpinContentRequest) ProtoMessage() {}
 
 func (x *UnpinContentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[45]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2781,7 +2878,7 @@ func (x *UnpinContentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnpinContentRequest.ProtoReflect.Descriptor instead.
 func (*UnpinContentRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{45}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *UnpinContentRequest) GetCid() string {
@@ -2799,7 +2896,7 @@ type UnpinContentResponse struct {
 
 func (x *UnpinContentResponse) Reset() {
 	*x = UnpinContentResponse{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[46]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2811,7 +2908,7 @@ func (x *UnpinContentResponse) String() string {
 func (*UnpinContentResponse) ProtoMessage() {}
 
 func (x *UnpinContentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[46]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2824,7 +2921,7 @@ func (x *UnpinContentResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnpinContentResponse.ProtoReflect.Descriptor instead.
 func (*UnpinContentResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{46}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{48}
 }
 
 type ListPinsRequest struct {
@@ -2842,7 +2939,7 @@ type ListPinsRequest struct {
 
 func (x *ListPinsRequest) Reset() {
 	*x = ListPinsRequest{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[47]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2854,7 +2951,7 @@ func (x *ListPinsRequest) String() string {
 func (*ListPinsRequest) ProtoMessage() {}
 
 func (x *ListPinsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[47]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2867,7 +2964,7 @@ func (x *ListPinsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPinsRequest.ProtoReflect.Descriptor instead.
 func (*ListPinsRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{47}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *ListPinsRequest) GetPageSize() uint32 {
@@ -2908,7 +3005,7 @@ type ListPinsResponse struct {
 
 func (x *ListPinsResponse) Reset() {
 	*x = ListPinsResponse{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[48]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2920,7 +3017,7 @@ func (x *ListPinsResponse) String() string {
 func (*ListPinsResponse) ProtoMessage() {}
 
 func (x *ListPinsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[48]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2933,7 +3030,7 @@ func (x *ListPinsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPinsResponse.ProtoReflect.Descriptor instead.
 func (*ListPinsResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{48}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *ListPinsResponse) GetPins() []*v14.Pin {
@@ -2958,7 +3055,7 @@ type CollectContentRequest struct {
 
 func (x *CollectContentRequest) Reset() {
 	*x = CollectContentRequest{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[49]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2970,7 +3067,7 @@ func (x *CollectContentRequest) String() string {
 func (*CollectContentRequest) ProtoMessage() {}
 
 func (x *CollectContentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[49]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2983,7 +3080,7 @@ func (x *CollectContentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CollectContentRequest.ProtoReflect.Descriptor instead.
 func (*CollectContentRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{49}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{51}
 }
 
 type CollectContentResponse struct {
@@ -3000,7 +3097,7 @@ type CollectContentResponse struct {
 
 func (x *CollectContentResponse) Reset() {
 	*x = CollectContentResponse{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[50]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3012,7 +3109,7 @@ func (x *CollectContentResponse) String() string {
 func (*CollectContentResponse) ProtoMessage() {}
 
 func (x *CollectContentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[50]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3025,7 +3122,7 @@ func (x *CollectContentResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CollectContentResponse.ProtoReflect.Descriptor instead.
 func (*CollectContentResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{50}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *CollectContentResponse) GetBlocks() uint64 {
@@ -3066,7 +3163,7 @@ type VerifyContentRequest struct {
 
 func (x *VerifyContentRequest) Reset() {
 	*x = VerifyContentRequest{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[51]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3078,7 +3175,7 @@ func (x *VerifyContentRequest) String() string {
 func (*VerifyContentRequest) ProtoMessage() {}
 
 func (x *VerifyContentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[51]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3091,7 +3188,7 @@ func (x *VerifyContentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyContentRequest.ProtoReflect.Descriptor instead.
 func (*VerifyContentRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{51}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *VerifyContentRequest) GetNoRepair() bool {
@@ -3114,7 +3211,7 @@ type VerifyContentResponse struct {
 
 func (x *VerifyContentResponse) Reset() {
 	*x = VerifyContentResponse{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[52]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3126,7 +3223,7 @@ func (x *VerifyContentResponse) String() string {
 func (*VerifyContentResponse) ProtoMessage() {}
 
 func (x *VerifyContentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[52]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3139,7 +3236,7 @@ func (x *VerifyContentResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyContentResponse.ProtoReflect.Descriptor instead.
 func (*VerifyContentResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{52}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *VerifyContentResponse) GetResponse() isVerifyContentResponse_Response {
@@ -3284,7 +3381,12 @@ const file_shallot_node_v1_node_proto_rawDesc = "" +
 	"\atask_id\x18\x01 \x01(\tR\x06taskId\x12%\n" +
 	"\x0eshow_addresses\x18\x02 \x01(\bR\rshowAddresses\"<\n" +
 	"\x0fGetTaskResponse\x12)\n" +
-	"\x04task\x18\x01 \x01(\v2\x15.shallot.task.v1.TaskR\x04task\"\xb9\x02\n" +
+	"\x04task\x18\x01 \x01(\v2\x15.shallot.task.v1.TaskR\x04task\"U\n" +
+	"\x13GetPlacementRequest\x12\x17\n" +
+	"\atask_id\x18\x01 \x01(\tR\x06taskId\x12%\n" +
+	"\x0eshow_addresses\x18\x02 \x01(\bR\rshowAddresses\"U\n" +
+	"\x14GetPlacementResponse\x12=\n" +
+	"\battempts\x18\x01 \x03(\v2!.shallot.task.v1.PlacementAttemptR\battempts\"\xb9\x02\n" +
 	"\x10ListTasksRequest\x12\x16\n" +
 	"\x06states\x18\x01 \x03(\tR\x06states\x12\x12\n" +
 	"\x04type\x18\x02 \x01(\tR\x04type\x12?\n" +
@@ -3393,7 +3495,7 @@ const file_shallot_node_v1_node_proto_rawDesc = "" +
 	"\bprogress\x18\x01 \x01(\v2!.shallot.broker.v1.VerifyProgressH\x00R\bprogress\x12<\n" +
 	"\afinding\x18\x02 \x01(\v2 .shallot.broker.v1.VerifyFindingH\x00R\afindingB\n" +
 	"\n" +
-	"\bresponse2\x88\x11\n" +
+	"\bresponse2\xe5\x11\n" +
 	"\vNodeService\x12L\n" +
 	"\aGetNode\x12\x1f.shallot.node.v1.GetNodeRequest\x1a .shallot.node.v1.GetNodeResponse\x12X\n" +
 	"\vConnectPeer\x12#.shallot.node.v1.ConnectPeerRequest\x1a$.shallot.node.v1.ConnectPeerResponse\x12R\n" +
@@ -3405,7 +3507,8 @@ const file_shallot_node_v1_node_proto_rawDesc = "" +
 	"\n" +
 	"SubmitTask\x12\".shallot.node.v1.SubmitTaskRequest\x1a#.shallot.node.v1.SubmitTaskResponse\x12N\n" +
 	"\aRunTask\x12\x1f.shallot.node.v1.RunTaskRequest\x1a .shallot.node.v1.RunTaskResponse0\x01\x12L\n" +
-	"\aGetTask\x12\x1f.shallot.node.v1.GetTaskRequest\x1a .shallot.node.v1.GetTaskResponse\x12R\n" +
+	"\aGetTask\x12\x1f.shallot.node.v1.GetTaskRequest\x1a .shallot.node.v1.GetTaskResponse\x12[\n" +
+	"\fGetPlacement\x12$.shallot.node.v1.GetPlacementRequest\x1a%.shallot.node.v1.GetPlacementResponse\x12R\n" +
 	"\tListTasks\x12!.shallot.node.v1.ListTasksRequest\x1a\".shallot.node.v1.ListTasksResponse\x12T\n" +
 	"\tWatchTask\x12!.shallot.node.v1.WatchTaskRequest\x1a\".shallot.node.v1.WatchTaskResponse0\x01\x12W\n" +
 	"\n" +
@@ -3439,7 +3542,7 @@ func file_shallot_node_v1_node_proto_rawDescGZIP() []byte {
 	return file_shallot_node_v1_node_proto_rawDescData
 }
 
-var file_shallot_node_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 53)
+var file_shallot_node_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 55)
 var file_shallot_node_v1_node_proto_goTypes = []any{
 	(*GetNodeRequest)(nil),         // 0: shallot.node.v1.GetNodeRequest
 	(*GetNodeResponse)(nil),        // 1: shallot.node.v1.GetNodeResponse
@@ -3464,135 +3567,141 @@ var file_shallot_node_v1_node_proto_goTypes = []any{
 	(*RunTaskResponse)(nil),        // 20: shallot.node.v1.RunTaskResponse
 	(*GetTaskRequest)(nil),         // 21: shallot.node.v1.GetTaskRequest
 	(*GetTaskResponse)(nil),        // 22: shallot.node.v1.GetTaskResponse
-	(*ListTasksRequest)(nil),       // 23: shallot.node.v1.ListTasksRequest
-	(*ListTasksResponse)(nil),      // 24: shallot.node.v1.ListTasksResponse
-	(*WatchTaskRequest)(nil),       // 25: shallot.node.v1.WatchTaskRequest
-	(*WatchTaskResponse)(nil),      // 26: shallot.node.v1.WatchTaskResponse
-	(*WatchTasksRequest)(nil),      // 27: shallot.node.v1.WatchTasksRequest
-	(*WatchTasksResponse)(nil),     // 28: shallot.node.v1.WatchTasksResponse
-	(*CancelTaskRequest)(nil),      // 29: shallot.node.v1.CancelTaskRequest
-	(*CancelTaskResponse)(nil),     // 30: shallot.node.v1.CancelTaskResponse
-	(*GetResultRequest)(nil),       // 31: shallot.node.v1.GetResultRequest
-	(*GetResultResponse)(nil),      // 32: shallot.node.v1.GetResultResponse
-	(*GetLogsRequest)(nil),         // 33: shallot.node.v1.GetLogsRequest
-	(*GetLogsResponse)(nil),        // 34: shallot.node.v1.GetLogsResponse
-	(*PutContentRequest)(nil),      // 35: shallot.node.v1.PutContentRequest
-	(*PutContentResponse)(nil),     // 36: shallot.node.v1.PutContentResponse
-	(*GetContentRequest)(nil),      // 37: shallot.node.v1.GetContentRequest
-	(*GetContentResponse)(nil),     // 38: shallot.node.v1.GetContentResponse
-	(*ListContentRequest)(nil),     // 39: shallot.node.v1.ListContentRequest
-	(*ListContentResponse)(nil),    // 40: shallot.node.v1.ListContentResponse
-	(*StatContentRequest)(nil),     // 41: shallot.node.v1.StatContentRequest
-	(*StatContentResponse)(nil),    // 42: shallot.node.v1.StatContentResponse
-	(*PinContentRequest)(nil),      // 43: shallot.node.v1.PinContentRequest
-	(*PinContentResponse)(nil),     // 44: shallot.node.v1.PinContentResponse
-	(*UnpinContentRequest)(nil),    // 45: shallot.node.v1.UnpinContentRequest
-	(*UnpinContentResponse)(nil),   // 46: shallot.node.v1.UnpinContentResponse
-	(*ListPinsRequest)(nil),        // 47: shallot.node.v1.ListPinsRequest
-	(*ListPinsResponse)(nil),       // 48: shallot.node.v1.ListPinsResponse
-	(*CollectContentRequest)(nil),  // 49: shallot.node.v1.CollectContentRequest
-	(*CollectContentResponse)(nil), // 50: shallot.node.v1.CollectContentResponse
-	(*VerifyContentRequest)(nil),   // 51: shallot.node.v1.VerifyContentRequest
-	(*VerifyContentResponse)(nil),  // 52: shallot.node.v1.VerifyContentResponse
-	(*v1.Capability)(nil),          // 53: shallot.event.v1.Capability
-	(*timestamppb.Timestamp)(nil),  // 54: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),    // 55: google.protobuf.Duration
-	(*v11.Peer)(nil),               // 56: shallot.discovery.v1.Peer
-	(*v12.KnownMetric)(nil),        // 57: shallot.metric.v1.KnownMetric
-	(*v13.TaskSpec)(nil),           // 58: shallot.task.v1.TaskSpec
-	(*v13.Task)(nil),               // 59: shallot.task.v1.Task
-	(*v14.PutEntry)(nil),           // 60: shallot.broker.v1.PutEntry
-	(*v14.DirectoryEntry)(nil),     // 61: shallot.broker.v1.DirectoryEntry
-	(*v14.StatResponse)(nil),       // 62: shallot.broker.v1.StatResponse
-	(*v14.Pin)(nil),                // 63: shallot.broker.v1.Pin
-	(*v14.VerifyProgress)(nil),     // 64: shallot.broker.v1.VerifyProgress
-	(*v14.VerifyFinding)(nil),      // 65: shallot.broker.v1.VerifyFinding
+	(*GetPlacementRequest)(nil),    // 23: shallot.node.v1.GetPlacementRequest
+	(*GetPlacementResponse)(nil),   // 24: shallot.node.v1.GetPlacementResponse
+	(*ListTasksRequest)(nil),       // 25: shallot.node.v1.ListTasksRequest
+	(*ListTasksResponse)(nil),      // 26: shallot.node.v1.ListTasksResponse
+	(*WatchTaskRequest)(nil),       // 27: shallot.node.v1.WatchTaskRequest
+	(*WatchTaskResponse)(nil),      // 28: shallot.node.v1.WatchTaskResponse
+	(*WatchTasksRequest)(nil),      // 29: shallot.node.v1.WatchTasksRequest
+	(*WatchTasksResponse)(nil),     // 30: shallot.node.v1.WatchTasksResponse
+	(*CancelTaskRequest)(nil),      // 31: shallot.node.v1.CancelTaskRequest
+	(*CancelTaskResponse)(nil),     // 32: shallot.node.v1.CancelTaskResponse
+	(*GetResultRequest)(nil),       // 33: shallot.node.v1.GetResultRequest
+	(*GetResultResponse)(nil),      // 34: shallot.node.v1.GetResultResponse
+	(*GetLogsRequest)(nil),         // 35: shallot.node.v1.GetLogsRequest
+	(*GetLogsResponse)(nil),        // 36: shallot.node.v1.GetLogsResponse
+	(*PutContentRequest)(nil),      // 37: shallot.node.v1.PutContentRequest
+	(*PutContentResponse)(nil),     // 38: shallot.node.v1.PutContentResponse
+	(*GetContentRequest)(nil),      // 39: shallot.node.v1.GetContentRequest
+	(*GetContentResponse)(nil),     // 40: shallot.node.v1.GetContentResponse
+	(*ListContentRequest)(nil),     // 41: shallot.node.v1.ListContentRequest
+	(*ListContentResponse)(nil),    // 42: shallot.node.v1.ListContentResponse
+	(*StatContentRequest)(nil),     // 43: shallot.node.v1.StatContentRequest
+	(*StatContentResponse)(nil),    // 44: shallot.node.v1.StatContentResponse
+	(*PinContentRequest)(nil),      // 45: shallot.node.v1.PinContentRequest
+	(*PinContentResponse)(nil),     // 46: shallot.node.v1.PinContentResponse
+	(*UnpinContentRequest)(nil),    // 47: shallot.node.v1.UnpinContentRequest
+	(*UnpinContentResponse)(nil),   // 48: shallot.node.v1.UnpinContentResponse
+	(*ListPinsRequest)(nil),        // 49: shallot.node.v1.ListPinsRequest
+	(*ListPinsResponse)(nil),       // 50: shallot.node.v1.ListPinsResponse
+	(*CollectContentRequest)(nil),  // 51: shallot.node.v1.CollectContentRequest
+	(*CollectContentResponse)(nil), // 52: shallot.node.v1.CollectContentResponse
+	(*VerifyContentRequest)(nil),   // 53: shallot.node.v1.VerifyContentRequest
+	(*VerifyContentResponse)(nil),  // 54: shallot.node.v1.VerifyContentResponse
+	(*v1.Capability)(nil),          // 55: shallot.event.v1.Capability
+	(*timestamppb.Timestamp)(nil),  // 56: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),    // 57: google.protobuf.Duration
+	(*v11.Peer)(nil),               // 58: shallot.discovery.v1.Peer
+	(*v12.KnownMetric)(nil),        // 59: shallot.metric.v1.KnownMetric
+	(*v13.TaskSpec)(nil),           // 60: shallot.task.v1.TaskSpec
+	(*v13.Task)(nil),               // 61: shallot.task.v1.Task
+	(*v13.PlacementAttempt)(nil),   // 62: shallot.task.v1.PlacementAttempt
+	(*v14.PutEntry)(nil),           // 63: shallot.broker.v1.PutEntry
+	(*v14.DirectoryEntry)(nil),     // 64: shallot.broker.v1.DirectoryEntry
+	(*v14.StatResponse)(nil),       // 65: shallot.broker.v1.StatResponse
+	(*v14.Pin)(nil),                // 66: shallot.broker.v1.Pin
+	(*v14.VerifyProgress)(nil),     // 67: shallot.broker.v1.VerifyProgress
+	(*v14.VerifyFinding)(nil),      // 68: shallot.broker.v1.VerifyFinding
 }
 var file_shallot_node_v1_node_proto_depIdxs = []int32{
 	2,  // 0: shallot.node.v1.GetNodeResponse.node:type_name -> shallot.node.v1.Node
-	53, // 1: shallot.node.v1.Node.capabilities:type_name -> shallot.event.v1.Capability
+	55, // 1: shallot.node.v1.Node.capabilities:type_name -> shallot.event.v1.Capability
 	4,  // 2: shallot.node.v1.Node.processes:type_name -> shallot.node.v1.Process
-	54, // 3: shallot.node.v1.Node.started_at:type_name -> google.protobuf.Timestamp
+	56, // 3: shallot.node.v1.Node.started_at:type_name -> google.protobuf.Timestamp
 	3,  // 4: shallot.node.v1.Node.tor:type_name -> shallot.node.v1.Tor
-	54, // 5: shallot.node.v1.Process.started_at:type_name -> google.protobuf.Timestamp
-	55, // 6: shallot.node.v1.Process.cpu:type_name -> google.protobuf.Duration
-	56, // 7: shallot.node.v1.ListPeersResponse.peers:type_name -> shallot.discovery.v1.Peer
-	56, // 8: shallot.node.v1.GetPeerResponse.peer:type_name -> shallot.discovery.v1.Peer
-	57, // 9: shallot.node.v1.ListMetricsResponse.metrics:type_name -> shallot.metric.v1.KnownMetric
-	57, // 10: shallot.node.v1.GetPeerMetricsResponse.metric:type_name -> shallot.metric.v1.KnownMetric
-	58, // 11: shallot.node.v1.SubmitTaskRequest.spec:type_name -> shallot.task.v1.TaskSpec
-	59, // 12: shallot.node.v1.SubmitTaskResponse.task:type_name -> shallot.task.v1.Task
-	58, // 13: shallot.node.v1.RunTaskRequest.spec:type_name -> shallot.task.v1.TaskSpec
-	59, // 14: shallot.node.v1.RunTaskResponse.task:type_name -> shallot.task.v1.Task
-	59, // 15: shallot.node.v1.GetTaskResponse.task:type_name -> shallot.task.v1.Task
-	54, // 16: shallot.node.v1.ListTasksRequest.created_after:type_name -> google.protobuf.Timestamp
-	54, // 17: shallot.node.v1.ListTasksRequest.created_before:type_name -> google.protobuf.Timestamp
-	59, // 18: shallot.node.v1.ListTasksResponse.tasks:type_name -> shallot.task.v1.Task
-	59, // 19: shallot.node.v1.WatchTaskResponse.task:type_name -> shallot.task.v1.Task
-	59, // 20: shallot.node.v1.WatchTasksResponse.task:type_name -> shallot.task.v1.Task
-	59, // 21: shallot.node.v1.CancelTaskResponse.task:type_name -> shallot.task.v1.Task
-	60, // 22: shallot.node.v1.PutContentRequest.entry:type_name -> shallot.broker.v1.PutEntry
-	61, // 23: shallot.node.v1.ListContentResponse.entries:type_name -> shallot.broker.v1.DirectoryEntry
-	62, // 24: shallot.node.v1.StatContentResponse.content:type_name -> shallot.broker.v1.StatResponse
-	55, // 25: shallot.node.v1.PinContentRequest.keep:type_name -> google.protobuf.Duration
-	63, // 26: shallot.node.v1.ListPinsResponse.pins:type_name -> shallot.broker.v1.Pin
-	64, // 27: shallot.node.v1.VerifyContentResponse.progress:type_name -> shallot.broker.v1.VerifyProgress
-	65, // 28: shallot.node.v1.VerifyContentResponse.finding:type_name -> shallot.broker.v1.VerifyFinding
-	0,  // 29: shallot.node.v1.NodeService.GetNode:input_type -> shallot.node.v1.GetNodeRequest
-	5,  // 30: shallot.node.v1.NodeService.ConnectPeer:input_type -> shallot.node.v1.ConnectPeerRequest
-	7,  // 31: shallot.node.v1.NodeService.ListPeers:input_type -> shallot.node.v1.ListPeersRequest
-	9,  // 32: shallot.node.v1.NodeService.GetPeer:input_type -> shallot.node.v1.GetPeerRequest
-	11, // 33: shallot.node.v1.NodeService.ListMetrics:input_type -> shallot.node.v1.ListMetricsRequest
-	13, // 34: shallot.node.v1.NodeService.GetPeerMetrics:input_type -> shallot.node.v1.GetPeerMetricsRequest
-	15, // 35: shallot.node.v1.NodeService.Upload:input_type -> shallot.node.v1.UploadRequest
-	17, // 36: shallot.node.v1.NodeService.SubmitTask:input_type -> shallot.node.v1.SubmitTaskRequest
-	19, // 37: shallot.node.v1.NodeService.RunTask:input_type -> shallot.node.v1.RunTaskRequest
-	21, // 38: shallot.node.v1.NodeService.GetTask:input_type -> shallot.node.v1.GetTaskRequest
-	23, // 39: shallot.node.v1.NodeService.ListTasks:input_type -> shallot.node.v1.ListTasksRequest
-	25, // 40: shallot.node.v1.NodeService.WatchTask:input_type -> shallot.node.v1.WatchTaskRequest
-	27, // 41: shallot.node.v1.NodeService.WatchTasks:input_type -> shallot.node.v1.WatchTasksRequest
-	29, // 42: shallot.node.v1.NodeService.CancelTask:input_type -> shallot.node.v1.CancelTaskRequest
-	31, // 43: shallot.node.v1.NodeService.GetResult:input_type -> shallot.node.v1.GetResultRequest
-	33, // 44: shallot.node.v1.NodeService.GetLogs:input_type -> shallot.node.v1.GetLogsRequest
-	35, // 45: shallot.node.v1.NodeService.PutContent:input_type -> shallot.node.v1.PutContentRequest
-	37, // 46: shallot.node.v1.NodeService.GetContent:input_type -> shallot.node.v1.GetContentRequest
-	39, // 47: shallot.node.v1.NodeService.ListContent:input_type -> shallot.node.v1.ListContentRequest
-	41, // 48: shallot.node.v1.NodeService.StatContent:input_type -> shallot.node.v1.StatContentRequest
-	43, // 49: shallot.node.v1.NodeService.PinContent:input_type -> shallot.node.v1.PinContentRequest
-	45, // 50: shallot.node.v1.NodeService.UnpinContent:input_type -> shallot.node.v1.UnpinContentRequest
-	47, // 51: shallot.node.v1.NodeService.ListPins:input_type -> shallot.node.v1.ListPinsRequest
-	49, // 52: shallot.node.v1.NodeService.CollectContent:input_type -> shallot.node.v1.CollectContentRequest
-	51, // 53: shallot.node.v1.NodeService.VerifyContent:input_type -> shallot.node.v1.VerifyContentRequest
-	1,  // 54: shallot.node.v1.NodeService.GetNode:output_type -> shallot.node.v1.GetNodeResponse
-	6,  // 55: shallot.node.v1.NodeService.ConnectPeer:output_type -> shallot.node.v1.ConnectPeerResponse
-	8,  // 56: shallot.node.v1.NodeService.ListPeers:output_type -> shallot.node.v1.ListPeersResponse
-	10, // 57: shallot.node.v1.NodeService.GetPeer:output_type -> shallot.node.v1.GetPeerResponse
-	12, // 58: shallot.node.v1.NodeService.ListMetrics:output_type -> shallot.node.v1.ListMetricsResponse
-	14, // 59: shallot.node.v1.NodeService.GetPeerMetrics:output_type -> shallot.node.v1.GetPeerMetricsResponse
-	16, // 60: shallot.node.v1.NodeService.Upload:output_type -> shallot.node.v1.UploadResponse
-	18, // 61: shallot.node.v1.NodeService.SubmitTask:output_type -> shallot.node.v1.SubmitTaskResponse
-	20, // 62: shallot.node.v1.NodeService.RunTask:output_type -> shallot.node.v1.RunTaskResponse
-	22, // 63: shallot.node.v1.NodeService.GetTask:output_type -> shallot.node.v1.GetTaskResponse
-	24, // 64: shallot.node.v1.NodeService.ListTasks:output_type -> shallot.node.v1.ListTasksResponse
-	26, // 65: shallot.node.v1.NodeService.WatchTask:output_type -> shallot.node.v1.WatchTaskResponse
-	28, // 66: shallot.node.v1.NodeService.WatchTasks:output_type -> shallot.node.v1.WatchTasksResponse
-	30, // 67: shallot.node.v1.NodeService.CancelTask:output_type -> shallot.node.v1.CancelTaskResponse
-	32, // 68: shallot.node.v1.NodeService.GetResult:output_type -> shallot.node.v1.GetResultResponse
-	34, // 69: shallot.node.v1.NodeService.GetLogs:output_type -> shallot.node.v1.GetLogsResponse
-	36, // 70: shallot.node.v1.NodeService.PutContent:output_type -> shallot.node.v1.PutContentResponse
-	38, // 71: shallot.node.v1.NodeService.GetContent:output_type -> shallot.node.v1.GetContentResponse
-	40, // 72: shallot.node.v1.NodeService.ListContent:output_type -> shallot.node.v1.ListContentResponse
-	42, // 73: shallot.node.v1.NodeService.StatContent:output_type -> shallot.node.v1.StatContentResponse
-	44, // 74: shallot.node.v1.NodeService.PinContent:output_type -> shallot.node.v1.PinContentResponse
-	46, // 75: shallot.node.v1.NodeService.UnpinContent:output_type -> shallot.node.v1.UnpinContentResponse
-	48, // 76: shallot.node.v1.NodeService.ListPins:output_type -> shallot.node.v1.ListPinsResponse
-	50, // 77: shallot.node.v1.NodeService.CollectContent:output_type -> shallot.node.v1.CollectContentResponse
-	52, // 78: shallot.node.v1.NodeService.VerifyContent:output_type -> shallot.node.v1.VerifyContentResponse
-	54, // [54:79] is the sub-list for method output_type
-	29, // [29:54] is the sub-list for method input_type
-	29, // [29:29] is the sub-list for extension type_name
-	29, // [29:29] is the sub-list for extension extendee
-	0,  // [0:29] is the sub-list for field type_name
+	56, // 5: shallot.node.v1.Process.started_at:type_name -> google.protobuf.Timestamp
+	57, // 6: shallot.node.v1.Process.cpu:type_name -> google.protobuf.Duration
+	58, // 7: shallot.node.v1.ListPeersResponse.peers:type_name -> shallot.discovery.v1.Peer
+	58, // 8: shallot.node.v1.GetPeerResponse.peer:type_name -> shallot.discovery.v1.Peer
+	59, // 9: shallot.node.v1.ListMetricsResponse.metrics:type_name -> shallot.metric.v1.KnownMetric
+	59, // 10: shallot.node.v1.GetPeerMetricsResponse.metric:type_name -> shallot.metric.v1.KnownMetric
+	60, // 11: shallot.node.v1.SubmitTaskRequest.spec:type_name -> shallot.task.v1.TaskSpec
+	61, // 12: shallot.node.v1.SubmitTaskResponse.task:type_name -> shallot.task.v1.Task
+	60, // 13: shallot.node.v1.RunTaskRequest.spec:type_name -> shallot.task.v1.TaskSpec
+	61, // 14: shallot.node.v1.RunTaskResponse.task:type_name -> shallot.task.v1.Task
+	61, // 15: shallot.node.v1.GetTaskResponse.task:type_name -> shallot.task.v1.Task
+	62, // 16: shallot.node.v1.GetPlacementResponse.attempts:type_name -> shallot.task.v1.PlacementAttempt
+	56, // 17: shallot.node.v1.ListTasksRequest.created_after:type_name -> google.protobuf.Timestamp
+	56, // 18: shallot.node.v1.ListTasksRequest.created_before:type_name -> google.protobuf.Timestamp
+	61, // 19: shallot.node.v1.ListTasksResponse.tasks:type_name -> shallot.task.v1.Task
+	61, // 20: shallot.node.v1.WatchTaskResponse.task:type_name -> shallot.task.v1.Task
+	61, // 21: shallot.node.v1.WatchTasksResponse.task:type_name -> shallot.task.v1.Task
+	61, // 22: shallot.node.v1.CancelTaskResponse.task:type_name -> shallot.task.v1.Task
+	63, // 23: shallot.node.v1.PutContentRequest.entry:type_name -> shallot.broker.v1.PutEntry
+	64, // 24: shallot.node.v1.ListContentResponse.entries:type_name -> shallot.broker.v1.DirectoryEntry
+	65, // 25: shallot.node.v1.StatContentResponse.content:type_name -> shallot.broker.v1.StatResponse
+	57, // 26: shallot.node.v1.PinContentRequest.keep:type_name -> google.protobuf.Duration
+	66, // 27: shallot.node.v1.ListPinsResponse.pins:type_name -> shallot.broker.v1.Pin
+	67, // 28: shallot.node.v1.VerifyContentResponse.progress:type_name -> shallot.broker.v1.VerifyProgress
+	68, // 29: shallot.node.v1.VerifyContentResponse.finding:type_name -> shallot.broker.v1.VerifyFinding
+	0,  // 30: shallot.node.v1.NodeService.GetNode:input_type -> shallot.node.v1.GetNodeRequest
+	5,  // 31: shallot.node.v1.NodeService.ConnectPeer:input_type -> shallot.node.v1.ConnectPeerRequest
+	7,  // 32: shallot.node.v1.NodeService.ListPeers:input_type -> shallot.node.v1.ListPeersRequest
+	9,  // 33: shallot.node.v1.NodeService.GetPeer:input_type -> shallot.node.v1.GetPeerRequest
+	11, // 34: shallot.node.v1.NodeService.ListMetrics:input_type -> shallot.node.v1.ListMetricsRequest
+	13, // 35: shallot.node.v1.NodeService.GetPeerMetrics:input_type -> shallot.node.v1.GetPeerMetricsRequest
+	15, // 36: shallot.node.v1.NodeService.Upload:input_type -> shallot.node.v1.UploadRequest
+	17, // 37: shallot.node.v1.NodeService.SubmitTask:input_type -> shallot.node.v1.SubmitTaskRequest
+	19, // 38: shallot.node.v1.NodeService.RunTask:input_type -> shallot.node.v1.RunTaskRequest
+	21, // 39: shallot.node.v1.NodeService.GetTask:input_type -> shallot.node.v1.GetTaskRequest
+	23, // 40: shallot.node.v1.NodeService.GetPlacement:input_type -> shallot.node.v1.GetPlacementRequest
+	25, // 41: shallot.node.v1.NodeService.ListTasks:input_type -> shallot.node.v1.ListTasksRequest
+	27, // 42: shallot.node.v1.NodeService.WatchTask:input_type -> shallot.node.v1.WatchTaskRequest
+	29, // 43: shallot.node.v1.NodeService.WatchTasks:input_type -> shallot.node.v1.WatchTasksRequest
+	31, // 44: shallot.node.v1.NodeService.CancelTask:input_type -> shallot.node.v1.CancelTaskRequest
+	33, // 45: shallot.node.v1.NodeService.GetResult:input_type -> shallot.node.v1.GetResultRequest
+	35, // 46: shallot.node.v1.NodeService.GetLogs:input_type -> shallot.node.v1.GetLogsRequest
+	37, // 47: shallot.node.v1.NodeService.PutContent:input_type -> shallot.node.v1.PutContentRequest
+	39, // 48: shallot.node.v1.NodeService.GetContent:input_type -> shallot.node.v1.GetContentRequest
+	41, // 49: shallot.node.v1.NodeService.ListContent:input_type -> shallot.node.v1.ListContentRequest
+	43, // 50: shallot.node.v1.NodeService.StatContent:input_type -> shallot.node.v1.StatContentRequest
+	45, // 51: shallot.node.v1.NodeService.PinContent:input_type -> shallot.node.v1.PinContentRequest
+	47, // 52: shallot.node.v1.NodeService.UnpinContent:input_type -> shallot.node.v1.UnpinContentRequest
+	49, // 53: shallot.node.v1.NodeService.ListPins:input_type -> shallot.node.v1.ListPinsRequest
+	51, // 54: shallot.node.v1.NodeService.CollectContent:input_type -> shallot.node.v1.CollectContentRequest
+	53, // 55: shallot.node.v1.NodeService.VerifyContent:input_type -> shallot.node.v1.VerifyContentRequest
+	1,  // 56: shallot.node.v1.NodeService.GetNode:output_type -> shallot.node.v1.GetNodeResponse
+	6,  // 57: shallot.node.v1.NodeService.ConnectPeer:output_type -> shallot.node.v1.ConnectPeerResponse
+	8,  // 58: shallot.node.v1.NodeService.ListPeers:output_type -> shallot.node.v1.ListPeersResponse
+	10, // 59: shallot.node.v1.NodeService.GetPeer:output_type -> shallot.node.v1.GetPeerResponse
+	12, // 60: shallot.node.v1.NodeService.ListMetrics:output_type -> shallot.node.v1.ListMetricsResponse
+	14, // 61: shallot.node.v1.NodeService.GetPeerMetrics:output_type -> shallot.node.v1.GetPeerMetricsResponse
+	16, // 62: shallot.node.v1.NodeService.Upload:output_type -> shallot.node.v1.UploadResponse
+	18, // 63: shallot.node.v1.NodeService.SubmitTask:output_type -> shallot.node.v1.SubmitTaskResponse
+	20, // 64: shallot.node.v1.NodeService.RunTask:output_type -> shallot.node.v1.RunTaskResponse
+	22, // 65: shallot.node.v1.NodeService.GetTask:output_type -> shallot.node.v1.GetTaskResponse
+	24, // 66: shallot.node.v1.NodeService.GetPlacement:output_type -> shallot.node.v1.GetPlacementResponse
+	26, // 67: shallot.node.v1.NodeService.ListTasks:output_type -> shallot.node.v1.ListTasksResponse
+	28, // 68: shallot.node.v1.NodeService.WatchTask:output_type -> shallot.node.v1.WatchTaskResponse
+	30, // 69: shallot.node.v1.NodeService.WatchTasks:output_type -> shallot.node.v1.WatchTasksResponse
+	32, // 70: shallot.node.v1.NodeService.CancelTask:output_type -> shallot.node.v1.CancelTaskResponse
+	34, // 71: shallot.node.v1.NodeService.GetResult:output_type -> shallot.node.v1.GetResultResponse
+	36, // 72: shallot.node.v1.NodeService.GetLogs:output_type -> shallot.node.v1.GetLogsResponse
+	38, // 73: shallot.node.v1.NodeService.PutContent:output_type -> shallot.node.v1.PutContentResponse
+	40, // 74: shallot.node.v1.NodeService.GetContent:output_type -> shallot.node.v1.GetContentResponse
+	42, // 75: shallot.node.v1.NodeService.ListContent:output_type -> shallot.node.v1.ListContentResponse
+	44, // 76: shallot.node.v1.NodeService.StatContent:output_type -> shallot.node.v1.StatContentResponse
+	46, // 77: shallot.node.v1.NodeService.PinContent:output_type -> shallot.node.v1.PinContentResponse
+	48, // 78: shallot.node.v1.NodeService.UnpinContent:output_type -> shallot.node.v1.UnpinContentResponse
+	50, // 79: shallot.node.v1.NodeService.ListPins:output_type -> shallot.node.v1.ListPinsResponse
+	52, // 80: shallot.node.v1.NodeService.CollectContent:output_type -> shallot.node.v1.CollectContentResponse
+	54, // 81: shallot.node.v1.NodeService.VerifyContent:output_type -> shallot.node.v1.VerifyContentResponse
+	56, // [56:82] is the sub-list for method output_type
+	30, // [30:56] is the sub-list for method input_type
+	30, // [30:30] is the sub-list for extension type_name
+	30, // [30:30] is the sub-list for extension extendee
+	0,  // [0:30] is the sub-list for field type_name
 }
 
 func init() { file_shallot_node_v1_node_proto_init() }
@@ -3604,19 +3713,19 @@ func file_shallot_node_v1_node_proto_init() {
 		(*RunTaskResponse_Task)(nil),
 		(*RunTaskResponse_Stdout)(nil),
 	}
-	file_shallot_node_v1_node_proto_msgTypes[28].OneofWrappers = []any{
+	file_shallot_node_v1_node_proto_msgTypes[30].OneofWrappers = []any{
 		(*WatchTasksResponse_Task)(nil),
 		(*WatchTasksResponse_Missed)(nil),
 	}
-	file_shallot_node_v1_node_proto_msgTypes[32].OneofWrappers = []any{
+	file_shallot_node_v1_node_proto_msgTypes[34].OneofWrappers = []any{
 		(*GetResultResponse_Size)(nil),
 		(*GetResultResponse_Data)(nil),
 	}
-	file_shallot_node_v1_node_proto_msgTypes[38].OneofWrappers = []any{
+	file_shallot_node_v1_node_proto_msgTypes[40].OneofWrappers = []any{
 		(*GetContentResponse_Size)(nil),
 		(*GetContentResponse_Data)(nil),
 	}
-	file_shallot_node_v1_node_proto_msgTypes[52].OneofWrappers = []any{
+	file_shallot_node_v1_node_proto_msgTypes[54].OneofWrappers = []any{
 		(*VerifyContentResponse_Progress)(nil),
 		(*VerifyContentResponse_Finding)(nil),
 	}
@@ -3626,7 +3735,7 @@ func file_shallot_node_v1_node_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_shallot_node_v1_node_proto_rawDesc), len(file_shallot_node_v1_node_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   53,
+			NumMessages:   55,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -35,6 +35,7 @@ const (
 	NodeService_SubmitTask_FullMethodName     = "/shallot.node.v1.NodeService/SubmitTask"
 	NodeService_RunTask_FullMethodName        = "/shallot.node.v1.NodeService/RunTask"
 	NodeService_GetTask_FullMethodName        = "/shallot.node.v1.NodeService/GetTask"
+	NodeService_GetPlacement_FullMethodName   = "/shallot.node.v1.NodeService/GetPlacement"
 	NodeService_ListTasks_FullMethodName      = "/shallot.node.v1.NodeService/ListTasks"
 	NodeService_WatchTask_FullMethodName      = "/shallot.node.v1.NodeService/WatchTask"
 	NodeService_WatchTasks_FullMethodName     = "/shallot.node.v1.NodeService/WatchTasks"
@@ -71,6 +72,8 @@ type NodeServiceClient interface {
 	// RunTask is SubmitTask, WatchTask and GetResult of stdout in one call. Ending the call early leaves the task running.
 	RunTask(ctx context.Context, in *RunTaskRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[RunTaskResponse], error)
 	GetTask(ctx context.Context, in *GetTaskRequest, opts ...grpc.CallOption) (*GetTaskResponse, error)
+	// GetPlacement returns why each attempt of a task went to its provider, and why not to others. FAILED_PRECONDITION on a provider, which chooses nobody.
+	GetPlacement(ctx context.Context, in *GetPlacementRequest, opts ...grpc.CallOption) (*GetPlacementResponse, error)
 	// ListTasks returns tasks, newest first.
 	ListTasks(ctx context.Context, in *ListTasksRequest, opts ...grpc.CallOption) (*ListTasksResponse, error)
 	// WatchTask streams the task now and after every change, and ends after a terminal state.
@@ -216,6 +219,16 @@ func (c *nodeServiceClient) GetTask(ctx context.Context, in *GetTaskRequest, opt
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(GetTaskResponse)
 	err := c.cc.Invoke(ctx, NodeService_GetTask_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *nodeServiceClient) GetPlacement(ctx context.Context, in *GetPlacementRequest, opts ...grpc.CallOption) (*GetPlacementResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetPlacementResponse)
+	err := c.cc.Invoke(ctx, NodeService_GetPlacement_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -457,6 +470,8 @@ type NodeServiceServer interface {
 	// RunTask is SubmitTask, WatchTask and GetResult of stdout in one call. Ending the call early leaves the task running.
 	RunTask(*RunTaskRequest, grpc.ServerStreamingServer[RunTaskResponse]) error
 	GetTask(context.Context, *GetTaskRequest) (*GetTaskResponse, error)
+	// GetPlacement returns why each attempt of a task went to its provider, and why not to others. FAILED_PRECONDITION on a provider, which chooses nobody.
+	GetPlacement(context.Context, *GetPlacementRequest) (*GetPlacementResponse, error)
 	// ListTasks returns tasks, newest first.
 	ListTasks(context.Context, *ListTasksRequest) (*ListTasksResponse, error)
 	// WatchTask streams the task now and after every change, and ends after a terminal state.
@@ -525,6 +540,9 @@ func (UnimplementedNodeServiceServer) RunTask(*RunTaskRequest, grpc.ServerStream
 }
 func (UnimplementedNodeServiceServer) GetTask(context.Context, *GetTaskRequest) (*GetTaskResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetTask not implemented")
+}
+func (UnimplementedNodeServiceServer) GetPlacement(context.Context, *GetPlacementRequest) (*GetPlacementResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetPlacement not implemented")
 }
 func (UnimplementedNodeServiceServer) ListTasks(context.Context, *ListTasksRequest) (*ListTasksResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListTasks not implemented")
@@ -750,6 +768,24 @@ func _NodeService_GetTask_Handler(srv interface{}, ctx context.Context, dec func
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(NodeServiceServer).GetTask(ctx, req.(*GetTaskRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _NodeService_GetPlacement_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetPlacementRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(NodeServiceServer).GetPlacement(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: NodeService_GetPlacement_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(NodeServiceServer).GetPlacement(ctx, req.(*GetPlacementRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -1002,6 +1038,10 @@ var NodeService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "GetTask",
 			Handler:    _NodeService_GetTask_Handler,
+		},
+		{
+			MethodName: "GetPlacement",
+			Handler:    _NodeService_GetPlacement_Handler,
 		},
 		{
 			MethodName: "ListTasks",

@@ -19,17 +19,18 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	TaskService_Session_FullMethodName    = "/shallot.task.v1.TaskService/Session"
-	TaskService_Describe_FullMethodName   = "/shallot.task.v1.TaskService/Describe"
-	TaskService_WatchQueue_FullMethodName = "/shallot.task.v1.TaskService/WatchQueue"
-	TaskService_Upload_FullMethodName     = "/shallot.task.v1.TaskService/Upload"
-	TaskService_GetTask_FullMethodName    = "/shallot.task.v1.TaskService/GetTask"
-	TaskService_ListTasks_FullMethodName  = "/shallot.task.v1.TaskService/ListTasks"
-	TaskService_WatchTask_FullMethodName  = "/shallot.task.v1.TaskService/WatchTask"
-	TaskService_WatchTasks_FullMethodName = "/shallot.task.v1.TaskService/WatchTasks"
-	TaskService_CancelTask_FullMethodName = "/shallot.task.v1.TaskService/CancelTask"
-	TaskService_GetResult_FullMethodName  = "/shallot.task.v1.TaskService/GetResult"
-	TaskService_GetLogs_FullMethodName    = "/shallot.task.v1.TaskService/GetLogs"
+	TaskService_Session_FullMethodName      = "/shallot.task.v1.TaskService/Session"
+	TaskService_Describe_FullMethodName     = "/shallot.task.v1.TaskService/Describe"
+	TaskService_WatchQueue_FullMethodName   = "/shallot.task.v1.TaskService/WatchQueue"
+	TaskService_Upload_FullMethodName       = "/shallot.task.v1.TaskService/Upload"
+	TaskService_GetTask_FullMethodName      = "/shallot.task.v1.TaskService/GetTask"
+	TaskService_GetPlacement_FullMethodName = "/shallot.task.v1.TaskService/GetPlacement"
+	TaskService_ListTasks_FullMethodName    = "/shallot.task.v1.TaskService/ListTasks"
+	TaskService_WatchTask_FullMethodName    = "/shallot.task.v1.TaskService/WatchTask"
+	TaskService_WatchTasks_FullMethodName   = "/shallot.task.v1.TaskService/WatchTasks"
+	TaskService_CancelTask_FullMethodName   = "/shallot.task.v1.TaskService/CancelTask"
+	TaskService_GetResult_FullMethodName    = "/shallot.task.v1.TaskService/GetResult"
+	TaskService_GetLogs_FullMethodName      = "/shallot.task.v1.TaskService/GetLogs"
 )
 
 // TaskServiceClient is the client API for TaskService service.
@@ -49,6 +50,8 @@ type TaskServiceClient interface {
 	// Upload keeps a body of bytes for a later task. Unused for an hour, it is deleted.
 	Upload(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[UploadRequest, UploadResponse], error)
 	GetTask(ctx context.Context, in *GetTaskRequest, opts ...grpc.CallOption) (*GetTaskResponse, error)
+	// GetPlacement returns how the provider of each of a task's attempts was chosen. FAILED_PRECONDITION on a provider, which chooses nobody.
+	GetPlacement(ctx context.Context, in *GetPlacementRequest, opts ...grpc.CallOption) (*GetPlacementResponse, error)
 	// ListTasks returns tasks, newest first.
 	ListTasks(ctx context.Context, in *ListTasksRequest, opts ...grpc.CallOption) (*ListTasksResponse, error)
 	// WatchTask streams the task now and after every change, and ends after a terminal state.
@@ -131,6 +134,16 @@ func (c *taskServiceClient) GetTask(ctx context.Context, in *GetTaskRequest, opt
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(GetTaskResponse)
 	err := c.cc.Invoke(ctx, TaskService_GetTask_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *taskServiceClient) GetPlacement(ctx context.Context, in *GetPlacementRequest, opts ...grpc.CallOption) (*GetPlacementResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetPlacementResponse)
+	err := c.cc.Invoke(ctx, TaskService_GetPlacement_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -250,6 +263,8 @@ type TaskServiceServer interface {
 	// Upload keeps a body of bytes for a later task. Unused for an hour, it is deleted.
 	Upload(grpc.ClientStreamingServer[UploadRequest, UploadResponse]) error
 	GetTask(context.Context, *GetTaskRequest) (*GetTaskResponse, error)
+	// GetPlacement returns how the provider of each of a task's attempts was chosen. FAILED_PRECONDITION on a provider, which chooses nobody.
+	GetPlacement(context.Context, *GetPlacementRequest) (*GetPlacementResponse, error)
 	// ListTasks returns tasks, newest first.
 	ListTasks(context.Context, *ListTasksRequest) (*ListTasksResponse, error)
 	// WatchTask streams the task now and after every change, and ends after a terminal state.
@@ -287,6 +302,9 @@ func (UnimplementedTaskServiceServer) Upload(grpc.ClientStreamingServer[UploadRe
 }
 func (UnimplementedTaskServiceServer) GetTask(context.Context, *GetTaskRequest) (*GetTaskResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetTask not implemented")
+}
+func (UnimplementedTaskServiceServer) GetPlacement(context.Context, *GetPlacementRequest) (*GetPlacementResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetPlacement not implemented")
 }
 func (UnimplementedTaskServiceServer) ListTasks(context.Context, *ListTasksRequest) (*ListTasksResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListTasks not implemented")
@@ -388,6 +406,24 @@ func _TaskService_GetTask_Handler(srv interface{}, ctx context.Context, dec func
 	return interceptor(ctx, in, info, handler)
 }
 
+func _TaskService_GetPlacement_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetPlacementRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(TaskServiceServer).GetPlacement(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: TaskService_GetPlacement_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(TaskServiceServer).GetPlacement(ctx, req.(*GetPlacementRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _TaskService_ListTasks_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ListTasksRequest)
 	if err := dec(in); err != nil {
@@ -482,6 +518,10 @@ var TaskService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "GetTask",
 			Handler:    _TaskService_GetTask_Handler,
+		},
+		{
+			MethodName: "GetPlacement",
+			Handler:    _TaskService_GetPlacement_Handler,
 		},
 		{
 			MethodName: "ListTasks",

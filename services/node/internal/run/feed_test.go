@@ -58,3 +58,31 @@ func TestAllTasksAreFollowedAcrossARestart(t *testing.T) {
 		_, err = stream.Recv()
 	}
 }
+
+// Why a task went where it went is told to the task service with the task, and to its user.
+func TestWhyATaskWentThere(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	p, other := w.provider(), w.provider()
+	other.types = []string{"wasm"}
+	c := w.consumer(p)
+	c.knows(2)
+	ctx := testContext(t)
+	o := c.run(ctx, "", sumOf("1", "2"))
+	o.want(t, "3")
+	r, err := c.api.GetPlacement(ctx, &nodev1.GetPlacementRequest{TaskId: o.task.GetId()})
+	if err != nil || len(r.GetAttempts()) != 1 {
+		t.Fatalf("it says %v, %v", r, err)
+	}
+	a := r.GetAttempts()[0]
+	verdicts := map[string]string{}
+	for _, x := range a.GetConsidered() {
+		verdicts[x.GetPeerId()] = x.GetVerdict()
+	}
+	if a.GetPeerId() != p.id() || a.GetChosenBecause() != "ONLY_ONE" || a.GetKnown() != 2 || a.GetQualified() != 1 || verdicts[p.id()] != "CHOSEN" || verdicts[other.id()] != "WRONG_TYPE" {
+		t.Errorf("it says %v", a)
+	}
+	if _, err := c.api.GetPlacement(ctx, &nodev1.GetPlacementRequest{TaskId: "x"}); err == nil {
+		t.Error("there is no such task")
+	}
+}

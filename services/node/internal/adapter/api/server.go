@@ -36,6 +36,7 @@ type Feed interface {
 type Tasks interface {
 	Upload(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[taskv1.UploadRequest, taskv1.UploadResponse], error)
 	GetTask(ctx context.Context, in *taskv1.GetTaskRequest, opts ...grpc.CallOption) (*taskv1.GetTaskResponse, error)
+	GetPlacement(ctx context.Context, in *taskv1.GetPlacementRequest, opts ...grpc.CallOption) (*taskv1.GetPlacementResponse, error)
 	ListTasks(ctx context.Context, in *taskv1.ListTasksRequest, opts ...grpc.CallOption) (*taskv1.ListTasksResponse, error)
 	CancelTask(ctx context.Context, in *taskv1.CancelTaskRequest, opts ...grpc.CallOption) (*taskv1.CancelTaskResponse, error)
 	GetLogs(ctx context.Context, in *taskv1.GetLogsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[taskv1.GetLogsResponse], error)

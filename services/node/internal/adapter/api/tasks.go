@@ -74,6 +74,18 @@ func (s *Service) GetTask(ctx context.Context, in *nodev1.GetTaskRequest) (*node
 	return &nodev1.GetTaskResponse{Task: r.GetTask()}, nil
 }
 
+// GetPlacement says why a task is where it is.
+func (s *Service) GetPlacement(ctx context.Context, in *nodev1.GetPlacementRequest) (*nodev1.GetPlacementResponse, error) {
+	if err := s.checkTaskID(ctx, in.GetTaskId()); err != nil {
+		return nil, err
+	}
+	r, err := s.cfg.Tasks.GetPlacement(ctx, &taskv1.GetPlacementRequest{TaskId: in.GetTaskId()})
+	if err != nil {
+		return nil, s.taskError(ctx, in.GetTaskId(), err)
+	}
+	return &nodev1.GetPlacementResponse{Attempts: r.GetAttempts()}, nil
+}
+
 var taskStates = []string{"PENDING", "SUBMITTED", "ACCEPTED", "RUNNING", "COMPLETED", "FAILED", "CANCELLED", "EXPIRED"}
 
 // ListTasks returns tasks, newest first.

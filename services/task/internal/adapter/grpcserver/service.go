@@ -26,6 +26,7 @@ type Reader interface {
 // Consumer is what only a consumer does.
 type Consumer interface {
 	Cancel(ctx context.Context, taskID string) (app.Reply, error)
+	Placement(ctx context.Context, id string) ([]app.PlacementView, error)
 	Result(ctx context.Context, id, name string) (*app.Body, error)
 	ReadLog(ctx context.Context, id string, offset int64, b []byte) (n int, next int64, ended bool, err error)
 }
