@@ -26,7 +26,8 @@ func main() { lifecycle.Main(process, run) }
 
 func run(ctx context.Context, args []string) error {
 	cfg := newSettings()
-	if _, err := config.Load(process, cfg, args); err != nil {
+	loaded, err := config.Load(process, cfg, args)
+	if err != nil {
 		return err
 	}
 	log := logging.New(os.Stderr, cfg.Log.Level, cfg.Log.Format, process)
@@ -70,7 +71,7 @@ func run(ctx context.Context, args []string) error {
 	}
 	handler, err := rest.New(rest.Config{
 		Node: conn, Log: log, Registry: registry, Trace: tracer, MaxBody: int64(cfg.MaxBody), MaxUpload: int64(cfg.MaxUpload), Timeout: cfg.Timeout,
-		Guard: access.Guard{Token: token, Hosts: hosts},
+		Guard: access.Guard{Token: token, Hosts: hosts}, Settings: telemetry.SettingsOf(loaded),
 	})
 	if err != nil {
 		return err
@@ -81,7 +82,7 @@ func run(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	telemetry.Register(server, process, registry)
+	telemetry.Register(server, process, registry, telemetry.WithSettings(loaded))
 	if err := server.Listen(ctx); err != nil {
 		return err
 	}

@@ -13,11 +13,12 @@
 package nodev1
 
 import (
-	v14 "github.com/shallot-net/shallot/proto/shallot/broker/v1"
-	v11 "github.com/shallot-net/shallot/proto/shallot/discovery/v1"
+	v15 "github.com/shallot-net/shallot/proto/shallot/broker/v1"
+	v12 "github.com/shallot-net/shallot/proto/shallot/discovery/v1"
 	v1 "github.com/shallot-net/shallot/proto/shallot/event/v1"
-	v12 "github.com/shallot-net/shallot/proto/shallot/metric/v1"
-	v13 "github.com/shallot-net/shallot/proto/shallot/task/v1"
+	v13 "github.com/shallot-net/shallot/proto/shallot/metric/v1"
+	v14 "github.com/shallot-net/shallot/proto/shallot/task/v1"
+	v11 "github.com/shallot-net/shallot/proto/shallot/telemetry/v1"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	durationpb "google.golang.org/protobuf/types/known/durationpb"
@@ -458,6 +459,105 @@ func (x *Process) GetCpu() *durationpb.Duration {
 	return nil
 }
 
+type GetSettingsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Anonymous mode: say peer ids and addresses beside the aliases.
+	ShowAddresses bool `protobuf:"varint,1,opt,name=show_addresses,json=showAddresses,proto3" json:"show_addresses,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetSettingsRequest) Reset() {
+	*x = GetSettingsRequest{}
+	mi := &file_shallot_node_v1_node_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetSettingsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetSettingsRequest) ProtoMessage() {}
+
+func (x *GetSettingsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_shallot_node_v1_node_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetSettingsRequest.ProtoReflect.Descriptor instead.
+func (*GetSettingsRequest) Descriptor() ([]byte, []int) {
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *GetSettingsRequest) GetShowAddresses() bool {
+	if x != nil {
+		return x.ShowAddresses
+	}
+	return false
+}
+
+type GetSettingsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Of the node service.
+	Version string `protobuf:"bytes,1,opt,name=version,proto3" json:"version,omitempty"`
+	// Replicas of a service are told apart by replica. A process that does not answer is there with an error.
+	Processes     []*v11.ProcessSettings `protobuf:"bytes,2,rep,name=processes,proto3" json:"processes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetSettingsResponse) Reset() {
+	*x = GetSettingsResponse{}
+	mi := &file_shallot_node_v1_node_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetSettingsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetSettingsResponse) ProtoMessage() {}
+
+func (x *GetSettingsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_shallot_node_v1_node_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetSettingsResponse.ProtoReflect.Descriptor instead.
+func (*GetSettingsResponse) Descriptor() ([]byte, []int) {
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *GetSettingsResponse) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *GetSettingsResponse) GetProcesses() []*v11.ProcessSettings {
+	if x != nil {
+		return x.Processes
+	}
+	return nil
+}
+
 type ConnectPeerRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// A multiaddr that ends in /p2p/ID.
@@ -468,7 +568,7 @@ type ConnectPeerRequest struct {
 
 func (x *ConnectPeerRequest) Reset() {
 	*x = ConnectPeerRequest{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[5]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -480,7 +580,7 @@ func (x *ConnectPeerRequest) String() string {
 func (*ConnectPeerRequest) ProtoMessage() {}
 
 func (x *ConnectPeerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[5]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -493,7 +593,7 @@ func (x *ConnectPeerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConnectPeerRequest.ProtoReflect.Descriptor instead.
 func (*ConnectPeerRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{5}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ConnectPeerRequest) GetAddress() string {
@@ -514,7 +614,7 @@ type ConnectPeerResponse struct {
 
 func (x *ConnectPeerResponse) Reset() {
 	*x = ConnectPeerResponse{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[6]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -526,7 +626,7 @@ func (x *ConnectPeerResponse) String() string {
 func (*ConnectPeerResponse) ProtoMessage() {}
 
 func (x *ConnectPeerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[6]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -539,7 +639,7 @@ func (x *ConnectPeerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConnectPeerResponse.ProtoReflect.Descriptor instead.
 func (*ConnectPeerResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{6}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ConnectPeerResponse) GetPeerId() string {
@@ -570,7 +670,7 @@ type ListPeersRequest struct {
 
 func (x *ListPeersRequest) Reset() {
 	*x = ListPeersRequest{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[7]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -582,7 +682,7 @@ func (x *ListPeersRequest) String() string {
 func (*ListPeersRequest) ProtoMessage() {}
 
 func (x *ListPeersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[7]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -595,7 +695,7 @@ func (x *ListPeersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPeersRequest.ProtoReflect.Descriptor instead.
 func (*ListPeersRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{7}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ListPeersRequest) GetCapability() string {
@@ -635,7 +735,7 @@ func (x *ListPeersRequest) GetShowAddresses() bool {
 
 type ListPeersResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Peers         []*v11.Peer            `protobuf:"bytes,1,rep,name=peers,proto3" json:"peers,omitempty"`
+	Peers         []*v12.Peer            `protobuf:"bytes,1,rep,name=peers,proto3" json:"peers,omitempty"`
 	NextPageToken string                 `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -643,7 +743,7 @@ type ListPeersResponse struct {
 
 func (x *ListPeersResponse) Reset() {
 	*x = ListPeersResponse{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[8]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -655,7 +755,7 @@ func (x *ListPeersResponse) String() string {
 func (*ListPeersResponse) ProtoMessage() {}
 
 func (x *ListPeersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[8]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -668,10 +768,10 @@ func (x *ListPeersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPeersResponse.ProtoReflect.Descriptor instead.
 func (*ListPeersResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{8}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{10}
 }
 
-func (x *ListPeersResponse) GetPeers() []*v11.Peer {
+func (x *ListPeersResponse) GetPeers() []*v12.Peer {
 	if x != nil {
 		return x.Peers
 	}
@@ -697,7 +797,7 @@ type GetPeerRequest struct {
 
 func (x *GetPeerRequest) Reset() {
 	*x = GetPeerRequest{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[9]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -709,7 +809,7 @@ func (x *GetPeerRequest) String() string {
 func (*GetPeerRequest) ProtoMessage() {}
 
 func (x *GetPeerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[9]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -722,7 +822,7 @@ func (x *GetPeerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetPeerRequest.ProtoReflect.Descriptor instead.
 func (*GetPeerRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{9}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *GetPeerRequest) GetPeerId() string {
@@ -741,14 +841,14 @@ func (x *GetPeerRequest) GetShowAddresses() bool {
 
 type GetPeerResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Peer          *v11.Peer              `protobuf:"bytes,1,opt,name=peer,proto3" json:"peer,omitempty"`
+	Peer          *v12.Peer              `protobuf:"bytes,1,opt,name=peer,proto3" json:"peer,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *GetPeerResponse) Reset() {
 	*x = GetPeerResponse{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[10]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -760,7 +860,7 @@ func (x *GetPeerResponse) String() string {
 func (*GetPeerResponse) ProtoMessage() {}
 
 func (x *GetPeerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[10]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -773,10 +873,10 @@ func (x *GetPeerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetPeerResponse.ProtoReflect.Descriptor instead.
 func (*GetPeerResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{10}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{12}
 }
 
-func (x *GetPeerResponse) GetPeer() *v11.Peer {
+func (x *GetPeerResponse) GetPeer() *v12.Peer {
 	if x != nil {
 		return x.Peer
 	}
@@ -795,7 +895,7 @@ type ListMetricsRequest struct {
 
 func (x *ListMetricsRequest) Reset() {
 	*x = ListMetricsRequest{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[11]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -807,7 +907,7 @@ func (x *ListMetricsRequest) String() string {
 func (*ListMetricsRequest) ProtoMessage() {}
 
 func (x *ListMetricsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[11]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -820,7 +920,7 @@ func (x *ListMetricsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMetricsRequest.ProtoReflect.Descriptor instead.
 func (*ListMetricsRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{11}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ListMetricsRequest) GetPageSize() uint32 {
@@ -846,7 +946,7 @@ func (x *ListMetricsRequest) GetShowAddresses() bool {
 
 type ListMetricsResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Metrics       []*v12.KnownMetric     `protobuf:"bytes,1,rep,name=metrics,proto3" json:"metrics,omitempty"`
+	Metrics       []*v13.KnownMetric     `protobuf:"bytes,1,rep,name=metrics,proto3" json:"metrics,omitempty"`
 	NextPageToken string                 `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -854,7 +954,7 @@ type ListMetricsResponse struct {
 
 func (x *ListMetricsResponse) Reset() {
 	*x = ListMetricsResponse{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[12]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -866,7 +966,7 @@ func (x *ListMetricsResponse) String() string {
 func (*ListMetricsResponse) ProtoMessage() {}
 
 func (x *ListMetricsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[12]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -879,10 +979,10 @@ func (x *ListMetricsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMetricsResponse.ProtoReflect.Descriptor instead.
 func (*ListMetricsResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{12}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{14}
 }
 
-func (x *ListMetricsResponse) GetMetrics() []*v12.KnownMetric {
+func (x *ListMetricsResponse) GetMetrics() []*v13.KnownMetric {
 	if x != nil {
 		return x.Metrics
 	}
@@ -908,7 +1008,7 @@ type GetPeerMetricsRequest struct {
 
 func (x *GetPeerMetricsRequest) Reset() {
 	*x = GetPeerMetricsRequest{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[13]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -920,7 +1020,7 @@ func (x *GetPeerMetricsRequest) String() string {
 func (*GetPeerMetricsRequest) ProtoMessage() {}
 
 func (x *GetPeerMetricsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[13]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -933,7 +1033,7 @@ func (x *GetPeerMetricsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetPeerMetricsRequest.ProtoReflect.Descriptor instead.
 func (*GetPeerMetricsRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{13}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *GetPeerMetricsRequest) GetPeerId() string {
@@ -952,14 +1052,14 @@ func (x *GetPeerMetricsRequest) GetShowAddresses() bool {
 
 type GetPeerMetricsResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Metric        *v12.KnownMetric       `protobuf:"bytes,1,opt,name=metric,proto3" json:"metric,omitempty"`
+	Metric        *v13.KnownMetric       `protobuf:"bytes,1,opt,name=metric,proto3" json:"metric,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *GetPeerMetricsResponse) Reset() {
 	*x = GetPeerMetricsResponse{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[14]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -971,7 +1071,7 @@ func (x *GetPeerMetricsResponse) String() string {
 func (*GetPeerMetricsResponse) ProtoMessage() {}
 
 func (x *GetPeerMetricsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[14]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -984,10 +1084,10 @@ func (x *GetPeerMetricsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetPeerMetricsResponse.ProtoReflect.Descriptor instead.
 func (*GetPeerMetricsResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{14}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{16}
 }
 
-func (x *GetPeerMetricsResponse) GetMetric() *v12.KnownMetric {
+func (x *GetPeerMetricsResponse) GetMetric() *v13.KnownMetric {
 	if x != nil {
 		return x.Metric
 	}
@@ -1004,7 +1104,7 @@ type UploadRequest struct {
 
 func (x *UploadRequest) Reset() {
 	*x = UploadRequest{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[15]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1016,7 +1116,7 @@ func (x *UploadRequest) String() string {
 func (*UploadRequest) ProtoMessage() {}
 
 func (x *UploadRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[15]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1029,7 +1129,7 @@ func (x *UploadRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UploadRequest.ProtoReflect.Descriptor instead.
 func (*UploadRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{15}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *UploadRequest) GetData() []byte {
@@ -1051,7 +1151,7 @@ type UploadResponse struct {
 
 func (x *UploadResponse) Reset() {
 	*x = UploadResponse{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[16]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1063,7 +1163,7 @@ func (x *UploadResponse) String() string {
 func (*UploadResponse) ProtoMessage() {}
 
 func (x *UploadResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[16]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1076,7 +1176,7 @@ func (x *UploadResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UploadResponse.ProtoReflect.Descriptor instead.
 func (*UploadResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{16}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *UploadResponse) GetUploadId() string {
@@ -1104,14 +1204,14 @@ type SubmitTaskRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Made by the caller, random, 128 bytes at most: repeated, it returns the same task. Empty: made here.
 	RequestId     string        `protobuf:"bytes,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
-	Spec          *v13.TaskSpec `protobuf:"bytes,2,opt,name=spec,proto3" json:"spec,omitempty"`
+	Spec          *v14.TaskSpec `protobuf:"bytes,2,opt,name=spec,proto3" json:"spec,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *SubmitTaskRequest) Reset() {
 	*x = SubmitTaskRequest{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[17]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1123,7 +1223,7 @@ func (x *SubmitTaskRequest) String() string {
 func (*SubmitTaskRequest) ProtoMessage() {}
 
 func (x *SubmitTaskRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[17]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1136,7 +1236,7 @@ func (x *SubmitTaskRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubmitTaskRequest.ProtoReflect.Descriptor instead.
 func (*SubmitTaskRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{17}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *SubmitTaskRequest) GetRequestId() string {
@@ -1146,7 +1246,7 @@ func (x *SubmitTaskRequest) GetRequestId() string {
 	return ""
 }
 
-func (x *SubmitTaskRequest) GetSpec() *v13.TaskSpec {
+func (x *SubmitTaskRequest) GetSpec() *v14.TaskSpec {
 	if x != nil {
 		return x.Spec
 	}
@@ -1155,14 +1255,14 @@ func (x *SubmitTaskRequest) GetSpec() *v13.TaskSpec {
 
 type SubmitTaskResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Task          *v13.Task              `protobuf:"bytes,1,opt,name=task,proto3" json:"task,omitempty"`
+	Task          *v14.Task              `protobuf:"bytes,1,opt,name=task,proto3" json:"task,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *SubmitTaskResponse) Reset() {
 	*x = SubmitTaskResponse{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[18]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1174,7 +1274,7 @@ func (x *SubmitTaskResponse) String() string {
 func (*SubmitTaskResponse) ProtoMessage() {}
 
 func (x *SubmitTaskResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[18]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1187,10 +1287,10 @@ func (x *SubmitTaskResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubmitTaskResponse.ProtoReflect.Descriptor instead.
 func (*SubmitTaskResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{18}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{20}
 }
 
-func (x *SubmitTaskResponse) GetTask() *v13.Task {
+func (x *SubmitTaskResponse) GetTask() *v14.Task {
 	if x != nil {
 		return x.Task
 	}
@@ -1200,14 +1300,14 @@ func (x *SubmitTaskResponse) GetTask() *v13.Task {
 type RunTaskRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	RequestId     string                 `protobuf:"bytes,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
-	Spec          *v13.TaskSpec          `protobuf:"bytes,2,opt,name=spec,proto3" json:"spec,omitempty"`
+	Spec          *v14.TaskSpec          `protobuf:"bytes,2,opt,name=spec,proto3" json:"spec,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *RunTaskRequest) Reset() {
 	*x = RunTaskRequest{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[19]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1219,7 +1319,7 @@ func (x *RunTaskRequest) String() string {
 func (*RunTaskRequest) ProtoMessage() {}
 
 func (x *RunTaskRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[19]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1232,7 +1332,7 @@ func (x *RunTaskRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunTaskRequest.ProtoReflect.Descriptor instead.
 func (*RunTaskRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{19}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *RunTaskRequest) GetRequestId() string {
@@ -1242,7 +1342,7 @@ func (x *RunTaskRequest) GetRequestId() string {
 	return ""
 }
 
-func (x *RunTaskRequest) GetSpec() *v13.TaskSpec {
+func (x *RunTaskRequest) GetSpec() *v14.TaskSpec {
 	if x != nil {
 		return x.Spec
 	}
@@ -1262,7 +1362,7 @@ type RunTaskResponse struct {
 
 func (x *RunTaskResponse) Reset() {
 	*x = RunTaskResponse{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[20]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1274,7 +1374,7 @@ func (x *RunTaskResponse) String() string {
 func (*RunTaskResponse) ProtoMessage() {}
 
 func (x *RunTaskResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[20]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1287,7 +1387,7 @@ func (x *RunTaskResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunTaskResponse.ProtoReflect.Descriptor instead.
 func (*RunTaskResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{20}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *RunTaskResponse) GetResponse() isRunTaskResponse_Response {
@@ -1297,7 +1397,7 @@ func (x *RunTaskResponse) GetResponse() isRunTaskResponse_Response {
 	return nil
 }
 
-func (x *RunTaskResponse) GetTask() *v13.Task {
+func (x *RunTaskResponse) GetTask() *v14.Task {
 	if x != nil {
 		if x, ok := x.Response.(*RunTaskResponse_Task); ok {
 			return x.Task
@@ -1321,7 +1421,7 @@ type isRunTaskResponse_Response interface {
 
 type RunTaskResponse_Task struct {
 	// The task, first after it is stored, then after each change of its state.
-	Task *v13.Task `protobuf:"bytes,1,opt,name=task,proto3,oneof"`
+	Task *v14.Task `protobuf:"bytes,1,opt,name=task,proto3,oneof"`
 }
 
 type RunTaskResponse_Stdout struct {
@@ -1344,7 +1444,7 @@ type GetTaskRequest struct {
 
 func (x *GetTaskRequest) Reset() {
 	*x = GetTaskRequest{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[21]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1356,7 +1456,7 @@ func (x *GetTaskRequest) String() string {
 func (*GetTaskRequest) ProtoMessage() {}
 
 func (x *GetTaskRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[21]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1369,7 +1469,7 @@ func (x *GetTaskRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetTaskRequest.ProtoReflect.Descriptor instead.
 func (*GetTaskRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{21}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *GetTaskRequest) GetTaskId() string {
@@ -1388,14 +1488,14 @@ func (x *GetTaskRequest) GetShowAddresses() bool {
 
 type GetTaskResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Task          *v13.Task              `protobuf:"bytes,1,opt,name=task,proto3" json:"task,omitempty"`
+	Task          *v14.Task              `protobuf:"bytes,1,opt,name=task,proto3" json:"task,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *GetTaskResponse) Reset() {
 	*x = GetTaskResponse{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[22]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1407,7 +1507,7 @@ func (x *GetTaskResponse) String() string {
 func (*GetTaskResponse) ProtoMessage() {}
 
 func (x *GetTaskResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[22]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1420,10 +1520,10 @@ func (x *GetTaskResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetTaskResponse.ProtoReflect.Descriptor instead.
 func (*GetTaskResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{22}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{24}
 }
 
-func (x *GetTaskResponse) GetTask() *v13.Task {
+func (x *GetTaskResponse) GetTask() *v14.Task {
 	if x != nil {
 		return x.Task
 	}
@@ -1441,7 +1541,7 @@ type GetPlacementRequest struct {
 
 func (x *GetPlacementRequest) Reset() {
 	*x = GetPlacementRequest{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[23]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1453,7 +1553,7 @@ func (x *GetPlacementRequest) String() string {
 func (*GetPlacementRequest) ProtoMessage() {}
 
 func (x *GetPlacementRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[23]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1466,7 +1566,7 @@ func (x *GetPlacementRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetPlacementRequest.ProtoReflect.Descriptor instead.
 func (*GetPlacementRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{23}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *GetPlacementRequest) GetTaskId() string {
@@ -1485,14 +1585,14 @@ func (x *GetPlacementRequest) GetShowAddresses() bool {
 
 type GetPlacementResponse struct {
 	state         protoimpl.MessageState  `protogen:"open.v1"`
-	Attempts      []*v13.PlacementAttempt `protobuf:"bytes,1,rep,name=attempts,proto3" json:"attempts,omitempty"`
+	Attempts      []*v14.PlacementAttempt `protobuf:"bytes,1,rep,name=attempts,proto3" json:"attempts,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *GetPlacementResponse) Reset() {
 	*x = GetPlacementResponse{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[24]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1504,7 +1604,7 @@ func (x *GetPlacementResponse) String() string {
 func (*GetPlacementResponse) ProtoMessage() {}
 
 func (x *GetPlacementResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[24]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1517,10 +1617,10 @@ func (x *GetPlacementResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetPlacementResponse.ProtoReflect.Descriptor instead.
 func (*GetPlacementResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{24}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{26}
 }
 
-func (x *GetPlacementResponse) GetAttempts() []*v13.PlacementAttempt {
+func (x *GetPlacementResponse) GetAttempts() []*v14.PlacementAttempt {
 	if x != nil {
 		return x.Attempts
 	}
@@ -1544,7 +1644,7 @@ type ListTasksRequest struct {
 
 func (x *ListTasksRequest) Reset() {
 	*x = ListTasksRequest{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[25]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1556,7 +1656,7 @@ func (x *ListTasksRequest) String() string {
 func (*ListTasksRequest) ProtoMessage() {}
 
 func (x *ListTasksRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[25]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1569,7 +1669,7 @@ func (x *ListTasksRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTasksRequest.ProtoReflect.Descriptor instead.
 func (*ListTasksRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{25}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ListTasksRequest) GetStates() []string {
@@ -1630,7 +1730,7 @@ func (x *ListTasksRequest) GetShowAddresses() bool {
 
 type ListTasksResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Tasks         []*v13.Task            `protobuf:"bytes,1,rep,name=tasks,proto3" json:"tasks,omitempty"`
+	Tasks         []*v14.Task            `protobuf:"bytes,1,rep,name=tasks,proto3" json:"tasks,omitempty"`
 	NextPageToken string                 `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1638,7 +1738,7 @@ type ListTasksResponse struct {
 
 func (x *ListTasksResponse) Reset() {
 	*x = ListTasksResponse{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[26]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1650,7 +1750,7 @@ func (x *ListTasksResponse) String() string {
 func (*ListTasksResponse) ProtoMessage() {}
 
 func (x *ListTasksResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[26]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1663,10 +1763,10 @@ func (x *ListTasksResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTasksResponse.ProtoReflect.Descriptor instead.
 func (*ListTasksResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{26}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{28}
 }
 
-func (x *ListTasksResponse) GetTasks() []*v13.Task {
+func (x *ListTasksResponse) GetTasks() []*v14.Task {
 	if x != nil {
 		return x.Tasks
 	}
@@ -1691,7 +1791,7 @@ type WatchTaskRequest struct {
 
 func (x *WatchTaskRequest) Reset() {
 	*x = WatchTaskRequest{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[27]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1703,7 +1803,7 @@ func (x *WatchTaskRequest) String() string {
 func (*WatchTaskRequest) ProtoMessage() {}
 
 func (x *WatchTaskRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[27]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1716,7 +1816,7 @@ func (x *WatchTaskRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchTaskRequest.ProtoReflect.Descriptor instead.
 func (*WatchTaskRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{27}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *WatchTaskRequest) GetTaskId() string {
@@ -1735,14 +1835,14 @@ func (x *WatchTaskRequest) GetShowAddresses() bool {
 
 type WatchTaskResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Task          *v13.Task              `protobuf:"bytes,1,opt,name=task,proto3" json:"task,omitempty"`
+	Task          *v14.Task              `protobuf:"bytes,1,opt,name=task,proto3" json:"task,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *WatchTaskResponse) Reset() {
 	*x = WatchTaskResponse{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[28]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1754,7 +1854,7 @@ func (x *WatchTaskResponse) String() string {
 func (*WatchTaskResponse) ProtoMessage() {}
 
 func (x *WatchTaskResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[28]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1767,10 +1867,10 @@ func (x *WatchTaskResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchTaskResponse.ProtoReflect.Descriptor instead.
 func (*WatchTaskResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{28}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{30}
 }
 
-func (x *WatchTaskResponse) GetTask() *v13.Task {
+func (x *WatchTaskResponse) GetTask() *v14.Task {
 	if x != nil {
 		return x.Task
 	}
@@ -1791,7 +1891,7 @@ type WatchTasksRequest struct {
 
 func (x *WatchTasksRequest) Reset() {
 	*x = WatchTasksRequest{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[29]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1803,7 +1903,7 @@ func (x *WatchTasksRequest) String() string {
 func (*WatchTasksRequest) ProtoMessage() {}
 
 func (x *WatchTasksRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[29]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1816,7 +1916,7 @@ func (x *WatchTasksRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchTasksRequest.ProtoReflect.Descriptor instead.
 func (*WatchTasksRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{29}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *WatchTasksRequest) GetType() string {
@@ -1853,7 +1953,7 @@ type WatchTasksResponse struct {
 
 func (x *WatchTasksResponse) Reset() {
 	*x = WatchTasksResponse{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[30]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1865,7 +1965,7 @@ func (x *WatchTasksResponse) String() string {
 func (*WatchTasksResponse) ProtoMessage() {}
 
 func (x *WatchTasksResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[30]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1878,7 +1978,7 @@ func (x *WatchTasksResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchTasksResponse.ProtoReflect.Descriptor instead.
 func (*WatchTasksResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{30}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *WatchTasksResponse) GetResponse() isWatchTasksResponse_Response {
@@ -1888,7 +1988,7 @@ func (x *WatchTasksResponse) GetResponse() isWatchTasksResponse_Response {
 	return nil
 }
 
-func (x *WatchTasksResponse) GetTask() *v13.Task {
+func (x *WatchTasksResponse) GetTask() *v14.Task {
 	if x != nil {
 		if x, ok := x.Response.(*WatchTasksResponse_Task); ok {
 			return x.Task
@@ -1912,7 +2012,7 @@ type isWatchTasksResponse_Response interface {
 
 type WatchTasksResponse_Task struct {
 	// As it is now, without its history. What changes within a tenth of a second is told once.
-	Task *v13.Task `protobuf:"bytes,1,opt,name=task,proto3,oneof"`
+	Task *v14.Task `protobuf:"bytes,1,opt,name=task,proto3,oneof"`
 }
 
 type WatchTasksResponse_Missed struct {
@@ -1933,7 +2033,7 @@ type CancelTaskRequest struct {
 
 func (x *CancelTaskRequest) Reset() {
 	*x = CancelTaskRequest{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[31]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1945,7 +2045,7 @@ func (x *CancelTaskRequest) String() string {
 func (*CancelTaskRequest) ProtoMessage() {}
 
 func (x *CancelTaskRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[31]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1958,7 +2058,7 @@ func (x *CancelTaskRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelTaskRequest.ProtoReflect.Descriptor instead.
 func (*CancelTaskRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{31}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *CancelTaskRequest) GetTaskId() string {
@@ -1970,14 +2070,14 @@ func (x *CancelTaskRequest) GetTaskId() string {
 
 type CancelTaskResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Task          *v13.Task              `protobuf:"bytes,1,opt,name=task,proto3" json:"task,omitempty"`
+	Task          *v14.Task              `protobuf:"bytes,1,opt,name=task,proto3" json:"task,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *CancelTaskResponse) Reset() {
 	*x = CancelTaskResponse{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[32]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1989,7 +2089,7 @@ func (x *CancelTaskResponse) String() string {
 func (*CancelTaskResponse) ProtoMessage() {}
 
 func (x *CancelTaskResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[32]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2002,10 +2102,10 @@ func (x *CancelTaskResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelTaskResponse.ProtoReflect.Descriptor instead.
 func (*CancelTaskResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{32}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{34}
 }
 
-func (x *CancelTaskResponse) GetTask() *v13.Task {
+func (x *CancelTaskResponse) GetTask() *v14.Task {
 	if x != nil {
 		return x.Task
 	}
@@ -2024,7 +2124,7 @@ type GetResultRequest struct {
 
 func (x *GetResultRequest) Reset() {
 	*x = GetResultRequest{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[33]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2036,7 +2136,7 @@ func (x *GetResultRequest) String() string {
 func (*GetResultRequest) ProtoMessage() {}
 
 func (x *GetResultRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[33]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2049,7 +2149,7 @@ func (x *GetResultRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetResultRequest.ProtoReflect.Descriptor instead.
 func (*GetResultRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{33}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *GetResultRequest) GetTaskId() string {
@@ -2086,7 +2186,7 @@ type GetResultResponse struct {
 
 func (x *GetResultResponse) Reset() {
 	*x = GetResultResponse{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[34]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2098,7 +2198,7 @@ func (x *GetResultResponse) String() string {
 func (*GetResultResponse) ProtoMessage() {}
 
 func (x *GetResultResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[34]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2111,7 +2211,7 @@ func (x *GetResultResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetResultResponse.ProtoReflect.Descriptor instead.
 func (*GetResultResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{34}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *GetResultResponse) GetResponse() isGetResultResponse_Response {
@@ -2166,7 +2266,7 @@ type GetLogsRequest struct {
 
 func (x *GetLogsRequest) Reset() {
 	*x = GetLogsRequest{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[35]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2178,7 +2278,7 @@ func (x *GetLogsRequest) String() string {
 func (*GetLogsRequest) ProtoMessage() {}
 
 func (x *GetLogsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[35]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2191,7 +2291,7 @@ func (x *GetLogsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetLogsRequest.ProtoReflect.Descriptor instead.
 func (*GetLogsRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{35}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *GetLogsRequest) GetTaskId() string {
@@ -2224,7 +2324,7 @@ type GetLogsResponse struct {
 
 func (x *GetLogsResponse) Reset() {
 	*x = GetLogsResponse{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[36]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2236,7 +2336,7 @@ func (x *GetLogsResponse) String() string {
 func (*GetLogsResponse) ProtoMessage() {}
 
 func (x *GetLogsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[36]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2249,7 +2349,7 @@ func (x *GetLogsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetLogsResponse.ProtoReflect.Descriptor instead.
 func (*GetLogsResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{36}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *GetLogsResponse) GetData() []byte {
@@ -2266,14 +2366,14 @@ type PutContentRequest struct {
 	// In the first request: a directory is stored. Then each entry begins a file, whose bytes follow.
 	Directory bool `protobuf:"varint,2,opt,name=directory,proto3" json:"directory,omitempty"`
 	// Of a directory; beside data, the data are the beginning of this file.
-	Entry         *v14.PutEntry `protobuf:"bytes,3,opt,name=entry,proto3" json:"entry,omitempty"`
+	Entry         *v15.PutEntry `protobuf:"bytes,3,opt,name=entry,proto3" json:"entry,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *PutContentRequest) Reset() {
 	*x = PutContentRequest{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[37]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2285,7 +2385,7 @@ func (x *PutContentRequest) String() string {
 func (*PutContentRequest) ProtoMessage() {}
 
 func (x *PutContentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[37]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2298,7 +2398,7 @@ func (x *PutContentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutContentRequest.ProtoReflect.Descriptor instead.
 func (*PutContentRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{37}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *PutContentRequest) GetData() []byte {
@@ -2315,7 +2415,7 @@ func (x *PutContentRequest) GetDirectory() bool {
 	return false
 }
 
-func (x *PutContentRequest) GetEntry() *v14.PutEntry {
+func (x *PutContentRequest) GetEntry() *v15.PutEntry {
 	if x != nil {
 		return x.Entry
 	}
@@ -2332,7 +2432,7 @@ type PutContentResponse struct {
 
 func (x *PutContentResponse) Reset() {
 	*x = PutContentResponse{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[38]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2344,7 +2444,7 @@ func (x *PutContentResponse) String() string {
 func (*PutContentResponse) ProtoMessage() {}
 
 func (x *PutContentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[38]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2357,7 +2457,7 @@ func (x *PutContentResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutContentResponse.ProtoReflect.Descriptor instead.
 func (*PutContentResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{38}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *PutContentResponse) GetCid() string {
@@ -2390,7 +2490,7 @@ type GetContentRequest struct {
 
 func (x *GetContentRequest) Reset() {
 	*x = GetContentRequest{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[39]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2402,7 +2502,7 @@ func (x *GetContentRequest) String() string {
 func (*GetContentRequest) ProtoMessage() {}
 
 func (x *GetContentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[39]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2415,7 +2515,7 @@ func (x *GetContentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetContentRequest.ProtoReflect.Descriptor instead.
 func (*GetContentRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{39}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *GetContentRequest) GetCid() string {
@@ -2466,7 +2566,7 @@ type GetContentResponse struct {
 
 func (x *GetContentResponse) Reset() {
 	*x = GetContentResponse{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[40]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2478,7 +2578,7 @@ func (x *GetContentResponse) String() string {
 func (*GetContentResponse) ProtoMessage() {}
 
 func (x *GetContentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[40]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2491,7 +2591,7 @@ func (x *GetContentResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetContentResponse.ProtoReflect.Descriptor instead.
 func (*GetContentResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{40}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *GetContentResponse) GetResponse() isGetContentResponse_Response {
@@ -2550,7 +2650,7 @@ type ListContentRequest struct {
 
 func (x *ListContentRequest) Reset() {
 	*x = ListContentRequest{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[41]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2562,7 +2662,7 @@ func (x *ListContentRequest) String() string {
 func (*ListContentRequest) ProtoMessage() {}
 
 func (x *ListContentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[41]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2575,7 +2675,7 @@ func (x *ListContentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListContentRequest.ProtoReflect.Descriptor instead.
 func (*ListContentRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{41}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *ListContentRequest) GetCid() string {
@@ -2608,14 +2708,14 @@ func (x *ListContentRequest) GetFromPeers() []string {
 
 type ListContentResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Entries       []*v14.DirectoryEntry  `protobuf:"bytes,1,rep,name=entries,proto3" json:"entries,omitempty"`
+	Entries       []*v15.DirectoryEntry  `protobuf:"bytes,1,rep,name=entries,proto3" json:"entries,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ListContentResponse) Reset() {
 	*x = ListContentResponse{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[42]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2627,7 +2727,7 @@ func (x *ListContentResponse) String() string {
 func (*ListContentResponse) ProtoMessage() {}
 
 func (x *ListContentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[42]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2640,10 +2740,10 @@ func (x *ListContentResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListContentResponse.ProtoReflect.Descriptor instead.
 func (*ListContentResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{42}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{44}
 }
 
-func (x *ListContentResponse) GetEntries() []*v14.DirectoryEntry {
+func (x *ListContentResponse) GetEntries() []*v15.DirectoryEntry {
 	if x != nil {
 		return x.Entries
 	}
@@ -2661,7 +2761,7 @@ type StatContentRequest struct {
 
 func (x *StatContentRequest) Reset() {
 	*x = StatContentRequest{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[43]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2673,7 +2773,7 @@ func (x *StatContentRequest) String() string {
 func (*StatContentRequest) ProtoMessage() {}
 
 func (x *StatContentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[43]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2686,7 +2786,7 @@ func (x *StatContentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatContentRequest.ProtoReflect.Descriptor instead.
 func (*StatContentRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{43}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *StatContentRequest) GetCid() string {
@@ -2705,14 +2805,14 @@ func (x *StatContentRequest) GetPath() string {
 
 type StatContentResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Content       *v14.StatResponse      `protobuf:"bytes,1,opt,name=content,proto3" json:"content,omitempty"`
+	Content       *v15.StatResponse      `protobuf:"bytes,1,opt,name=content,proto3" json:"content,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *StatContentResponse) Reset() {
 	*x = StatContentResponse{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[44]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2724,7 +2824,7 @@ func (x *StatContentResponse) String() string {
 func (*StatContentResponse) ProtoMessage() {}
 
 func (x *StatContentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[44]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2737,10 +2837,10 @@ func (x *StatContentResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatContentResponse.ProtoReflect.Descriptor instead.
 func (*StatContentResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{44}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{46}
 }
 
-func (x *StatContentResponse) GetContent() *v14.StatResponse {
+func (x *StatContentResponse) GetContent() *v15.StatResponse {
 	if x != nil {
 		return x.Content
 	}
@@ -2758,7 +2858,7 @@ type PinContentRequest struct {
 
 func (x *PinContentRequest) Reset() {
 	*x = PinContentRequest{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[45]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2770,7 +2870,7 @@ func (x *PinContentRequest) String() string {
 func (*PinContentRequest) ProtoMessage() {}
 
 func (x *PinContentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[45]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2783,7 +2883,7 @@ func (x *PinContentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PinContentRequest.ProtoReflect.Descriptor instead.
 func (*PinContentRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{45}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *PinContentRequest) GetCid() string {
@@ -2809,7 +2909,7 @@ type PinContentResponse struct {
 
 func (x *PinContentResponse) Reset() {
 	*x = PinContentResponse{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[46]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2821,7 +2921,7 @@ func (x *PinContentResponse) String() string {
 func (*PinContentResponse) ProtoMessage() {}
 
 func (x *PinContentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[46]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2834,7 +2934,7 @@ func (x *PinContentResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PinContentResponse.ProtoReflect.Descriptor instead.
 func (*PinContentResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{46}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *PinContentResponse) GetSize() uint64 {
@@ -2853,7 +2953,7 @@ type UnpinContentRequest struct {
 
 func (x *UnpinContentRequest) Reset() {
 	*x = UnpinContentRequest{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[47]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2865,7 +2965,7 @@ func (x *UnpinContentRequest) String() string {
 func (*UnpinContentRequest) ProtoMessage() {}
 
 func (x *UnpinContentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[47]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2878,7 +2978,7 @@ func (x *UnpinContentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnpinContentRequest.ProtoReflect.Descriptor instead.
 func (*UnpinContentRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{47}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *UnpinContentRequest) GetCid() string {
@@ -2896,7 +2996,7 @@ type UnpinContentResponse struct {
 
 func (x *UnpinContentResponse) Reset() {
 	*x = UnpinContentResponse{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[48]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2908,7 +3008,7 @@ func (x *UnpinContentResponse) String() string {
 func (*UnpinContentResponse) ProtoMessage() {}
 
 func (x *UnpinContentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[48]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2921,7 +3021,7 @@ func (x *UnpinContentResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnpinContentResponse.ProtoReflect.Descriptor instead.
 func (*UnpinContentResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{48}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{50}
 }
 
 type ListPinsRequest struct {
@@ -2939,7 +3039,7 @@ type ListPinsRequest struct {
 
 func (x *ListPinsRequest) Reset() {
 	*x = ListPinsRequest{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[49]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2951,7 +3051,7 @@ func (x *ListPinsRequest) String() string {
 func (*ListPinsRequest) ProtoMessage() {}
 
 func (x *ListPinsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[49]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2964,7 +3064,7 @@ func (x *ListPinsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPinsRequest.ProtoReflect.Descriptor instead.
 func (*ListPinsRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{49}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *ListPinsRequest) GetPageSize() uint32 {
@@ -2997,7 +3097,7 @@ func (x *ListPinsRequest) GetAllOwners() bool {
 
 type ListPinsResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Pins          []*v14.Pin             `protobuf:"bytes,1,rep,name=pins,proto3" json:"pins,omitempty"`
+	Pins          []*v15.Pin             `protobuf:"bytes,1,rep,name=pins,proto3" json:"pins,omitempty"`
 	NextPageToken string                 `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -3005,7 +3105,7 @@ type ListPinsResponse struct {
 
 func (x *ListPinsResponse) Reset() {
 	*x = ListPinsResponse{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[50]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3017,7 +3117,7 @@ func (x *ListPinsResponse) String() string {
 func (*ListPinsResponse) ProtoMessage() {}
 
 func (x *ListPinsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[50]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3030,10 +3130,10 @@ func (x *ListPinsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPinsResponse.ProtoReflect.Descriptor instead.
 func (*ListPinsResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{50}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{52}
 }
 
-func (x *ListPinsResponse) GetPins() []*v14.Pin {
+func (x *ListPinsResponse) GetPins() []*v15.Pin {
 	if x != nil {
 		return x.Pins
 	}
@@ -3055,7 +3155,7 @@ type CollectContentRequest struct {
 
 func (x *CollectContentRequest) Reset() {
 	*x = CollectContentRequest{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[51]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3067,7 +3167,7 @@ func (x *CollectContentRequest) String() string {
 func (*CollectContentRequest) ProtoMessage() {}
 
 func (x *CollectContentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[51]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3080,7 +3180,7 @@ func (x *CollectContentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CollectContentRequest.ProtoReflect.Descriptor instead.
 func (*CollectContentRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{51}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{53}
 }
 
 type CollectContentResponse struct {
@@ -3097,7 +3197,7 @@ type CollectContentResponse struct {
 
 func (x *CollectContentResponse) Reset() {
 	*x = CollectContentResponse{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[52]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3109,7 +3209,7 @@ func (x *CollectContentResponse) String() string {
 func (*CollectContentResponse) ProtoMessage() {}
 
 func (x *CollectContentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[52]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3122,7 +3222,7 @@ func (x *CollectContentResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CollectContentResponse.ProtoReflect.Descriptor instead.
 func (*CollectContentResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{52}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *CollectContentResponse) GetBlocks() uint64 {
@@ -3163,7 +3263,7 @@ type VerifyContentRequest struct {
 
 func (x *VerifyContentRequest) Reset() {
 	*x = VerifyContentRequest{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[53]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3175,7 +3275,7 @@ func (x *VerifyContentRequest) String() string {
 func (*VerifyContentRequest) ProtoMessage() {}
 
 func (x *VerifyContentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[53]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3188,7 +3288,7 @@ func (x *VerifyContentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyContentRequest.ProtoReflect.Descriptor instead.
 func (*VerifyContentRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{53}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *VerifyContentRequest) GetNoRepair() bool {
@@ -3211,7 +3311,7 @@ type VerifyContentResponse struct {
 
 func (x *VerifyContentResponse) Reset() {
 	*x = VerifyContentResponse{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[54]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3223,7 +3323,7 @@ func (x *VerifyContentResponse) String() string {
 func (*VerifyContentResponse) ProtoMessage() {}
 
 func (x *VerifyContentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[54]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3236,7 +3336,7 @@ func (x *VerifyContentResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyContentResponse.ProtoReflect.Descriptor instead.
 func (*VerifyContentResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{54}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *VerifyContentResponse) GetResponse() isVerifyContentResponse_Response {
@@ -3246,7 +3346,7 @@ func (x *VerifyContentResponse) GetResponse() isVerifyContentResponse_Response {
 	return nil
 }
 
-func (x *VerifyContentResponse) GetProgress() *v14.VerifyProgress {
+func (x *VerifyContentResponse) GetProgress() *v15.VerifyProgress {
 	if x != nil {
 		if x, ok := x.Response.(*VerifyContentResponse_Progress); ok {
 			return x.Progress
@@ -3255,7 +3355,7 @@ func (x *VerifyContentResponse) GetProgress() *v14.VerifyProgress {
 	return nil
 }
 
-func (x *VerifyContentResponse) GetFinding() *v14.VerifyFinding {
+func (x *VerifyContentResponse) GetFinding() *v15.VerifyFinding {
 	if x != nil {
 		if x, ok := x.Response.(*VerifyContentResponse_Finding); ok {
 			return x.Finding
@@ -3269,11 +3369,11 @@ type isVerifyContentResponse_Response interface {
 }
 
 type VerifyContentResponse_Progress struct {
-	Progress *v14.VerifyProgress `protobuf:"bytes,1,opt,name=progress,proto3,oneof"`
+	Progress *v15.VerifyProgress `protobuf:"bytes,1,opt,name=progress,proto3,oneof"`
 }
 
 type VerifyContentResponse_Finding struct {
-	Finding *v14.VerifyFinding `protobuf:"bytes,2,opt,name=finding,proto3,oneof"`
+	Finding *v15.VerifyFinding `protobuf:"bytes,2,opt,name=finding,proto3,oneof"`
 }
 
 func (*VerifyContentResponse_Progress) isVerifyContentResponse_Response() {}
@@ -3284,7 +3384,7 @@ var File_shallot_node_v1_node_proto protoreflect.FileDescriptor
 
 const file_shallot_node_v1_node_proto_rawDesc = "" +
 	"\n" +
-	"\x1ashallot/node/v1/node.proto\x12\x0fshallot.node.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\"shallot/broker/v1/repository.proto\x1a$shallot/discovery/v1/discovery.proto\x1a\x1cshallot/event/v1/event.proto\x1a\x1eshallot/metric/v1/metric.proto\x1a\x1ashallot/task/v1/task.proto\"M\n" +
+	"\x1ashallot/node/v1/node.proto\x12\x0fshallot.node.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\"shallot/broker/v1/repository.proto\x1a$shallot/discovery/v1/discovery.proto\x1a\x1cshallot/event/v1/event.proto\x1a\x1eshallot/metric/v1/metric.proto\x1a\x1ashallot/task/v1/task.proto\x1a$shallot/telemetry/v1/telemetry.proto\"M\n" +
 	"\x0eGetNodeRequest\x12%\n" +
 	"\x0eshow_addresses\x18\x01 \x01(\bR\rshowAddresses\x12\x14\n" +
 	"\x05usage\x18\x02 \x01(\bR\x05usage\"<\n" +
@@ -3320,7 +3420,12 @@ const file_shallot_node_v1_node_proto_rawDesc = "" +
 	"\n" +
 	"started_at\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\tstartedAt\x12\x16\n" +
 	"\x06memory\x18\x06 \x01(\x04R\x06memory\x12+\n" +
-	"\x03cpu\x18\a \x01(\v2\x19.google.protobuf.DurationR\x03cpu\".\n" +
+	"\x03cpu\x18\a \x01(\v2\x19.google.protobuf.DurationR\x03cpu\";\n" +
+	"\x12GetSettingsRequest\x12%\n" +
+	"\x0eshow_addresses\x18\x01 \x01(\bR\rshowAddresses\"t\n" +
+	"\x13GetSettingsResponse\x12\x18\n" +
+	"\aversion\x18\x01 \x01(\tR\aversion\x12C\n" +
+	"\tprocesses\x18\x02 \x03(\v2%.shallot.telemetry.v1.ProcessSettingsR\tprocesses\".\n" +
 	"\x12ConnectPeerRequest\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\"D\n" +
 	"\x13ConnectPeerResponse\x12\x17\n" +
@@ -3495,9 +3600,10 @@ const file_shallot_node_v1_node_proto_rawDesc = "" +
 	"\bprogress\x18\x01 \x01(\v2!.shallot.broker.v1.VerifyProgressH\x00R\bprogress\x12<\n" +
 	"\afinding\x18\x02 \x01(\v2 .shallot.broker.v1.VerifyFindingH\x00R\afindingB\n" +
 	"\n" +
-	"\bresponse2\xe5\x11\n" +
+	"\bresponse2\xbf\x12\n" +
 	"\vNodeService\x12L\n" +
 	"\aGetNode\x12\x1f.shallot.node.v1.GetNodeRequest\x1a .shallot.node.v1.GetNodeResponse\x12X\n" +
+	"\vGetSettings\x12#.shallot.node.v1.GetSettingsRequest\x1a$.shallot.node.v1.GetSettingsResponse\x12X\n" +
 	"\vConnectPeer\x12#.shallot.node.v1.ConnectPeerRequest\x1a$.shallot.node.v1.ConnectPeerResponse\x12R\n" +
 	"\tListPeers\x12!.shallot.node.v1.ListPeersRequest\x1a\".shallot.node.v1.ListPeersResponse\x12L\n" +
 	"\aGetPeer\x12\x1f.shallot.node.v1.GetPeerRequest\x1a .shallot.node.v1.GetPeerResponse\x12X\n" +
@@ -3542,166 +3648,172 @@ func file_shallot_node_v1_node_proto_rawDescGZIP() []byte {
 	return file_shallot_node_v1_node_proto_rawDescData
 }
 
-var file_shallot_node_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 55)
+var file_shallot_node_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 57)
 var file_shallot_node_v1_node_proto_goTypes = []any{
 	(*GetNodeRequest)(nil),         // 0: shallot.node.v1.GetNodeRequest
 	(*GetNodeResponse)(nil),        // 1: shallot.node.v1.GetNodeResponse
 	(*Node)(nil),                   // 2: shallot.node.v1.Node
 	(*Tor)(nil),                    // 3: shallot.node.v1.Tor
 	(*Process)(nil),                // 4: shallot.node.v1.Process
-	(*ConnectPeerRequest)(nil),     // 5: shallot.node.v1.ConnectPeerRequest
-	(*ConnectPeerResponse)(nil),    // 6: shallot.node.v1.ConnectPeerResponse
-	(*ListPeersRequest)(nil),       // 7: shallot.node.v1.ListPeersRequest
-	(*ListPeersResponse)(nil),      // 8: shallot.node.v1.ListPeersResponse
-	(*GetPeerRequest)(nil),         // 9: shallot.node.v1.GetPeerRequest
-	(*GetPeerResponse)(nil),        // 10: shallot.node.v1.GetPeerResponse
-	(*ListMetricsRequest)(nil),     // 11: shallot.node.v1.ListMetricsRequest
-	(*ListMetricsResponse)(nil),    // 12: shallot.node.v1.ListMetricsResponse
-	(*GetPeerMetricsRequest)(nil),  // 13: shallot.node.v1.GetPeerMetricsRequest
-	(*GetPeerMetricsResponse)(nil), // 14: shallot.node.v1.GetPeerMetricsResponse
-	(*UploadRequest)(nil),          // 15: shallot.node.v1.UploadRequest
-	(*UploadResponse)(nil),         // 16: shallot.node.v1.UploadResponse
-	(*SubmitTaskRequest)(nil),      // 17: shallot.node.v1.SubmitTaskRequest
-	(*SubmitTaskResponse)(nil),     // 18: shallot.node.v1.SubmitTaskResponse
-	(*RunTaskRequest)(nil),         // 19: shallot.node.v1.RunTaskRequest
-	(*RunTaskResponse)(nil),        // 20: shallot.node.v1.RunTaskResponse
-	(*GetTaskRequest)(nil),         // 21: shallot.node.v1.GetTaskRequest
-	(*GetTaskResponse)(nil),        // 22: shallot.node.v1.GetTaskResponse
-	(*GetPlacementRequest)(nil),    // 23: shallot.node.v1.GetPlacementRequest
-	(*GetPlacementResponse)(nil),   // 24: shallot.node.v1.GetPlacementResponse
-	(*ListTasksRequest)(nil),       // 25: shallot.node.v1.ListTasksRequest
-	(*ListTasksResponse)(nil),      // 26: shallot.node.v1.ListTasksResponse
-	(*WatchTaskRequest)(nil),       // 27: shallot.node.v1.WatchTaskRequest
-	(*WatchTaskResponse)(nil),      // 28: shallot.node.v1.WatchTaskResponse
-	(*WatchTasksRequest)(nil),      // 29: shallot.node.v1.WatchTasksRequest
-	(*WatchTasksResponse)(nil),     // 30: shallot.node.v1.WatchTasksResponse
-	(*CancelTaskRequest)(nil),      // 31: shallot.node.v1.CancelTaskRequest
-	(*CancelTaskResponse)(nil),     // 32: shallot.node.v1.CancelTaskResponse
-	(*GetResultRequest)(nil),       // 33: shallot.node.v1.GetResultRequest
-	(*GetResultResponse)(nil),      // 34: shallot.node.v1.GetResultResponse
-	(*GetLogsRequest)(nil),         // 35: shallot.node.v1.GetLogsRequest
-	(*GetLogsResponse)(nil),        // 36: shallot.node.v1.GetLogsResponse
-	(*PutContentRequest)(nil),      // 37: shallot.node.v1.PutContentRequest
-	(*PutContentResponse)(nil),     // 38: shallot.node.v1.PutContentResponse
-	(*GetContentRequest)(nil),      // 39: shallot.node.v1.GetContentRequest
-	(*GetContentResponse)(nil),     // 40: shallot.node.v1.GetContentResponse
-	(*ListContentRequest)(nil),     // 41: shallot.node.v1.ListContentRequest
-	(*ListContentResponse)(nil),    // 42: shallot.node.v1.ListContentResponse
-	(*StatContentRequest)(nil),     // 43: shallot.node.v1.StatContentRequest
-	(*StatContentResponse)(nil),    // 44: shallot.node.v1.StatContentResponse
-	(*PinContentRequest)(nil),      // 45: shallot.node.v1.PinContentRequest
-	(*PinContentResponse)(nil),     // 46: shallot.node.v1.PinContentResponse
-	(*UnpinContentRequest)(nil),    // 47: shallot.node.v1.UnpinContentRequest
-	(*UnpinContentResponse)(nil),   // 48: shallot.node.v1.UnpinContentResponse
-	(*ListPinsRequest)(nil),        // 49: shallot.node.v1.ListPinsRequest
-	(*ListPinsResponse)(nil),       // 50: shallot.node.v1.ListPinsResponse
-	(*CollectContentRequest)(nil),  // 51: shallot.node.v1.CollectContentRequest
-	(*CollectContentResponse)(nil), // 52: shallot.node.v1.CollectContentResponse
-	(*VerifyContentRequest)(nil),   // 53: shallot.node.v1.VerifyContentRequest
-	(*VerifyContentResponse)(nil),  // 54: shallot.node.v1.VerifyContentResponse
-	(*v1.Capability)(nil),          // 55: shallot.event.v1.Capability
-	(*timestamppb.Timestamp)(nil),  // 56: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),    // 57: google.protobuf.Duration
-	(*v11.Peer)(nil),               // 58: shallot.discovery.v1.Peer
-	(*v12.KnownMetric)(nil),        // 59: shallot.metric.v1.KnownMetric
-	(*v13.TaskSpec)(nil),           // 60: shallot.task.v1.TaskSpec
-	(*v13.Task)(nil),               // 61: shallot.task.v1.Task
-	(*v13.PlacementAttempt)(nil),   // 62: shallot.task.v1.PlacementAttempt
-	(*v14.PutEntry)(nil),           // 63: shallot.broker.v1.PutEntry
-	(*v14.DirectoryEntry)(nil),     // 64: shallot.broker.v1.DirectoryEntry
-	(*v14.StatResponse)(nil),       // 65: shallot.broker.v1.StatResponse
-	(*v14.Pin)(nil),                // 66: shallot.broker.v1.Pin
-	(*v14.VerifyProgress)(nil),     // 67: shallot.broker.v1.VerifyProgress
-	(*v14.VerifyFinding)(nil),      // 68: shallot.broker.v1.VerifyFinding
+	(*GetSettingsRequest)(nil),     // 5: shallot.node.v1.GetSettingsRequest
+	(*GetSettingsResponse)(nil),    // 6: shallot.node.v1.GetSettingsResponse
+	(*ConnectPeerRequest)(nil),     // 7: shallot.node.v1.ConnectPeerRequest
+	(*ConnectPeerResponse)(nil),    // 8: shallot.node.v1.ConnectPeerResponse
+	(*ListPeersRequest)(nil),       // 9: shallot.node.v1.ListPeersRequest
+	(*ListPeersResponse)(nil),      // 10: shallot.node.v1.ListPeersResponse
+	(*GetPeerRequest)(nil),         // 11: shallot.node.v1.GetPeerRequest
+	(*GetPeerResponse)(nil),        // 12: shallot.node.v1.GetPeerResponse
+	(*ListMetricsRequest)(nil),     // 13: shallot.node.v1.ListMetricsRequest
+	(*ListMetricsResponse)(nil),    // 14: shallot.node.v1.ListMetricsResponse
+	(*GetPeerMetricsRequest)(nil),  // 15: shallot.node.v1.GetPeerMetricsRequest
+	(*GetPeerMetricsResponse)(nil), // 16: shallot.node.v1.GetPeerMetricsResponse
+	(*UploadRequest)(nil),          // 17: shallot.node.v1.UploadRequest
+	(*UploadResponse)(nil),         // 18: shallot.node.v1.UploadResponse
+	(*SubmitTaskRequest)(nil),      // 19: shallot.node.v1.SubmitTaskRequest
+	(*SubmitTaskResponse)(nil),     // 20: shallot.node.v1.SubmitTaskResponse
+	(*RunTaskRequest)(nil),         // 21: shallot.node.v1.RunTaskRequest
+	(*RunTaskResponse)(nil),        // 22: shallot.node.v1.RunTaskResponse
+	(*GetTaskRequest)(nil),         // 23: shallot.node.v1.GetTaskRequest
+	(*GetTaskResponse)(nil),        // 24: shallot.node.v1.GetTaskResponse
+	(*GetPlacementRequest)(nil),    // 25: shallot.node.v1.GetPlacementRequest
+	(*GetPlacementResponse)(nil),   // 26: shallot.node.v1.GetPlacementResponse
+	(*ListTasksRequest)(nil),       // 27: shallot.node.v1.ListTasksRequest
+	(*ListTasksResponse)(nil),      // 28: shallot.node.v1.ListTasksResponse
+	(*WatchTaskRequest)(nil),       // 29: shallot.node.v1.WatchTaskRequest
+	(*WatchTaskResponse)(nil),      // 30: shallot.node.v1.WatchTaskResponse
+	(*WatchTasksRequest)(nil),      // 31: shallot.node.v1.WatchTasksRequest
+	(*WatchTasksResponse)(nil),     // 32: shallot.node.v1.WatchTasksResponse
+	(*CancelTaskRequest)(nil),      // 33: shallot.node.v1.CancelTaskRequest
+	(*CancelTaskResponse)(nil),     // 34: shallot.node.v1.CancelTaskResponse
+	(*GetResultRequest)(nil),       // 35: shallot.node.v1.GetResultRequest
+	(*GetResultResponse)(nil),      // 36: shallot.node.v1.GetResultResponse
+	(*GetLogsRequest)(nil),         // 37: shallot.node.v1.GetLogsRequest
+	(*GetLogsResponse)(nil),        // 38: shallot.node.v1.GetLogsResponse
+	(*PutContentRequest)(nil),      // 39: shallot.node.v1.PutContentRequest
+	(*PutContentResponse)(nil),     // 40: shallot.node.v1.PutContentResponse
+	(*GetContentRequest)(nil),      // 41: shallot.node.v1.GetContentRequest
+	(*GetContentResponse)(nil),     // 42: shallot.node.v1.GetContentResponse
+	(*ListContentRequest)(nil),     // 43: shallot.node.v1.ListContentRequest
+	(*ListContentResponse)(nil),    // 44: shallot.node.v1.ListContentResponse
+	(*StatContentRequest)(nil),     // 45: shallot.node.v1.StatContentRequest
+	(*StatContentResponse)(nil),    // 46: shallot.node.v1.StatContentResponse
+	(*PinContentRequest)(nil),      // 47: shallot.node.v1.PinContentRequest
+	(*PinContentResponse)(nil),     // 48: shallot.node.v1.PinContentResponse
+	(*UnpinContentRequest)(nil),    // 49: shallot.node.v1.UnpinContentRequest
+	(*UnpinContentResponse)(nil),   // 50: shallot.node.v1.UnpinContentResponse
+	(*ListPinsRequest)(nil),        // 51: shallot.node.v1.ListPinsRequest
+	(*ListPinsResponse)(nil),       // 52: shallot.node.v1.ListPinsResponse
+	(*CollectContentRequest)(nil),  // 53: shallot.node.v1.CollectContentRequest
+	(*CollectContentResponse)(nil), // 54: shallot.node.v1.CollectContentResponse
+	(*VerifyContentRequest)(nil),   // 55: shallot.node.v1.VerifyContentRequest
+	(*VerifyContentResponse)(nil),  // 56: shallot.node.v1.VerifyContentResponse
+	(*v1.Capability)(nil),          // 57: shallot.event.v1.Capability
+	(*timestamppb.Timestamp)(nil),  // 58: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),    // 59: google.protobuf.Duration
+	(*v11.ProcessSettings)(nil),    // 60: shallot.telemetry.v1.ProcessSettings
+	(*v12.Peer)(nil),               // 61: shallot.discovery.v1.Peer
+	(*v13.KnownMetric)(nil),        // 62: shallot.metric.v1.KnownMetric
+	(*v14.TaskSpec)(nil),           // 63: shallot.task.v1.TaskSpec
+	(*v14.Task)(nil),               // 64: shallot.task.v1.Task
+	(*v14.PlacementAttempt)(nil),   // 65: shallot.task.v1.PlacementAttempt
+	(*v15.PutEntry)(nil),           // 66: shallot.broker.v1.PutEntry
+	(*v15.DirectoryEntry)(nil),     // 67: shallot.broker.v1.DirectoryEntry
+	(*v15.StatResponse)(nil),       // 68: shallot.broker.v1.StatResponse
+	(*v15.Pin)(nil),                // 69: shallot.broker.v1.Pin
+	(*v15.VerifyProgress)(nil),     // 70: shallot.broker.v1.VerifyProgress
+	(*v15.VerifyFinding)(nil),      // 71: shallot.broker.v1.VerifyFinding
 }
 var file_shallot_node_v1_node_proto_depIdxs = []int32{
 	2,  // 0: shallot.node.v1.GetNodeResponse.node:type_name -> shallot.node.v1.Node
-	55, // 1: shallot.node.v1.Node.capabilities:type_name -> shallot.event.v1.Capability
+	57, // 1: shallot.node.v1.Node.capabilities:type_name -> shallot.event.v1.Capability
 	4,  // 2: shallot.node.v1.Node.processes:type_name -> shallot.node.v1.Process
-	56, // 3: shallot.node.v1.Node.started_at:type_name -> google.protobuf.Timestamp
+	58, // 3: shallot.node.v1.Node.started_at:type_name -> google.protobuf.Timestamp
 	3,  // 4: shallot.node.v1.Node.tor:type_name -> shallot.node.v1.Tor
-	56, // 5: shallot.node.v1.Process.started_at:type_name -> google.protobuf.Timestamp
-	57, // 6: shallot.node.v1.Process.cpu:type_name -> google.protobuf.Duration
-	58, // 7: shallot.node.v1.ListPeersResponse.peers:type_name -> shallot.discovery.v1.Peer
-	58, // 8: shallot.node.v1.GetPeerResponse.peer:type_name -> shallot.discovery.v1.Peer
-	59, // 9: shallot.node.v1.ListMetricsResponse.metrics:type_name -> shallot.metric.v1.KnownMetric
-	59, // 10: shallot.node.v1.GetPeerMetricsResponse.metric:type_name -> shallot.metric.v1.KnownMetric
-	60, // 11: shallot.node.v1.SubmitTaskRequest.spec:type_name -> shallot.task.v1.TaskSpec
-	61, // 12: shallot.node.v1.SubmitTaskResponse.task:type_name -> shallot.task.v1.Task
-	60, // 13: shallot.node.v1.RunTaskRequest.spec:type_name -> shallot.task.v1.TaskSpec
-	61, // 14: shallot.node.v1.RunTaskResponse.task:type_name -> shallot.task.v1.Task
-	61, // 15: shallot.node.v1.GetTaskResponse.task:type_name -> shallot.task.v1.Task
-	62, // 16: shallot.node.v1.GetPlacementResponse.attempts:type_name -> shallot.task.v1.PlacementAttempt
-	56, // 17: shallot.node.v1.ListTasksRequest.created_after:type_name -> google.protobuf.Timestamp
-	56, // 18: shallot.node.v1.ListTasksRequest.created_before:type_name -> google.protobuf.Timestamp
-	61, // 19: shallot.node.v1.ListTasksResponse.tasks:type_name -> shallot.task.v1.Task
-	61, // 20: shallot.node.v1.WatchTaskResponse.task:type_name -> shallot.task.v1.Task
-	61, // 21: shallot.node.v1.WatchTasksResponse.task:type_name -> shallot.task.v1.Task
-	61, // 22: shallot.node.v1.CancelTaskResponse.task:type_name -> shallot.task.v1.Task
-	63, // 23: shallot.node.v1.PutContentRequest.entry:type_name -> shallot.broker.v1.PutEntry
-	64, // 24: shallot.node.v1.ListContentResponse.entries:type_name -> shallot.broker.v1.DirectoryEntry
-	65, // 25: shallot.node.v1.StatContentResponse.content:type_name -> shallot.broker.v1.StatResponse
-	57, // 26: shallot.node.v1.PinContentRequest.keep:type_name -> google.protobuf.Duration
-	66, // 27: shallot.node.v1.ListPinsResponse.pins:type_name -> shallot.broker.v1.Pin
-	67, // 28: shallot.node.v1.VerifyContentResponse.progress:type_name -> shallot.broker.v1.VerifyProgress
-	68, // 29: shallot.node.v1.VerifyContentResponse.finding:type_name -> shallot.broker.v1.VerifyFinding
-	0,  // 30: shallot.node.v1.NodeService.GetNode:input_type -> shallot.node.v1.GetNodeRequest
-	5,  // 31: shallot.node.v1.NodeService.ConnectPeer:input_type -> shallot.node.v1.ConnectPeerRequest
-	7,  // 32: shallot.node.v1.NodeService.ListPeers:input_type -> shallot.node.v1.ListPeersRequest
-	9,  // 33: shallot.node.v1.NodeService.GetPeer:input_type -> shallot.node.v1.GetPeerRequest
-	11, // 34: shallot.node.v1.NodeService.ListMetrics:input_type -> shallot.node.v1.ListMetricsRequest
-	13, // 35: shallot.node.v1.NodeService.GetPeerMetrics:input_type -> shallot.node.v1.GetPeerMetricsRequest
-	15, // 36: shallot.node.v1.NodeService.Upload:input_type -> shallot.node.v1.UploadRequest
-	17, // 37: shallot.node.v1.NodeService.SubmitTask:input_type -> shallot.node.v1.SubmitTaskRequest
-	19, // 38: shallot.node.v1.NodeService.RunTask:input_type -> shallot.node.v1.RunTaskRequest
-	21, // 39: shallot.node.v1.NodeService.GetTask:input_type -> shallot.node.v1.GetTaskRequest
-	23, // 40: shallot.node.v1.NodeService.GetPlacement:input_type -> shallot.node.v1.GetPlacementRequest
-	25, // 41: shallot.node.v1.NodeService.ListTasks:input_type -> shallot.node.v1.ListTasksRequest
-	27, // 42: shallot.node.v1.NodeService.WatchTask:input_type -> shallot.node.v1.WatchTaskRequest
-	29, // 43: shallot.node.v1.NodeService.WatchTasks:input_type -> shallot.node.v1.WatchTasksRequest
-	31, // 44: shallot.node.v1.NodeService.CancelTask:input_type -> shallot.node.v1.CancelTaskRequest
-	33, // 45: shallot.node.v1.NodeService.GetResult:input_type -> shallot.node.v1.GetResultRequest
-	35, // 46: shallot.node.v1.NodeService.GetLogs:input_type -> shallot.node.v1.GetLogsRequest
-	37, // 47: shallot.node.v1.NodeService.PutContent:input_type -> shallot.node.v1.PutContentRequest
-	39, // 48: shallot.node.v1.NodeService.GetContent:input_type -> shallot.node.v1.GetContentRequest
-	41, // 49: shallot.node.v1.NodeService.ListContent:input_type -> shallot.node.v1.ListContentRequest
-	43, // 50: shallot.node.v1.NodeService.StatContent:input_type -> shallot.node.v1.StatContentRequest
-	45, // 51: shallot.node.v1.NodeService.PinContent:input_type -> shallot.node.v1.PinContentRequest
-	47, // 52: shallot.node.v1.NodeService.UnpinContent:input_type -> shallot.node.v1.UnpinContentRequest
-	49, // 53: shallot.node.v1.NodeService.ListPins:input_type -> shallot.node.v1.ListPinsRequest
-	51, // 54: shallot.node.v1.NodeService.CollectContent:input_type -> shallot.node.v1.CollectContentRequest
-	53, // 55: shallot.node.v1.NodeService.VerifyContent:input_type -> shallot.node.v1.VerifyContentRequest
-	1,  // 56: shallot.node.v1.NodeService.GetNode:output_type -> shallot.node.v1.GetNodeResponse
-	6,  // 57: shallot.node.v1.NodeService.ConnectPeer:output_type -> shallot.node.v1.ConnectPeerResponse
-	8,  // 58: shallot.node.v1.NodeService.ListPeers:output_type -> shallot.node.v1.ListPeersResponse
-	10, // 59: shallot.node.v1.NodeService.GetPeer:output_type -> shallot.node.v1.GetPeerResponse
-	12, // 60: shallot.node.v1.NodeService.ListMetrics:output_type -> shallot.node.v1.ListMetricsResponse
-	14, // 61: shallot.node.v1.NodeService.GetPeerMetrics:output_type -> shallot.node.v1.GetPeerMetricsResponse
-	16, // 62: shallot.node.v1.NodeService.Upload:output_type -> shallot.node.v1.UploadResponse
-	18, // 63: shallot.node.v1.NodeService.SubmitTask:output_type -> shallot.node.v1.SubmitTaskResponse
-	20, // 64: shallot.node.v1.NodeService.RunTask:output_type -> shallot.node.v1.RunTaskResponse
-	22, // 65: shallot.node.v1.NodeService.GetTask:output_type -> shallot.node.v1.GetTaskResponse
-	24, // 66: shallot.node.v1.NodeService.GetPlacement:output_type -> shallot.node.v1.GetPlacementResponse
-	26, // 67: shallot.node.v1.NodeService.ListTasks:output_type -> shallot.node.v1.ListTasksResponse
-	28, // 68: shallot.node.v1.NodeService.WatchTask:output_type -> shallot.node.v1.WatchTaskResponse
-	30, // 69: shallot.node.v1.NodeService.WatchTasks:output_type -> shallot.node.v1.WatchTasksResponse
-	32, // 70: shallot.node.v1.NodeService.CancelTask:output_type -> shallot.node.v1.CancelTaskResponse
-	34, // 71: shallot.node.v1.NodeService.GetResult:output_type -> shallot.node.v1.GetResultResponse
-	36, // 72: shallot.node.v1.NodeService.GetLogs:output_type -> shallot.node.v1.GetLogsResponse
-	38, // 73: shallot.node.v1.NodeService.PutContent:output_type -> shallot.node.v1.PutContentResponse
-	40, // 74: shallot.node.v1.NodeService.GetContent:output_type -> shallot.node.v1.GetContentResponse
-	42, // 75: shallot.node.v1.NodeService.ListContent:output_type -> shallot.node.v1.ListContentResponse
-	44, // 76: shallot.node.v1.NodeService.StatContent:output_type -> shallot.node.v1.StatContentResponse
-	46, // 77: shallot.node.v1.NodeService.PinContent:output_type -> shallot.node.v1.PinContentResponse
-	48, // 78: shallot.node.v1.NodeService.UnpinContent:output_type -> shallot.node.v1.UnpinContentResponse
-	50, // 79: shallot.node.v1.NodeService.ListPins:output_type -> shallot.node.v1.ListPinsResponse
-	52, // 80: shallot.node.v1.NodeService.CollectContent:output_type -> shallot.node.v1.CollectContentResponse
-	54, // 81: shallot.node.v1.NodeService.VerifyContent:output_type -> shallot.node.v1.VerifyContentResponse
-	56, // [56:82] is the sub-list for method output_type
-	30, // [30:56] is the sub-list for method input_type
-	30, // [30:30] is the sub-list for extension type_name
-	30, // [30:30] is the sub-list for extension extendee
-	0,  // [0:30] is the sub-list for field type_name
+	58, // 5: shallot.node.v1.Process.started_at:type_name -> google.protobuf.Timestamp
+	59, // 6: shallot.node.v1.Process.cpu:type_name -> google.protobuf.Duration
+	60, // 7: shallot.node.v1.GetSettingsResponse.processes:type_name -> shallot.telemetry.v1.ProcessSettings
+	61, // 8: shallot.node.v1.ListPeersResponse.peers:type_name -> shallot.discovery.v1.Peer
+	61, // 9: shallot.node.v1.GetPeerResponse.peer:type_name -> shallot.discovery.v1.Peer
+	62, // 10: shallot.node.v1.ListMetricsResponse.metrics:type_name -> shallot.metric.v1.KnownMetric
+	62, // 11: shallot.node.v1.GetPeerMetricsResponse.metric:type_name -> shallot.metric.v1.KnownMetric
+	63, // 12: shallot.node.v1.SubmitTaskRequest.spec:type_name -> shallot.task.v1.TaskSpec
+	64, // 13: shallot.node.v1.SubmitTaskResponse.task:type_name -> shallot.task.v1.Task
+	63, // 14: shallot.node.v1.RunTaskRequest.spec:type_name -> shallot.task.v1.TaskSpec
+	64, // 15: shallot.node.v1.RunTaskResponse.task:type_name -> shallot.task.v1.Task
+	64, // 16: shallot.node.v1.GetTaskResponse.task:type_name -> shallot.task.v1.Task
+	65, // 17: shallot.node.v1.GetPlacementResponse.attempts:type_name -> shallot.task.v1.PlacementAttempt
+	58, // 18: shallot.node.v1.ListTasksRequest.created_after:type_name -> google.protobuf.Timestamp
+	58, // 19: shallot.node.v1.ListTasksRequest.created_before:type_name -> google.protobuf.Timestamp
+	64, // 20: shallot.node.v1.ListTasksResponse.tasks:type_name -> shallot.task.v1.Task
+	64, // 21: shallot.node.v1.WatchTaskResponse.task:type_name -> shallot.task.v1.Task
+	64, // 22: shallot.node.v1.WatchTasksResponse.task:type_name -> shallot.task.v1.Task
+	64, // 23: shallot.node.v1.CancelTaskResponse.task:type_name -> shallot.task.v1.Task
+	66, // 24: shallot.node.v1.PutContentRequest.entry:type_name -> shallot.broker.v1.PutEntry
+	67, // 25: shallot.node.v1.ListContentResponse.entries:type_name -> shallot.broker.v1.DirectoryEntry
+	68, // 26: shallot.node.v1.StatContentResponse.content:type_name -> shallot.broker.v1.StatResponse
+	59, // 27: shallot.node.v1.PinContentRequest.keep:type_name -> google.protobuf.Duration
+	69, // 28: shallot.node.v1.ListPinsResponse.pins:type_name -> shallot.broker.v1.Pin
+	70, // 29: shallot.node.v1.VerifyContentResponse.progress:type_name -> shallot.broker.v1.VerifyProgress
+	71, // 30: shallot.node.v1.VerifyContentResponse.finding:type_name -> shallot.broker.v1.VerifyFinding
+	0,  // 31: shallot.node.v1.NodeService.GetNode:input_type -> shallot.node.v1.GetNodeRequest
+	5,  // 32: shallot.node.v1.NodeService.GetSettings:input_type -> shallot.node.v1.GetSettingsRequest
+	7,  // 33: shallot.node.v1.NodeService.ConnectPeer:input_type -> shallot.node.v1.ConnectPeerRequest
+	9,  // 34: shallot.node.v1.NodeService.ListPeers:input_type -> shallot.node.v1.ListPeersRequest
+	11, // 35: shallot.node.v1.NodeService.GetPeer:input_type -> shallot.node.v1.GetPeerRequest
+	13, // 36: shallot.node.v1.NodeService.ListMetrics:input_type -> shallot.node.v1.ListMetricsRequest
+	15, // 37: shallot.node.v1.NodeService.GetPeerMetrics:input_type -> shallot.node.v1.GetPeerMetricsRequest
+	17, // 38: shallot.node.v1.NodeService.Upload:input_type -> shallot.node.v1.UploadRequest
+	19, // 39: shallot.node.v1.NodeService.SubmitTask:input_type -> shallot.node.v1.SubmitTaskRequest
+	21, // 40: shallot.node.v1.NodeService.RunTask:input_type -> shallot.node.v1.RunTaskRequest
+	23, // 41: shallot.node.v1.NodeService.GetTask:input_type -> shallot.node.v1.GetTaskRequest
+	25, // 42: shallot.node.v1.NodeService.GetPlacement:input_type -> shallot.node.v1.GetPlacementRequest
+	27, // 43: shallot.node.v1.NodeService.ListTasks:input_type -> shallot.node.v1.ListTasksRequest
+	29, // 44: shallot.node.v1.NodeService.WatchTask:input_type -> shallot.node.v1.WatchTaskRequest
+	31, // 45: shallot.node.v1.NodeService.WatchTasks:input_type -> shallot.node.v1.WatchTasksRequest
+	33, // 46: shallot.node.v1.NodeService.CancelTask:input_type -> shallot.node.v1.CancelTaskRequest
+	35, // 47: shallot.node.v1.NodeService.GetResult:input_type -> shallot.node.v1.GetResultRequest
+	37, // 48: shallot.node.v1.NodeService.GetLogs:input_type -> shallot.node.v1.GetLogsRequest
+	39, // 49: shallot.node.v1.NodeService.PutContent:input_type -> shallot.node.v1.PutContentRequest
+	41, // 50: shallot.node.v1.NodeService.GetContent:input_type -> shallot.node.v1.GetContentRequest
+	43, // 51: shallot.node.v1.NodeService.ListContent:input_type -> shallot.node.v1.ListContentRequest
+	45, // 52: shallot.node.v1.NodeService.StatContent:input_type -> shallot.node.v1.StatContentRequest
+	47, // 53: shallot.node.v1.NodeService.PinContent:input_type -> shallot.node.v1.PinContentRequest
+	49, // 54: shallot.node.v1.NodeService.UnpinContent:input_type -> shallot.node.v1.UnpinContentRequest
+	51, // 55: shallot.node.v1.NodeService.ListPins:input_type -> shallot.node.v1.ListPinsRequest
+	53, // 56: shallot.node.v1.NodeService.CollectContent:input_type -> shallot.node.v1.CollectContentRequest
+	55, // 57: shallot.node.v1.NodeService.VerifyContent:input_type -> shallot.node.v1.VerifyContentRequest
+	1,  // 58: shallot.node.v1.NodeService.GetNode:output_type -> shallot.node.v1.GetNodeResponse
+	6,  // 59: shallot.node.v1.NodeService.GetSettings:output_type -> shallot.node.v1.GetSettingsResponse
+	8,  // 60: shallot.node.v1.NodeService.ConnectPeer:output_type -> shallot.node.v1.ConnectPeerResponse
+	10, // 61: shallot.node.v1.NodeService.ListPeers:output_type -> shallot.node.v1.ListPeersResponse
+	12, // 62: shallot.node.v1.NodeService.GetPeer:output_type -> shallot.node.v1.GetPeerResponse
+	14, // 63: shallot.node.v1.NodeService.ListMetrics:output_type -> shallot.node.v1.ListMetricsResponse
+	16, // 64: shallot.node.v1.NodeService.GetPeerMetrics:output_type -> shallot.node.v1.GetPeerMetricsResponse
+	18, // 65: shallot.node.v1.NodeService.Upload:output_type -> shallot.node.v1.UploadResponse
+	20, // 66: shallot.node.v1.NodeService.SubmitTask:output_type -> shallot.node.v1.SubmitTaskResponse
+	22, // 67: shallot.node.v1.NodeService.RunTask:output_type -> shallot.node.v1.RunTaskResponse
+	24, // 68: shallot.node.v1.NodeService.GetTask:output_type -> shallot.node.v1.GetTaskResponse
+	26, // 69: shallot.node.v1.NodeService.GetPlacement:output_type -> shallot.node.v1.GetPlacementResponse
+	28, // 70: shallot.node.v1.NodeService.ListTasks:output_type -> shallot.node.v1.ListTasksResponse
+	30, // 71: shallot.node.v1.NodeService.WatchTask:output_type -> shallot.node.v1.WatchTaskResponse
+	32, // 72: shallot.node.v1.NodeService.WatchTasks:output_type -> shallot.node.v1.WatchTasksResponse
+	34, // 73: shallot.node.v1.NodeService.CancelTask:output_type -> shallot.node.v1.CancelTaskResponse
+	36, // 74: shallot.node.v1.NodeService.GetResult:output_type -> shallot.node.v1.GetResultResponse
+	38, // 75: shallot.node.v1.NodeService.GetLogs:output_type -> shallot.node.v1.GetLogsResponse
+	40, // 76: shallot.node.v1.NodeService.PutContent:output_type -> shallot.node.v1.PutContentResponse
+	42, // 77: shallot.node.v1.NodeService.GetContent:output_type -> shallot.node.v1.GetContentResponse
+	44, // 78: shallot.node.v1.NodeService.ListContent:output_type -> shallot.node.v1.ListContentResponse
+	46, // 79: shallot.node.v1.NodeService.StatContent:output_type -> shallot.node.v1.StatContentResponse
+	48, // 80: shallot.node.v1.NodeService.PinContent:output_type -> shallot.node.v1.PinContentResponse
+	50, // 81: shallot.node.v1.NodeService.UnpinContent:output_type -> shallot.node.v1.UnpinContentResponse
+	52, // 82: shallot.node.v1.NodeService.ListPins:output_type -> shallot.node.v1.ListPinsResponse
+	54, // 83: shallot.node.v1.NodeService.CollectContent:output_type -> shallot.node.v1.CollectContentResponse
+	56, // 84: shallot.node.v1.NodeService.VerifyContent:output_type -> shallot.node.v1.VerifyContentResponse
+	58, // [58:85] is the sub-list for method output_type
+	31, // [31:58] is the sub-list for method input_type
+	31, // [31:31] is the sub-list for extension type_name
+	31, // [31:31] is the sub-list for extension extendee
+	0,  // [0:31] is the sub-list for field type_name
 }
 
 func init() { file_shallot_node_v1_node_proto_init() }
@@ -3709,23 +3821,23 @@ func file_shallot_node_v1_node_proto_init() {
 	if File_shallot_node_v1_node_proto != nil {
 		return
 	}
-	file_shallot_node_v1_node_proto_msgTypes[20].OneofWrappers = []any{
+	file_shallot_node_v1_node_proto_msgTypes[22].OneofWrappers = []any{
 		(*RunTaskResponse_Task)(nil),
 		(*RunTaskResponse_Stdout)(nil),
 	}
-	file_shallot_node_v1_node_proto_msgTypes[30].OneofWrappers = []any{
+	file_shallot_node_v1_node_proto_msgTypes[32].OneofWrappers = []any{
 		(*WatchTasksResponse_Task)(nil),
 		(*WatchTasksResponse_Missed)(nil),
 	}
-	file_shallot_node_v1_node_proto_msgTypes[34].OneofWrappers = []any{
+	file_shallot_node_v1_node_proto_msgTypes[36].OneofWrappers = []any{
 		(*GetResultResponse_Size)(nil),
 		(*GetResultResponse_Data)(nil),
 	}
-	file_shallot_node_v1_node_proto_msgTypes[40].OneofWrappers = []any{
+	file_shallot_node_v1_node_proto_msgTypes[42].OneofWrappers = []any{
 		(*GetContentResponse_Size)(nil),
 		(*GetContentResponse_Data)(nil),
 	}
-	file_shallot_node_v1_node_proto_msgTypes[54].OneofWrappers = []any{
+	file_shallot_node_v1_node_proto_msgTypes[56].OneofWrappers = []any{
 		(*VerifyContentResponse_Progress)(nil),
 		(*VerifyContentResponse_Finding)(nil),
 	}
@@ -3735,7 +3847,7 @@ func file_shallot_node_v1_node_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_shallot_node_v1_node_proto_rawDesc), len(file_shallot_node_v1_node_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   55,
+			NumMessages:   57,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -26,6 +26,7 @@ const _ = grpc.SupportPackageIsVersion9
 
 const (
 	NodeService_GetNode_FullMethodName        = "/shallot.node.v1.NodeService/GetNode"
+	NodeService_GetSettings_FullMethodName    = "/shallot.node.v1.NodeService/GetSettings"
 	NodeService_ConnectPeer_FullMethodName    = "/shallot.node.v1.NodeService/ConnectPeer"
 	NodeService_ListPeers_FullMethodName      = "/shallot.node.v1.NodeService/ListPeers"
 	NodeService_GetPeer_FullMethodName        = "/shallot.node.v1.NodeService/GetPeer"
@@ -59,6 +60,8 @@ const (
 type NodeServiceClient interface {
 	// GetNode returns this node and the health of its processes.
 	GetNode(ctx context.Context, in *GetNodeRequest, opts ...grpc.CallOption) (*GetNodeResponse, error)
+	// GetSettings returns the configuration that each process of the node runs with, and where each value came from. Secrets are not said.
+	GetSettings(ctx context.Context, in *GetSettingsRequest, opts ...grpc.CallOption) (*GetSettingsResponse, error)
 	// ConnectPeer joins the network through one more address.
 	ConnectPeer(ctx context.Context, in *ConnectPeerRequest, opts ...grpc.CallOption) (*ConnectPeerResponse, error)
 	ListPeers(ctx context.Context, in *ListPeersRequest, opts ...grpc.CallOption) (*ListPeersResponse, error)
@@ -117,6 +120,16 @@ func (c *nodeServiceClient) GetNode(ctx context.Context, in *GetNodeRequest, opt
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(GetNodeResponse)
 	err := c.cc.Invoke(ctx, NodeService_GetNode_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *nodeServiceClient) GetSettings(ctx context.Context, in *GetSettingsRequest, opts ...grpc.CallOption) (*GetSettingsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetSettingsResponse)
+	err := c.cc.Invoke(ctx, NodeService_GetSettings_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -457,6 +470,8 @@ type NodeService_VerifyContentClient = grpc.ServerStreamingClient[VerifyContentR
 type NodeServiceServer interface {
 	// GetNode returns this node and the health of its processes.
 	GetNode(context.Context, *GetNodeRequest) (*GetNodeResponse, error)
+	// GetSettings returns the configuration that each process of the node runs with, and where each value came from. Secrets are not said.
+	GetSettings(context.Context, *GetSettingsRequest) (*GetSettingsResponse, error)
 	// ConnectPeer joins the network through one more address.
 	ConnectPeer(context.Context, *ConnectPeerRequest) (*ConnectPeerResponse, error)
 	ListPeers(context.Context, *ListPeersRequest) (*ListPeersResponse, error)
@@ -513,6 +528,9 @@ type UnimplementedNodeServiceServer struct{}
 
 func (UnimplementedNodeServiceServer) GetNode(context.Context, *GetNodeRequest) (*GetNodeResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetNode not implemented")
+}
+func (UnimplementedNodeServiceServer) GetSettings(context.Context, *GetSettingsRequest) (*GetSettingsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetSettings not implemented")
 }
 func (UnimplementedNodeServiceServer) ConnectPeer(context.Context, *ConnectPeerRequest) (*ConnectPeerResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ConnectPeer not implemented")
@@ -624,6 +642,24 @@ func _NodeService_GetNode_Handler(srv interface{}, ctx context.Context, dec func
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(NodeServiceServer).GetNode(ctx, req.(*GetNodeRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _NodeService_GetSettings_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetSettingsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(NodeServiceServer).GetSettings(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: NodeService_GetSettings_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(NodeServiceServer).GetSettings(ctx, req.(*GetSettingsRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -1010,6 +1046,10 @@ var NodeService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "GetNode",
 			Handler:    _NodeService_GetNode_Handler,
+		},
+		{
+			MethodName: "GetSettings",
+			Handler:    _NodeService_GetSettings_Handler,
 		},
 		{
 			MethodName: "ConnectPeer",

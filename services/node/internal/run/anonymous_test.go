@@ -187,6 +187,7 @@ func users(t *testing.T, conn grpc.ClientConnInterface, peer, unknown *member, s
 	for _, address := range []string{peer.broker.JoinAddress(), onionOf(unknown.id()) + "/p2p/" + unknown.id(), onionOf(peer.id()), onionOf(peer.id()) + "/p2p/" + typo} {
 		_, _ = api.ConnectPeer(ctx, &nodev1.ConnectPeerRequest{Address: address})
 	}
+	_, _ = api.GetSettings(ctx, &nodev1.GetSettingsRequest{ShowAddresses: show})
 	_, _ = api.GetNode(ctx, &nodev1.GetNodeRequest{ShowAddresses: show})
 	token := ""
 	for range 4 {

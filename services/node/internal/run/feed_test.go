@@ -2,8 +2,10 @@ package run
 
 import (
 	"context"
+	"strings"
 	"testing"
 
+	"github.com/shallot-net/shallot/kit/config"
 	nodev1 "github.com/shallot-net/shallot/proto/shallot/node/v1"
 )
 
@@ -84,5 +86,36 @@ func TestWhyATaskWentThere(t *testing.T) {
 	}
 	if _, err := c.api.GetPlacement(ctx, &nodev1.GetPlacementRequest{TaskId: "x"}); err == nil {
 		t.Error("there is no such task")
+	}
+}
+
+// Every process is asked what it runs with; one that does not say is there all the same.
+func TestSettingsOfAllProcesses(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	p := w.provider()
+	loaded, err := config.Load(Process, new(Default()), []string{"--home", t.TempDir(), "--neighbours", "3"}, config.WithEnviron(nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.node.loaded = loaded
+	r, err := p.api.GetSettings(testContext(t), &nodev1.GetSettingsRequest{})
+	if err != nil || r.GetVersion() == "" {
+		t.Fatalf("it says %v, %v", r, err)
+	}
+	var names []string
+	for _, x := range r.GetProcesses() {
+		names = append(names, x.GetName())
+		if (x.GetError() == "") != (x.GetName() == Process) {
+			t.Errorf("it says %v", x)
+		}
+		for _, s := range x.GetSettings() {
+			if s.GetName() == "neighbours" && (s.GetValue() != "3" || s.GetOrigin() != "flag" || s.GetPlace() != "--neighbours") {
+				t.Errorf("it says %v", s)
+			}
+		}
+	}
+	if got := strings.Join(names, " "); got != "broker discovery metric task node" {
+		t.Errorf("these are there: %s", got)
 	}
 }

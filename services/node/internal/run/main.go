@@ -22,7 +22,8 @@ import (
 // Main is the process: configuration, parts, run.
 func Main(ctx context.Context, args []string) error {
 	cfg := Default()
-	if _, err := config.Load(Process, &cfg, args); err != nil {
+	loaded, err := config.Load(Process, &cfg, args)
+	if err != nil {
 		return err
 	}
 	h, err := home.Open(cfg.Home)
@@ -63,6 +64,7 @@ func Main(ctx context.Context, args []string) error {
 	}
 	node := New(cfg, conns, names, registry, log)
 	node.traceWith(tracer)
+	node.loaded = loaded
 	node.Register(server, registry)
 	if err := server.Listen(ctx); err != nil {
 		return err

@@ -10,6 +10,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/shallot-net/shallot/kit/alias"
+	"github.com/shallot-net/shallot/kit/config"
 	"github.com/shallot-net/shallot/kit/lifecycle"
 	"github.com/shallot-net/shallot/kit/telemetry"
 	"github.com/shallot-net/shallot/kit/tracing"
@@ -56,8 +57,9 @@ type Node struct {
 	provider  *app.Provider       // provider
 	api       *api.Service
 	jobs      *api.JobService
-	names     *alias.Key   // anonymous mode
-	addresses *addressFile // nil where none is configured
+	names     *alias.Key     // anonymous mode
+	addresses *addressFile   // nil where none is configured
+	loaded    *config.Loaded // what this process was configured with; nil in tests
 }
 
 // New joins the parts; nothing runs yet. names is what users call peers by in anonymous mode, nil in open mode.
@@ -91,7 +93,7 @@ func New(cfg Config, conns Conns, names *alias.Key, registry prometheus.Register
 	n.submitter.PeerName = n.peerName()
 	n.api = api.New(api.Config{Role: cfg.Role, Anonymous: cfg.Mode == ModeAnonymous, Version: version.String(), StartedAt: time.Now(),
 		Submitter: n.submitter, Watcher: watcher, Feed: n.tasks, Tasks: n.tasks.API(), Bodies: n.tasks,
-		Content: n.sidecar.Repository, Putter: n.sidecar, View: view, Identity: n.identity, Processes: n.processes, Usage: n.usage})
+		Content: n.sidecar.Repository, Putter: n.sidecar, View: view, Identity: n.identity, Processes: n.processes, Usage: n.usage, Settings: n.settings})
 	n.jobs = api.NewJobs(n.tasks.Jobs())
 	n.jobs.MayRedirect = cfg.Mode == ModeOpen
 	n.registerMetrics(registry)
@@ -204,6 +206,15 @@ func (n *Node) usage(ctx context.Context) map[string]app.Usage {
 	return probe.Usages(all)
 }
 
+// settings asks all processes what they run with, this one included.
+func (n *Node) settings(ctx context.Context) []*telemetryv1.ProcessSettings {
+	all := probe.Settings(ctx, n.probes)
+	if n.loaded != nil {
+		all = append(all, telemetry.SettingsOf(n.loaded))
+	}
+	return all
+}
+
 // Register adds what this process serves to a server.
 func (n *Node) Register(s grpc.ServiceRegistrar, registry prometheus.Gatherer) {
 	users := s
@@ -213,9 +224,13 @@ func (n *Node) Register(s grpc.ServiceRegistrar, registry prometheus.Gatherer) {
 	n.api.Register(users)
 	n.jobs.Register(users)
 	n.registry = registry
-	telemetry.Register(s, Process, registry, telemetry.GathererFunc(func(ctx context.Context) ([]*telemetryv1.ProcessMetrics, error) {
+	options := []telemetry.Option{telemetry.Also(telemetry.GathererFunc(func(ctx context.Context) ([]*telemetryv1.ProcessMetrics, error) {
 		return probe.Gather(ctx, n.probes)
-	}))
+	}))}
+	if n.loaded != nil {
+		options = append(options, telemetry.WithSettings(n.loaded))
+	}
+	telemetry.Register(s, Process, registry, options...)
 }
 
 // Run works until ctx ends. ready is told whether all processes of the node are serving and its addresses are where others look for them.

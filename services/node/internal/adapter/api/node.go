@@ -54,6 +54,11 @@ func (s *Service) GetNode(ctx context.Context, in *nodev1.GetNodeRequest) (*node
 	return &nodev1.GetNodeResponse{Node: n}, nil
 }
 
+// GetSettings returns what all processes run with.
+func (s *Service) GetSettings(ctx context.Context, _ *nodev1.GetSettingsRequest) (*nodev1.GetSettingsResponse, error) {
+	return &nodev1.GetSettingsResponse{Version: s.cfg.Version, Processes: s.cfg.Settings(ctx)}, nil
+}
+
 // ConnectPeer joins the network through one more address.
 func (s *Service) ConnectPeer(ctx context.Context, in *nodev1.ConnectPeerRequest) (*nodev1.ConnectPeerResponse, error) {
 	if domain.AddressPeer(in.GetAddress()) == "" {

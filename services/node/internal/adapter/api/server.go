@@ -13,6 +13,7 @@ import (
 	metricv1 "github.com/shallot-net/shallot/proto/shallot/metric/v1"
 	nodev1 "github.com/shallot-net/shallot/proto/shallot/node/v1"
 	taskv1 "github.com/shallot-net/shallot/proto/shallot/task/v1"
+	telemetryv1 "github.com/shallot-net/shallot/proto/shallot/telemetry/v1"
 	"github.com/shallot-net/shallot/services/node/internal/app"
 )
 
@@ -115,6 +116,7 @@ type Config struct {
 	Identity  Identity
 	Processes Processes
 	Usage     func(ctx context.Context) map[string]app.Usage // what the processes use, by name
+	Settings  func(ctx context.Context) []*telemetryv1.ProcessSettings
 }
 
 // Service serves shallot.node.v1.
