@@ -558,6 +558,437 @@ func (x *GetSettingsResponse) GetProcesses() []*v11.ProcessSettings {
 	return nil
 }
 
+type GetHistoryRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// An hour when unset, a day at most.
+	Span          *durationpb.Duration `protobuf:"bytes,1,opt,name=span,proto3" json:"span,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetHistoryRequest) Reset() {
+	*x = GetHistoryRequest{}
+	mi := &file_shallot_node_v1_node_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetHistoryRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetHistoryRequest) ProtoMessage() {}
+
+func (x *GetHistoryRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_shallot_node_v1_node_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetHistoryRequest.ProtoReflect.Descriptor instead.
+func (*GetHistoryRequest) Descriptor() ([]byte, []int) {
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *GetHistoryRequest) GetSpan() *durationpb.Duration {
+	if x != nil {
+		return x.Span
+	}
+	return nil
+}
+
+type GetHistoryResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How much of time a point is of: a multiple of ten seconds, so that there are 720 points at most.
+	Step *durationpb.Duration `protobuf:"bytes,1,opt,name=step,proto3" json:"step,omitempty"`
+	// The oldest first; there is none for the time that the node did not run.
+	Points        []*HistoryPoint `protobuf:"bytes,2,rep,name=points,proto3" json:"points,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetHistoryResponse) Reset() {
+	*x = GetHistoryResponse{}
+	mi := &file_shallot_node_v1_node_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetHistoryResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetHistoryResponse) ProtoMessage() {}
+
+func (x *GetHistoryResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_shallot_node_v1_node_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetHistoryResponse.ProtoReflect.Descriptor instead.
+func (*GetHistoryResponse) Descriptor() ([]byte, []int) {
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *GetHistoryResponse) GetStep() *durationpb.Duration {
+	if x != nil {
+		return x.Step
+	}
+	return nil
+}
+
+func (x *GetHistoryResponse) GetPoints() []*HistoryPoint {
+	if x != nil {
+		return x.Points
+	}
+	return nil
+}
+
+// HistoryPoint is what a node did in one step. Of several steps together it has the sum of what is counted, the largest quantiles and cpu, and of the rest the last.
+type HistoryPoint struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Time  *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=time,proto3" json:"time,omitempty"`
+	// Tasks that wait, or are on their way to a provider's slot; and those that run.
+	Waiting uint32 `protobuf:"varint,2,opt,name=waiting,proto3" json:"waiting,omitempty"`
+	Running uint32 `protobuf:"varint,3,opt,name=running,proto3" json:"running,omitempty"`
+	// Tasks that completed in the step; that failed or expired in it.
+	Finished uint32 `protobuf:"varint,4,opt,name=finished,proto3" json:"finished,omitempty"`
+	Failed   uint32 `protobuf:"varint,5,opt,name=failed,proto3" json:"failed,omitempty"`
+	// Consumer: from a task's creation to its end. Provider: of a program's run, to the next of 15 bounds. Unset where none ended.
+	LatencyP50 *durationpb.Duration `protobuf:"bytes,6,opt,name=latency_p50,json=latencyP50,proto3" json:"latency_p50,omitempty"`
+	LatencyP99 *durationpb.Duration `protobuf:"bytes,7,opt,name=latency_p99,json=latencyP99,proto3" json:"latency_p99,omitempty"`
+	// Processors that the node's processes used, in the mean.
+	Cpu float64 `protobuf:"fixed64,8,opt,name=cpu,proto3" json:"cpu,omitempty"`
+	// Resident bytes of the node's processes.
+	Memory uint64 `protobuf:"varint,9,opt,name=memory,proto3" json:"memory,omitempty"`
+	// Bytes of the node's content on disk, and what the file system of its home has left.
+	DiskUsed      uint64 `protobuf:"varint,10,opt,name=disk_used,json=diskUsed,proto3" json:"disk_used,omitempty"`
+	DiskFree      uint64 `protobuf:"varint,11,opt,name=disk_free,json=diskFree,proto3" json:"disk_free,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HistoryPoint) Reset() {
+	*x = HistoryPoint{}
+	mi := &file_shallot_node_v1_node_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HistoryPoint) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HistoryPoint) ProtoMessage() {}
+
+func (x *HistoryPoint) ProtoReflect() protoreflect.Message {
+	mi := &file_shallot_node_v1_node_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HistoryPoint.ProtoReflect.Descriptor instead.
+func (*HistoryPoint) Descriptor() ([]byte, []int) {
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *HistoryPoint) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
+func (x *HistoryPoint) GetWaiting() uint32 {
+	if x != nil {
+		return x.Waiting
+	}
+	return 0
+}
+
+func (x *HistoryPoint) GetRunning() uint32 {
+	if x != nil {
+		return x.Running
+	}
+	return 0
+}
+
+func (x *HistoryPoint) GetFinished() uint32 {
+	if x != nil {
+		return x.Finished
+	}
+	return 0
+}
+
+func (x *HistoryPoint) GetFailed() uint32 {
+	if x != nil {
+		return x.Failed
+	}
+	return 0
+}
+
+func (x *HistoryPoint) GetLatencyP50() *durationpb.Duration {
+	if x != nil {
+		return x.LatencyP50
+	}
+	return nil
+}
+
+func (x *HistoryPoint) GetLatencyP99() *durationpb.Duration {
+	if x != nil {
+		return x.LatencyP99
+	}
+	return nil
+}
+
+func (x *HistoryPoint) GetCpu() float64 {
+	if x != nil {
+		return x.Cpu
+	}
+	return 0
+}
+
+func (x *HistoryPoint) GetMemory() uint64 {
+	if x != nil {
+		return x.Memory
+	}
+	return 0
+}
+
+func (x *HistoryPoint) GetDiskUsed() uint64 {
+	if x != nil {
+		return x.DiskUsed
+	}
+	return 0
+}
+
+func (x *HistoryPoint) GetDiskFree() uint64 {
+	if x != nil {
+		return x.DiskFree
+	}
+	return 0
+}
+
+type GetPeerMetricsHistoryRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Or its alias.
+	PeerId        string `protobuf:"bytes,1,opt,name=peer_id,json=peerId,proto3" json:"peer_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetPeerMetricsHistoryRequest) Reset() {
+	*x = GetPeerMetricsHistoryRequest{}
+	mi := &file_shallot_node_v1_node_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetPeerMetricsHistoryRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetPeerMetricsHistoryRequest) ProtoMessage() {}
+
+func (x *GetPeerMetricsHistoryRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_shallot_node_v1_node_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetPeerMetricsHistoryRequest.ProtoReflect.Descriptor instead.
+func (*GetPeerMetricsHistoryRequest) Descriptor() ([]byte, []int) {
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *GetPeerMetricsHistoryRequest) GetPeerId() string {
+	if x != nil {
+		return x.PeerId
+	}
+	return ""
+}
+
+type GetPeerMetricsHistoryResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The oldest first.
+	Points        []*PeerMetricPoint `protobuf:"bytes,1,rep,name=points,proto3" json:"points,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetPeerMetricsHistoryResponse) Reset() {
+	*x = GetPeerMetricsHistoryResponse{}
+	mi := &file_shallot_node_v1_node_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetPeerMetricsHistoryResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetPeerMetricsHistoryResponse) ProtoMessage() {}
+
+func (x *GetPeerMetricsHistoryResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_shallot_node_v1_node_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetPeerMetricsHistoryResponse.ProtoReflect.Descriptor instead.
+func (*GetPeerMetricsHistoryResponse) Descriptor() ([]byte, []int) {
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *GetPeerMetricsHistoryResponse) GetPoints() []*PeerMetricPoint {
+	if x != nil {
+		return x.Points
+	}
+	return nil
+}
+
+type PeerMetricPoint struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// When it was heard.
+	Time *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=time,proto3" json:"time,omitempty"`
+	// Busy share of all its threads, 0 to 1.
+	Cpu float64 `protobuf:"fixed64,2,opt,name=cpu,proto3" json:"cpu,omitempty"`
+	// Bytes.
+	MemoryUsed    uint64 `protobuf:"varint,3,opt,name=memory_used,json=memoryUsed,proto3" json:"memory_used,omitempty"`
+	MemoryTotal   uint64 `protobuf:"varint,4,opt,name=memory_total,json=memoryTotal,proto3" json:"memory_total,omitempty"`
+	DiskUsed      uint64 `protobuf:"varint,5,opt,name=disk_used,json=diskUsed,proto3" json:"disk_used,omitempty"`
+	DiskTotal     uint64 `protobuf:"varint,6,opt,name=disk_total,json=diskTotal,proto3" json:"disk_total,omitempty"`
+	Running       uint32 `protobuf:"varint,7,opt,name=running,proto3" json:"running,omitempty"`
+	Waiting       uint32 `protobuf:"varint,8,opt,name=waiting,proto3" json:"waiting,omitempty"`
+	Slots         uint32 `protobuf:"varint,9,opt,name=slots,proto3" json:"slots,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PeerMetricPoint) Reset() {
+	*x = PeerMetricPoint{}
+	mi := &file_shallot_node_v1_node_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PeerMetricPoint) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PeerMetricPoint) ProtoMessage() {}
+
+func (x *PeerMetricPoint) ProtoReflect() protoreflect.Message {
+	mi := &file_shallot_node_v1_node_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PeerMetricPoint.ProtoReflect.Descriptor instead.
+func (*PeerMetricPoint) Descriptor() ([]byte, []int) {
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *PeerMetricPoint) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
+func (x *PeerMetricPoint) GetCpu() float64 {
+	if x != nil {
+		return x.Cpu
+	}
+	return 0
+}
+
+func (x *PeerMetricPoint) GetMemoryUsed() uint64 {
+	if x != nil {
+		return x.MemoryUsed
+	}
+	return 0
+}
+
+func (x *PeerMetricPoint) GetMemoryTotal() uint64 {
+	if x != nil {
+		return x.MemoryTotal
+	}
+	return 0
+}
+
+func (x *PeerMetricPoint) GetDiskUsed() uint64 {
+	if x != nil {
+		return x.DiskUsed
+	}
+	return 0
+}
+
+func (x *PeerMetricPoint) GetDiskTotal() uint64 {
+	if x != nil {
+		return x.DiskTotal
+	}
+	return 0
+}
+
+func (x *PeerMetricPoint) GetRunning() uint32 {
+	if x != nil {
+		return x.Running
+	}
+	return 0
+}
+
+func (x *PeerMetricPoint) GetWaiting() uint32 {
+	if x != nil {
+		return x.Waiting
+	}
+	return 0
+}
+
+func (x *PeerMetricPoint) GetSlots() uint32 {
+	if x != nil {
+		return x.Slots
+	}
+	return 0
+}
+
 type ConnectPeerRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// A multiaddr that ends in /p2p/ID.
@@ -568,7 +999,7 @@ type ConnectPeerRequest struct {
 
 func (x *ConnectPeerRequest) Reset() {
 	*x = ConnectPeerRequest{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[7]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -580,7 +1011,7 @@ func (x *ConnectPeerRequest) String() string {
 func (*ConnectPeerRequest) ProtoMessage() {}
 
 func (x *ConnectPeerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[7]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -593,7 +1024,7 @@ func (x *ConnectPeerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConnectPeerRequest.ProtoReflect.Descriptor instead.
 func (*ConnectPeerRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{7}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ConnectPeerRequest) GetAddress() string {
@@ -614,7 +1045,7 @@ type ConnectPeerResponse struct {
 
 func (x *ConnectPeerResponse) Reset() {
 	*x = ConnectPeerResponse{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[8]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -626,7 +1057,7 @@ func (x *ConnectPeerResponse) String() string {
 func (*ConnectPeerResponse) ProtoMessage() {}
 
 func (x *ConnectPeerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[8]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -639,7 +1070,7 @@ func (x *ConnectPeerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConnectPeerResponse.ProtoReflect.Descriptor instead.
 func (*ConnectPeerResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{8}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ConnectPeerResponse) GetPeerId() string {
@@ -670,7 +1101,7 @@ type ListPeersRequest struct {
 
 func (x *ListPeersRequest) Reset() {
 	*x = ListPeersRequest{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[9]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -682,7 +1113,7 @@ func (x *ListPeersRequest) String() string {
 func (*ListPeersRequest) ProtoMessage() {}
 
 func (x *ListPeersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[9]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -695,7 +1126,7 @@ func (x *ListPeersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPeersRequest.ProtoReflect.Descriptor instead.
 func (*ListPeersRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{9}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ListPeersRequest) GetCapability() string {
@@ -743,7 +1174,7 @@ type ListPeersResponse struct {
 
 func (x *ListPeersResponse) Reset() {
 	*x = ListPeersResponse{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[10]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -755,7 +1186,7 @@ func (x *ListPeersResponse) String() string {
 func (*ListPeersResponse) ProtoMessage() {}
 
 func (x *ListPeersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[10]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -768,7 +1199,7 @@ func (x *ListPeersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPeersResponse.ProtoReflect.Descriptor instead.
 func (*ListPeersResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{10}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ListPeersResponse) GetPeers() []*v12.Peer {
@@ -797,7 +1228,7 @@ type GetPeerRequest struct {
 
 func (x *GetPeerRequest) Reset() {
 	*x = GetPeerRequest{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[11]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -809,7 +1240,7 @@ func (x *GetPeerRequest) String() string {
 func (*GetPeerRequest) ProtoMessage() {}
 
 func (x *GetPeerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[11]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -822,7 +1253,7 @@ func (x *GetPeerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetPeerRequest.ProtoReflect.Descriptor instead.
 func (*GetPeerRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{11}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *GetPeerRequest) GetPeerId() string {
@@ -848,7 +1279,7 @@ type GetPeerResponse struct {
 
 func (x *GetPeerResponse) Reset() {
 	*x = GetPeerResponse{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[12]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -860,7 +1291,7 @@ func (x *GetPeerResponse) String() string {
 func (*GetPeerResponse) ProtoMessage() {}
 
 func (x *GetPeerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[12]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -873,7 +1304,7 @@ func (x *GetPeerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetPeerResponse.ProtoReflect.Descriptor instead.
 func (*GetPeerResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{12}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *GetPeerResponse) GetPeer() *v12.Peer {
@@ -895,7 +1326,7 @@ type ListMetricsRequest struct {
 
 func (x *ListMetricsRequest) Reset() {
 	*x = ListMetricsRequest{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[13]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -907,7 +1338,7 @@ func (x *ListMetricsRequest) String() string {
 func (*ListMetricsRequest) ProtoMessage() {}
 
 func (x *ListMetricsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[13]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -920,7 +1351,7 @@ func (x *ListMetricsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMetricsRequest.ProtoReflect.Descriptor instead.
 func (*ListMetricsRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{13}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ListMetricsRequest) GetPageSize() uint32 {
@@ -954,7 +1385,7 @@ type ListMetricsResponse struct {
 
 func (x *ListMetricsResponse) Reset() {
 	*x = ListMetricsResponse{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[14]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -966,7 +1397,7 @@ func (x *ListMetricsResponse) String() string {
 func (*ListMetricsResponse) ProtoMessage() {}
 
 func (x *ListMetricsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[14]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -979,7 +1410,7 @@ func (x *ListMetricsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMetricsResponse.ProtoReflect.Descriptor instead.
 func (*ListMetricsResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{14}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ListMetricsResponse) GetMetrics() []*v13.KnownMetric {
@@ -1008,7 +1439,7 @@ type GetPeerMetricsRequest struct {
 
 func (x *GetPeerMetricsRequest) Reset() {
 	*x = GetPeerMetricsRequest{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[15]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1020,7 +1451,7 @@ func (x *GetPeerMetricsRequest) String() string {
 func (*GetPeerMetricsRequest) ProtoMessage() {}
 
 func (x *GetPeerMetricsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[15]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1033,7 +1464,7 @@ func (x *GetPeerMetricsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetPeerMetricsRequest.ProtoReflect.Descriptor instead.
 func (*GetPeerMetricsRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{15}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *GetPeerMetricsRequest) GetPeerId() string {
@@ -1059,7 +1490,7 @@ type GetPeerMetricsResponse struct {
 
 func (x *GetPeerMetricsResponse) Reset() {
 	*x = GetPeerMetricsResponse{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[16]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1071,7 +1502,7 @@ func (x *GetPeerMetricsResponse) String() string {
 func (*GetPeerMetricsResponse) ProtoMessage() {}
 
 func (x *GetPeerMetricsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[16]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1084,7 +1515,7 @@ func (x *GetPeerMetricsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetPeerMetricsResponse.ProtoReflect.Descriptor instead.
 func (*GetPeerMetricsResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{16}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *GetPeerMetricsResponse) GetMetric() *v13.KnownMetric {
@@ -1104,7 +1535,7 @@ type UploadRequest struct {
 
 func (x *UploadRequest) Reset() {
 	*x = UploadRequest{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[17]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1116,7 +1547,7 @@ func (x *UploadRequest) String() string {
 func (*UploadRequest) ProtoMessage() {}
 
 func (x *UploadRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[17]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1129,7 +1560,7 @@ func (x *UploadRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UploadRequest.ProtoReflect.Descriptor instead.
 func (*UploadRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{17}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *UploadRequest) GetData() []byte {
@@ -1151,7 +1582,7 @@ type UploadResponse struct {
 
 func (x *UploadResponse) Reset() {
 	*x = UploadResponse{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[18]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1163,7 +1594,7 @@ func (x *UploadResponse) String() string {
 func (*UploadResponse) ProtoMessage() {}
 
 func (x *UploadResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[18]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1176,7 +1607,7 @@ func (x *UploadResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UploadResponse.ProtoReflect.Descriptor instead.
 func (*UploadResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{18}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *UploadResponse) GetUploadId() string {
@@ -1211,7 +1642,7 @@ type SubmitTaskRequest struct {
 
 func (x *SubmitTaskRequest) Reset() {
 	*x = SubmitTaskRequest{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[19]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1223,7 +1654,7 @@ func (x *SubmitTaskRequest) String() string {
 func (*SubmitTaskRequest) ProtoMessage() {}
 
 func (x *SubmitTaskRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[19]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1236,7 +1667,7 @@ func (x *SubmitTaskRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubmitTaskRequest.ProtoReflect.Descriptor instead.
 func (*SubmitTaskRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{19}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *SubmitTaskRequest) GetRequestId() string {
@@ -1262,7 +1693,7 @@ type SubmitTaskResponse struct {
 
 func (x *SubmitTaskResponse) Reset() {
 	*x = SubmitTaskResponse{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[20]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1274,7 +1705,7 @@ func (x *SubmitTaskResponse) String() string {
 func (*SubmitTaskResponse) ProtoMessage() {}
 
 func (x *SubmitTaskResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[20]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1287,7 +1718,7 @@ func (x *SubmitTaskResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubmitTaskResponse.ProtoReflect.Descriptor instead.
 func (*SubmitTaskResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{20}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *SubmitTaskResponse) GetTask() *v14.Task {
@@ -1307,7 +1738,7 @@ type RunTaskRequest struct {
 
 func (x *RunTaskRequest) Reset() {
 	*x = RunTaskRequest{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[21]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1319,7 +1750,7 @@ func (x *RunTaskRequest) String() string {
 func (*RunTaskRequest) ProtoMessage() {}
 
 func (x *RunTaskRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[21]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1332,7 +1763,7 @@ func (x *RunTaskRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunTaskRequest.ProtoReflect.Descriptor instead.
 func (*RunTaskRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{21}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *RunTaskRequest) GetRequestId() string {
@@ -1362,7 +1793,7 @@ type RunTaskResponse struct {
 
 func (x *RunTaskResponse) Reset() {
 	*x = RunTaskResponse{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[22]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1374,7 +1805,7 @@ func (x *RunTaskResponse) String() string {
 func (*RunTaskResponse) ProtoMessage() {}
 
 func (x *RunTaskResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[22]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1387,7 +1818,7 @@ func (x *RunTaskResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunTaskResponse.ProtoReflect.Descriptor instead.
 func (*RunTaskResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{22}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *RunTaskResponse) GetResponse() isRunTaskResponse_Response {
@@ -1444,7 +1875,7 @@ type GetTaskRequest struct {
 
 func (x *GetTaskRequest) Reset() {
 	*x = GetTaskRequest{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[23]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1456,7 +1887,7 @@ func (x *GetTaskRequest) String() string {
 func (*GetTaskRequest) ProtoMessage() {}
 
 func (x *GetTaskRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[23]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1469,7 +1900,7 @@ func (x *GetTaskRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetTaskRequest.ProtoReflect.Descriptor instead.
 func (*GetTaskRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{23}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *GetTaskRequest) GetTaskId() string {
@@ -1495,7 +1926,7 @@ type GetTaskResponse struct {
 
 func (x *GetTaskResponse) Reset() {
 	*x = GetTaskResponse{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[24]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1507,7 +1938,7 @@ func (x *GetTaskResponse) String() string {
 func (*GetTaskResponse) ProtoMessage() {}
 
 func (x *GetTaskResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[24]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1520,7 +1951,7 @@ func (x *GetTaskResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetTaskResponse.ProtoReflect.Descriptor instead.
 func (*GetTaskResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{24}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *GetTaskResponse) GetTask() *v14.Task {
@@ -1541,7 +1972,7 @@ type GetPlacementRequest struct {
 
 func (x *GetPlacementRequest) Reset() {
 	*x = GetPlacementRequest{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[25]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1553,7 +1984,7 @@ func (x *GetPlacementRequest) String() string {
 func (*GetPlacementRequest) ProtoMessage() {}
 
 func (x *GetPlacementRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[25]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1566,7 +1997,7 @@ func (x *GetPlacementRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetPlacementRequest.ProtoReflect.Descriptor instead.
 func (*GetPlacementRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{25}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *GetPlacementRequest) GetTaskId() string {
@@ -1592,7 +2023,7 @@ type GetPlacementResponse struct {
 
 func (x *GetPlacementResponse) Reset() {
 	*x = GetPlacementResponse{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[26]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1604,7 +2035,7 @@ func (x *GetPlacementResponse) String() string {
 func (*GetPlacementResponse) ProtoMessage() {}
 
 func (x *GetPlacementResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[26]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1617,7 +2048,7 @@ func (x *GetPlacementResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetPlacementResponse.ProtoReflect.Descriptor instead.
 func (*GetPlacementResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{26}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *GetPlacementResponse) GetAttempts() []*v14.PlacementAttempt {
@@ -1644,7 +2075,7 @@ type ListTasksRequest struct {
 
 func (x *ListTasksRequest) Reset() {
 	*x = ListTasksRequest{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[27]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1656,7 +2087,7 @@ func (x *ListTasksRequest) String() string {
 func (*ListTasksRequest) ProtoMessage() {}
 
 func (x *ListTasksRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[27]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1669,7 +2100,7 @@ func (x *ListTasksRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTasksRequest.ProtoReflect.Descriptor instead.
 func (*ListTasksRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{27}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *ListTasksRequest) GetStates() []string {
@@ -1738,7 +2169,7 @@ type ListTasksResponse struct {
 
 func (x *ListTasksResponse) Reset() {
 	*x = ListTasksResponse{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[28]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1750,7 +2181,7 @@ func (x *ListTasksResponse) String() string {
 func (*ListTasksResponse) ProtoMessage() {}
 
 func (x *ListTasksResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[28]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1763,7 +2194,7 @@ func (x *ListTasksResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTasksResponse.ProtoReflect.Descriptor instead.
 func (*ListTasksResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{28}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *ListTasksResponse) GetTasks() []*v14.Task {
@@ -1791,7 +2222,7 @@ type WatchTaskRequest struct {
 
 func (x *WatchTaskRequest) Reset() {
 	*x = WatchTaskRequest{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[29]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1803,7 +2234,7 @@ func (x *WatchTaskRequest) String() string {
 func (*WatchTaskRequest) ProtoMessage() {}
 
 func (x *WatchTaskRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[29]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1816,7 +2247,7 @@ func (x *WatchTaskRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchTaskRequest.ProtoReflect.Descriptor instead.
 func (*WatchTaskRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{29}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *WatchTaskRequest) GetTaskId() string {
@@ -1842,7 +2273,7 @@ type WatchTaskResponse struct {
 
 func (x *WatchTaskResponse) Reset() {
 	*x = WatchTaskResponse{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[30]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1854,7 +2285,7 @@ func (x *WatchTaskResponse) String() string {
 func (*WatchTaskResponse) ProtoMessage() {}
 
 func (x *WatchTaskResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[30]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1867,7 +2298,7 @@ func (x *WatchTaskResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchTaskResponse.ProtoReflect.Descriptor instead.
 func (*WatchTaskResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{30}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *WatchTaskResponse) GetTask() *v14.Task {
@@ -1891,7 +2322,7 @@ type WatchTasksRequest struct {
 
 func (x *WatchTasksRequest) Reset() {
 	*x = WatchTasksRequest{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[31]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1903,7 +2334,7 @@ func (x *WatchTasksRequest) String() string {
 func (*WatchTasksRequest) ProtoMessage() {}
 
 func (x *WatchTasksRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[31]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1916,7 +2347,7 @@ func (x *WatchTasksRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchTasksRequest.ProtoReflect.Descriptor instead.
 func (*WatchTasksRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{31}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *WatchTasksRequest) GetType() string {
@@ -1953,7 +2384,7 @@ type WatchTasksResponse struct {
 
 func (x *WatchTasksResponse) Reset() {
 	*x = WatchTasksResponse{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[32]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1965,7 +2396,7 @@ func (x *WatchTasksResponse) String() string {
 func (*WatchTasksResponse) ProtoMessage() {}
 
 func (x *WatchTasksResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[32]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1978,7 +2409,7 @@ func (x *WatchTasksResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchTasksResponse.ProtoReflect.Descriptor instead.
 func (*WatchTasksResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{32}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *WatchTasksResponse) GetResponse() isWatchTasksResponse_Response {
@@ -2033,7 +2464,7 @@ type CancelTaskRequest struct {
 
 func (x *CancelTaskRequest) Reset() {
 	*x = CancelTaskRequest{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[33]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2045,7 +2476,7 @@ func (x *CancelTaskRequest) String() string {
 func (*CancelTaskRequest) ProtoMessage() {}
 
 func (x *CancelTaskRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[33]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2058,7 +2489,7 @@ func (x *CancelTaskRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelTaskRequest.ProtoReflect.Descriptor instead.
 func (*CancelTaskRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{33}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *CancelTaskRequest) GetTaskId() string {
@@ -2077,7 +2508,7 @@ type CancelTaskResponse struct {
 
 func (x *CancelTaskResponse) Reset() {
 	*x = CancelTaskResponse{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[34]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2089,7 +2520,7 @@ func (x *CancelTaskResponse) String() string {
 func (*CancelTaskResponse) ProtoMessage() {}
 
 func (x *CancelTaskResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[34]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2102,7 +2533,7 @@ func (x *CancelTaskResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelTaskResponse.ProtoReflect.Descriptor instead.
 func (*CancelTaskResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{34}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *CancelTaskResponse) GetTask() *v14.Task {
@@ -2124,7 +2555,7 @@ type GetResultRequest struct {
 
 func (x *GetResultRequest) Reset() {
 	*x = GetResultRequest{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[35]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2136,7 +2567,7 @@ func (x *GetResultRequest) String() string {
 func (*GetResultRequest) ProtoMessage() {}
 
 func (x *GetResultRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[35]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2149,7 +2580,7 @@ func (x *GetResultRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetResultRequest.ProtoReflect.Descriptor instead.
 func (*GetResultRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{35}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *GetResultRequest) GetTaskId() string {
@@ -2186,7 +2617,7 @@ type GetResultResponse struct {
 
 func (x *GetResultResponse) Reset() {
 	*x = GetResultResponse{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[36]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2198,7 +2629,7 @@ func (x *GetResultResponse) String() string {
 func (*GetResultResponse) ProtoMessage() {}
 
 func (x *GetResultResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[36]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2211,7 +2642,7 @@ func (x *GetResultResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetResultResponse.ProtoReflect.Descriptor instead.
 func (*GetResultResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{36}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *GetResultResponse) GetResponse() isGetResultResponse_Response {
@@ -2266,7 +2697,7 @@ type GetLogsRequest struct {
 
 func (x *GetLogsRequest) Reset() {
 	*x = GetLogsRequest{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[37]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2278,7 +2709,7 @@ func (x *GetLogsRequest) String() string {
 func (*GetLogsRequest) ProtoMessage() {}
 
 func (x *GetLogsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[37]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2291,7 +2722,7 @@ func (x *GetLogsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetLogsRequest.ProtoReflect.Descriptor instead.
 func (*GetLogsRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{37}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *GetLogsRequest) GetTaskId() string {
@@ -2324,7 +2755,7 @@ type GetLogsResponse struct {
 
 func (x *GetLogsResponse) Reset() {
 	*x = GetLogsResponse{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[38]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2336,7 +2767,7 @@ func (x *GetLogsResponse) String() string {
 func (*GetLogsResponse) ProtoMessage() {}
 
 func (x *GetLogsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[38]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2349,7 +2780,7 @@ func (x *GetLogsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetLogsResponse.ProtoReflect.Descriptor instead.
 func (*GetLogsResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{38}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *GetLogsResponse) GetData() []byte {
@@ -2373,7 +2804,7 @@ type PutContentRequest struct {
 
 func (x *PutContentRequest) Reset() {
 	*x = PutContentRequest{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[39]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2385,7 +2816,7 @@ func (x *PutContentRequest) String() string {
 func (*PutContentRequest) ProtoMessage() {}
 
 func (x *PutContentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[39]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2398,7 +2829,7 @@ func (x *PutContentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutContentRequest.ProtoReflect.Descriptor instead.
 func (*PutContentRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{39}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *PutContentRequest) GetData() []byte {
@@ -2432,7 +2863,7 @@ type PutContentResponse struct {
 
 func (x *PutContentResponse) Reset() {
 	*x = PutContentResponse{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[40]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2444,7 +2875,7 @@ func (x *PutContentResponse) String() string {
 func (*PutContentResponse) ProtoMessage() {}
 
 func (x *PutContentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[40]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2457,7 +2888,7 @@ func (x *PutContentResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutContentResponse.ProtoReflect.Descriptor instead.
 func (*PutContentResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{40}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *PutContentResponse) GetCid() string {
@@ -2490,7 +2921,7 @@ type GetContentRequest struct {
 
 func (x *GetContentRequest) Reset() {
 	*x = GetContentRequest{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[41]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2502,7 +2933,7 @@ func (x *GetContentRequest) String() string {
 func (*GetContentRequest) ProtoMessage() {}
 
 func (x *GetContentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[41]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2515,7 +2946,7 @@ func (x *GetContentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetContentRequest.ProtoReflect.Descriptor instead.
 func (*GetContentRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{41}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *GetContentRequest) GetCid() string {
@@ -2566,7 +2997,7 @@ type GetContentResponse struct {
 
 func (x *GetContentResponse) Reset() {
 	*x = GetContentResponse{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[42]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2578,7 +3009,7 @@ func (x *GetContentResponse) String() string {
 func (*GetContentResponse) ProtoMessage() {}
 
 func (x *GetContentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[42]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2591,7 +3022,7 @@ func (x *GetContentResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetContentResponse.ProtoReflect.Descriptor instead.
 func (*GetContentResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{42}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *GetContentResponse) GetResponse() isGetContentResponse_Response {
@@ -2650,7 +3081,7 @@ type ListContentRequest struct {
 
 func (x *ListContentRequest) Reset() {
 	*x = ListContentRequest{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[43]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2662,7 +3093,7 @@ func (x *ListContentRequest) String() string {
 func (*ListContentRequest) ProtoMessage() {}
 
 func (x *ListContentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[43]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2675,7 +3106,7 @@ func (x *ListContentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListContentRequest.ProtoReflect.Descriptor instead.
 func (*ListContentRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{43}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *ListContentRequest) GetCid() string {
@@ -2715,7 +3146,7 @@ type ListContentResponse struct {
 
 func (x *ListContentResponse) Reset() {
 	*x = ListContentResponse{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[44]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2727,7 +3158,7 @@ func (x *ListContentResponse) String() string {
 func (*ListContentResponse) ProtoMessage() {}
 
 func (x *ListContentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[44]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2740,7 +3171,7 @@ func (x *ListContentResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListContentResponse.ProtoReflect.Descriptor instead.
 func (*ListContentResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{44}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *ListContentResponse) GetEntries() []*v15.DirectoryEntry {
@@ -2761,7 +3192,7 @@ type StatContentRequest struct {
 
 func (x *StatContentRequest) Reset() {
 	*x = StatContentRequest{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[45]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2773,7 +3204,7 @@ func (x *StatContentRequest) String() string {
 func (*StatContentRequest) ProtoMessage() {}
 
 func (x *StatContentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[45]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2786,7 +3217,7 @@ func (x *StatContentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatContentRequest.ProtoReflect.Descriptor instead.
 func (*StatContentRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{45}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *StatContentRequest) GetCid() string {
@@ -2812,7 +3243,7 @@ type StatContentResponse struct {
 
 func (x *StatContentResponse) Reset() {
 	*x = StatContentResponse{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[46]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2824,7 +3255,7 @@ func (x *StatContentResponse) String() string {
 func (*StatContentResponse) ProtoMessage() {}
 
 func (x *StatContentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[46]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2837,7 +3268,7 @@ func (x *StatContentResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatContentResponse.ProtoReflect.Descriptor instead.
 func (*StatContentResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{46}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *StatContentResponse) GetContent() *v15.StatResponse {
@@ -2858,7 +3289,7 @@ type PinContentRequest struct {
 
 func (x *PinContentRequest) Reset() {
 	*x = PinContentRequest{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[47]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2870,7 +3301,7 @@ func (x *PinContentRequest) String() string {
 func (*PinContentRequest) ProtoMessage() {}
 
 func (x *PinContentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[47]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2883,7 +3314,7 @@ func (x *PinContentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PinContentRequest.ProtoReflect.Descriptor instead.
 func (*PinContentRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{47}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *PinContentRequest) GetCid() string {
@@ -2909,7 +3340,7 @@ type PinContentResponse struct {
 
 func (x *PinContentResponse) Reset() {
 	*x = PinContentResponse{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[48]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2921,7 +3352,7 @@ func (x *PinContentResponse) String() string {
 func (*PinContentResponse) ProtoMessage() {}
 
 func (x *PinContentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[48]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2934,7 +3365,7 @@ func (x *PinContentResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PinContentResponse.ProtoReflect.Descriptor instead.
 func (*PinContentResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{48}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *PinContentResponse) GetSize() uint64 {
@@ -2953,7 +3384,7 @@ type UnpinContentRequest struct {
 
 func (x *UnpinContentRequest) Reset() {
 	*x = UnpinContentRequest{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[49]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2965,7 +3396,7 @@ func (x *UnpinContentRequest) String() string {
 func (*UnpinContentRequest) ProtoMessage() {}
 
 func (x *UnpinContentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[49]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2978,7 +3409,7 @@ func (x *UnpinContentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnpinContentRequest.ProtoReflect.Descriptor instead.
 func (*UnpinContentRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{49}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *UnpinContentRequest) GetCid() string {
@@ -2996,7 +3427,7 @@ type UnpinContentResponse struct {
 
 func (x *UnpinContentResponse) Reset() {
 	*x = UnpinContentResponse{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[50]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3008,7 +3439,7 @@ func (x *UnpinContentResponse) String() string {
 func (*UnpinContentResponse) ProtoMessage() {}
 
 func (x *UnpinContentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[50]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3021,7 +3452,7 @@ func (x *UnpinContentResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnpinContentResponse.ProtoReflect.Descriptor instead.
 func (*UnpinContentResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{50}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{56}
 }
 
 type ListPinsRequest struct {
@@ -3039,7 +3470,7 @@ type ListPinsRequest struct {
 
 func (x *ListPinsRequest) Reset() {
 	*x = ListPinsRequest{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[51]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3051,7 +3482,7 @@ func (x *ListPinsRequest) String() string {
 func (*ListPinsRequest) ProtoMessage() {}
 
 func (x *ListPinsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[51]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3064,7 +3495,7 @@ func (x *ListPinsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPinsRequest.ProtoReflect.Descriptor instead.
 func (*ListPinsRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{51}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *ListPinsRequest) GetPageSize() uint32 {
@@ -3105,7 +3536,7 @@ type ListPinsResponse struct {
 
 func (x *ListPinsResponse) Reset() {
 	*x = ListPinsResponse{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[52]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3117,7 +3548,7 @@ func (x *ListPinsResponse) String() string {
 func (*ListPinsResponse) ProtoMessage() {}
 
 func (x *ListPinsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[52]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3130,7 +3561,7 @@ func (x *ListPinsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPinsResponse.ProtoReflect.Descriptor instead.
 func (*ListPinsResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{52}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *ListPinsResponse) GetPins() []*v15.Pin {
@@ -3155,7 +3586,7 @@ type CollectContentRequest struct {
 
 func (x *CollectContentRequest) Reset() {
 	*x = CollectContentRequest{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[53]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3167,7 +3598,7 @@ func (x *CollectContentRequest) String() string {
 func (*CollectContentRequest) ProtoMessage() {}
 
 func (x *CollectContentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[53]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3180,7 +3611,7 @@ func (x *CollectContentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CollectContentRequest.ProtoReflect.Descriptor instead.
 func (*CollectContentRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{53}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{59}
 }
 
 type CollectContentResponse struct {
@@ -3197,7 +3628,7 @@ type CollectContentResponse struct {
 
 func (x *CollectContentResponse) Reset() {
 	*x = CollectContentResponse{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[54]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3209,7 +3640,7 @@ func (x *CollectContentResponse) String() string {
 func (*CollectContentResponse) ProtoMessage() {}
 
 func (x *CollectContentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[54]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3222,7 +3653,7 @@ func (x *CollectContentResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CollectContentResponse.ProtoReflect.Descriptor instead.
 func (*CollectContentResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{54}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *CollectContentResponse) GetBlocks() uint64 {
@@ -3263,7 +3694,7 @@ type VerifyContentRequest struct {
 
 func (x *VerifyContentRequest) Reset() {
 	*x = VerifyContentRequest{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[55]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3275,7 +3706,7 @@ func (x *VerifyContentRequest) String() string {
 func (*VerifyContentRequest) ProtoMessage() {}
 
 func (x *VerifyContentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[55]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3288,7 +3719,7 @@ func (x *VerifyContentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyContentRequest.ProtoReflect.Descriptor instead.
 func (*VerifyContentRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{55}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *VerifyContentRequest) GetNoRepair() bool {
@@ -3311,7 +3742,7 @@ type VerifyContentResponse struct {
 
 func (x *VerifyContentResponse) Reset() {
 	*x = VerifyContentResponse{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[56]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3323,7 +3754,7 @@ func (x *VerifyContentResponse) String() string {
 func (*VerifyContentResponse) ProtoMessage() {}
 
 func (x *VerifyContentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[56]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3336,7 +3767,7 @@ func (x *VerifyContentResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyContentResponse.ProtoReflect.Descriptor instead.
 func (*VerifyContentResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{56}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *VerifyContentResponse) GetResponse() isVerifyContentResponse_Response {
@@ -3425,7 +3856,43 @@ const file_shallot_node_v1_node_proto_rawDesc = "" +
 	"\x0eshow_addresses\x18\x01 \x01(\bR\rshowAddresses\"t\n" +
 	"\x13GetSettingsResponse\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12C\n" +
-	"\tprocesses\x18\x02 \x03(\v2%.shallot.telemetry.v1.ProcessSettingsR\tprocesses\".\n" +
+	"\tprocesses\x18\x02 \x03(\v2%.shallot.telemetry.v1.ProcessSettingsR\tprocesses\"B\n" +
+	"\x11GetHistoryRequest\x12-\n" +
+	"\x04span\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x04span\"z\n" +
+	"\x12GetHistoryResponse\x12-\n" +
+	"\x04step\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x04step\x125\n" +
+	"\x06points\x18\x02 \x03(\v2\x1d.shallot.node.v1.HistoryPointR\x06points\"\x82\x03\n" +
+	"\fHistoryPoint\x12.\n" +
+	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x18\n" +
+	"\awaiting\x18\x02 \x01(\rR\awaiting\x12\x18\n" +
+	"\arunning\x18\x03 \x01(\rR\arunning\x12\x1a\n" +
+	"\bfinished\x18\x04 \x01(\rR\bfinished\x12\x16\n" +
+	"\x06failed\x18\x05 \x01(\rR\x06failed\x12:\n" +
+	"\vlatency_p50\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\n" +
+	"latencyP50\x12:\n" +
+	"\vlatency_p99\x18\a \x01(\v2\x19.google.protobuf.DurationR\n" +
+	"latencyP99\x12\x10\n" +
+	"\x03cpu\x18\b \x01(\x01R\x03cpu\x12\x16\n" +
+	"\x06memory\x18\t \x01(\x04R\x06memory\x12\x1b\n" +
+	"\tdisk_used\x18\n" +
+	" \x01(\x04R\bdiskUsed\x12\x1b\n" +
+	"\tdisk_free\x18\v \x01(\x04R\bdiskFree\"7\n" +
+	"\x1cGetPeerMetricsHistoryRequest\x12\x17\n" +
+	"\apeer_id\x18\x01 \x01(\tR\x06peerId\"Y\n" +
+	"\x1dGetPeerMetricsHistoryResponse\x128\n" +
+	"\x06points\x18\x01 \x03(\v2 .shallot.node.v1.PeerMetricPointR\x06points\"\x9d\x02\n" +
+	"\x0fPeerMetricPoint\x12.\n" +
+	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x10\n" +
+	"\x03cpu\x18\x02 \x01(\x01R\x03cpu\x12\x1f\n" +
+	"\vmemory_used\x18\x03 \x01(\x04R\n" +
+	"memoryUsed\x12!\n" +
+	"\fmemory_total\x18\x04 \x01(\x04R\vmemoryTotal\x12\x1b\n" +
+	"\tdisk_used\x18\x05 \x01(\x04R\bdiskUsed\x12\x1d\n" +
+	"\n" +
+	"disk_total\x18\x06 \x01(\x04R\tdiskTotal\x12\x18\n" +
+	"\arunning\x18\a \x01(\rR\arunning\x12\x18\n" +
+	"\awaiting\x18\b \x01(\rR\awaiting\x12\x14\n" +
+	"\x05slots\x18\t \x01(\rR\x05slots\".\n" +
 	"\x12ConnectPeerRequest\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\"D\n" +
 	"\x13ConnectPeerResponse\x12\x17\n" +
@@ -3600,15 +4067,18 @@ const file_shallot_node_v1_node_proto_rawDesc = "" +
 	"\bprogress\x18\x01 \x01(\v2!.shallot.broker.v1.VerifyProgressH\x00R\bprogress\x12<\n" +
 	"\afinding\x18\x02 \x01(\v2 .shallot.broker.v1.VerifyFindingH\x00R\afindingB\n" +
 	"\n" +
-	"\bresponse2\xbf\x12\n" +
+	"\bresponse2\x8e\x14\n" +
 	"\vNodeService\x12L\n" +
 	"\aGetNode\x12\x1f.shallot.node.v1.GetNodeRequest\x1a .shallot.node.v1.GetNodeResponse\x12X\n" +
-	"\vGetSettings\x12#.shallot.node.v1.GetSettingsRequest\x1a$.shallot.node.v1.GetSettingsResponse\x12X\n" +
+	"\vGetSettings\x12#.shallot.node.v1.GetSettingsRequest\x1a$.shallot.node.v1.GetSettingsResponse\x12U\n" +
+	"\n" +
+	"GetHistory\x12\".shallot.node.v1.GetHistoryRequest\x1a#.shallot.node.v1.GetHistoryResponse\x12X\n" +
 	"\vConnectPeer\x12#.shallot.node.v1.ConnectPeerRequest\x1a$.shallot.node.v1.ConnectPeerResponse\x12R\n" +
 	"\tListPeers\x12!.shallot.node.v1.ListPeersRequest\x1a\".shallot.node.v1.ListPeersResponse\x12L\n" +
 	"\aGetPeer\x12\x1f.shallot.node.v1.GetPeerRequest\x1a .shallot.node.v1.GetPeerResponse\x12X\n" +
 	"\vListMetrics\x12#.shallot.node.v1.ListMetricsRequest\x1a$.shallot.node.v1.ListMetricsResponse\x12a\n" +
-	"\x0eGetPeerMetrics\x12&.shallot.node.v1.GetPeerMetricsRequest\x1a'.shallot.node.v1.GetPeerMetricsResponse\x12K\n" +
+	"\x0eGetPeerMetrics\x12&.shallot.node.v1.GetPeerMetricsRequest\x1a'.shallot.node.v1.GetPeerMetricsResponse\x12v\n" +
+	"\x15GetPeerMetricsHistory\x12-.shallot.node.v1.GetPeerMetricsHistoryRequest\x1a..shallot.node.v1.GetPeerMetricsHistoryResponse\x12K\n" +
 	"\x06Upload\x12\x1e.shallot.node.v1.UploadRequest\x1a\x1f.shallot.node.v1.UploadResponse(\x01\x12U\n" +
 	"\n" +
 	"SubmitTask\x12\".shallot.node.v1.SubmitTaskRequest\x1a#.shallot.node.v1.SubmitTaskResponse\x12N\n" +
@@ -3648,172 +4118,190 @@ func file_shallot_node_v1_node_proto_rawDescGZIP() []byte {
 	return file_shallot_node_v1_node_proto_rawDescData
 }
 
-var file_shallot_node_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 57)
+var file_shallot_node_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 63)
 var file_shallot_node_v1_node_proto_goTypes = []any{
-	(*GetNodeRequest)(nil),         // 0: shallot.node.v1.GetNodeRequest
-	(*GetNodeResponse)(nil),        // 1: shallot.node.v1.GetNodeResponse
-	(*Node)(nil),                   // 2: shallot.node.v1.Node
-	(*Tor)(nil),                    // 3: shallot.node.v1.Tor
-	(*Process)(nil),                // 4: shallot.node.v1.Process
-	(*GetSettingsRequest)(nil),     // 5: shallot.node.v1.GetSettingsRequest
-	(*GetSettingsResponse)(nil),    // 6: shallot.node.v1.GetSettingsResponse
-	(*ConnectPeerRequest)(nil),     // 7: shallot.node.v1.ConnectPeerRequest
-	(*ConnectPeerResponse)(nil),    // 8: shallot.node.v1.ConnectPeerResponse
-	(*ListPeersRequest)(nil),       // 9: shallot.node.v1.ListPeersRequest
-	(*ListPeersResponse)(nil),      // 10: shallot.node.v1.ListPeersResponse
-	(*GetPeerRequest)(nil),         // 11: shallot.node.v1.GetPeerRequest
-	(*GetPeerResponse)(nil),        // 12: shallot.node.v1.GetPeerResponse
-	(*ListMetricsRequest)(nil),     // 13: shallot.node.v1.ListMetricsRequest
-	(*ListMetricsResponse)(nil),    // 14: shallot.node.v1.ListMetricsResponse
-	(*GetPeerMetricsRequest)(nil),  // 15: shallot.node.v1.GetPeerMetricsRequest
-	(*GetPeerMetricsResponse)(nil), // 16: shallot.node.v1.GetPeerMetricsResponse
-	(*UploadRequest)(nil),          // 17: shallot.node.v1.UploadRequest
-	(*UploadResponse)(nil),         // 18: shallot.node.v1.UploadResponse
-	(*SubmitTaskRequest)(nil),      // 19: shallot.node.v1.SubmitTaskRequest
-	(*SubmitTaskResponse)(nil),     // 20: shallot.node.v1.SubmitTaskResponse
-	(*RunTaskRequest)(nil),         // 21: shallot.node.v1.RunTaskRequest
-	(*RunTaskResponse)(nil),        // 22: shallot.node.v1.RunTaskResponse
-	(*GetTaskRequest)(nil),         // 23: shallot.node.v1.GetTaskRequest
-	(*GetTaskResponse)(nil),        // 24: shallot.node.v1.GetTaskResponse
-	(*GetPlacementRequest)(nil),    // 25: shallot.node.v1.GetPlacementRequest
-	(*GetPlacementResponse)(nil),   // 26: shallot.node.v1.GetPlacementResponse
-	(*ListTasksRequest)(nil),       // 27: shallot.node.v1.ListTasksRequest
-	(*ListTasksResponse)(nil),      // 28: shallot.node.v1.ListTasksResponse
-	(*WatchTaskRequest)(nil),       // 29: shallot.node.v1.WatchTaskRequest
-	(*WatchTaskResponse)(nil),      // 30: shallot.node.v1.WatchTaskResponse
-	(*WatchTasksRequest)(nil),      // 31: shallot.node.v1.WatchTasksRequest
-	(*WatchTasksResponse)(nil),     // 32: shallot.node.v1.WatchTasksResponse
-	(*CancelTaskRequest)(nil),      // 33: shallot.node.v1.CancelTaskRequest
-	(*CancelTaskResponse)(nil),     // 34: shallot.node.v1.CancelTaskResponse
-	(*GetResultRequest)(nil),       // 35: shallot.node.v1.GetResultRequest
-	(*GetResultResponse)(nil),      // 36: shallot.node.v1.GetResultResponse
-	(*GetLogsRequest)(nil),         // 37: shallot.node.v1.GetLogsRequest
-	(*GetLogsResponse)(nil),        // 38: shallot.node.v1.GetLogsResponse
-	(*PutContentRequest)(nil),      // 39: shallot.node.v1.PutContentRequest
-	(*PutContentResponse)(nil),     // 40: shallot.node.v1.PutContentResponse
-	(*GetContentRequest)(nil),      // 41: shallot.node.v1.GetContentRequest
-	(*GetContentResponse)(nil),     // 42: shallot.node.v1.GetContentResponse
-	(*ListContentRequest)(nil),     // 43: shallot.node.v1.ListContentRequest
-	(*ListContentResponse)(nil),    // 44: shallot.node.v1.ListContentResponse
-	(*StatContentRequest)(nil),     // 45: shallot.node.v1.StatContentRequest
-	(*StatContentResponse)(nil),    // 46: shallot.node.v1.StatContentResponse
-	(*PinContentRequest)(nil),      // 47: shallot.node.v1.PinContentRequest
-	(*PinContentResponse)(nil),     // 48: shallot.node.v1.PinContentResponse
-	(*UnpinContentRequest)(nil),    // 49: shallot.node.v1.UnpinContentRequest
-	(*UnpinContentResponse)(nil),   // 50: shallot.node.v1.UnpinContentResponse
-	(*ListPinsRequest)(nil),        // 51: shallot.node.v1.ListPinsRequest
-	(*ListPinsResponse)(nil),       // 52: shallot.node.v1.ListPinsResponse
-	(*CollectContentRequest)(nil),  // 53: shallot.node.v1.CollectContentRequest
-	(*CollectContentResponse)(nil), // 54: shallot.node.v1.CollectContentResponse
-	(*VerifyContentRequest)(nil),   // 55: shallot.node.v1.VerifyContentRequest
-	(*VerifyContentResponse)(nil),  // 56: shallot.node.v1.VerifyContentResponse
-	(*v1.Capability)(nil),          // 57: shallot.event.v1.Capability
-	(*timestamppb.Timestamp)(nil),  // 58: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),    // 59: google.protobuf.Duration
-	(*v11.ProcessSettings)(nil),    // 60: shallot.telemetry.v1.ProcessSettings
-	(*v12.Peer)(nil),               // 61: shallot.discovery.v1.Peer
-	(*v13.KnownMetric)(nil),        // 62: shallot.metric.v1.KnownMetric
-	(*v14.TaskSpec)(nil),           // 63: shallot.task.v1.TaskSpec
-	(*v14.Task)(nil),               // 64: shallot.task.v1.Task
-	(*v14.PlacementAttempt)(nil),   // 65: shallot.task.v1.PlacementAttempt
-	(*v15.PutEntry)(nil),           // 66: shallot.broker.v1.PutEntry
-	(*v15.DirectoryEntry)(nil),     // 67: shallot.broker.v1.DirectoryEntry
-	(*v15.StatResponse)(nil),       // 68: shallot.broker.v1.StatResponse
-	(*v15.Pin)(nil),                // 69: shallot.broker.v1.Pin
-	(*v15.VerifyProgress)(nil),     // 70: shallot.broker.v1.VerifyProgress
-	(*v15.VerifyFinding)(nil),      // 71: shallot.broker.v1.VerifyFinding
+	(*GetNodeRequest)(nil),                // 0: shallot.node.v1.GetNodeRequest
+	(*GetNodeResponse)(nil),               // 1: shallot.node.v1.GetNodeResponse
+	(*Node)(nil),                          // 2: shallot.node.v1.Node
+	(*Tor)(nil),                           // 3: shallot.node.v1.Tor
+	(*Process)(nil),                       // 4: shallot.node.v1.Process
+	(*GetSettingsRequest)(nil),            // 5: shallot.node.v1.GetSettingsRequest
+	(*GetSettingsResponse)(nil),           // 6: shallot.node.v1.GetSettingsResponse
+	(*GetHistoryRequest)(nil),             // 7: shallot.node.v1.GetHistoryRequest
+	(*GetHistoryResponse)(nil),            // 8: shallot.node.v1.GetHistoryResponse
+	(*HistoryPoint)(nil),                  // 9: shallot.node.v1.HistoryPoint
+	(*GetPeerMetricsHistoryRequest)(nil),  // 10: shallot.node.v1.GetPeerMetricsHistoryRequest
+	(*GetPeerMetricsHistoryResponse)(nil), // 11: shallot.node.v1.GetPeerMetricsHistoryResponse
+	(*PeerMetricPoint)(nil),               // 12: shallot.node.v1.PeerMetricPoint
+	(*ConnectPeerRequest)(nil),            // 13: shallot.node.v1.ConnectPeerRequest
+	(*ConnectPeerResponse)(nil),           // 14: shallot.node.v1.ConnectPeerResponse
+	(*ListPeersRequest)(nil),              // 15: shallot.node.v1.ListPeersRequest
+	(*ListPeersResponse)(nil),             // 16: shallot.node.v1.ListPeersResponse
+	(*GetPeerRequest)(nil),                // 17: shallot.node.v1.GetPeerRequest
+	(*GetPeerResponse)(nil),               // 18: shallot.node.v1.GetPeerResponse
+	(*ListMetricsRequest)(nil),            // 19: shallot.node.v1.ListMetricsRequest
+	(*ListMetricsResponse)(nil),           // 20: shallot.node.v1.ListMetricsResponse
+	(*GetPeerMetricsRequest)(nil),         // 21: shallot.node.v1.GetPeerMetricsRequest
+	(*GetPeerMetricsResponse)(nil),        // 22: shallot.node.v1.GetPeerMetricsResponse
+	(*UploadRequest)(nil),                 // 23: shallot.node.v1.UploadRequest
+	(*UploadResponse)(nil),                // 24: shallot.node.v1.UploadResponse
+	(*SubmitTaskRequest)(nil),             // 25: shallot.node.v1.SubmitTaskRequest
+	(*SubmitTaskResponse)(nil),            // 26: shallot.node.v1.SubmitTaskResponse
+	(*RunTaskRequest)(nil),                // 27: shallot.node.v1.RunTaskRequest
+	(*RunTaskResponse)(nil),               // 28: shallot.node.v1.RunTaskResponse
+	(*GetTaskRequest)(nil),                // 29: shallot.node.v1.GetTaskRequest
+	(*GetTaskResponse)(nil),               // 30: shallot.node.v1.GetTaskResponse
+	(*GetPlacementRequest)(nil),           // 31: shallot.node.v1.GetPlacementRequest
+	(*GetPlacementResponse)(nil),          // 32: shallot.node.v1.GetPlacementResponse
+	(*ListTasksRequest)(nil),              // 33: shallot.node.v1.ListTasksRequest
+	(*ListTasksResponse)(nil),             // 34: shallot.node.v1.ListTasksResponse
+	(*WatchTaskRequest)(nil),              // 35: shallot.node.v1.WatchTaskRequest
+	(*WatchTaskResponse)(nil),             // 36: shallot.node.v1.WatchTaskResponse
+	(*WatchTasksRequest)(nil),             // 37: shallot.node.v1.WatchTasksRequest
+	(*WatchTasksResponse)(nil),            // 38: shallot.node.v1.WatchTasksResponse
+	(*CancelTaskRequest)(nil),             // 39: shallot.node.v1.CancelTaskRequest
+	(*CancelTaskResponse)(nil),            // 40: shallot.node.v1.CancelTaskResponse
+	(*GetResultRequest)(nil),              // 41: shallot.node.v1.GetResultRequest
+	(*GetResultResponse)(nil),             // 42: shallot.node.v1.GetResultResponse
+	(*GetLogsRequest)(nil),                // 43: shallot.node.v1.GetLogsRequest
+	(*GetLogsResponse)(nil),               // 44: shallot.node.v1.GetLogsResponse
+	(*PutContentRequest)(nil),             // 45: shallot.node.v1.PutContentRequest
+	(*PutContentResponse)(nil),            // 46: shallot.node.v1.PutContentResponse
+	(*GetContentRequest)(nil),             // 47: shallot.node.v1.GetContentRequest
+	(*GetContentResponse)(nil),            // 48: shallot.node.v1.GetContentResponse
+	(*ListContentRequest)(nil),            // 49: shallot.node.v1.ListContentRequest
+	(*ListContentResponse)(nil),           // 50: shallot.node.v1.ListContentResponse
+	(*StatContentRequest)(nil),            // 51: shallot.node.v1.StatContentRequest
+	(*StatContentResponse)(nil),           // 52: shallot.node.v1.StatContentResponse
+	(*PinContentRequest)(nil),             // 53: shallot.node.v1.PinContentRequest
+	(*PinContentResponse)(nil),            // 54: shallot.node.v1.PinContentResponse
+	(*UnpinContentRequest)(nil),           // 55: shallot.node.v1.UnpinContentRequest
+	(*UnpinContentResponse)(nil),          // 56: shallot.node.v1.UnpinContentResponse
+	(*ListPinsRequest)(nil),               // 57: shallot.node.v1.ListPinsRequest
+	(*ListPinsResponse)(nil),              // 58: shallot.node.v1.ListPinsResponse
+	(*CollectContentRequest)(nil),         // 59: shallot.node.v1.CollectContentRequest
+	(*CollectContentResponse)(nil),        // 60: shallot.node.v1.CollectContentResponse
+	(*VerifyContentRequest)(nil),          // 61: shallot.node.v1.VerifyContentRequest
+	(*VerifyContentResponse)(nil),         // 62: shallot.node.v1.VerifyContentResponse
+	(*v1.Capability)(nil),                 // 63: shallot.event.v1.Capability
+	(*timestamppb.Timestamp)(nil),         // 64: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),           // 65: google.protobuf.Duration
+	(*v11.ProcessSettings)(nil),           // 66: shallot.telemetry.v1.ProcessSettings
+	(*v12.Peer)(nil),                      // 67: shallot.discovery.v1.Peer
+	(*v13.KnownMetric)(nil),               // 68: shallot.metric.v1.KnownMetric
+	(*v14.TaskSpec)(nil),                  // 69: shallot.task.v1.TaskSpec
+	(*v14.Task)(nil),                      // 70: shallot.task.v1.Task
+	(*v14.PlacementAttempt)(nil),          // 71: shallot.task.v1.PlacementAttempt
+	(*v15.PutEntry)(nil),                  // 72: shallot.broker.v1.PutEntry
+	(*v15.DirectoryEntry)(nil),            // 73: shallot.broker.v1.DirectoryEntry
+	(*v15.StatResponse)(nil),              // 74: shallot.broker.v1.StatResponse
+	(*v15.Pin)(nil),                       // 75: shallot.broker.v1.Pin
+	(*v15.VerifyProgress)(nil),            // 76: shallot.broker.v1.VerifyProgress
+	(*v15.VerifyFinding)(nil),             // 77: shallot.broker.v1.VerifyFinding
 }
 var file_shallot_node_v1_node_proto_depIdxs = []int32{
 	2,  // 0: shallot.node.v1.GetNodeResponse.node:type_name -> shallot.node.v1.Node
-	57, // 1: shallot.node.v1.Node.capabilities:type_name -> shallot.event.v1.Capability
+	63, // 1: shallot.node.v1.Node.capabilities:type_name -> shallot.event.v1.Capability
 	4,  // 2: shallot.node.v1.Node.processes:type_name -> shallot.node.v1.Process
-	58, // 3: shallot.node.v1.Node.started_at:type_name -> google.protobuf.Timestamp
+	64, // 3: shallot.node.v1.Node.started_at:type_name -> google.protobuf.Timestamp
 	3,  // 4: shallot.node.v1.Node.tor:type_name -> shallot.node.v1.Tor
-	58, // 5: shallot.node.v1.Process.started_at:type_name -> google.protobuf.Timestamp
-	59, // 6: shallot.node.v1.Process.cpu:type_name -> google.protobuf.Duration
-	60, // 7: shallot.node.v1.GetSettingsResponse.processes:type_name -> shallot.telemetry.v1.ProcessSettings
-	61, // 8: shallot.node.v1.ListPeersResponse.peers:type_name -> shallot.discovery.v1.Peer
-	61, // 9: shallot.node.v1.GetPeerResponse.peer:type_name -> shallot.discovery.v1.Peer
-	62, // 10: shallot.node.v1.ListMetricsResponse.metrics:type_name -> shallot.metric.v1.KnownMetric
-	62, // 11: shallot.node.v1.GetPeerMetricsResponse.metric:type_name -> shallot.metric.v1.KnownMetric
-	63, // 12: shallot.node.v1.SubmitTaskRequest.spec:type_name -> shallot.task.v1.TaskSpec
-	64, // 13: shallot.node.v1.SubmitTaskResponse.task:type_name -> shallot.task.v1.Task
-	63, // 14: shallot.node.v1.RunTaskRequest.spec:type_name -> shallot.task.v1.TaskSpec
-	64, // 15: shallot.node.v1.RunTaskResponse.task:type_name -> shallot.task.v1.Task
-	64, // 16: shallot.node.v1.GetTaskResponse.task:type_name -> shallot.task.v1.Task
-	65, // 17: shallot.node.v1.GetPlacementResponse.attempts:type_name -> shallot.task.v1.PlacementAttempt
-	58, // 18: shallot.node.v1.ListTasksRequest.created_after:type_name -> google.protobuf.Timestamp
-	58, // 19: shallot.node.v1.ListTasksRequest.created_before:type_name -> google.protobuf.Timestamp
-	64, // 20: shallot.node.v1.ListTasksResponse.tasks:type_name -> shallot.task.v1.Task
-	64, // 21: shallot.node.v1.WatchTaskResponse.task:type_name -> shallot.task.v1.Task
-	64, // 22: shallot.node.v1.WatchTasksResponse.task:type_name -> shallot.task.v1.Task
-	64, // 23: shallot.node.v1.CancelTaskResponse.task:type_name -> shallot.task.v1.Task
-	66, // 24: shallot.node.v1.PutContentRequest.entry:type_name -> shallot.broker.v1.PutEntry
-	67, // 25: shallot.node.v1.ListContentResponse.entries:type_name -> shallot.broker.v1.DirectoryEntry
-	68, // 26: shallot.node.v1.StatContentResponse.content:type_name -> shallot.broker.v1.StatResponse
-	59, // 27: shallot.node.v1.PinContentRequest.keep:type_name -> google.protobuf.Duration
-	69, // 28: shallot.node.v1.ListPinsResponse.pins:type_name -> shallot.broker.v1.Pin
-	70, // 29: shallot.node.v1.VerifyContentResponse.progress:type_name -> shallot.broker.v1.VerifyProgress
-	71, // 30: shallot.node.v1.VerifyContentResponse.finding:type_name -> shallot.broker.v1.VerifyFinding
-	0,  // 31: shallot.node.v1.NodeService.GetNode:input_type -> shallot.node.v1.GetNodeRequest
-	5,  // 32: shallot.node.v1.NodeService.GetSettings:input_type -> shallot.node.v1.GetSettingsRequest
-	7,  // 33: shallot.node.v1.NodeService.ConnectPeer:input_type -> shallot.node.v1.ConnectPeerRequest
-	9,  // 34: shallot.node.v1.NodeService.ListPeers:input_type -> shallot.node.v1.ListPeersRequest
-	11, // 35: shallot.node.v1.NodeService.GetPeer:input_type -> shallot.node.v1.GetPeerRequest
-	13, // 36: shallot.node.v1.NodeService.ListMetrics:input_type -> shallot.node.v1.ListMetricsRequest
-	15, // 37: shallot.node.v1.NodeService.GetPeerMetrics:input_type -> shallot.node.v1.GetPeerMetricsRequest
-	17, // 38: shallot.node.v1.NodeService.Upload:input_type -> shallot.node.v1.UploadRequest
-	19, // 39: shallot.node.v1.NodeService.SubmitTask:input_type -> shallot.node.v1.SubmitTaskRequest
-	21, // 40: shallot.node.v1.NodeService.RunTask:input_type -> shallot.node.v1.RunTaskRequest
-	23, // 41: shallot.node.v1.NodeService.GetTask:input_type -> shallot.node.v1.GetTaskRequest
-	25, // 42: shallot.node.v1.NodeService.GetPlacement:input_type -> shallot.node.v1.GetPlacementRequest
-	27, // 43: shallot.node.v1.NodeService.ListTasks:input_type -> shallot.node.v1.ListTasksRequest
-	29, // 44: shallot.node.v1.NodeService.WatchTask:input_type -> shallot.node.v1.WatchTaskRequest
-	31, // 45: shallot.node.v1.NodeService.WatchTasks:input_type -> shallot.node.v1.WatchTasksRequest
-	33, // 46: shallot.node.v1.NodeService.CancelTask:input_type -> shallot.node.v1.CancelTaskRequest
-	35, // 47: shallot.node.v1.NodeService.GetResult:input_type -> shallot.node.v1.GetResultRequest
-	37, // 48: shallot.node.v1.NodeService.GetLogs:input_type -> shallot.node.v1.GetLogsRequest
-	39, // 49: shallot.node.v1.NodeService.PutContent:input_type -> shallot.node.v1.PutContentRequest
-	41, // 50: shallot.node.v1.NodeService.GetContent:input_type -> shallot.node.v1.GetContentRequest
-	43, // 51: shallot.node.v1.NodeService.ListContent:input_type -> shallot.node.v1.ListContentRequest
-	45, // 52: shallot.node.v1.NodeService.StatContent:input_type -> shallot.node.v1.StatContentRequest
-	47, // 53: shallot.node.v1.NodeService.PinContent:input_type -> shallot.node.v1.PinContentRequest
-	49, // 54: shallot.node.v1.NodeService.UnpinContent:input_type -> shallot.node.v1.UnpinContentRequest
-	51, // 55: shallot.node.v1.NodeService.ListPins:input_type -> shallot.node.v1.ListPinsRequest
-	53, // 56: shallot.node.v1.NodeService.CollectContent:input_type -> shallot.node.v1.CollectContentRequest
-	55, // 57: shallot.node.v1.NodeService.VerifyContent:input_type -> shallot.node.v1.VerifyContentRequest
-	1,  // 58: shallot.node.v1.NodeService.GetNode:output_type -> shallot.node.v1.GetNodeResponse
-	6,  // 59: shallot.node.v1.NodeService.GetSettings:output_type -> shallot.node.v1.GetSettingsResponse
-	8,  // 60: shallot.node.v1.NodeService.ConnectPeer:output_type -> shallot.node.v1.ConnectPeerResponse
-	10, // 61: shallot.node.v1.NodeService.ListPeers:output_type -> shallot.node.v1.ListPeersResponse
-	12, // 62: shallot.node.v1.NodeService.GetPeer:output_type -> shallot.node.v1.GetPeerResponse
-	14, // 63: shallot.node.v1.NodeService.ListMetrics:output_type -> shallot.node.v1.ListMetricsResponse
-	16, // 64: shallot.node.v1.NodeService.GetPeerMetrics:output_type -> shallot.node.v1.GetPeerMetricsResponse
-	18, // 65: shallot.node.v1.NodeService.Upload:output_type -> shallot.node.v1.UploadResponse
-	20, // 66: shallot.node.v1.NodeService.SubmitTask:output_type -> shallot.node.v1.SubmitTaskResponse
-	22, // 67: shallot.node.v1.NodeService.RunTask:output_type -> shallot.node.v1.RunTaskResponse
-	24, // 68: shallot.node.v1.NodeService.GetTask:output_type -> shallot.node.v1.GetTaskResponse
-	26, // 69: shallot.node.v1.NodeService.GetPlacement:output_type -> shallot.node.v1.GetPlacementResponse
-	28, // 70: shallot.node.v1.NodeService.ListTasks:output_type -> shallot.node.v1.ListTasksResponse
-	30, // 71: shallot.node.v1.NodeService.WatchTask:output_type -> shallot.node.v1.WatchTaskResponse
-	32, // 72: shallot.node.v1.NodeService.WatchTasks:output_type -> shallot.node.v1.WatchTasksResponse
-	34, // 73: shallot.node.v1.NodeService.CancelTask:output_type -> shallot.node.v1.CancelTaskResponse
-	36, // 74: shallot.node.v1.NodeService.GetResult:output_type -> shallot.node.v1.GetResultResponse
-	38, // 75: shallot.node.v1.NodeService.GetLogs:output_type -> shallot.node.v1.GetLogsResponse
-	40, // 76: shallot.node.v1.NodeService.PutContent:output_type -> shallot.node.v1.PutContentResponse
-	42, // 77: shallot.node.v1.NodeService.GetContent:output_type -> shallot.node.v1.GetContentResponse
-	44, // 78: shallot.node.v1.NodeService.ListContent:output_type -> shallot.node.v1.ListContentResponse
-	46, // 79: shallot.node.v1.NodeService.StatContent:output_type -> shallot.node.v1.StatContentResponse
-	48, // 80: shallot.node.v1.NodeService.PinContent:output_type -> shallot.node.v1.PinContentResponse
-	50, // 81: shallot.node.v1.NodeService.UnpinContent:output_type -> shallot.node.v1.UnpinContentResponse
-	52, // 82: shallot.node.v1.NodeService.ListPins:output_type -> shallot.node.v1.ListPinsResponse
-	54, // 83: shallot.node.v1.NodeService.CollectContent:output_type -> shallot.node.v1.CollectContentResponse
-	56, // 84: shallot.node.v1.NodeService.VerifyContent:output_type -> shallot.node.v1.VerifyContentResponse
-	58, // [58:85] is the sub-list for method output_type
-	31, // [31:58] is the sub-list for method input_type
-	31, // [31:31] is the sub-list for extension type_name
-	31, // [31:31] is the sub-list for extension extendee
-	0,  // [0:31] is the sub-list for field type_name
+	64, // 5: shallot.node.v1.Process.started_at:type_name -> google.protobuf.Timestamp
+	65, // 6: shallot.node.v1.Process.cpu:type_name -> google.protobuf.Duration
+	66, // 7: shallot.node.v1.GetSettingsResponse.processes:type_name -> shallot.telemetry.v1.ProcessSettings
+	65, // 8: shallot.node.v1.GetHistoryRequest.span:type_name -> google.protobuf.Duration
+	65, // 9: shallot.node.v1.GetHistoryResponse.step:type_name -> google.protobuf.Duration
+	9,  // 10: shallot.node.v1.GetHistoryResponse.points:type_name -> shallot.node.v1.HistoryPoint
+	64, // 11: shallot.node.v1.HistoryPoint.time:type_name -> google.protobuf.Timestamp
+	65, // 12: shallot.node.v1.HistoryPoint.latency_p50:type_name -> google.protobuf.Duration
+	65, // 13: shallot.node.v1.HistoryPoint.latency_p99:type_name -> google.protobuf.Duration
+	12, // 14: shallot.node.v1.GetPeerMetricsHistoryResponse.points:type_name -> shallot.node.v1.PeerMetricPoint
+	64, // 15: shallot.node.v1.PeerMetricPoint.time:type_name -> google.protobuf.Timestamp
+	67, // 16: shallot.node.v1.ListPeersResponse.peers:type_name -> shallot.discovery.v1.Peer
+	67, // 17: shallot.node.v1.GetPeerResponse.peer:type_name -> shallot.discovery.v1.Peer
+	68, // 18: shallot.node.v1.ListMetricsResponse.metrics:type_name -> shallot.metric.v1.KnownMetric
+	68, // 19: shallot.node.v1.GetPeerMetricsResponse.metric:type_name -> shallot.metric.v1.KnownMetric
+	69, // 20: shallot.node.v1.SubmitTaskRequest.spec:type_name -> shallot.task.v1.TaskSpec
+	70, // 21: shallot.node.v1.SubmitTaskResponse.task:type_name -> shallot.task.v1.Task
+	69, // 22: shallot.node.v1.RunTaskRequest.spec:type_name -> shallot.task.v1.TaskSpec
+	70, // 23: shallot.node.v1.RunTaskResponse.task:type_name -> shallot.task.v1.Task
+	70, // 24: shallot.node.v1.GetTaskResponse.task:type_name -> shallot.task.v1.Task
+	71, // 25: shallot.node.v1.GetPlacementResponse.attempts:type_name -> shallot.task.v1.PlacementAttempt
+	64, // 26: shallot.node.v1.ListTasksRequest.created_after:type_name -> google.protobuf.Timestamp
+	64, // 27: shallot.node.v1.ListTasksRequest.created_before:type_name -> google.protobuf.Timestamp
+	70, // 28: shallot.node.v1.ListTasksResponse.tasks:type_name -> shallot.task.v1.Task
+	70, // 29: shallot.node.v1.WatchTaskResponse.task:type_name -> shallot.task.v1.Task
+	70, // 30: shallot.node.v1.WatchTasksResponse.task:type_name -> shallot.task.v1.Task
+	70, // 31: shallot.node.v1.CancelTaskResponse.task:type_name -> shallot.task.v1.Task
+	72, // 32: shallot.node.v1.PutContentRequest.entry:type_name -> shallot.broker.v1.PutEntry
+	73, // 33: shallot.node.v1.ListContentResponse.entries:type_name -> shallot.broker.v1.DirectoryEntry
+	74, // 34: shallot.node.v1.StatContentResponse.content:type_name -> shallot.broker.v1.StatResponse
+	65, // 35: shallot.node.v1.PinContentRequest.keep:type_name -> google.protobuf.Duration
+	75, // 36: shallot.node.v1.ListPinsResponse.pins:type_name -> shallot.broker.v1.Pin
+	76, // 37: shallot.node.v1.VerifyContentResponse.progress:type_name -> shallot.broker.v1.VerifyProgress
+	77, // 38: shallot.node.v1.VerifyContentResponse.finding:type_name -> shallot.broker.v1.VerifyFinding
+	0,  // 39: shallot.node.v1.NodeService.GetNode:input_type -> shallot.node.v1.GetNodeRequest
+	5,  // 40: shallot.node.v1.NodeService.GetSettings:input_type -> shallot.node.v1.GetSettingsRequest
+	7,  // 41: shallot.node.v1.NodeService.GetHistory:input_type -> shallot.node.v1.GetHistoryRequest
+	13, // 42: shallot.node.v1.NodeService.ConnectPeer:input_type -> shallot.node.v1.ConnectPeerRequest
+	15, // 43: shallot.node.v1.NodeService.ListPeers:input_type -> shallot.node.v1.ListPeersRequest
+	17, // 44: shallot.node.v1.NodeService.GetPeer:input_type -> shallot.node.v1.GetPeerRequest
+	19, // 45: shallot.node.v1.NodeService.ListMetrics:input_type -> shallot.node.v1.ListMetricsRequest
+	21, // 46: shallot.node.v1.NodeService.GetPeerMetrics:input_type -> shallot.node.v1.GetPeerMetricsRequest
+	10, // 47: shallot.node.v1.NodeService.GetPeerMetricsHistory:input_type -> shallot.node.v1.GetPeerMetricsHistoryRequest
+	23, // 48: shallot.node.v1.NodeService.Upload:input_type -> shallot.node.v1.UploadRequest
+	25, // 49: shallot.node.v1.NodeService.SubmitTask:input_type -> shallot.node.v1.SubmitTaskRequest
+	27, // 50: shallot.node.v1.NodeService.RunTask:input_type -> shallot.node.v1.RunTaskRequest
+	29, // 51: shallot.node.v1.NodeService.GetTask:input_type -> shallot.node.v1.GetTaskRequest
+	31, // 52: shallot.node.v1.NodeService.GetPlacement:input_type -> shallot.node.v1.GetPlacementRequest
+	33, // 53: shallot.node.v1.NodeService.ListTasks:input_type -> shallot.node.v1.ListTasksRequest
+	35, // 54: shallot.node.v1.NodeService.WatchTask:input_type -> shallot.node.v1.WatchTaskRequest
+	37, // 55: shallot.node.v1.NodeService.WatchTasks:input_type -> shallot.node.v1.WatchTasksRequest
+	39, // 56: shallot.node.v1.NodeService.CancelTask:input_type -> shallot.node.v1.CancelTaskRequest
+	41, // 57: shallot.node.v1.NodeService.GetResult:input_type -> shallot.node.v1.GetResultRequest
+	43, // 58: shallot.node.v1.NodeService.GetLogs:input_type -> shallot.node.v1.GetLogsRequest
+	45, // 59: shallot.node.v1.NodeService.PutContent:input_type -> shallot.node.v1.PutContentRequest
+	47, // 60: shallot.node.v1.NodeService.GetContent:input_type -> shallot.node.v1.GetContentRequest
+	49, // 61: shallot.node.v1.NodeService.ListContent:input_type -> shallot.node.v1.ListContentRequest
+	51, // 62: shallot.node.v1.NodeService.StatContent:input_type -> shallot.node.v1.StatContentRequest
+	53, // 63: shallot.node.v1.NodeService.PinContent:input_type -> shallot.node.v1.PinContentRequest
+	55, // 64: shallot.node.v1.NodeService.UnpinContent:input_type -> shallot.node.v1.UnpinContentRequest
+	57, // 65: shallot.node.v1.NodeService.ListPins:input_type -> shallot.node.v1.ListPinsRequest
+	59, // 66: shallot.node.v1.NodeService.CollectContent:input_type -> shallot.node.v1.CollectContentRequest
+	61, // 67: shallot.node.v1.NodeService.VerifyContent:input_type -> shallot.node.v1.VerifyContentRequest
+	1,  // 68: shallot.node.v1.NodeService.GetNode:output_type -> shallot.node.v1.GetNodeResponse
+	6,  // 69: shallot.node.v1.NodeService.GetSettings:output_type -> shallot.node.v1.GetSettingsResponse
+	8,  // 70: shallot.node.v1.NodeService.GetHistory:output_type -> shallot.node.v1.GetHistoryResponse
+	14, // 71: shallot.node.v1.NodeService.ConnectPeer:output_type -> shallot.node.v1.ConnectPeerResponse
+	16, // 72: shallot.node.v1.NodeService.ListPeers:output_type -> shallot.node.v1.ListPeersResponse
+	18, // 73: shallot.node.v1.NodeService.GetPeer:output_type -> shallot.node.v1.GetPeerResponse
+	20, // 74: shallot.node.v1.NodeService.ListMetrics:output_type -> shallot.node.v1.ListMetricsResponse
+	22, // 75: shallot.node.v1.NodeService.GetPeerMetrics:output_type -> shallot.node.v1.GetPeerMetricsResponse
+	11, // 76: shallot.node.v1.NodeService.GetPeerMetricsHistory:output_type -> shallot.node.v1.GetPeerMetricsHistoryResponse
+	24, // 77: shallot.node.v1.NodeService.Upload:output_type -> shallot.node.v1.UploadResponse
+	26, // 78: shallot.node.v1.NodeService.SubmitTask:output_type -> shallot.node.v1.SubmitTaskResponse
+	28, // 79: shallot.node.v1.NodeService.RunTask:output_type -> shallot.node.v1.RunTaskResponse
+	30, // 80: shallot.node.v1.NodeService.GetTask:output_type -> shallot.node.v1.GetTaskResponse
+	32, // 81: shallot.node.v1.NodeService.GetPlacement:output_type -> shallot.node.v1.GetPlacementResponse
+	34, // 82: shallot.node.v1.NodeService.ListTasks:output_type -> shallot.node.v1.ListTasksResponse
+	36, // 83: shallot.node.v1.NodeService.WatchTask:output_type -> shallot.node.v1.WatchTaskResponse
+	38, // 84: shallot.node.v1.NodeService.WatchTasks:output_type -> shallot.node.v1.WatchTasksResponse
+	40, // 85: shallot.node.v1.NodeService.CancelTask:output_type -> shallot.node.v1.CancelTaskResponse
+	42, // 86: shallot.node.v1.NodeService.GetResult:output_type -> shallot.node.v1.GetResultResponse
+	44, // 87: shallot.node.v1.NodeService.GetLogs:output_type -> shallot.node.v1.GetLogsResponse
+	46, // 88: shallot.node.v1.NodeService.PutContent:output_type -> shallot.node.v1.PutContentResponse
+	48, // 89: shallot.node.v1.NodeService.GetContent:output_type -> shallot.node.v1.GetContentResponse
+	50, // 90: shallot.node.v1.NodeService.ListContent:output_type -> shallot.node.v1.ListContentResponse
+	52, // 91: shallot.node.v1.NodeService.StatContent:output_type -> shallot.node.v1.StatContentResponse
+	54, // 92: shallot.node.v1.NodeService.PinContent:output_type -> shallot.node.v1.PinContentResponse
+	56, // 93: shallot.node.v1.NodeService.UnpinContent:output_type -> shallot.node.v1.UnpinContentResponse
+	58, // 94: shallot.node.v1.NodeService.ListPins:output_type -> shallot.node.v1.ListPinsResponse
+	60, // 95: shallot.node.v1.NodeService.CollectContent:output_type -> shallot.node.v1.CollectContentResponse
+	62, // 96: shallot.node.v1.NodeService.VerifyContent:output_type -> shallot.node.v1.VerifyContentResponse
+	68, // [68:97] is the sub-list for method output_type
+	39, // [39:68] is the sub-list for method input_type
+	39, // [39:39] is the sub-list for extension type_name
+	39, // [39:39] is the sub-list for extension extendee
+	0,  // [0:39] is the sub-list for field type_name
 }
 
 func init() { file_shallot_node_v1_node_proto_init() }
@@ -3821,23 +4309,23 @@ func file_shallot_node_v1_node_proto_init() {
 	if File_shallot_node_v1_node_proto != nil {
 		return
 	}
-	file_shallot_node_v1_node_proto_msgTypes[22].OneofWrappers = []any{
+	file_shallot_node_v1_node_proto_msgTypes[28].OneofWrappers = []any{
 		(*RunTaskResponse_Task)(nil),
 		(*RunTaskResponse_Stdout)(nil),
 	}
-	file_shallot_node_v1_node_proto_msgTypes[32].OneofWrappers = []any{
+	file_shallot_node_v1_node_proto_msgTypes[38].OneofWrappers = []any{
 		(*WatchTasksResponse_Task)(nil),
 		(*WatchTasksResponse_Missed)(nil),
 	}
-	file_shallot_node_v1_node_proto_msgTypes[36].OneofWrappers = []any{
+	file_shallot_node_v1_node_proto_msgTypes[42].OneofWrappers = []any{
 		(*GetResultResponse_Size)(nil),
 		(*GetResultResponse_Data)(nil),
 	}
-	file_shallot_node_v1_node_proto_msgTypes[42].OneofWrappers = []any{
+	file_shallot_node_v1_node_proto_msgTypes[48].OneofWrappers = []any{
 		(*GetContentResponse_Size)(nil),
 		(*GetContentResponse_Data)(nil),
 	}
-	file_shallot_node_v1_node_proto_msgTypes[56].OneofWrappers = []any{
+	file_shallot_node_v1_node_proto_msgTypes[62].OneofWrappers = []any{
 		(*VerifyContentResponse_Progress)(nil),
 		(*VerifyContentResponse_Finding)(nil),
 	}
@@ -3847,7 +4335,7 @@ func file_shallot_node_v1_node_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_shallot_node_v1_node_proto_rawDesc), len(file_shallot_node_v1_node_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   57,
+			NumMessages:   63,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

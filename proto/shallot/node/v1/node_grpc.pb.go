@@ -25,33 +25,35 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	NodeService_GetNode_FullMethodName        = "/shallot.node.v1.NodeService/GetNode"
-	NodeService_GetSettings_FullMethodName    = "/shallot.node.v1.NodeService/GetSettings"
-	NodeService_ConnectPeer_FullMethodName    = "/shallot.node.v1.NodeService/ConnectPeer"
-	NodeService_ListPeers_FullMethodName      = "/shallot.node.v1.NodeService/ListPeers"
-	NodeService_GetPeer_FullMethodName        = "/shallot.node.v1.NodeService/GetPeer"
-	NodeService_ListMetrics_FullMethodName    = "/shallot.node.v1.NodeService/ListMetrics"
-	NodeService_GetPeerMetrics_FullMethodName = "/shallot.node.v1.NodeService/GetPeerMetrics"
-	NodeService_Upload_FullMethodName         = "/shallot.node.v1.NodeService/Upload"
-	NodeService_SubmitTask_FullMethodName     = "/shallot.node.v1.NodeService/SubmitTask"
-	NodeService_RunTask_FullMethodName        = "/shallot.node.v1.NodeService/RunTask"
-	NodeService_GetTask_FullMethodName        = "/shallot.node.v1.NodeService/GetTask"
-	NodeService_GetPlacement_FullMethodName   = "/shallot.node.v1.NodeService/GetPlacement"
-	NodeService_ListTasks_FullMethodName      = "/shallot.node.v1.NodeService/ListTasks"
-	NodeService_WatchTask_FullMethodName      = "/shallot.node.v1.NodeService/WatchTask"
-	NodeService_WatchTasks_FullMethodName     = "/shallot.node.v1.NodeService/WatchTasks"
-	NodeService_CancelTask_FullMethodName     = "/shallot.node.v1.NodeService/CancelTask"
-	NodeService_GetResult_FullMethodName      = "/shallot.node.v1.NodeService/GetResult"
-	NodeService_GetLogs_FullMethodName        = "/shallot.node.v1.NodeService/GetLogs"
-	NodeService_PutContent_FullMethodName     = "/shallot.node.v1.NodeService/PutContent"
-	NodeService_GetContent_FullMethodName     = "/shallot.node.v1.NodeService/GetContent"
-	NodeService_ListContent_FullMethodName    = "/shallot.node.v1.NodeService/ListContent"
-	NodeService_StatContent_FullMethodName    = "/shallot.node.v1.NodeService/StatContent"
-	NodeService_PinContent_FullMethodName     = "/shallot.node.v1.NodeService/PinContent"
-	NodeService_UnpinContent_FullMethodName   = "/shallot.node.v1.NodeService/UnpinContent"
-	NodeService_ListPins_FullMethodName       = "/shallot.node.v1.NodeService/ListPins"
-	NodeService_CollectContent_FullMethodName = "/shallot.node.v1.NodeService/CollectContent"
-	NodeService_VerifyContent_FullMethodName  = "/shallot.node.v1.NodeService/VerifyContent"
+	NodeService_GetNode_FullMethodName               = "/shallot.node.v1.NodeService/GetNode"
+	NodeService_GetSettings_FullMethodName           = "/shallot.node.v1.NodeService/GetSettings"
+	NodeService_GetHistory_FullMethodName            = "/shallot.node.v1.NodeService/GetHistory"
+	NodeService_ConnectPeer_FullMethodName           = "/shallot.node.v1.NodeService/ConnectPeer"
+	NodeService_ListPeers_FullMethodName             = "/shallot.node.v1.NodeService/ListPeers"
+	NodeService_GetPeer_FullMethodName               = "/shallot.node.v1.NodeService/GetPeer"
+	NodeService_ListMetrics_FullMethodName           = "/shallot.node.v1.NodeService/ListMetrics"
+	NodeService_GetPeerMetrics_FullMethodName        = "/shallot.node.v1.NodeService/GetPeerMetrics"
+	NodeService_GetPeerMetricsHistory_FullMethodName = "/shallot.node.v1.NodeService/GetPeerMetricsHistory"
+	NodeService_Upload_FullMethodName                = "/shallot.node.v1.NodeService/Upload"
+	NodeService_SubmitTask_FullMethodName            = "/shallot.node.v1.NodeService/SubmitTask"
+	NodeService_RunTask_FullMethodName               = "/shallot.node.v1.NodeService/RunTask"
+	NodeService_GetTask_FullMethodName               = "/shallot.node.v1.NodeService/GetTask"
+	NodeService_GetPlacement_FullMethodName          = "/shallot.node.v1.NodeService/GetPlacement"
+	NodeService_ListTasks_FullMethodName             = "/shallot.node.v1.NodeService/ListTasks"
+	NodeService_WatchTask_FullMethodName             = "/shallot.node.v1.NodeService/WatchTask"
+	NodeService_WatchTasks_FullMethodName            = "/shallot.node.v1.NodeService/WatchTasks"
+	NodeService_CancelTask_FullMethodName            = "/shallot.node.v1.NodeService/CancelTask"
+	NodeService_GetResult_FullMethodName             = "/shallot.node.v1.NodeService/GetResult"
+	NodeService_GetLogs_FullMethodName               = "/shallot.node.v1.NodeService/GetLogs"
+	NodeService_PutContent_FullMethodName            = "/shallot.node.v1.NodeService/PutContent"
+	NodeService_GetContent_FullMethodName            = "/shallot.node.v1.NodeService/GetContent"
+	NodeService_ListContent_FullMethodName           = "/shallot.node.v1.NodeService/ListContent"
+	NodeService_StatContent_FullMethodName           = "/shallot.node.v1.NodeService/StatContent"
+	NodeService_PinContent_FullMethodName            = "/shallot.node.v1.NodeService/PinContent"
+	NodeService_UnpinContent_FullMethodName          = "/shallot.node.v1.NodeService/UnpinContent"
+	NodeService_ListPins_FullMethodName              = "/shallot.node.v1.NodeService/ListPins"
+	NodeService_CollectContent_FullMethodName        = "/shallot.node.v1.NodeService/CollectContent"
+	NodeService_VerifyContent_FullMethodName         = "/shallot.node.v1.NodeService/VerifyContent"
 )
 
 // NodeServiceClient is the client API for NodeService service.
@@ -62,12 +64,16 @@ type NodeServiceClient interface {
 	GetNode(ctx context.Context, in *GetNodeRequest, opts ...grpc.CallOption) (*GetNodeResponse, error)
 	// GetSettings returns the configuration that each process of the node runs with, and where each value came from. Secrets are not said.
 	GetSettings(ctx context.Context, in *GetSettingsRequest, opts ...grpc.CallOption) (*GetSettingsResponse, error)
+	// GetHistory returns what this node did lately, as the process that is asked has seen it: a point every ten seconds of the last day, in memory and on its disk.
+	GetHistory(ctx context.Context, in *GetHistoryRequest, opts ...grpc.CallOption) (*GetHistoryResponse, error)
 	// ConnectPeer joins the network through one more address.
 	ConnectPeer(ctx context.Context, in *ConnectPeerRequest, opts ...grpc.CallOption) (*ConnectPeerResponse, error)
 	ListPeers(ctx context.Context, in *ListPeersRequest, opts ...grpc.CallOption) (*ListPeersResponse, error)
 	GetPeer(ctx context.Context, in *GetPeerRequest, opts ...grpc.CallOption) (*GetPeerResponse, error)
 	ListMetrics(ctx context.Context, in *ListMetricsRequest, opts ...grpc.CallOption) (*ListMetricsResponse, error)
 	GetPeerMetrics(ctx context.Context, in *GetPeerMetricsRequest, opts ...grpc.CallOption) (*GetPeerMetricsResponse, error)
+	// GetPeerMetricsHistory returns what this node has heard of a peer's resources since its start: the newest 240 of each of 256 peers.
+	GetPeerMetricsHistory(ctx context.Context, in *GetPeerMetricsHistoryRequest, opts ...grpc.CallOption) (*GetPeerMetricsHistoryResponse, error)
 	// Upload keeps a body of bytes for a later task, on this node. Unused for an hour, it is deleted.
 	Upload(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[UploadRequest, UploadResponse], error)
 	// SubmitTask makes a task and returns it at once. FAILED_PRECONDITION on a provider.
@@ -136,6 +142,16 @@ func (c *nodeServiceClient) GetSettings(ctx context.Context, in *GetSettingsRequ
 	return out, nil
 }
 
+func (c *nodeServiceClient) GetHistory(ctx context.Context, in *GetHistoryRequest, opts ...grpc.CallOption) (*GetHistoryResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetHistoryResponse)
+	err := c.cc.Invoke(ctx, NodeService_GetHistory_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *nodeServiceClient) ConnectPeer(ctx context.Context, in *ConnectPeerRequest, opts ...grpc.CallOption) (*ConnectPeerResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ConnectPeerResponse)
@@ -180,6 +196,16 @@ func (c *nodeServiceClient) GetPeerMetrics(ctx context.Context, in *GetPeerMetri
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(GetPeerMetricsResponse)
 	err := c.cc.Invoke(ctx, NodeService_GetPeerMetrics_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *nodeServiceClient) GetPeerMetricsHistory(ctx context.Context, in *GetPeerMetricsHistoryRequest, opts ...grpc.CallOption) (*GetPeerMetricsHistoryResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetPeerMetricsHistoryResponse)
+	err := c.cc.Invoke(ctx, NodeService_GetPeerMetricsHistory_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -472,12 +498,16 @@ type NodeServiceServer interface {
 	GetNode(context.Context, *GetNodeRequest) (*GetNodeResponse, error)
 	// GetSettings returns the configuration that each process of the node runs with, and where each value came from. Secrets are not said.
 	GetSettings(context.Context, *GetSettingsRequest) (*GetSettingsResponse, error)
+	// GetHistory returns what this node did lately, as the process that is asked has seen it: a point every ten seconds of the last day, in memory and on its disk.
+	GetHistory(context.Context, *GetHistoryRequest) (*GetHistoryResponse, error)
 	// ConnectPeer joins the network through one more address.
 	ConnectPeer(context.Context, *ConnectPeerRequest) (*ConnectPeerResponse, error)
 	ListPeers(context.Context, *ListPeersRequest) (*ListPeersResponse, error)
 	GetPeer(context.Context, *GetPeerRequest) (*GetPeerResponse, error)
 	ListMetrics(context.Context, *ListMetricsRequest) (*ListMetricsResponse, error)
 	GetPeerMetrics(context.Context, *GetPeerMetricsRequest) (*GetPeerMetricsResponse, error)
+	// GetPeerMetricsHistory returns what this node has heard of a peer's resources since its start: the newest 240 of each of 256 peers.
+	GetPeerMetricsHistory(context.Context, *GetPeerMetricsHistoryRequest) (*GetPeerMetricsHistoryResponse, error)
 	// Upload keeps a body of bytes for a later task, on this node. Unused for an hour, it is deleted.
 	Upload(grpc.ClientStreamingServer[UploadRequest, UploadResponse]) error
 	// SubmitTask makes a task and returns it at once. FAILED_PRECONDITION on a provider.
@@ -532,6 +562,9 @@ func (UnimplementedNodeServiceServer) GetNode(context.Context, *GetNodeRequest) 
 func (UnimplementedNodeServiceServer) GetSettings(context.Context, *GetSettingsRequest) (*GetSettingsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetSettings not implemented")
 }
+func (UnimplementedNodeServiceServer) GetHistory(context.Context, *GetHistoryRequest) (*GetHistoryResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetHistory not implemented")
+}
 func (UnimplementedNodeServiceServer) ConnectPeer(context.Context, *ConnectPeerRequest) (*ConnectPeerResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ConnectPeer not implemented")
 }
@@ -546,6 +579,9 @@ func (UnimplementedNodeServiceServer) ListMetrics(context.Context, *ListMetricsR
 }
 func (UnimplementedNodeServiceServer) GetPeerMetrics(context.Context, *GetPeerMetricsRequest) (*GetPeerMetricsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetPeerMetrics not implemented")
+}
+func (UnimplementedNodeServiceServer) GetPeerMetricsHistory(context.Context, *GetPeerMetricsHistoryRequest) (*GetPeerMetricsHistoryResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetPeerMetricsHistory not implemented")
 }
 func (UnimplementedNodeServiceServer) Upload(grpc.ClientStreamingServer[UploadRequest, UploadResponse]) error {
 	return status.Error(codes.Unimplemented, "method Upload not implemented")
@@ -664,6 +700,24 @@ func _NodeService_GetSettings_Handler(srv interface{}, ctx context.Context, dec 
 	return interceptor(ctx, in, info, handler)
 }
 
+func _NodeService_GetHistory_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetHistoryRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(NodeServiceServer).GetHistory(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: NodeService_GetHistory_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(NodeServiceServer).GetHistory(ctx, req.(*GetHistoryRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _NodeService_ConnectPeer_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ConnectPeerRequest)
 	if err := dec(in); err != nil {
@@ -750,6 +804,24 @@ func _NodeService_GetPeerMetrics_Handler(srv interface{}, ctx context.Context, d
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(NodeServiceServer).GetPeerMetrics(ctx, req.(*GetPeerMetricsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _NodeService_GetPeerMetricsHistory_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetPeerMetricsHistoryRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(NodeServiceServer).GetPeerMetricsHistory(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: NodeService_GetPeerMetricsHistory_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(NodeServiceServer).GetPeerMetricsHistory(ctx, req.(*GetPeerMetricsHistoryRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -1052,6 +1124,10 @@ var NodeService_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _NodeService_GetSettings_Handler,
 		},
 		{
+			MethodName: "GetHistory",
+			Handler:    _NodeService_GetHistory_Handler,
+		},
+		{
 			MethodName: "ConnectPeer",
 			Handler:    _NodeService_ConnectPeer_Handler,
 		},
@@ -1070,6 +1146,10 @@ var NodeService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "GetPeerMetrics",
 			Handler:    _NodeService_GetPeerMetrics_Handler,
+		},
+		{
+			MethodName: "GetPeerMetricsHistory",
+			Handler:    _NodeService_GetPeerMetricsHistory_Handler,
 		},
 		{
 			MethodName: "SubmitTask",

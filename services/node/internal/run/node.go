@@ -55,6 +55,7 @@ type Node struct {
 	consumer  *app.Consumer       // consumer
 	personas  *app.Personas       // consumer in anonymous mode
 	provider  *app.Provider       // provider
+	history   *app.History
 	api       *api.Service
 	jobs      *api.JobService
 	names     *alias.Key     // anonymous mode
@@ -73,14 +74,19 @@ func New(cfg Config, conns Conns, names *alias.Key, registry prometheus.Register
 	n.carrier.Resync = n.tasks.Resync
 	n.watches = app.NewWatches(n.tasks)
 	sinks := app.IdentitySinks{}
+	var trails api.Trails
 	var view api.View
 	var placement app.Placement
 	var watcher api.Watcher = n.watches
 	if cfg.Role == RoleProvider {
+		n.history = app.NewHistory(figures{n}, nil, log)
 		view = n.newProvider(conns, &sinks)
+		trails = n.provider
 		watcher = n.tasks // its tasks are other people's: nobody waits for them by the thousand
 	} else {
+		n.history = app.NewHistory(figures{n}, n.tasks, log)
 		view = n.newConsumer(&sinks)
+		trails = n.consumer
 		if placement = n.consumer; n.personas != nil {
 			placement = n.personas.Later()
 		}
@@ -93,7 +99,7 @@ func New(cfg Config, conns Conns, names *alias.Key, registry prometheus.Register
 	n.submitter.PeerName = n.peerName()
 	n.api = api.New(api.Config{Role: cfg.Role, Anonymous: cfg.Mode == ModeAnonymous, Version: version.String(), StartedAt: time.Now(),
 		Submitter: n.submitter, Watcher: watcher, Feed: n.tasks, Tasks: n.tasks.API(), Bodies: n.tasks,
-		Content: n.sidecar.Repository, Putter: n.sidecar, View: view, Identity: n.identity, Processes: n.processes, Usage: n.usage, Settings: n.settings})
+		Content: n.sidecar.Repository, Putter: n.sidecar, View: view, Identity: n.identity, Processes: n.processes, Usage: n.usage, Settings: n.settings, History: n.history, Trails: trails})
 	n.jobs = api.NewJobs(n.tasks.Jobs())
 	n.jobs.MayRedirect = cfg.Mode == ModeOpen
 	n.registerMetrics(registry)
@@ -143,7 +149,8 @@ func (n *Node) newConsumer(sinks *app.IdentitySinks) api.View {
 		}
 	}
 	n.carrier.Unreachable = n.consumer.Unreachable
-	n.flow = app.NewFlow(n.carrier, n.watches, n.placer, n.consumer, n.tasks, n.log)
+	n.flow = app.NewFlow(n.carrier, n.watches, n.placer, observers{n.consumer, n.history}, n.tasks, n.log)
+	n.flow.Synced = n.history.Resync
 	n.deliverer = app.NewDeliverer(n.tasks, nil, n.consumer, n.log)
 	n.deliverer.Personas = n.personas
 	sinks.Lost = n.consumer.Disconnected
@@ -194,16 +201,22 @@ func (n *Node) traceWith(t *tracing.Tracer) {
 
 // usage asks all processes what they use, this one included.
 func (n *Node) usage(ctx context.Context) map[string]app.Usage {
-	all, err := probe.Gather(ctx, n.probes)
+	all, err := n.gather(ctx)
 	if err != nil {
 		return nil
 	}
-	if n.registry != nil {
+	return probe.Usages(all)
+}
+
+// gather has the metrics of all processes, this one included.
+func (n *Node) gather(ctx context.Context) ([]*telemetryv1.ProcessMetrics, error) {
+	all, err := probe.Gather(ctx, n.probes)
+	if err == nil && n.registry != nil {
 		if text, err := telemetry.Text(n.registry); err == nil {
 			all = append(all, &telemetryv1.ProcessMetrics{Process: Process, Text: text})
 		}
 	}
-	return probe.Usages(all)
+	return all, err
 }
 
 // settings asks all processes what they run with, this one included.
@@ -240,7 +253,7 @@ func (n *Node) Run(ctx context.Context, ready func(bool)) error {
 	n.tasks.Open(n.flow)
 	defer n.sidecar.Close()
 	defer n.tasks.Close()
-	parts := []func(context.Context) error{n.carrier.Run, n.flow.Run, n.identity.Run, n.processes.Run, n.subscribe}
+	parts := []func(context.Context) error{n.carrier.Run, n.flow.Run, n.identity.Run, n.processes.Run, n.history.Run, n.subscribe}
 	if n.provider != nil {
 		parts = append(parts, n.provider.Run)
 	} else {

@@ -116,6 +116,8 @@ type Config struct {
 	Identity  Identity
 	Processes Processes
 	Usage     func(ctx context.Context) map[string]app.Usage // what the processes use, by name
+	History   History
+	Trails    Trails
 	Settings  func(ctx context.Context) []*telemetryv1.ProcessSettings
 }
 

@@ -14,6 +14,28 @@ func (c *Client) API() taskv1.TaskServiceClient { return c.api }
 // Jobs is the task service's service for jobs, whose calls are handed on as they are.
 func (c *Client) Jobs() taskv1.JobServiceClient { return c.jobs }
 
+// openPages bounds how many tasks that have not ended are listed, by 1,000 each.
+const openPages = 10
+
+// OpenStates lists tasks that have not ended; see app.OpenTasks.
+func (c *Client) OpenStates(ctx context.Context) (map[string]string, error) {
+	out := map[string]string{}
+	in := &taskv1.ListTasksRequest{States: []string{"PENDING", "SUBMITTED", "ACCEPTED", "RUNNING"}, PageSize: 1000}
+	for range openPages {
+		r, err := c.api.ListTasks(ctx, in)
+		if err != nil {
+			return nil, err
+		}
+		for _, t := range r.GetTasks() {
+			out[t.GetId()] = t.GetState()
+		}
+		if in.PageToken = r.GetNextPageToken(); in.PageToken == "" {
+			break
+		}
+	}
+	return out, nil
+}
+
 // GetTask asks for a task with its history.
 func (c *Client) GetTask(ctx context.Context, id string) (*taskv1.Task, error) {
 	r, err := c.api.GetTask(ctx, &taskv1.GetTaskRequest{TaskId: id})

@@ -1,0 +1,5 @@
+//go:build !linux && !darwin
+
+package run
+
+func freeSpace(string) uint64 { return 0 }
