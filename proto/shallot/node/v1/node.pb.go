@@ -1087,6 +1087,105 @@ func (x *ConnectPeerResponse) GetAlias() string {
 	return ""
 }
 
+type CreateInviteRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// To join through, in place of those of this node and of others that it knows: multiaddrs that end in /p2p/ID, 16 at most.
+	Addresses     []string `protobuf:"bytes,1,rep,name=addresses,proto3" json:"addresses,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CreateInviteRequest) Reset() {
+	*x = CreateInviteRequest{}
+	mi := &file_shallot_node_v1_node_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreateInviteRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreateInviteRequest) ProtoMessage() {}
+
+func (x *CreateInviteRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_shallot_node_v1_node_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreateInviteRequest.ProtoReflect.Descriptor instead.
+func (*CreateInviteRequest) Descriptor() ([]byte, []int) {
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *CreateInviteRequest) GetAddresses() []string {
+	if x != nil {
+		return x.Addresses
+	}
+	return nil
+}
+
+type CreateInviteResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// It is valid for as long as the network has its key.
+	Invite string `protobuf:"bytes,1,opt,name=invite,proto3" json:"invite,omitempty"`
+	// All addresses in it are of this machine alone: it is of no use elsewhere.
+	Local         bool `protobuf:"varint,2,opt,name=local,proto3" json:"local,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CreateInviteResponse) Reset() {
+	*x = CreateInviteResponse{}
+	mi := &file_shallot_node_v1_node_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreateInviteResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreateInviteResponse) ProtoMessage() {}
+
+func (x *CreateInviteResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_shallot_node_v1_node_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreateInviteResponse.ProtoReflect.Descriptor instead.
+func (*CreateInviteResponse) Descriptor() ([]byte, []int) {
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *CreateInviteResponse) GetInvite() string {
+	if x != nil {
+		return x.Invite
+	}
+	return ""
+}
+
+func (x *CreateInviteResponse) GetLocal() bool {
+	if x != nil {
+		return x.Local
+	}
+	return false
+}
+
 type ListPeersRequest struct {
 	state      protoimpl.MessageState `protogen:"open.v1"`
 	Capability string                 `protobuf:"bytes,1,opt,name=capability,proto3" json:"capability,omitempty"`
@@ -1101,7 +1200,7 @@ type ListPeersRequest struct {
 
 func (x *ListPeersRequest) Reset() {
 	*x = ListPeersRequest{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[15]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1113,7 +1212,7 @@ func (x *ListPeersRequest) String() string {
 func (*ListPeersRequest) ProtoMessage() {}
 
 func (x *ListPeersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[15]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1126,7 +1225,7 @@ func (x *ListPeersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPeersRequest.ProtoReflect.Descriptor instead.
 func (*ListPeersRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{15}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ListPeersRequest) GetCapability() string {
@@ -1174,7 +1273,7 @@ type ListPeersResponse struct {
 
 func (x *ListPeersResponse) Reset() {
 	*x = ListPeersResponse{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[16]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1186,7 +1285,7 @@ func (x *ListPeersResponse) String() string {
 func (*ListPeersResponse) ProtoMessage() {}
 
 func (x *ListPeersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[16]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1199,7 +1298,7 @@ func (x *ListPeersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPeersResponse.ProtoReflect.Descriptor instead.
 func (*ListPeersResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{16}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ListPeersResponse) GetPeers() []*v12.Peer {
@@ -1228,7 +1327,7 @@ type GetPeerRequest struct {
 
 func (x *GetPeerRequest) Reset() {
 	*x = GetPeerRequest{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[17]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1240,7 +1339,7 @@ func (x *GetPeerRequest) String() string {
 func (*GetPeerRequest) ProtoMessage() {}
 
 func (x *GetPeerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[17]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1253,7 +1352,7 @@ func (x *GetPeerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetPeerRequest.ProtoReflect.Descriptor instead.
 func (*GetPeerRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{17}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *GetPeerRequest) GetPeerId() string {
@@ -1279,7 +1378,7 @@ type GetPeerResponse struct {
 
 func (x *GetPeerResponse) Reset() {
 	*x = GetPeerResponse{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[18]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1291,7 +1390,7 @@ func (x *GetPeerResponse) String() string {
 func (*GetPeerResponse) ProtoMessage() {}
 
 func (x *GetPeerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[18]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1304,7 +1403,7 @@ func (x *GetPeerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetPeerResponse.ProtoReflect.Descriptor instead.
 func (*GetPeerResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{18}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *GetPeerResponse) GetPeer() *v12.Peer {
@@ -1326,7 +1425,7 @@ type ListMetricsRequest struct {
 
 func (x *ListMetricsRequest) Reset() {
 	*x = ListMetricsRequest{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[19]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1338,7 +1437,7 @@ func (x *ListMetricsRequest) String() string {
 func (*ListMetricsRequest) ProtoMessage() {}
 
 func (x *ListMetricsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[19]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1351,7 +1450,7 @@ func (x *ListMetricsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMetricsRequest.ProtoReflect.Descriptor instead.
 func (*ListMetricsRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{19}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ListMetricsRequest) GetPageSize() uint32 {
@@ -1385,7 +1484,7 @@ type ListMetricsResponse struct {
 
 func (x *ListMetricsResponse) Reset() {
 	*x = ListMetricsResponse{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[20]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1397,7 +1496,7 @@ func (x *ListMetricsResponse) String() string {
 func (*ListMetricsResponse) ProtoMessage() {}
 
 func (x *ListMetricsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[20]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1410,7 +1509,7 @@ func (x *ListMetricsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMetricsResponse.ProtoReflect.Descriptor instead.
 func (*ListMetricsResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{20}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ListMetricsResponse) GetMetrics() []*v13.KnownMetric {
@@ -1439,7 +1538,7 @@ type GetPeerMetricsRequest struct {
 
 func (x *GetPeerMetricsRequest) Reset() {
 	*x = GetPeerMetricsRequest{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[21]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1451,7 +1550,7 @@ func (x *GetPeerMetricsRequest) String() string {
 func (*GetPeerMetricsRequest) ProtoMessage() {}
 
 func (x *GetPeerMetricsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[21]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1464,7 +1563,7 @@ func (x *GetPeerMetricsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetPeerMetricsRequest.ProtoReflect.Descriptor instead.
 func (*GetPeerMetricsRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{21}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *GetPeerMetricsRequest) GetPeerId() string {
@@ -1490,7 +1589,7 @@ type GetPeerMetricsResponse struct {
 
 func (x *GetPeerMetricsResponse) Reset() {
 	*x = GetPeerMetricsResponse{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[22]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1502,7 +1601,7 @@ func (x *GetPeerMetricsResponse) String() string {
 func (*GetPeerMetricsResponse) ProtoMessage() {}
 
 func (x *GetPeerMetricsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[22]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1515,7 +1614,7 @@ func (x *GetPeerMetricsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetPeerMetricsResponse.ProtoReflect.Descriptor instead.
 func (*GetPeerMetricsResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{22}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *GetPeerMetricsResponse) GetMetric() *v13.KnownMetric {
@@ -1535,7 +1634,7 @@ type UploadRequest struct {
 
 func (x *UploadRequest) Reset() {
 	*x = UploadRequest{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[23]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1547,7 +1646,7 @@ func (x *UploadRequest) String() string {
 func (*UploadRequest) ProtoMessage() {}
 
 func (x *UploadRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[23]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1560,7 +1659,7 @@ func (x *UploadRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UploadRequest.ProtoReflect.Descriptor instead.
 func (*UploadRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{23}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *UploadRequest) GetData() []byte {
@@ -1582,7 +1681,7 @@ type UploadResponse struct {
 
 func (x *UploadResponse) Reset() {
 	*x = UploadResponse{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[24]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1594,7 +1693,7 @@ func (x *UploadResponse) String() string {
 func (*UploadResponse) ProtoMessage() {}
 
 func (x *UploadResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[24]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1607,7 +1706,7 @@ func (x *UploadResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UploadResponse.ProtoReflect.Descriptor instead.
 func (*UploadResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{24}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *UploadResponse) GetUploadId() string {
@@ -1642,7 +1741,7 @@ type SubmitTaskRequest struct {
 
 func (x *SubmitTaskRequest) Reset() {
 	*x = SubmitTaskRequest{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[25]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1654,7 +1753,7 @@ func (x *SubmitTaskRequest) String() string {
 func (*SubmitTaskRequest) ProtoMessage() {}
 
 func (x *SubmitTaskRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[25]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1667,7 +1766,7 @@ func (x *SubmitTaskRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubmitTaskRequest.ProtoReflect.Descriptor instead.
 func (*SubmitTaskRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{25}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *SubmitTaskRequest) GetRequestId() string {
@@ -1693,7 +1792,7 @@ type SubmitTaskResponse struct {
 
 func (x *SubmitTaskResponse) Reset() {
 	*x = SubmitTaskResponse{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[26]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1705,7 +1804,7 @@ func (x *SubmitTaskResponse) String() string {
 func (*SubmitTaskResponse) ProtoMessage() {}
 
 func (x *SubmitTaskResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[26]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1718,7 +1817,7 @@ func (x *SubmitTaskResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubmitTaskResponse.ProtoReflect.Descriptor instead.
 func (*SubmitTaskResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{26}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *SubmitTaskResponse) GetTask() *v14.Task {
@@ -1738,7 +1837,7 @@ type RunTaskRequest struct {
 
 func (x *RunTaskRequest) Reset() {
 	*x = RunTaskRequest{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[27]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1750,7 +1849,7 @@ func (x *RunTaskRequest) String() string {
 func (*RunTaskRequest) ProtoMessage() {}
 
 func (x *RunTaskRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[27]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1763,7 +1862,7 @@ func (x *RunTaskRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunTaskRequest.ProtoReflect.Descriptor instead.
 func (*RunTaskRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{27}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *RunTaskRequest) GetRequestId() string {
@@ -1793,7 +1892,7 @@ type RunTaskResponse struct {
 
 func (x *RunTaskResponse) Reset() {
 	*x = RunTaskResponse{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[28]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1805,7 +1904,7 @@ func (x *RunTaskResponse) String() string {
 func (*RunTaskResponse) ProtoMessage() {}
 
 func (x *RunTaskResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[28]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1818,7 +1917,7 @@ func (x *RunTaskResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunTaskResponse.ProtoReflect.Descriptor instead.
 func (*RunTaskResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{28}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *RunTaskResponse) GetResponse() isRunTaskResponse_Response {
@@ -1875,7 +1974,7 @@ type GetTaskRequest struct {
 
 func (x *GetTaskRequest) Reset() {
 	*x = GetTaskRequest{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[29]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1887,7 +1986,7 @@ func (x *GetTaskRequest) String() string {
 func (*GetTaskRequest) ProtoMessage() {}
 
 func (x *GetTaskRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[29]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1900,7 +1999,7 @@ func (x *GetTaskRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetTaskRequest.ProtoReflect.Descriptor instead.
 func (*GetTaskRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{29}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *GetTaskRequest) GetTaskId() string {
@@ -1926,7 +2025,7 @@ type GetTaskResponse struct {
 
 func (x *GetTaskResponse) Reset() {
 	*x = GetTaskResponse{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[30]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1938,7 +2037,7 @@ func (x *GetTaskResponse) String() string {
 func (*GetTaskResponse) ProtoMessage() {}
 
 func (x *GetTaskResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[30]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1951,7 +2050,7 @@ func (x *GetTaskResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetTaskResponse.ProtoReflect.Descriptor instead.
 func (*GetTaskResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{30}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *GetTaskResponse) GetTask() *v14.Task {
@@ -1972,7 +2071,7 @@ type GetPlacementRequest struct {
 
 func (x *GetPlacementRequest) Reset() {
 	*x = GetPlacementRequest{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[31]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1984,7 +2083,7 @@ func (x *GetPlacementRequest) String() string {
 func (*GetPlacementRequest) ProtoMessage() {}
 
 func (x *GetPlacementRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[31]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1997,7 +2096,7 @@ func (x *GetPlacementRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetPlacementRequest.ProtoReflect.Descriptor instead.
 func (*GetPlacementRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{31}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *GetPlacementRequest) GetTaskId() string {
@@ -2023,7 +2122,7 @@ type GetPlacementResponse struct {
 
 func (x *GetPlacementResponse) Reset() {
 	*x = GetPlacementResponse{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[32]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2035,7 +2134,7 @@ func (x *GetPlacementResponse) String() string {
 func (*GetPlacementResponse) ProtoMessage() {}
 
 func (x *GetPlacementResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[32]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2048,7 +2147,7 @@ func (x *GetPlacementResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetPlacementResponse.ProtoReflect.Descriptor instead.
 func (*GetPlacementResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{32}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *GetPlacementResponse) GetAttempts() []*v14.PlacementAttempt {
@@ -2075,7 +2174,7 @@ type ListTasksRequest struct {
 
 func (x *ListTasksRequest) Reset() {
 	*x = ListTasksRequest{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[33]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2087,7 +2186,7 @@ func (x *ListTasksRequest) String() string {
 func (*ListTasksRequest) ProtoMessage() {}
 
 func (x *ListTasksRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[33]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2100,7 +2199,7 @@ func (x *ListTasksRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTasksRequest.ProtoReflect.Descriptor instead.
 func (*ListTasksRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{33}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *ListTasksRequest) GetStates() []string {
@@ -2169,7 +2268,7 @@ type ListTasksResponse struct {
 
 func (x *ListTasksResponse) Reset() {
 	*x = ListTasksResponse{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[34]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2181,7 +2280,7 @@ func (x *ListTasksResponse) String() string {
 func (*ListTasksResponse) ProtoMessage() {}
 
 func (x *ListTasksResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[34]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2194,7 +2293,7 @@ func (x *ListTasksResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTasksResponse.ProtoReflect.Descriptor instead.
 func (*ListTasksResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{34}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *ListTasksResponse) GetTasks() []*v14.Task {
@@ -2222,7 +2321,7 @@ type WatchTaskRequest struct {
 
 func (x *WatchTaskRequest) Reset() {
 	*x = WatchTaskRequest{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[35]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2234,7 +2333,7 @@ func (x *WatchTaskRequest) String() string {
 func (*WatchTaskRequest) ProtoMessage() {}
 
 func (x *WatchTaskRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[35]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2247,7 +2346,7 @@ func (x *WatchTaskRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchTaskRequest.ProtoReflect.Descriptor instead.
 func (*WatchTaskRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{35}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *WatchTaskRequest) GetTaskId() string {
@@ -2273,7 +2372,7 @@ type WatchTaskResponse struct {
 
 func (x *WatchTaskResponse) Reset() {
 	*x = WatchTaskResponse{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[36]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2285,7 +2384,7 @@ func (x *WatchTaskResponse) String() string {
 func (*WatchTaskResponse) ProtoMessage() {}
 
 func (x *WatchTaskResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[36]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2298,7 +2397,7 @@ func (x *WatchTaskResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchTaskResponse.ProtoReflect.Descriptor instead.
 func (*WatchTaskResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{36}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *WatchTaskResponse) GetTask() *v14.Task {
@@ -2322,7 +2421,7 @@ type WatchTasksRequest struct {
 
 func (x *WatchTasksRequest) Reset() {
 	*x = WatchTasksRequest{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[37]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2334,7 +2433,7 @@ func (x *WatchTasksRequest) String() string {
 func (*WatchTasksRequest) ProtoMessage() {}
 
 func (x *WatchTasksRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[37]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2347,7 +2446,7 @@ func (x *WatchTasksRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchTasksRequest.ProtoReflect.Descriptor instead.
 func (*WatchTasksRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{37}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *WatchTasksRequest) GetType() string {
@@ -2384,7 +2483,7 @@ type WatchTasksResponse struct {
 
 func (x *WatchTasksResponse) Reset() {
 	*x = WatchTasksResponse{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[38]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2396,7 +2495,7 @@ func (x *WatchTasksResponse) String() string {
 func (*WatchTasksResponse) ProtoMessage() {}
 
 func (x *WatchTasksResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[38]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2409,7 +2508,7 @@ func (x *WatchTasksResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchTasksResponse.ProtoReflect.Descriptor instead.
 func (*WatchTasksResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{38}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *WatchTasksResponse) GetResponse() isWatchTasksResponse_Response {
@@ -2464,7 +2563,7 @@ type CancelTaskRequest struct {
 
 func (x *CancelTaskRequest) Reset() {
 	*x = CancelTaskRequest{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[39]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2476,7 +2575,7 @@ func (x *CancelTaskRequest) String() string {
 func (*CancelTaskRequest) ProtoMessage() {}
 
 func (x *CancelTaskRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[39]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2489,7 +2588,7 @@ func (x *CancelTaskRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelTaskRequest.ProtoReflect.Descriptor instead.
 func (*CancelTaskRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{39}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *CancelTaskRequest) GetTaskId() string {
@@ -2508,7 +2607,7 @@ type CancelTaskResponse struct {
 
 func (x *CancelTaskResponse) Reset() {
 	*x = CancelTaskResponse{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[40]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2520,7 +2619,7 @@ func (x *CancelTaskResponse) String() string {
 func (*CancelTaskResponse) ProtoMessage() {}
 
 func (x *CancelTaskResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[40]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2533,7 +2632,7 @@ func (x *CancelTaskResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelTaskResponse.ProtoReflect.Descriptor instead.
 func (*CancelTaskResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{40}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *CancelTaskResponse) GetTask() *v14.Task {
@@ -2555,7 +2654,7 @@ type GetResultRequest struct {
 
 func (x *GetResultRequest) Reset() {
 	*x = GetResultRequest{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[41]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2567,7 +2666,7 @@ func (x *GetResultRequest) String() string {
 func (*GetResultRequest) ProtoMessage() {}
 
 func (x *GetResultRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[41]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2580,7 +2679,7 @@ func (x *GetResultRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetResultRequest.ProtoReflect.Descriptor instead.
 func (*GetResultRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{41}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *GetResultRequest) GetTaskId() string {
@@ -2617,7 +2716,7 @@ type GetResultResponse struct {
 
 func (x *GetResultResponse) Reset() {
 	*x = GetResultResponse{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[42]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2629,7 +2728,7 @@ func (x *GetResultResponse) String() string {
 func (*GetResultResponse) ProtoMessage() {}
 
 func (x *GetResultResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[42]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2642,7 +2741,7 @@ func (x *GetResultResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetResultResponse.ProtoReflect.Descriptor instead.
 func (*GetResultResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{42}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *GetResultResponse) GetResponse() isGetResultResponse_Response {
@@ -2697,7 +2796,7 @@ type GetLogsRequest struct {
 
 func (x *GetLogsRequest) Reset() {
 	*x = GetLogsRequest{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[43]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2709,7 +2808,7 @@ func (x *GetLogsRequest) String() string {
 func (*GetLogsRequest) ProtoMessage() {}
 
 func (x *GetLogsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[43]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2722,7 +2821,7 @@ func (x *GetLogsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetLogsRequest.ProtoReflect.Descriptor instead.
 func (*GetLogsRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{43}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *GetLogsRequest) GetTaskId() string {
@@ -2755,7 +2854,7 @@ type GetLogsResponse struct {
 
 func (x *GetLogsResponse) Reset() {
 	*x = GetLogsResponse{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[44]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2767,7 +2866,7 @@ func (x *GetLogsResponse) String() string {
 func (*GetLogsResponse) ProtoMessage() {}
 
 func (x *GetLogsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[44]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2780,7 +2879,7 @@ func (x *GetLogsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetLogsResponse.ProtoReflect.Descriptor instead.
 func (*GetLogsResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{44}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *GetLogsResponse) GetData() []byte {
@@ -2804,7 +2903,7 @@ type PutContentRequest struct {
 
 func (x *PutContentRequest) Reset() {
 	*x = PutContentRequest{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[45]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2816,7 +2915,7 @@ func (x *PutContentRequest) String() string {
 func (*PutContentRequest) ProtoMessage() {}
 
 func (x *PutContentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[45]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2829,7 +2928,7 @@ func (x *PutContentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutContentRequest.ProtoReflect.Descriptor instead.
 func (*PutContentRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{45}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *PutContentRequest) GetData() []byte {
@@ -2863,7 +2962,7 @@ type PutContentResponse struct {
 
 func (x *PutContentResponse) Reset() {
 	*x = PutContentResponse{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[46]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2875,7 +2974,7 @@ func (x *PutContentResponse) String() string {
 func (*PutContentResponse) ProtoMessage() {}
 
 func (x *PutContentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[46]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2888,7 +2987,7 @@ func (x *PutContentResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutContentResponse.ProtoReflect.Descriptor instead.
 func (*PutContentResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{46}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *PutContentResponse) GetCid() string {
@@ -2921,7 +3020,7 @@ type GetContentRequest struct {
 
 func (x *GetContentRequest) Reset() {
 	*x = GetContentRequest{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[47]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2933,7 +3032,7 @@ func (x *GetContentRequest) String() string {
 func (*GetContentRequest) ProtoMessage() {}
 
 func (x *GetContentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[47]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2946,7 +3045,7 @@ func (x *GetContentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetContentRequest.ProtoReflect.Descriptor instead.
 func (*GetContentRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{47}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *GetContentRequest) GetCid() string {
@@ -2997,7 +3096,7 @@ type GetContentResponse struct {
 
 func (x *GetContentResponse) Reset() {
 	*x = GetContentResponse{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[48]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3009,7 +3108,7 @@ func (x *GetContentResponse) String() string {
 func (*GetContentResponse) ProtoMessage() {}
 
 func (x *GetContentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[48]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3022,7 +3121,7 @@ func (x *GetContentResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetContentResponse.ProtoReflect.Descriptor instead.
 func (*GetContentResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{48}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *GetContentResponse) GetResponse() isGetContentResponse_Response {
@@ -3081,7 +3180,7 @@ type ListContentRequest struct {
 
 func (x *ListContentRequest) Reset() {
 	*x = ListContentRequest{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[49]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3093,7 +3192,7 @@ func (x *ListContentRequest) String() string {
 func (*ListContentRequest) ProtoMessage() {}
 
 func (x *ListContentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[49]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3106,7 +3205,7 @@ func (x *ListContentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListContentRequest.ProtoReflect.Descriptor instead.
 func (*ListContentRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{49}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *ListContentRequest) GetCid() string {
@@ -3146,7 +3245,7 @@ type ListContentResponse struct {
 
 func (x *ListContentResponse) Reset() {
 	*x = ListContentResponse{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[50]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3158,7 +3257,7 @@ func (x *ListContentResponse) String() string {
 func (*ListContentResponse) ProtoMessage() {}
 
 func (x *ListContentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[50]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3171,7 +3270,7 @@ func (x *ListContentResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListContentResponse.ProtoReflect.Descriptor instead.
 func (*ListContentResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{50}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *ListContentResponse) GetEntries() []*v15.DirectoryEntry {
@@ -3192,7 +3291,7 @@ type StatContentRequest struct {
 
 func (x *StatContentRequest) Reset() {
 	*x = StatContentRequest{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[51]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3204,7 +3303,7 @@ func (x *StatContentRequest) String() string {
 func (*StatContentRequest) ProtoMessage() {}
 
 func (x *StatContentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[51]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3217,7 +3316,7 @@ func (x *StatContentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatContentRequest.ProtoReflect.Descriptor instead.
 func (*StatContentRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{51}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *StatContentRequest) GetCid() string {
@@ -3243,7 +3342,7 @@ type StatContentResponse struct {
 
 func (x *StatContentResponse) Reset() {
 	*x = StatContentResponse{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[52]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3255,7 +3354,7 @@ func (x *StatContentResponse) String() string {
 func (*StatContentResponse) ProtoMessage() {}
 
 func (x *StatContentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[52]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3268,7 +3367,7 @@ func (x *StatContentResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatContentResponse.ProtoReflect.Descriptor instead.
 func (*StatContentResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{52}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *StatContentResponse) GetContent() *v15.StatResponse {
@@ -3289,7 +3388,7 @@ type PinContentRequest struct {
 
 func (x *PinContentRequest) Reset() {
 	*x = PinContentRequest{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[53]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3301,7 +3400,7 @@ func (x *PinContentRequest) String() string {
 func (*PinContentRequest) ProtoMessage() {}
 
 func (x *PinContentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[53]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3314,7 +3413,7 @@ func (x *PinContentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PinContentRequest.ProtoReflect.Descriptor instead.
 func (*PinContentRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{53}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *PinContentRequest) GetCid() string {
@@ -3340,7 +3439,7 @@ type PinContentResponse struct {
 
 func (x *PinContentResponse) Reset() {
 	*x = PinContentResponse{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[54]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3352,7 +3451,7 @@ func (x *PinContentResponse) String() string {
 func (*PinContentResponse) ProtoMessage() {}
 
 func (x *PinContentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[54]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3365,7 +3464,7 @@ func (x *PinContentResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PinContentResponse.ProtoReflect.Descriptor instead.
 func (*PinContentResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{54}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *PinContentResponse) GetSize() uint64 {
@@ -3384,7 +3483,7 @@ type UnpinContentRequest struct {
 
 func (x *UnpinContentRequest) Reset() {
 	*x = UnpinContentRequest{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[55]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3396,7 +3495,7 @@ func (x *UnpinContentRequest) String() string {
 func (*UnpinContentRequest) ProtoMessage() {}
 
 func (x *UnpinContentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[55]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3409,7 +3508,7 @@ func (x *UnpinContentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnpinContentRequest.ProtoReflect.Descriptor instead.
 func (*UnpinContentRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{55}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *UnpinContentRequest) GetCid() string {
@@ -3427,7 +3526,7 @@ type UnpinContentResponse struct {
 
 func (x *UnpinContentResponse) Reset() {
 	*x = UnpinContentResponse{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[56]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3439,7 +3538,7 @@ func (x *UnpinContentResponse) String() string {
 func (*UnpinContentResponse) ProtoMessage() {}
 
 func (x *UnpinContentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[56]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3452,7 +3551,7 @@ func (x *UnpinContentResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnpinContentResponse.ProtoReflect.Descriptor instead.
 func (*UnpinContentResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{56}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{58}
 }
 
 type ListPinsRequest struct {
@@ -3470,7 +3569,7 @@ type ListPinsRequest struct {
 
 func (x *ListPinsRequest) Reset() {
 	*x = ListPinsRequest{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[57]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3482,7 +3581,7 @@ func (x *ListPinsRequest) String() string {
 func (*ListPinsRequest) ProtoMessage() {}
 
 func (x *ListPinsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[57]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3495,7 +3594,7 @@ func (x *ListPinsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPinsRequest.ProtoReflect.Descriptor instead.
 func (*ListPinsRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{57}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *ListPinsRequest) GetPageSize() uint32 {
@@ -3536,7 +3635,7 @@ type ListPinsResponse struct {
 
 func (x *ListPinsResponse) Reset() {
 	*x = ListPinsResponse{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[58]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3548,7 +3647,7 @@ func (x *ListPinsResponse) String() string {
 func (*ListPinsResponse) ProtoMessage() {}
 
 func (x *ListPinsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[58]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3561,7 +3660,7 @@ func (x *ListPinsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPinsResponse.ProtoReflect.Descriptor instead.
 func (*ListPinsResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{58}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *ListPinsResponse) GetPins() []*v15.Pin {
@@ -3586,7 +3685,7 @@ type CollectContentRequest struct {
 
 func (x *CollectContentRequest) Reset() {
 	*x = CollectContentRequest{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[59]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3598,7 +3697,7 @@ func (x *CollectContentRequest) String() string {
 func (*CollectContentRequest) ProtoMessage() {}
 
 func (x *CollectContentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[59]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3611,7 +3710,7 @@ func (x *CollectContentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CollectContentRequest.ProtoReflect.Descriptor instead.
 func (*CollectContentRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{59}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{61}
 }
 
 type CollectContentResponse struct {
@@ -3628,7 +3727,7 @@ type CollectContentResponse struct {
 
 func (x *CollectContentResponse) Reset() {
 	*x = CollectContentResponse{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[60]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3640,7 +3739,7 @@ func (x *CollectContentResponse) String() string {
 func (*CollectContentResponse) ProtoMessage() {}
 
 func (x *CollectContentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[60]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3653,7 +3752,7 @@ func (x *CollectContentResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CollectContentResponse.ProtoReflect.Descriptor instead.
 func (*CollectContentResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{60}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *CollectContentResponse) GetBlocks() uint64 {
@@ -3694,7 +3793,7 @@ type VerifyContentRequest struct {
 
 func (x *VerifyContentRequest) Reset() {
 	*x = VerifyContentRequest{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[61]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3706,7 +3805,7 @@ func (x *VerifyContentRequest) String() string {
 func (*VerifyContentRequest) ProtoMessage() {}
 
 func (x *VerifyContentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[61]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3719,7 +3818,7 @@ func (x *VerifyContentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyContentRequest.ProtoReflect.Descriptor instead.
 func (*VerifyContentRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{61}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *VerifyContentRequest) GetNoRepair() bool {
@@ -3742,7 +3841,7 @@ type VerifyContentResponse struct {
 
 func (x *VerifyContentResponse) Reset() {
 	*x = VerifyContentResponse{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[62]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3754,7 +3853,7 @@ func (x *VerifyContentResponse) String() string {
 func (*VerifyContentResponse) ProtoMessage() {}
 
 func (x *VerifyContentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[62]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3767,7 +3866,7 @@ func (x *VerifyContentResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyContentResponse.ProtoReflect.Descriptor instead.
 func (*VerifyContentResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{62}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *VerifyContentResponse) GetResponse() isVerifyContentResponse_Response {
@@ -3897,7 +3996,12 @@ const file_shallot_node_v1_node_proto_rawDesc = "" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\"D\n" +
 	"\x13ConnectPeerResponse\x12\x17\n" +
 	"\apeer_id\x18\x01 \x01(\tR\x06peerId\x12\x14\n" +
-	"\x05alias\x18\x02 \x01(\tR\x05alias\"\xab\x01\n" +
+	"\x05alias\x18\x02 \x01(\tR\x05alias\"3\n" +
+	"\x13CreateInviteRequest\x12\x1c\n" +
+	"\taddresses\x18\x01 \x03(\tR\taddresses\"D\n" +
+	"\x14CreateInviteResponse\x12\x16\n" +
+	"\x06invite\x18\x01 \x01(\tR\x06invite\x12\x14\n" +
+	"\x05local\x18\x02 \x01(\bR\x05local\"\xab\x01\n" +
 	"\x10ListPeersRequest\x12\x1e\n" +
 	"\n" +
 	"capability\x18\x01 \x01(\tR\n" +
@@ -4067,13 +4171,14 @@ const file_shallot_node_v1_node_proto_rawDesc = "" +
 	"\bprogress\x18\x01 \x01(\v2!.shallot.broker.v1.VerifyProgressH\x00R\bprogress\x12<\n" +
 	"\afinding\x18\x02 \x01(\v2 .shallot.broker.v1.VerifyFindingH\x00R\afindingB\n" +
 	"\n" +
-	"\bresponse2\x8e\x14\n" +
+	"\bresponse2\xeb\x14\n" +
 	"\vNodeService\x12L\n" +
 	"\aGetNode\x12\x1f.shallot.node.v1.GetNodeRequest\x1a .shallot.node.v1.GetNodeResponse\x12X\n" +
 	"\vGetSettings\x12#.shallot.node.v1.GetSettingsRequest\x1a$.shallot.node.v1.GetSettingsResponse\x12U\n" +
 	"\n" +
 	"GetHistory\x12\".shallot.node.v1.GetHistoryRequest\x1a#.shallot.node.v1.GetHistoryResponse\x12X\n" +
-	"\vConnectPeer\x12#.shallot.node.v1.ConnectPeerRequest\x1a$.shallot.node.v1.ConnectPeerResponse\x12R\n" +
+	"\vConnectPeer\x12#.shallot.node.v1.ConnectPeerRequest\x1a$.shallot.node.v1.ConnectPeerResponse\x12[\n" +
+	"\fCreateInvite\x12$.shallot.node.v1.CreateInviteRequest\x1a%.shallot.node.v1.CreateInviteResponse\x12R\n" +
 	"\tListPeers\x12!.shallot.node.v1.ListPeersRequest\x1a\".shallot.node.v1.ListPeersResponse\x12L\n" +
 	"\aGetPeer\x12\x1f.shallot.node.v1.GetPeerRequest\x1a .shallot.node.v1.GetPeerResponse\x12X\n" +
 	"\vListMetrics\x12#.shallot.node.v1.ListMetricsRequest\x1a$.shallot.node.v1.ListMetricsResponse\x12a\n" +
@@ -4118,7 +4223,7 @@ func file_shallot_node_v1_node_proto_rawDescGZIP() []byte {
 	return file_shallot_node_v1_node_proto_rawDescData
 }
 
-var file_shallot_node_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 63)
+var file_shallot_node_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 65)
 var file_shallot_node_v1_node_proto_goTypes = []any{
 	(*GetNodeRequest)(nil),                // 0: shallot.node.v1.GetNodeRequest
 	(*GetNodeResponse)(nil),               // 1: shallot.node.v1.GetNodeResponse
@@ -4135,170 +4240,174 @@ var file_shallot_node_v1_node_proto_goTypes = []any{
 	(*PeerMetricPoint)(nil),               // 12: shallot.node.v1.PeerMetricPoint
 	(*ConnectPeerRequest)(nil),            // 13: shallot.node.v1.ConnectPeerRequest
 	(*ConnectPeerResponse)(nil),           // 14: shallot.node.v1.ConnectPeerResponse
-	(*ListPeersRequest)(nil),              // 15: shallot.node.v1.ListPeersRequest
-	(*ListPeersResponse)(nil),             // 16: shallot.node.v1.ListPeersResponse
-	(*GetPeerRequest)(nil),                // 17: shallot.node.v1.GetPeerRequest
-	(*GetPeerResponse)(nil),               // 18: shallot.node.v1.GetPeerResponse
-	(*ListMetricsRequest)(nil),            // 19: shallot.node.v1.ListMetricsRequest
-	(*ListMetricsResponse)(nil),           // 20: shallot.node.v1.ListMetricsResponse
-	(*GetPeerMetricsRequest)(nil),         // 21: shallot.node.v1.GetPeerMetricsRequest
-	(*GetPeerMetricsResponse)(nil),        // 22: shallot.node.v1.GetPeerMetricsResponse
-	(*UploadRequest)(nil),                 // 23: shallot.node.v1.UploadRequest
-	(*UploadResponse)(nil),                // 24: shallot.node.v1.UploadResponse
-	(*SubmitTaskRequest)(nil),             // 25: shallot.node.v1.SubmitTaskRequest
-	(*SubmitTaskResponse)(nil),            // 26: shallot.node.v1.SubmitTaskResponse
-	(*RunTaskRequest)(nil),                // 27: shallot.node.v1.RunTaskRequest
-	(*RunTaskResponse)(nil),               // 28: shallot.node.v1.RunTaskResponse
-	(*GetTaskRequest)(nil),                // 29: shallot.node.v1.GetTaskRequest
-	(*GetTaskResponse)(nil),               // 30: shallot.node.v1.GetTaskResponse
-	(*GetPlacementRequest)(nil),           // 31: shallot.node.v1.GetPlacementRequest
-	(*GetPlacementResponse)(nil),          // 32: shallot.node.v1.GetPlacementResponse
-	(*ListTasksRequest)(nil),              // 33: shallot.node.v1.ListTasksRequest
-	(*ListTasksResponse)(nil),             // 34: shallot.node.v1.ListTasksResponse
-	(*WatchTaskRequest)(nil),              // 35: shallot.node.v1.WatchTaskRequest
-	(*WatchTaskResponse)(nil),             // 36: shallot.node.v1.WatchTaskResponse
-	(*WatchTasksRequest)(nil),             // 37: shallot.node.v1.WatchTasksRequest
-	(*WatchTasksResponse)(nil),            // 38: shallot.node.v1.WatchTasksResponse
-	(*CancelTaskRequest)(nil),             // 39: shallot.node.v1.CancelTaskRequest
-	(*CancelTaskResponse)(nil),            // 40: shallot.node.v1.CancelTaskResponse
-	(*GetResultRequest)(nil),              // 41: shallot.node.v1.GetResultRequest
-	(*GetResultResponse)(nil),             // 42: shallot.node.v1.GetResultResponse
-	(*GetLogsRequest)(nil),                // 43: shallot.node.v1.GetLogsRequest
-	(*GetLogsResponse)(nil),               // 44: shallot.node.v1.GetLogsResponse
-	(*PutContentRequest)(nil),             // 45: shallot.node.v1.PutContentRequest
-	(*PutContentResponse)(nil),            // 46: shallot.node.v1.PutContentResponse
-	(*GetContentRequest)(nil),             // 47: shallot.node.v1.GetContentRequest
-	(*GetContentResponse)(nil),            // 48: shallot.node.v1.GetContentResponse
-	(*ListContentRequest)(nil),            // 49: shallot.node.v1.ListContentRequest
-	(*ListContentResponse)(nil),           // 50: shallot.node.v1.ListContentResponse
-	(*StatContentRequest)(nil),            // 51: shallot.node.v1.StatContentRequest
-	(*StatContentResponse)(nil),           // 52: shallot.node.v1.StatContentResponse
-	(*PinContentRequest)(nil),             // 53: shallot.node.v1.PinContentRequest
-	(*PinContentResponse)(nil),            // 54: shallot.node.v1.PinContentResponse
-	(*UnpinContentRequest)(nil),           // 55: shallot.node.v1.UnpinContentRequest
-	(*UnpinContentResponse)(nil),          // 56: shallot.node.v1.UnpinContentResponse
-	(*ListPinsRequest)(nil),               // 57: shallot.node.v1.ListPinsRequest
-	(*ListPinsResponse)(nil),              // 58: shallot.node.v1.ListPinsResponse
-	(*CollectContentRequest)(nil),         // 59: shallot.node.v1.CollectContentRequest
-	(*CollectContentResponse)(nil),        // 60: shallot.node.v1.CollectContentResponse
-	(*VerifyContentRequest)(nil),          // 61: shallot.node.v1.VerifyContentRequest
-	(*VerifyContentResponse)(nil),         // 62: shallot.node.v1.VerifyContentResponse
-	(*v1.Capability)(nil),                 // 63: shallot.event.v1.Capability
-	(*timestamppb.Timestamp)(nil),         // 64: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),           // 65: google.protobuf.Duration
-	(*v11.ProcessSettings)(nil),           // 66: shallot.telemetry.v1.ProcessSettings
-	(*v12.Peer)(nil),                      // 67: shallot.discovery.v1.Peer
-	(*v13.KnownMetric)(nil),               // 68: shallot.metric.v1.KnownMetric
-	(*v14.TaskSpec)(nil),                  // 69: shallot.task.v1.TaskSpec
-	(*v14.Task)(nil),                      // 70: shallot.task.v1.Task
-	(*v14.PlacementAttempt)(nil),          // 71: shallot.task.v1.PlacementAttempt
-	(*v15.PutEntry)(nil),                  // 72: shallot.broker.v1.PutEntry
-	(*v15.DirectoryEntry)(nil),            // 73: shallot.broker.v1.DirectoryEntry
-	(*v15.StatResponse)(nil),              // 74: shallot.broker.v1.StatResponse
-	(*v15.Pin)(nil),                       // 75: shallot.broker.v1.Pin
-	(*v15.VerifyProgress)(nil),            // 76: shallot.broker.v1.VerifyProgress
-	(*v15.VerifyFinding)(nil),             // 77: shallot.broker.v1.VerifyFinding
+	(*CreateInviteRequest)(nil),           // 15: shallot.node.v1.CreateInviteRequest
+	(*CreateInviteResponse)(nil),          // 16: shallot.node.v1.CreateInviteResponse
+	(*ListPeersRequest)(nil),              // 17: shallot.node.v1.ListPeersRequest
+	(*ListPeersResponse)(nil),             // 18: shallot.node.v1.ListPeersResponse
+	(*GetPeerRequest)(nil),                // 19: shallot.node.v1.GetPeerRequest
+	(*GetPeerResponse)(nil),               // 20: shallot.node.v1.GetPeerResponse
+	(*ListMetricsRequest)(nil),            // 21: shallot.node.v1.ListMetricsRequest
+	(*ListMetricsResponse)(nil),           // 22: shallot.node.v1.ListMetricsResponse
+	(*GetPeerMetricsRequest)(nil),         // 23: shallot.node.v1.GetPeerMetricsRequest
+	(*GetPeerMetricsResponse)(nil),        // 24: shallot.node.v1.GetPeerMetricsResponse
+	(*UploadRequest)(nil),                 // 25: shallot.node.v1.UploadRequest
+	(*UploadResponse)(nil),                // 26: shallot.node.v1.UploadResponse
+	(*SubmitTaskRequest)(nil),             // 27: shallot.node.v1.SubmitTaskRequest
+	(*SubmitTaskResponse)(nil),            // 28: shallot.node.v1.SubmitTaskResponse
+	(*RunTaskRequest)(nil),                // 29: shallot.node.v1.RunTaskRequest
+	(*RunTaskResponse)(nil),               // 30: shallot.node.v1.RunTaskResponse
+	(*GetTaskRequest)(nil),                // 31: shallot.node.v1.GetTaskRequest
+	(*GetTaskResponse)(nil),               // 32: shallot.node.v1.GetTaskResponse
+	(*GetPlacementRequest)(nil),           // 33: shallot.node.v1.GetPlacementRequest
+	(*GetPlacementResponse)(nil),          // 34: shallot.node.v1.GetPlacementResponse
+	(*ListTasksRequest)(nil),              // 35: shallot.node.v1.ListTasksRequest
+	(*ListTasksResponse)(nil),             // 36: shallot.node.v1.ListTasksResponse
+	(*WatchTaskRequest)(nil),              // 37: shallot.node.v1.WatchTaskRequest
+	(*WatchTaskResponse)(nil),             // 38: shallot.node.v1.WatchTaskResponse
+	(*WatchTasksRequest)(nil),             // 39: shallot.node.v1.WatchTasksRequest
+	(*WatchTasksResponse)(nil),            // 40: shallot.node.v1.WatchTasksResponse
+	(*CancelTaskRequest)(nil),             // 41: shallot.node.v1.CancelTaskRequest
+	(*CancelTaskResponse)(nil),            // 42: shallot.node.v1.CancelTaskResponse
+	(*GetResultRequest)(nil),              // 43: shallot.node.v1.GetResultRequest
+	(*GetResultResponse)(nil),             // 44: shallot.node.v1.GetResultResponse
+	(*GetLogsRequest)(nil),                // 45: shallot.node.v1.GetLogsRequest
+	(*GetLogsResponse)(nil),               // 46: shallot.node.v1.GetLogsResponse
+	(*PutContentRequest)(nil),             // 47: shallot.node.v1.PutContentRequest
+	(*PutContentResponse)(nil),            // 48: shallot.node.v1.PutContentResponse
+	(*GetContentRequest)(nil),             // 49: shallot.node.v1.GetContentRequest
+	(*GetContentResponse)(nil),            // 50: shallot.node.v1.GetContentResponse
+	(*ListContentRequest)(nil),            // 51: shallot.node.v1.ListContentRequest
+	(*ListContentResponse)(nil),           // 52: shallot.node.v1.ListContentResponse
+	(*StatContentRequest)(nil),            // 53: shallot.node.v1.StatContentRequest
+	(*StatContentResponse)(nil),           // 54: shallot.node.v1.StatContentResponse
+	(*PinContentRequest)(nil),             // 55: shallot.node.v1.PinContentRequest
+	(*PinContentResponse)(nil),            // 56: shallot.node.v1.PinContentResponse
+	(*UnpinContentRequest)(nil),           // 57: shallot.node.v1.UnpinContentRequest
+	(*UnpinContentResponse)(nil),          // 58: shallot.node.v1.UnpinContentResponse
+	(*ListPinsRequest)(nil),               // 59: shallot.node.v1.ListPinsRequest
+	(*ListPinsResponse)(nil),              // 60: shallot.node.v1.ListPinsResponse
+	(*CollectContentRequest)(nil),         // 61: shallot.node.v1.CollectContentRequest
+	(*CollectContentResponse)(nil),        // 62: shallot.node.v1.CollectContentResponse
+	(*VerifyContentRequest)(nil),          // 63: shallot.node.v1.VerifyContentRequest
+	(*VerifyContentResponse)(nil),         // 64: shallot.node.v1.VerifyContentResponse
+	(*v1.Capability)(nil),                 // 65: shallot.event.v1.Capability
+	(*timestamppb.Timestamp)(nil),         // 66: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),           // 67: google.protobuf.Duration
+	(*v11.ProcessSettings)(nil),           // 68: shallot.telemetry.v1.ProcessSettings
+	(*v12.Peer)(nil),                      // 69: shallot.discovery.v1.Peer
+	(*v13.KnownMetric)(nil),               // 70: shallot.metric.v1.KnownMetric
+	(*v14.TaskSpec)(nil),                  // 71: shallot.task.v1.TaskSpec
+	(*v14.Task)(nil),                      // 72: shallot.task.v1.Task
+	(*v14.PlacementAttempt)(nil),          // 73: shallot.task.v1.PlacementAttempt
+	(*v15.PutEntry)(nil),                  // 74: shallot.broker.v1.PutEntry
+	(*v15.DirectoryEntry)(nil),            // 75: shallot.broker.v1.DirectoryEntry
+	(*v15.StatResponse)(nil),              // 76: shallot.broker.v1.StatResponse
+	(*v15.Pin)(nil),                       // 77: shallot.broker.v1.Pin
+	(*v15.VerifyProgress)(nil),            // 78: shallot.broker.v1.VerifyProgress
+	(*v15.VerifyFinding)(nil),             // 79: shallot.broker.v1.VerifyFinding
 }
 var file_shallot_node_v1_node_proto_depIdxs = []int32{
 	2,  // 0: shallot.node.v1.GetNodeResponse.node:type_name -> shallot.node.v1.Node
-	63, // 1: shallot.node.v1.Node.capabilities:type_name -> shallot.event.v1.Capability
+	65, // 1: shallot.node.v1.Node.capabilities:type_name -> shallot.event.v1.Capability
 	4,  // 2: shallot.node.v1.Node.processes:type_name -> shallot.node.v1.Process
-	64, // 3: shallot.node.v1.Node.started_at:type_name -> google.protobuf.Timestamp
+	66, // 3: shallot.node.v1.Node.started_at:type_name -> google.protobuf.Timestamp
 	3,  // 4: shallot.node.v1.Node.tor:type_name -> shallot.node.v1.Tor
-	64, // 5: shallot.node.v1.Process.started_at:type_name -> google.protobuf.Timestamp
-	65, // 6: shallot.node.v1.Process.cpu:type_name -> google.protobuf.Duration
-	66, // 7: shallot.node.v1.GetSettingsResponse.processes:type_name -> shallot.telemetry.v1.ProcessSettings
-	65, // 8: shallot.node.v1.GetHistoryRequest.span:type_name -> google.protobuf.Duration
-	65, // 9: shallot.node.v1.GetHistoryResponse.step:type_name -> google.protobuf.Duration
+	66, // 5: shallot.node.v1.Process.started_at:type_name -> google.protobuf.Timestamp
+	67, // 6: shallot.node.v1.Process.cpu:type_name -> google.protobuf.Duration
+	68, // 7: shallot.node.v1.GetSettingsResponse.processes:type_name -> shallot.telemetry.v1.ProcessSettings
+	67, // 8: shallot.node.v1.GetHistoryRequest.span:type_name -> google.protobuf.Duration
+	67, // 9: shallot.node.v1.GetHistoryResponse.step:type_name -> google.protobuf.Duration
 	9,  // 10: shallot.node.v1.GetHistoryResponse.points:type_name -> shallot.node.v1.HistoryPoint
-	64, // 11: shallot.node.v1.HistoryPoint.time:type_name -> google.protobuf.Timestamp
-	65, // 12: shallot.node.v1.HistoryPoint.latency_p50:type_name -> google.protobuf.Duration
-	65, // 13: shallot.node.v1.HistoryPoint.latency_p99:type_name -> google.protobuf.Duration
+	66, // 11: shallot.node.v1.HistoryPoint.time:type_name -> google.protobuf.Timestamp
+	67, // 12: shallot.node.v1.HistoryPoint.latency_p50:type_name -> google.protobuf.Duration
+	67, // 13: shallot.node.v1.HistoryPoint.latency_p99:type_name -> google.protobuf.Duration
 	12, // 14: shallot.node.v1.GetPeerMetricsHistoryResponse.points:type_name -> shallot.node.v1.PeerMetricPoint
-	64, // 15: shallot.node.v1.PeerMetricPoint.time:type_name -> google.protobuf.Timestamp
-	67, // 16: shallot.node.v1.ListPeersResponse.peers:type_name -> shallot.discovery.v1.Peer
-	67, // 17: shallot.node.v1.GetPeerResponse.peer:type_name -> shallot.discovery.v1.Peer
-	68, // 18: shallot.node.v1.ListMetricsResponse.metrics:type_name -> shallot.metric.v1.KnownMetric
-	68, // 19: shallot.node.v1.GetPeerMetricsResponse.metric:type_name -> shallot.metric.v1.KnownMetric
-	69, // 20: shallot.node.v1.SubmitTaskRequest.spec:type_name -> shallot.task.v1.TaskSpec
-	70, // 21: shallot.node.v1.SubmitTaskResponse.task:type_name -> shallot.task.v1.Task
-	69, // 22: shallot.node.v1.RunTaskRequest.spec:type_name -> shallot.task.v1.TaskSpec
-	70, // 23: shallot.node.v1.RunTaskResponse.task:type_name -> shallot.task.v1.Task
-	70, // 24: shallot.node.v1.GetTaskResponse.task:type_name -> shallot.task.v1.Task
-	71, // 25: shallot.node.v1.GetPlacementResponse.attempts:type_name -> shallot.task.v1.PlacementAttempt
-	64, // 26: shallot.node.v1.ListTasksRequest.created_after:type_name -> google.protobuf.Timestamp
-	64, // 27: shallot.node.v1.ListTasksRequest.created_before:type_name -> google.protobuf.Timestamp
-	70, // 28: shallot.node.v1.ListTasksResponse.tasks:type_name -> shallot.task.v1.Task
-	70, // 29: shallot.node.v1.WatchTaskResponse.task:type_name -> shallot.task.v1.Task
-	70, // 30: shallot.node.v1.WatchTasksResponse.task:type_name -> shallot.task.v1.Task
-	70, // 31: shallot.node.v1.CancelTaskResponse.task:type_name -> shallot.task.v1.Task
-	72, // 32: shallot.node.v1.PutContentRequest.entry:type_name -> shallot.broker.v1.PutEntry
-	73, // 33: shallot.node.v1.ListContentResponse.entries:type_name -> shallot.broker.v1.DirectoryEntry
-	74, // 34: shallot.node.v1.StatContentResponse.content:type_name -> shallot.broker.v1.StatResponse
-	65, // 35: shallot.node.v1.PinContentRequest.keep:type_name -> google.protobuf.Duration
-	75, // 36: shallot.node.v1.ListPinsResponse.pins:type_name -> shallot.broker.v1.Pin
-	76, // 37: shallot.node.v1.VerifyContentResponse.progress:type_name -> shallot.broker.v1.VerifyProgress
-	77, // 38: shallot.node.v1.VerifyContentResponse.finding:type_name -> shallot.broker.v1.VerifyFinding
+	66, // 15: shallot.node.v1.PeerMetricPoint.time:type_name -> google.protobuf.Timestamp
+	69, // 16: shallot.node.v1.ListPeersResponse.peers:type_name -> shallot.discovery.v1.Peer
+	69, // 17: shallot.node.v1.GetPeerResponse.peer:type_name -> shallot.discovery.v1.Peer
+	70, // 18: shallot.node.v1.ListMetricsResponse.metrics:type_name -> shallot.metric.v1.KnownMetric
+	70, // 19: shallot.node.v1.GetPeerMetricsResponse.metric:type_name -> shallot.metric.v1.KnownMetric
+	71, // 20: shallot.node.v1.SubmitTaskRequest.spec:type_name -> shallot.task.v1.TaskSpec
+	72, // 21: shallot.node.v1.SubmitTaskResponse.task:type_name -> shallot.task.v1.Task
+	71, // 22: shallot.node.v1.RunTaskRequest.spec:type_name -> shallot.task.v1.TaskSpec
+	72, // 23: shallot.node.v1.RunTaskResponse.task:type_name -> shallot.task.v1.Task
+	72, // 24: shallot.node.v1.GetTaskResponse.task:type_name -> shallot.task.v1.Task
+	73, // 25: shallot.node.v1.GetPlacementResponse.attempts:type_name -> shallot.task.v1.PlacementAttempt
+	66, // 26: shallot.node.v1.ListTasksRequest.created_after:type_name -> google.protobuf.Timestamp
+	66, // 27: shallot.node.v1.ListTasksRequest.created_before:type_name -> google.protobuf.Timestamp
+	72, // 28: shallot.node.v1.ListTasksResponse.tasks:type_name -> shallot.task.v1.Task
+	72, // 29: shallot.node.v1.WatchTaskResponse.task:type_name -> shallot.task.v1.Task
+	72, // 30: shallot.node.v1.WatchTasksResponse.task:type_name -> shallot.task.v1.Task
+	72, // 31: shallot.node.v1.CancelTaskResponse.task:type_name -> shallot.task.v1.Task
+	74, // 32: shallot.node.v1.PutContentRequest.entry:type_name -> shallot.broker.v1.PutEntry
+	75, // 33: shallot.node.v1.ListContentResponse.entries:type_name -> shallot.broker.v1.DirectoryEntry
+	76, // 34: shallot.node.v1.StatContentResponse.content:type_name -> shallot.broker.v1.StatResponse
+	67, // 35: shallot.node.v1.PinContentRequest.keep:type_name -> google.protobuf.Duration
+	77, // 36: shallot.node.v1.ListPinsResponse.pins:type_name -> shallot.broker.v1.Pin
+	78, // 37: shallot.node.v1.VerifyContentResponse.progress:type_name -> shallot.broker.v1.VerifyProgress
+	79, // 38: shallot.node.v1.VerifyContentResponse.finding:type_name -> shallot.broker.v1.VerifyFinding
 	0,  // 39: shallot.node.v1.NodeService.GetNode:input_type -> shallot.node.v1.GetNodeRequest
 	5,  // 40: shallot.node.v1.NodeService.GetSettings:input_type -> shallot.node.v1.GetSettingsRequest
 	7,  // 41: shallot.node.v1.NodeService.GetHistory:input_type -> shallot.node.v1.GetHistoryRequest
 	13, // 42: shallot.node.v1.NodeService.ConnectPeer:input_type -> shallot.node.v1.ConnectPeerRequest
-	15, // 43: shallot.node.v1.NodeService.ListPeers:input_type -> shallot.node.v1.ListPeersRequest
-	17, // 44: shallot.node.v1.NodeService.GetPeer:input_type -> shallot.node.v1.GetPeerRequest
-	19, // 45: shallot.node.v1.NodeService.ListMetrics:input_type -> shallot.node.v1.ListMetricsRequest
-	21, // 46: shallot.node.v1.NodeService.GetPeerMetrics:input_type -> shallot.node.v1.GetPeerMetricsRequest
-	10, // 47: shallot.node.v1.NodeService.GetPeerMetricsHistory:input_type -> shallot.node.v1.GetPeerMetricsHistoryRequest
-	23, // 48: shallot.node.v1.NodeService.Upload:input_type -> shallot.node.v1.UploadRequest
-	25, // 49: shallot.node.v1.NodeService.SubmitTask:input_type -> shallot.node.v1.SubmitTaskRequest
-	27, // 50: shallot.node.v1.NodeService.RunTask:input_type -> shallot.node.v1.RunTaskRequest
-	29, // 51: shallot.node.v1.NodeService.GetTask:input_type -> shallot.node.v1.GetTaskRequest
-	31, // 52: shallot.node.v1.NodeService.GetPlacement:input_type -> shallot.node.v1.GetPlacementRequest
-	33, // 53: shallot.node.v1.NodeService.ListTasks:input_type -> shallot.node.v1.ListTasksRequest
-	35, // 54: shallot.node.v1.NodeService.WatchTask:input_type -> shallot.node.v1.WatchTaskRequest
-	37, // 55: shallot.node.v1.NodeService.WatchTasks:input_type -> shallot.node.v1.WatchTasksRequest
-	39, // 56: shallot.node.v1.NodeService.CancelTask:input_type -> shallot.node.v1.CancelTaskRequest
-	41, // 57: shallot.node.v1.NodeService.GetResult:input_type -> shallot.node.v1.GetResultRequest
-	43, // 58: shallot.node.v1.NodeService.GetLogs:input_type -> shallot.node.v1.GetLogsRequest
-	45, // 59: shallot.node.v1.NodeService.PutContent:input_type -> shallot.node.v1.PutContentRequest
-	47, // 60: shallot.node.v1.NodeService.GetContent:input_type -> shallot.node.v1.GetContentRequest
-	49, // 61: shallot.node.v1.NodeService.ListContent:input_type -> shallot.node.v1.ListContentRequest
-	51, // 62: shallot.node.v1.NodeService.StatContent:input_type -> shallot.node.v1.StatContentRequest
-	53, // 63: shallot.node.v1.NodeService.PinContent:input_type -> shallot.node.v1.PinContentRequest
-	55, // 64: shallot.node.v1.NodeService.UnpinContent:input_type -> shallot.node.v1.UnpinContentRequest
-	57, // 65: shallot.node.v1.NodeService.ListPins:input_type -> shallot.node.v1.ListPinsRequest
-	59, // 66: shallot.node.v1.NodeService.CollectContent:input_type -> shallot.node.v1.CollectContentRequest
-	61, // 67: shallot.node.v1.NodeService.VerifyContent:input_type -> shallot.node.v1.VerifyContentRequest
-	1,  // 68: shallot.node.v1.NodeService.GetNode:output_type -> shallot.node.v1.GetNodeResponse
-	6,  // 69: shallot.node.v1.NodeService.GetSettings:output_type -> shallot.node.v1.GetSettingsResponse
-	8,  // 70: shallot.node.v1.NodeService.GetHistory:output_type -> shallot.node.v1.GetHistoryResponse
-	14, // 71: shallot.node.v1.NodeService.ConnectPeer:output_type -> shallot.node.v1.ConnectPeerResponse
-	16, // 72: shallot.node.v1.NodeService.ListPeers:output_type -> shallot.node.v1.ListPeersResponse
-	18, // 73: shallot.node.v1.NodeService.GetPeer:output_type -> shallot.node.v1.GetPeerResponse
-	20, // 74: shallot.node.v1.NodeService.ListMetrics:output_type -> shallot.node.v1.ListMetricsResponse
-	22, // 75: shallot.node.v1.NodeService.GetPeerMetrics:output_type -> shallot.node.v1.GetPeerMetricsResponse
-	11, // 76: shallot.node.v1.NodeService.GetPeerMetricsHistory:output_type -> shallot.node.v1.GetPeerMetricsHistoryResponse
-	24, // 77: shallot.node.v1.NodeService.Upload:output_type -> shallot.node.v1.UploadResponse
-	26, // 78: shallot.node.v1.NodeService.SubmitTask:output_type -> shallot.node.v1.SubmitTaskResponse
-	28, // 79: shallot.node.v1.NodeService.RunTask:output_type -> shallot.node.v1.RunTaskResponse
-	30, // 80: shallot.node.v1.NodeService.GetTask:output_type -> shallot.node.v1.GetTaskResponse
-	32, // 81: shallot.node.v1.NodeService.GetPlacement:output_type -> shallot.node.v1.GetPlacementResponse
-	34, // 82: shallot.node.v1.NodeService.ListTasks:output_type -> shallot.node.v1.ListTasksResponse
-	36, // 83: shallot.node.v1.NodeService.WatchTask:output_type -> shallot.node.v1.WatchTaskResponse
-	38, // 84: shallot.node.v1.NodeService.WatchTasks:output_type -> shallot.node.v1.WatchTasksResponse
-	40, // 85: shallot.node.v1.NodeService.CancelTask:output_type -> shallot.node.v1.CancelTaskResponse
-	42, // 86: shallot.node.v1.NodeService.GetResult:output_type -> shallot.node.v1.GetResultResponse
-	44, // 87: shallot.node.v1.NodeService.GetLogs:output_type -> shallot.node.v1.GetLogsResponse
-	46, // 88: shallot.node.v1.NodeService.PutContent:output_type -> shallot.node.v1.PutContentResponse
-	48, // 89: shallot.node.v1.NodeService.GetContent:output_type -> shallot.node.v1.GetContentResponse
-	50, // 90: shallot.node.v1.NodeService.ListContent:output_type -> shallot.node.v1.ListContentResponse
-	52, // 91: shallot.node.v1.NodeService.StatContent:output_type -> shallot.node.v1.StatContentResponse
-	54, // 92: shallot.node.v1.NodeService.PinContent:output_type -> shallot.node.v1.PinContentResponse
-	56, // 93: shallot.node.v1.NodeService.UnpinContent:output_type -> shallot.node.v1.UnpinContentResponse
-	58, // 94: shallot.node.v1.NodeService.ListPins:output_type -> shallot.node.v1.ListPinsResponse
-	60, // 95: shallot.node.v1.NodeService.CollectContent:output_type -> shallot.node.v1.CollectContentResponse
-	62, // 96: shallot.node.v1.NodeService.VerifyContent:output_type -> shallot.node.v1.VerifyContentResponse
-	68, // [68:97] is the sub-list for method output_type
-	39, // [39:68] is the sub-list for method input_type
+	15, // 43: shallot.node.v1.NodeService.CreateInvite:input_type -> shallot.node.v1.CreateInviteRequest
+	17, // 44: shallot.node.v1.NodeService.ListPeers:input_type -> shallot.node.v1.ListPeersRequest
+	19, // 45: shallot.node.v1.NodeService.GetPeer:input_type -> shallot.node.v1.GetPeerRequest
+	21, // 46: shallot.node.v1.NodeService.ListMetrics:input_type -> shallot.node.v1.ListMetricsRequest
+	23, // 47: shallot.node.v1.NodeService.GetPeerMetrics:input_type -> shallot.node.v1.GetPeerMetricsRequest
+	10, // 48: shallot.node.v1.NodeService.GetPeerMetricsHistory:input_type -> shallot.node.v1.GetPeerMetricsHistoryRequest
+	25, // 49: shallot.node.v1.NodeService.Upload:input_type -> shallot.node.v1.UploadRequest
+	27, // 50: shallot.node.v1.NodeService.SubmitTask:input_type -> shallot.node.v1.SubmitTaskRequest
+	29, // 51: shallot.node.v1.NodeService.RunTask:input_type -> shallot.node.v1.RunTaskRequest
+	31, // 52: shallot.node.v1.NodeService.GetTask:input_type -> shallot.node.v1.GetTaskRequest
+	33, // 53: shallot.node.v1.NodeService.GetPlacement:input_type -> shallot.node.v1.GetPlacementRequest
+	35, // 54: shallot.node.v1.NodeService.ListTasks:input_type -> shallot.node.v1.ListTasksRequest
+	37, // 55: shallot.node.v1.NodeService.WatchTask:input_type -> shallot.node.v1.WatchTaskRequest
+	39, // 56: shallot.node.v1.NodeService.WatchTasks:input_type -> shallot.node.v1.WatchTasksRequest
+	41, // 57: shallot.node.v1.NodeService.CancelTask:input_type -> shallot.node.v1.CancelTaskRequest
+	43, // 58: shallot.node.v1.NodeService.GetResult:input_type -> shallot.node.v1.GetResultRequest
+	45, // 59: shallot.node.v1.NodeService.GetLogs:input_type -> shallot.node.v1.GetLogsRequest
+	47, // 60: shallot.node.v1.NodeService.PutContent:input_type -> shallot.node.v1.PutContentRequest
+	49, // 61: shallot.node.v1.NodeService.GetContent:input_type -> shallot.node.v1.GetContentRequest
+	51, // 62: shallot.node.v1.NodeService.ListContent:input_type -> shallot.node.v1.ListContentRequest
+	53, // 63: shallot.node.v1.NodeService.StatContent:input_type -> shallot.node.v1.StatContentRequest
+	55, // 64: shallot.node.v1.NodeService.PinContent:input_type -> shallot.node.v1.PinContentRequest
+	57, // 65: shallot.node.v1.NodeService.UnpinContent:input_type -> shallot.node.v1.UnpinContentRequest
+	59, // 66: shallot.node.v1.NodeService.ListPins:input_type -> shallot.node.v1.ListPinsRequest
+	61, // 67: shallot.node.v1.NodeService.CollectContent:input_type -> shallot.node.v1.CollectContentRequest
+	63, // 68: shallot.node.v1.NodeService.VerifyContent:input_type -> shallot.node.v1.VerifyContentRequest
+	1,  // 69: shallot.node.v1.NodeService.GetNode:output_type -> shallot.node.v1.GetNodeResponse
+	6,  // 70: shallot.node.v1.NodeService.GetSettings:output_type -> shallot.node.v1.GetSettingsResponse
+	8,  // 71: shallot.node.v1.NodeService.GetHistory:output_type -> shallot.node.v1.GetHistoryResponse
+	14, // 72: shallot.node.v1.NodeService.ConnectPeer:output_type -> shallot.node.v1.ConnectPeerResponse
+	16, // 73: shallot.node.v1.NodeService.CreateInvite:output_type -> shallot.node.v1.CreateInviteResponse
+	18, // 74: shallot.node.v1.NodeService.ListPeers:output_type -> shallot.node.v1.ListPeersResponse
+	20, // 75: shallot.node.v1.NodeService.GetPeer:output_type -> shallot.node.v1.GetPeerResponse
+	22, // 76: shallot.node.v1.NodeService.ListMetrics:output_type -> shallot.node.v1.ListMetricsResponse
+	24, // 77: shallot.node.v1.NodeService.GetPeerMetrics:output_type -> shallot.node.v1.GetPeerMetricsResponse
+	11, // 78: shallot.node.v1.NodeService.GetPeerMetricsHistory:output_type -> shallot.node.v1.GetPeerMetricsHistoryResponse
+	26, // 79: shallot.node.v1.NodeService.Upload:output_type -> shallot.node.v1.UploadResponse
+	28, // 80: shallot.node.v1.NodeService.SubmitTask:output_type -> shallot.node.v1.SubmitTaskResponse
+	30, // 81: shallot.node.v1.NodeService.RunTask:output_type -> shallot.node.v1.RunTaskResponse
+	32, // 82: shallot.node.v1.NodeService.GetTask:output_type -> shallot.node.v1.GetTaskResponse
+	34, // 83: shallot.node.v1.NodeService.GetPlacement:output_type -> shallot.node.v1.GetPlacementResponse
+	36, // 84: shallot.node.v1.NodeService.ListTasks:output_type -> shallot.node.v1.ListTasksResponse
+	38, // 85: shallot.node.v1.NodeService.WatchTask:output_type -> shallot.node.v1.WatchTaskResponse
+	40, // 86: shallot.node.v1.NodeService.WatchTasks:output_type -> shallot.node.v1.WatchTasksResponse
+	42, // 87: shallot.node.v1.NodeService.CancelTask:output_type -> shallot.node.v1.CancelTaskResponse
+	44, // 88: shallot.node.v1.NodeService.GetResult:output_type -> shallot.node.v1.GetResultResponse
+	46, // 89: shallot.node.v1.NodeService.GetLogs:output_type -> shallot.node.v1.GetLogsResponse
+	48, // 90: shallot.node.v1.NodeService.PutContent:output_type -> shallot.node.v1.PutContentResponse
+	50, // 91: shallot.node.v1.NodeService.GetContent:output_type -> shallot.node.v1.GetContentResponse
+	52, // 92: shallot.node.v1.NodeService.ListContent:output_type -> shallot.node.v1.ListContentResponse
+	54, // 93: shallot.node.v1.NodeService.StatContent:output_type -> shallot.node.v1.StatContentResponse
+	56, // 94: shallot.node.v1.NodeService.PinContent:output_type -> shallot.node.v1.PinContentResponse
+	58, // 95: shallot.node.v1.NodeService.UnpinContent:output_type -> shallot.node.v1.UnpinContentResponse
+	60, // 96: shallot.node.v1.NodeService.ListPins:output_type -> shallot.node.v1.ListPinsResponse
+	62, // 97: shallot.node.v1.NodeService.CollectContent:output_type -> shallot.node.v1.CollectContentResponse
+	64, // 98: shallot.node.v1.NodeService.VerifyContent:output_type -> shallot.node.v1.VerifyContentResponse
+	69, // [69:99] is the sub-list for method output_type
+	39, // [39:69] is the sub-list for method input_type
 	39, // [39:39] is the sub-list for extension type_name
 	39, // [39:39] is the sub-list for extension extendee
 	0,  // [0:39] is the sub-list for field type_name
@@ -4309,23 +4418,23 @@ func file_shallot_node_v1_node_proto_init() {
 	if File_shallot_node_v1_node_proto != nil {
 		return
 	}
-	file_shallot_node_v1_node_proto_msgTypes[28].OneofWrappers = []any{
+	file_shallot_node_v1_node_proto_msgTypes[30].OneofWrappers = []any{
 		(*RunTaskResponse_Task)(nil),
 		(*RunTaskResponse_Stdout)(nil),
 	}
-	file_shallot_node_v1_node_proto_msgTypes[38].OneofWrappers = []any{
+	file_shallot_node_v1_node_proto_msgTypes[40].OneofWrappers = []any{
 		(*WatchTasksResponse_Task)(nil),
 		(*WatchTasksResponse_Missed)(nil),
 	}
-	file_shallot_node_v1_node_proto_msgTypes[42].OneofWrappers = []any{
+	file_shallot_node_v1_node_proto_msgTypes[44].OneofWrappers = []any{
 		(*GetResultResponse_Size)(nil),
 		(*GetResultResponse_Data)(nil),
 	}
-	file_shallot_node_v1_node_proto_msgTypes[48].OneofWrappers = []any{
+	file_shallot_node_v1_node_proto_msgTypes[50].OneofWrappers = []any{
 		(*GetContentResponse_Size)(nil),
 		(*GetContentResponse_Data)(nil),
 	}
-	file_shallot_node_v1_node_proto_msgTypes[62].OneofWrappers = []any{
+	file_shallot_node_v1_node_proto_msgTypes[64].OneofWrappers = []any{
 		(*VerifyContentResponse_Progress)(nil),
 		(*VerifyContentResponse_Finding)(nil),
 	}
@@ -4335,7 +4444,7 @@ func file_shallot_node_v1_node_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_shallot_node_v1_node_proto_rawDesc), len(file_shallot_node_v1_node_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   63,
+			NumMessages:   65,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

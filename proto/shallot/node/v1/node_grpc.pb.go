@@ -29,6 +29,7 @@ const (
 	NodeService_GetSettings_FullMethodName           = "/shallot.node.v1.NodeService/GetSettings"
 	NodeService_GetHistory_FullMethodName            = "/shallot.node.v1.NodeService/GetHistory"
 	NodeService_ConnectPeer_FullMethodName           = "/shallot.node.v1.NodeService/ConnectPeer"
+	NodeService_CreateInvite_FullMethodName          = "/shallot.node.v1.NodeService/CreateInvite"
 	NodeService_ListPeers_FullMethodName             = "/shallot.node.v1.NodeService/ListPeers"
 	NodeService_GetPeer_FullMethodName               = "/shallot.node.v1.NodeService/GetPeer"
 	NodeService_ListMetrics_FullMethodName           = "/shallot.node.v1.NodeService/ListMetrics"
@@ -68,6 +69,9 @@ type NodeServiceClient interface {
 	GetHistory(ctx context.Context, in *GetHistoryRequest, opts ...grpc.CallOption) (*GetHistoryResponse, error)
 	// ConnectPeer joins the network through one more address.
 	ConnectPeer(ctx context.Context, in *ConnectPeerRequest, opts ...grpc.CallOption) (*ConnectPeerResponse, error)
+	// CreateInvite makes a line of text that lets others join this node's private network. Whoever has it is in: it holds the network's key, and addresses to join through,
+	// in anonymous mode, too. FAILED_PRECONDITION, NETWORK_OPEN: an open network needs none.
+	CreateInvite(ctx context.Context, in *CreateInviteRequest, opts ...grpc.CallOption) (*CreateInviteResponse, error)
 	ListPeers(ctx context.Context, in *ListPeersRequest, opts ...grpc.CallOption) (*ListPeersResponse, error)
 	GetPeer(ctx context.Context, in *GetPeerRequest, opts ...grpc.CallOption) (*GetPeerResponse, error)
 	ListMetrics(ctx context.Context, in *ListMetricsRequest, opts ...grpc.CallOption) (*ListMetricsResponse, error)
@@ -156,6 +160,16 @@ func (c *nodeServiceClient) ConnectPeer(ctx context.Context, in *ConnectPeerRequ
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ConnectPeerResponse)
 	err := c.cc.Invoke(ctx, NodeService_ConnectPeer_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *nodeServiceClient) CreateInvite(ctx context.Context, in *CreateInviteRequest, opts ...grpc.CallOption) (*CreateInviteResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(CreateInviteResponse)
+	err := c.cc.Invoke(ctx, NodeService_CreateInvite_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -502,6 +516,9 @@ type NodeServiceServer interface {
 	GetHistory(context.Context, *GetHistoryRequest) (*GetHistoryResponse, error)
 	// ConnectPeer joins the network through one more address.
 	ConnectPeer(context.Context, *ConnectPeerRequest) (*ConnectPeerResponse, error)
+	// CreateInvite makes a line of text that lets others join this node's private network. Whoever has it is in: it holds the network's key, and addresses to join through,
+	// in anonymous mode, too. FAILED_PRECONDITION, NETWORK_OPEN: an open network needs none.
+	CreateInvite(context.Context, *CreateInviteRequest) (*CreateInviteResponse, error)
 	ListPeers(context.Context, *ListPeersRequest) (*ListPeersResponse, error)
 	GetPeer(context.Context, *GetPeerRequest) (*GetPeerResponse, error)
 	ListMetrics(context.Context, *ListMetricsRequest) (*ListMetricsResponse, error)
@@ -567,6 +584,9 @@ func (UnimplementedNodeServiceServer) GetHistory(context.Context, *GetHistoryReq
 }
 func (UnimplementedNodeServiceServer) ConnectPeer(context.Context, *ConnectPeerRequest) (*ConnectPeerResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ConnectPeer not implemented")
+}
+func (UnimplementedNodeServiceServer) CreateInvite(context.Context, *CreateInviteRequest) (*CreateInviteResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method CreateInvite not implemented")
 }
 func (UnimplementedNodeServiceServer) ListPeers(context.Context, *ListPeersRequest) (*ListPeersResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListPeers not implemented")
@@ -732,6 +752,24 @@ func _NodeService_ConnectPeer_Handler(srv interface{}, ctx context.Context, dec 
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(NodeServiceServer).ConnectPeer(ctx, req.(*ConnectPeerRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _NodeService_CreateInvite_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(CreateInviteRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(NodeServiceServer).CreateInvite(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: NodeService_CreateInvite_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(NodeServiceServer).CreateInvite(ctx, req.(*CreateInviteRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -1130,6 +1168,10 @@ var NodeService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ConnectPeer",
 			Handler:    _NodeService_ConnectPeer_Handler,
+		},
+		{
+			MethodName: "CreateInvite",
+			Handler:    _NodeService_CreateInvite_Handler,
 		},
 		{
 			MethodName: "ListPeers",

@@ -10,5 +10,5 @@ func freeSpace(dir string) uint64 {
 	if syscall.Statfs(dir, &st) != nil {
 		return 0
 	}
-	return st.Bavail * uint64(st.Bsize) //nolint:gosec,unconvert // a block size is positive, and of another type elsewhere
+	return st.Bavail * uint64(st.Bsize) //nolint:gosec // a block size is positive
 }

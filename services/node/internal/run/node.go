@@ -11,6 +11,7 @@ import (
 
 	"github.com/shallot-net/shallot/kit/alias"
 	"github.com/shallot-net/shallot/kit/config"
+	"github.com/shallot-net/shallot/kit/invite"
 	"github.com/shallot-net/shallot/kit/lifecycle"
 	"github.com/shallot-net/shallot/kit/telemetry"
 	"github.com/shallot-net/shallot/kit/tracing"
@@ -50,11 +51,12 @@ type Node struct {
 	identity  *app.Identity
 	processes *app.Processes
 	submitter *app.Submitter
-	registry  prometheus.Gatherer // nil before Register
-	placer    *app.Placer         // consumer
-	consumer  *app.Consumer       // consumer
-	personas  *app.Personas       // consumer in anonymous mode
-	provider  *app.Provider       // provider
+	registry  prometheus.Gatherer                  // nil before Register
+	placer    *app.Placer                          // consumer
+	consumer  *app.Consumer                        // consumer
+	personas  *app.Personas                        // consumer in anonymous mode
+	provider  *app.Provider                        // provider
+	key       func() ([invite.KeySize]byte, error) // of its private network
 	history   *app.History
 	api       *api.Service
 	jobs      *api.JobService
@@ -68,7 +70,7 @@ func New(cfg Config, conns Conns, names *alias.Key, registry prometheus.Register
 	if cfg.Mode == ModeAnonymous && cfg.SendTimeout == Default().SendTimeout {
 		cfg.SendTimeout = time.Minute // a dial and a round trip, of up to 3 s each way
 	}
-	n := &Node{cfg: cfg, log: log, names: names, sidecar: sidecar.New(conns.Broker, log), tasks: tasks.New(conns.Task, rand.Text(), log)}
+	n := &Node{cfg: cfg, key: func() ([invite.KeySize]byte, error) { return networkKey(cfg.Home) }, log: log, names: names, sidecar: sidecar.New(conns.Broker, log), tasks: tasks.New(conns.Task, rand.Text(), log)}
 	n.carrier = app.NewCarrier(app.CarrierConfig{Outbox: domain.OutboxLimits{Bytes: int(cfg.OutboxMemory), LaneBytes: int(cfg.OutboxMemory) / 4},
 		SendTimeout: cfg.SendTimeout}, n.sidecar, n.tasks, log)
 	n.carrier.Resync = n.tasks.Resync
@@ -99,7 +101,7 @@ func New(cfg Config, conns Conns, names *alias.Key, registry prometheus.Register
 	n.submitter.PeerName = n.peerName()
 	n.api = api.New(api.Config{Role: cfg.Role, Anonymous: cfg.Mode == ModeAnonymous, Version: version.String(), StartedAt: time.Now(),
 		Submitter: n.submitter, Watcher: watcher, Feed: n.tasks, Tasks: n.tasks.API(), Bodies: n.tasks,
-		Content: n.sidecar.Repository, Putter: n.sidecar, View: view, Identity: n.identity, Processes: n.processes, Usage: n.usage, Settings: n.settings, History: n.history, Trails: trails})
+		Content: n.sidecar.Repository, Putter: n.sidecar, View: view, Identity: n.identity, Processes: n.processes, Usage: n.usage, Settings: n.settings, History: n.history, Trails: trails, NetworkKey: func() ([invite.KeySize]byte, error) { return n.key() }})
 	n.jobs = api.NewJobs(n.tasks.Jobs())
 	n.jobs.MayRedirect = cfg.Mode == ModeOpen
 	n.registerMetrics(registry)

@@ -101,24 +101,25 @@ type Processes interface {
 
 // Config is what a Service needs; nothing in it but Usage may be nil.
 type Config struct {
-	Role      string
-	Anonymous bool
-	Version   string
-	StartedAt time.Time
-	Submitter Submitter
-	Watcher   Watcher
-	Feed      Feed
-	Tasks     Tasks
-	Bodies    Bodies
-	Content   Content
-	Putter    Putter
-	View      View
-	Identity  Identity
-	Processes Processes
-	Usage     func(ctx context.Context) map[string]app.Usage // what the processes use, by name
-	History   History
-	Trails    Trails
-	Settings  func(ctx context.Context) []*telemetryv1.ProcessSettings
+	Role       string
+	Anonymous  bool
+	Version    string
+	StartedAt  time.Time
+	Submitter  Submitter
+	Watcher    Watcher
+	Feed       Feed
+	Tasks      Tasks
+	Bodies     Bodies
+	Content    Content
+	Putter     Putter
+	View       View
+	Identity   Identity
+	Processes  Processes
+	Usage      func(ctx context.Context) map[string]app.Usage // what the processes use, by name
+	History    History
+	Trails     Trails
+	NetworkKey NetworkKey
+	Settings   func(ctx context.Context) []*telemetryv1.ProcessSettings
 }
 
 // Service serves shallot.node.v1.
