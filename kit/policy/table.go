@@ -48,7 +48,7 @@ var table = []Rule{
 	},
 	{
 		Process: node, Service: "shallot.node.v1.NodeService", Callers: []string{gateway, cli},
-		Reads: []string{"GetNode", "GetSettings", "ListPeers", "GetPeer", "ListMetrics", "GetPeerMetrics", "GetPeerMetricsHistory", "GetHistory", "GetTask", "GetPlacement", "ListTasks", "StatContent", "ListPins"}, Long: []string{"WatchTask", "WatchTasks"},
+		Reads: []string{"GetNode", "GetSettings", "ListPeers", "GetPeer", "ListMetrics", "GetPeerMetrics", "GetPeerMetricsHistory", "GetHistory", "Diagnose", "GetTask", "GetPlacement", "ListTasks", "StatContent", "ListPins"}, Long: []string{"WatchTask", "WatchTasks"},
 	},
 	{
 		Process: node, Service: "shallot.node.v1.JobService", Callers: []string{gateway, cli},

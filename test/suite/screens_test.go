@@ -162,6 +162,20 @@ func TestScreensOverREST(t *testing.T) {
 	if status := s.ask(http.MethodGet, "/v1/peers/"+peers.Peers[0].PeerID+"/metrics/history", "", &trail); status != http.StatusOK {
 		t.Errorf("a peer's history: %d", status)
 	}
+	var diagnosis struct{ Findings []struct{ Check, Verdict, Detail, Mend string } }
+	s.ask(http.MethodGet, "/v1/node:diagnose", "", &diagnosis)
+	found := map[string]string{}
+	for _, f := range diagnosis.Findings {
+		found[f.Check] = f.Verdict
+	}
+	for _, check := range []string{"process broker", "process task", "process node", "network"} {
+		if found[check] != "ok" {
+			t.Errorf("%s is %q: %+v", check, found[check], diagnosis)
+		}
+	}
+	if found["disk"] == "" || found["clock"] == "" {
+		t.Errorf("it finds %+v", diagnosis)
+	}
 	var problem struct{ Reason string }
 	if s.ask(http.MethodPost, "/v1/invites", "{}", &problem); problem.Reason != "NETWORK_OPEN" {
 		t.Errorf("an invite to an open network: %+v", problem)

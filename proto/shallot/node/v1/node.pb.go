@@ -558,6 +558,159 @@ func (x *GetSettingsResponse) GetProcesses() []*v11.ProcessSettings {
 	return nil
 }
 
+type DiagnoseRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DiagnoseRequest) Reset() {
+	*x = DiagnoseRequest{}
+	mi := &file_shallot_node_v1_node_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DiagnoseRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DiagnoseRequest) ProtoMessage() {}
+
+func (x *DiagnoseRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_shallot_node_v1_node_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DiagnoseRequest.ProtoReflect.Descriptor instead.
+func (*DiagnoseRequest) Descriptor() ([]byte, []int) {
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{7}
+}
+
+type DiagnoseResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Findings      []*Finding             `protobuf:"bytes,1,rep,name=findings,proto3" json:"findings,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DiagnoseResponse) Reset() {
+	*x = DiagnoseResponse{}
+	mi := &file_shallot_node_v1_node_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DiagnoseResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DiagnoseResponse) ProtoMessage() {}
+
+func (x *DiagnoseResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_shallot_node_v1_node_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DiagnoseResponse.ProtoReflect.Descriptor instead.
+func (*DiagnoseResponse) Descriptor() ([]byte, []int) {
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *DiagnoseResponse) GetFindings() []*Finding {
+	if x != nil {
+		return x.Findings
+	}
+	return nil
+}
+
+// Finding is the outcome of one check.
+type Finding struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Such as network, disk, clock or process task.
+	Check string `protobuf:"bytes,1,opt,name=check,proto3" json:"check,omitempty"`
+	// ok, warning (worth knowing, and nothing fails) or problem.
+	Verdict string `protobuf:"bytes,2,opt,name=verdict,proto3" json:"verdict,omitempty"`
+	// What was found.
+	Detail string `protobuf:"bytes,3,opt,name=detail,proto3" json:"detail,omitempty"`
+	// What to do where it is not right.
+	Mend          string `protobuf:"bytes,4,opt,name=mend,proto3" json:"mend,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Finding) Reset() {
+	*x = Finding{}
+	mi := &file_shallot_node_v1_node_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Finding) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Finding) ProtoMessage() {}
+
+func (x *Finding) ProtoReflect() protoreflect.Message {
+	mi := &file_shallot_node_v1_node_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Finding.ProtoReflect.Descriptor instead.
+func (*Finding) Descriptor() ([]byte, []int) {
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *Finding) GetCheck() string {
+	if x != nil {
+		return x.Check
+	}
+	return ""
+}
+
+func (x *Finding) GetVerdict() string {
+	if x != nil {
+		return x.Verdict
+	}
+	return ""
+}
+
+func (x *Finding) GetDetail() string {
+	if x != nil {
+		return x.Detail
+	}
+	return ""
+}
+
+func (x *Finding) GetMend() string {
+	if x != nil {
+		return x.Mend
+	}
+	return ""
+}
+
 type GetHistoryRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// An hour when unset, a day at most.
@@ -568,7 +721,7 @@ type GetHistoryRequest struct {
 
 func (x *GetHistoryRequest) Reset() {
 	*x = GetHistoryRequest{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[7]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -580,7 +733,7 @@ func (x *GetHistoryRequest) String() string {
 func (*GetHistoryRequest) ProtoMessage() {}
 
 func (x *GetHistoryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[7]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -593,7 +746,7 @@ func (x *GetHistoryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetHistoryRequest.ProtoReflect.Descriptor instead.
 func (*GetHistoryRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{7}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *GetHistoryRequest) GetSpan() *durationpb.Duration {
@@ -615,7 +768,7 @@ type GetHistoryResponse struct {
 
 func (x *GetHistoryResponse) Reset() {
 	*x = GetHistoryResponse{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[8]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -627,7 +780,7 @@ func (x *GetHistoryResponse) String() string {
 func (*GetHistoryResponse) ProtoMessage() {}
 
 func (x *GetHistoryResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[8]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -640,7 +793,7 @@ func (x *GetHistoryResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetHistoryResponse.ProtoReflect.Descriptor instead.
 func (*GetHistoryResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{8}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *GetHistoryResponse) GetStep() *durationpb.Duration {
@@ -683,7 +836,7 @@ type HistoryPoint struct {
 
 func (x *HistoryPoint) Reset() {
 	*x = HistoryPoint{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[9]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -695,7 +848,7 @@ func (x *HistoryPoint) String() string {
 func (*HistoryPoint) ProtoMessage() {}
 
 func (x *HistoryPoint) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[9]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -708,7 +861,7 @@ func (x *HistoryPoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HistoryPoint.ProtoReflect.Descriptor instead.
 func (*HistoryPoint) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{9}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *HistoryPoint) GetTime() *timestamppb.Timestamp {
@@ -798,7 +951,7 @@ type GetPeerMetricsHistoryRequest struct {
 
 func (x *GetPeerMetricsHistoryRequest) Reset() {
 	*x = GetPeerMetricsHistoryRequest{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[10]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -810,7 +963,7 @@ func (x *GetPeerMetricsHistoryRequest) String() string {
 func (*GetPeerMetricsHistoryRequest) ProtoMessage() {}
 
 func (x *GetPeerMetricsHistoryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[10]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -823,7 +976,7 @@ func (x *GetPeerMetricsHistoryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetPeerMetricsHistoryRequest.ProtoReflect.Descriptor instead.
 func (*GetPeerMetricsHistoryRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{10}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *GetPeerMetricsHistoryRequest) GetPeerId() string {
@@ -843,7 +996,7 @@ type GetPeerMetricsHistoryResponse struct {
 
 func (x *GetPeerMetricsHistoryResponse) Reset() {
 	*x = GetPeerMetricsHistoryResponse{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[11]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -855,7 +1008,7 @@ func (x *GetPeerMetricsHistoryResponse) String() string {
 func (*GetPeerMetricsHistoryResponse) ProtoMessage() {}
 
 func (x *GetPeerMetricsHistoryResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[11]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -868,7 +1021,7 @@ func (x *GetPeerMetricsHistoryResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetPeerMetricsHistoryResponse.ProtoReflect.Descriptor instead.
 func (*GetPeerMetricsHistoryResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{11}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *GetPeerMetricsHistoryResponse) GetPoints() []*PeerMetricPoint {
@@ -898,7 +1051,7 @@ type PeerMetricPoint struct {
 
 func (x *PeerMetricPoint) Reset() {
 	*x = PeerMetricPoint{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[12]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -910,7 +1063,7 @@ func (x *PeerMetricPoint) String() string {
 func (*PeerMetricPoint) ProtoMessage() {}
 
 func (x *PeerMetricPoint) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[12]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -923,7 +1076,7 @@ func (x *PeerMetricPoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PeerMetricPoint.ProtoReflect.Descriptor instead.
 func (*PeerMetricPoint) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{12}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *PeerMetricPoint) GetTime() *timestamppb.Timestamp {
@@ -999,7 +1152,7 @@ type ConnectPeerRequest struct {
 
 func (x *ConnectPeerRequest) Reset() {
 	*x = ConnectPeerRequest{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[13]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1011,7 +1164,7 @@ func (x *ConnectPeerRequest) String() string {
 func (*ConnectPeerRequest) ProtoMessage() {}
 
 func (x *ConnectPeerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[13]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1024,7 +1177,7 @@ func (x *ConnectPeerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConnectPeerRequest.ProtoReflect.Descriptor instead.
 func (*ConnectPeerRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{13}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ConnectPeerRequest) GetAddress() string {
@@ -1045,7 +1198,7 @@ type ConnectPeerResponse struct {
 
 func (x *ConnectPeerResponse) Reset() {
 	*x = ConnectPeerResponse{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[14]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1057,7 +1210,7 @@ func (x *ConnectPeerResponse) String() string {
 func (*ConnectPeerResponse) ProtoMessage() {}
 
 func (x *ConnectPeerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[14]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1070,7 +1223,7 @@ func (x *ConnectPeerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConnectPeerResponse.ProtoReflect.Descriptor instead.
 func (*ConnectPeerResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{14}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ConnectPeerResponse) GetPeerId() string {
@@ -1097,7 +1250,7 @@ type CreateInviteRequest struct {
 
 func (x *CreateInviteRequest) Reset() {
 	*x = CreateInviteRequest{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[15]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1109,7 +1262,7 @@ func (x *CreateInviteRequest) String() string {
 func (*CreateInviteRequest) ProtoMessage() {}
 
 func (x *CreateInviteRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[15]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1122,7 +1275,7 @@ func (x *CreateInviteRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateInviteRequest.ProtoReflect.Descriptor instead.
 func (*CreateInviteRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{15}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *CreateInviteRequest) GetAddresses() []string {
@@ -1144,7 +1297,7 @@ type CreateInviteResponse struct {
 
 func (x *CreateInviteResponse) Reset() {
 	*x = CreateInviteResponse{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[16]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1156,7 +1309,7 @@ func (x *CreateInviteResponse) String() string {
 func (*CreateInviteResponse) ProtoMessage() {}
 
 func (x *CreateInviteResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[16]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1169,7 +1322,7 @@ func (x *CreateInviteResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateInviteResponse.ProtoReflect.Descriptor instead.
 func (*CreateInviteResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{16}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *CreateInviteResponse) GetInvite() string {
@@ -1200,7 +1353,7 @@ type ListPeersRequest struct {
 
 func (x *ListPeersRequest) Reset() {
 	*x = ListPeersRequest{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[17]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1212,7 +1365,7 @@ func (x *ListPeersRequest) String() string {
 func (*ListPeersRequest) ProtoMessage() {}
 
 func (x *ListPeersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[17]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1225,7 +1378,7 @@ func (x *ListPeersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPeersRequest.ProtoReflect.Descriptor instead.
 func (*ListPeersRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{17}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ListPeersRequest) GetCapability() string {
@@ -1273,7 +1426,7 @@ type ListPeersResponse struct {
 
 func (x *ListPeersResponse) Reset() {
 	*x = ListPeersResponse{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[18]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1285,7 +1438,7 @@ func (x *ListPeersResponse) String() string {
 func (*ListPeersResponse) ProtoMessage() {}
 
 func (x *ListPeersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[18]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1298,7 +1451,7 @@ func (x *ListPeersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPeersResponse.ProtoReflect.Descriptor instead.
 func (*ListPeersResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{18}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ListPeersResponse) GetPeers() []*v12.Peer {
@@ -1327,7 +1480,7 @@ type GetPeerRequest struct {
 
 func (x *GetPeerRequest) Reset() {
 	*x = GetPeerRequest{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[19]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1339,7 +1492,7 @@ func (x *GetPeerRequest) String() string {
 func (*GetPeerRequest) ProtoMessage() {}
 
 func (x *GetPeerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[19]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1352,7 +1505,7 @@ func (x *GetPeerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetPeerRequest.ProtoReflect.Descriptor instead.
 func (*GetPeerRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{19}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *GetPeerRequest) GetPeerId() string {
@@ -1378,7 +1531,7 @@ type GetPeerResponse struct {
 
 func (x *GetPeerResponse) Reset() {
 	*x = GetPeerResponse{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[20]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1390,7 +1543,7 @@ func (x *GetPeerResponse) String() string {
 func (*GetPeerResponse) ProtoMessage() {}
 
 func (x *GetPeerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[20]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1403,7 +1556,7 @@ func (x *GetPeerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetPeerResponse.ProtoReflect.Descriptor instead.
 func (*GetPeerResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{20}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *GetPeerResponse) GetPeer() *v12.Peer {
@@ -1425,7 +1578,7 @@ type ListMetricsRequest struct {
 
 func (x *ListMetricsRequest) Reset() {
 	*x = ListMetricsRequest{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[21]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1437,7 +1590,7 @@ func (x *ListMetricsRequest) String() string {
 func (*ListMetricsRequest) ProtoMessage() {}
 
 func (x *ListMetricsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[21]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1450,7 +1603,7 @@ func (x *ListMetricsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMetricsRequest.ProtoReflect.Descriptor instead.
 func (*ListMetricsRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{21}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ListMetricsRequest) GetPageSize() uint32 {
@@ -1484,7 +1637,7 @@ type ListMetricsResponse struct {
 
 func (x *ListMetricsResponse) Reset() {
 	*x = ListMetricsResponse{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[22]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1496,7 +1649,7 @@ func (x *ListMetricsResponse) String() string {
 func (*ListMetricsResponse) ProtoMessage() {}
 
 func (x *ListMetricsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[22]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1509,7 +1662,7 @@ func (x *ListMetricsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMetricsResponse.ProtoReflect.Descriptor instead.
 func (*ListMetricsResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{22}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ListMetricsResponse) GetMetrics() []*v13.KnownMetric {
@@ -1538,7 +1691,7 @@ type GetPeerMetricsRequest struct {
 
 func (x *GetPeerMetricsRequest) Reset() {
 	*x = GetPeerMetricsRequest{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[23]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1550,7 +1703,7 @@ func (x *GetPeerMetricsRequest) String() string {
 func (*GetPeerMetricsRequest) ProtoMessage() {}
 
 func (x *GetPeerMetricsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[23]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1563,7 +1716,7 @@ func (x *GetPeerMetricsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetPeerMetricsRequest.ProtoReflect.Descriptor instead.
 func (*GetPeerMetricsRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{23}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *GetPeerMetricsRequest) GetPeerId() string {
@@ -1589,7 +1742,7 @@ type GetPeerMetricsResponse struct {
 
 func (x *GetPeerMetricsResponse) Reset() {
 	*x = GetPeerMetricsResponse{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[24]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1601,7 +1754,7 @@ func (x *GetPeerMetricsResponse) String() string {
 func (*GetPeerMetricsResponse) ProtoMessage() {}
 
 func (x *GetPeerMetricsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[24]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1614,7 +1767,7 @@ func (x *GetPeerMetricsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetPeerMetricsResponse.ProtoReflect.Descriptor instead.
 func (*GetPeerMetricsResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{24}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *GetPeerMetricsResponse) GetMetric() *v13.KnownMetric {
@@ -1634,7 +1787,7 @@ type UploadRequest struct {
 
 func (x *UploadRequest) Reset() {
 	*x = UploadRequest{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[25]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1646,7 +1799,7 @@ func (x *UploadRequest) String() string {
 func (*UploadRequest) ProtoMessage() {}
 
 func (x *UploadRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[25]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1659,7 +1812,7 @@ func (x *UploadRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UploadRequest.ProtoReflect.Descriptor instead.
 func (*UploadRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{25}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *UploadRequest) GetData() []byte {
@@ -1681,7 +1834,7 @@ type UploadResponse struct {
 
 func (x *UploadResponse) Reset() {
 	*x = UploadResponse{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[26]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1693,7 +1846,7 @@ func (x *UploadResponse) String() string {
 func (*UploadResponse) ProtoMessage() {}
 
 func (x *UploadResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[26]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1706,7 +1859,7 @@ func (x *UploadResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UploadResponse.ProtoReflect.Descriptor instead.
 func (*UploadResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{26}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *UploadResponse) GetUploadId() string {
@@ -1741,7 +1894,7 @@ type SubmitTaskRequest struct {
 
 func (x *SubmitTaskRequest) Reset() {
 	*x = SubmitTaskRequest{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[27]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1753,7 +1906,7 @@ func (x *SubmitTaskRequest) String() string {
 func (*SubmitTaskRequest) ProtoMessage() {}
 
 func (x *SubmitTaskRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[27]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1766,7 +1919,7 @@ func (x *SubmitTaskRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubmitTaskRequest.ProtoReflect.Descriptor instead.
 func (*SubmitTaskRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{27}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *SubmitTaskRequest) GetRequestId() string {
@@ -1792,7 +1945,7 @@ type SubmitTaskResponse struct {
 
 func (x *SubmitTaskResponse) Reset() {
 	*x = SubmitTaskResponse{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[28]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1804,7 +1957,7 @@ func (x *SubmitTaskResponse) String() string {
 func (*SubmitTaskResponse) ProtoMessage() {}
 
 func (x *SubmitTaskResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[28]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1817,7 +1970,7 @@ func (x *SubmitTaskResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubmitTaskResponse.ProtoReflect.Descriptor instead.
 func (*SubmitTaskResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{28}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *SubmitTaskResponse) GetTask() *v14.Task {
@@ -1837,7 +1990,7 @@ type RunTaskRequest struct {
 
 func (x *RunTaskRequest) Reset() {
 	*x = RunTaskRequest{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[29]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1849,7 +2002,7 @@ func (x *RunTaskRequest) String() string {
 func (*RunTaskRequest) ProtoMessage() {}
 
 func (x *RunTaskRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[29]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1862,7 +2015,7 @@ func (x *RunTaskRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunTaskRequest.ProtoReflect.Descriptor instead.
 func (*RunTaskRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{29}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *RunTaskRequest) GetRequestId() string {
@@ -1892,7 +2045,7 @@ type RunTaskResponse struct {
 
 func (x *RunTaskResponse) Reset() {
 	*x = RunTaskResponse{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[30]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1904,7 +2057,7 @@ func (x *RunTaskResponse) String() string {
 func (*RunTaskResponse) ProtoMessage() {}
 
 func (x *RunTaskResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[30]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1917,7 +2070,7 @@ func (x *RunTaskResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunTaskResponse.ProtoReflect.Descriptor instead.
 func (*RunTaskResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{30}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *RunTaskResponse) GetResponse() isRunTaskResponse_Response {
@@ -1974,7 +2127,7 @@ type GetTaskRequest struct {
 
 func (x *GetTaskRequest) Reset() {
 	*x = GetTaskRequest{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[31]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1986,7 +2139,7 @@ func (x *GetTaskRequest) String() string {
 func (*GetTaskRequest) ProtoMessage() {}
 
 func (x *GetTaskRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[31]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1999,7 +2152,7 @@ func (x *GetTaskRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetTaskRequest.ProtoReflect.Descriptor instead.
 func (*GetTaskRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{31}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *GetTaskRequest) GetTaskId() string {
@@ -2025,7 +2178,7 @@ type GetTaskResponse struct {
 
 func (x *GetTaskResponse) Reset() {
 	*x = GetTaskResponse{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[32]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2037,7 +2190,7 @@ func (x *GetTaskResponse) String() string {
 func (*GetTaskResponse) ProtoMessage() {}
 
 func (x *GetTaskResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[32]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2050,7 +2203,7 @@ func (x *GetTaskResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetTaskResponse.ProtoReflect.Descriptor instead.
 func (*GetTaskResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{32}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *GetTaskResponse) GetTask() *v14.Task {
@@ -2071,7 +2224,7 @@ type GetPlacementRequest struct {
 
 func (x *GetPlacementRequest) Reset() {
 	*x = GetPlacementRequest{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[33]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2083,7 +2236,7 @@ func (x *GetPlacementRequest) String() string {
 func (*GetPlacementRequest) ProtoMessage() {}
 
 func (x *GetPlacementRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[33]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2096,7 +2249,7 @@ func (x *GetPlacementRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetPlacementRequest.ProtoReflect.Descriptor instead.
 func (*GetPlacementRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{33}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *GetPlacementRequest) GetTaskId() string {
@@ -2122,7 +2275,7 @@ type GetPlacementResponse struct {
 
 func (x *GetPlacementResponse) Reset() {
 	*x = GetPlacementResponse{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[34]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2134,7 +2287,7 @@ func (x *GetPlacementResponse) String() string {
 func (*GetPlacementResponse) ProtoMessage() {}
 
 func (x *GetPlacementResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[34]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2147,7 +2300,7 @@ func (x *GetPlacementResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetPlacementResponse.ProtoReflect.Descriptor instead.
 func (*GetPlacementResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{34}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *GetPlacementResponse) GetAttempts() []*v14.PlacementAttempt {
@@ -2174,7 +2327,7 @@ type ListTasksRequest struct {
 
 func (x *ListTasksRequest) Reset() {
 	*x = ListTasksRequest{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[35]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2186,7 +2339,7 @@ func (x *ListTasksRequest) String() string {
 func (*ListTasksRequest) ProtoMessage() {}
 
 func (x *ListTasksRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[35]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2199,7 +2352,7 @@ func (x *ListTasksRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTasksRequest.ProtoReflect.Descriptor instead.
 func (*ListTasksRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{35}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *ListTasksRequest) GetStates() []string {
@@ -2268,7 +2421,7 @@ type ListTasksResponse struct {
 
 func (x *ListTasksResponse) Reset() {
 	*x = ListTasksResponse{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[36]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2280,7 +2433,7 @@ func (x *ListTasksResponse) String() string {
 func (*ListTasksResponse) ProtoMessage() {}
 
 func (x *ListTasksResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[36]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2293,7 +2446,7 @@ func (x *ListTasksResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTasksResponse.ProtoReflect.Descriptor instead.
 func (*ListTasksResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{36}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *ListTasksResponse) GetTasks() []*v14.Task {
@@ -2321,7 +2474,7 @@ type WatchTaskRequest struct {
 
 func (x *WatchTaskRequest) Reset() {
 	*x = WatchTaskRequest{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[37]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2333,7 +2486,7 @@ func (x *WatchTaskRequest) String() string {
 func (*WatchTaskRequest) ProtoMessage() {}
 
 func (x *WatchTaskRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[37]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2346,7 +2499,7 @@ func (x *WatchTaskRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchTaskRequest.ProtoReflect.Descriptor instead.
 func (*WatchTaskRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{37}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *WatchTaskRequest) GetTaskId() string {
@@ -2372,7 +2525,7 @@ type WatchTaskResponse struct {
 
 func (x *WatchTaskResponse) Reset() {
 	*x = WatchTaskResponse{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[38]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2384,7 +2537,7 @@ func (x *WatchTaskResponse) String() string {
 func (*WatchTaskResponse) ProtoMessage() {}
 
 func (x *WatchTaskResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[38]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2397,7 +2550,7 @@ func (x *WatchTaskResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchTaskResponse.ProtoReflect.Descriptor instead.
 func (*WatchTaskResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{38}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *WatchTaskResponse) GetTask() *v14.Task {
@@ -2421,7 +2574,7 @@ type WatchTasksRequest struct {
 
 func (x *WatchTasksRequest) Reset() {
 	*x = WatchTasksRequest{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[39]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2433,7 +2586,7 @@ func (x *WatchTasksRequest) String() string {
 func (*WatchTasksRequest) ProtoMessage() {}
 
 func (x *WatchTasksRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[39]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2446,7 +2599,7 @@ func (x *WatchTasksRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchTasksRequest.ProtoReflect.Descriptor instead.
 func (*WatchTasksRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{39}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *WatchTasksRequest) GetType() string {
@@ -2483,7 +2636,7 @@ type WatchTasksResponse struct {
 
 func (x *WatchTasksResponse) Reset() {
 	*x = WatchTasksResponse{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[40]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2495,7 +2648,7 @@ func (x *WatchTasksResponse) String() string {
 func (*WatchTasksResponse) ProtoMessage() {}
 
 func (x *WatchTasksResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[40]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2508,7 +2661,7 @@ func (x *WatchTasksResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchTasksResponse.ProtoReflect.Descriptor instead.
 func (*WatchTasksResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{40}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *WatchTasksResponse) GetResponse() isWatchTasksResponse_Response {
@@ -2563,7 +2716,7 @@ type CancelTaskRequest struct {
 
 func (x *CancelTaskRequest) Reset() {
 	*x = CancelTaskRequest{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[41]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2575,7 +2728,7 @@ func (x *CancelTaskRequest) String() string {
 func (*CancelTaskRequest) ProtoMessage() {}
 
 func (x *CancelTaskRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[41]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2588,7 +2741,7 @@ func (x *CancelTaskRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelTaskRequest.ProtoReflect.Descriptor instead.
 func (*CancelTaskRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{41}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *CancelTaskRequest) GetTaskId() string {
@@ -2607,7 +2760,7 @@ type CancelTaskResponse struct {
 
 func (x *CancelTaskResponse) Reset() {
 	*x = CancelTaskResponse{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[42]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2619,7 +2772,7 @@ func (x *CancelTaskResponse) String() string {
 func (*CancelTaskResponse) ProtoMessage() {}
 
 func (x *CancelTaskResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[42]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2632,7 +2785,7 @@ func (x *CancelTaskResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelTaskResponse.ProtoReflect.Descriptor instead.
 func (*CancelTaskResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{42}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *CancelTaskResponse) GetTask() *v14.Task {
@@ -2654,7 +2807,7 @@ type GetResultRequest struct {
 
 func (x *GetResultRequest) Reset() {
 	*x = GetResultRequest{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[43]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2666,7 +2819,7 @@ func (x *GetResultRequest) String() string {
 func (*GetResultRequest) ProtoMessage() {}
 
 func (x *GetResultRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[43]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2679,7 +2832,7 @@ func (x *GetResultRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetResultRequest.ProtoReflect.Descriptor instead.
 func (*GetResultRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{43}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *GetResultRequest) GetTaskId() string {
@@ -2716,7 +2869,7 @@ type GetResultResponse struct {
 
 func (x *GetResultResponse) Reset() {
 	*x = GetResultResponse{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[44]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2728,7 +2881,7 @@ func (x *GetResultResponse) String() string {
 func (*GetResultResponse) ProtoMessage() {}
 
 func (x *GetResultResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[44]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2741,7 +2894,7 @@ func (x *GetResultResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetResultResponse.ProtoReflect.Descriptor instead.
 func (*GetResultResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{44}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *GetResultResponse) GetResponse() isGetResultResponse_Response {
@@ -2796,7 +2949,7 @@ type GetLogsRequest struct {
 
 func (x *GetLogsRequest) Reset() {
 	*x = GetLogsRequest{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[45]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2808,7 +2961,7 @@ func (x *GetLogsRequest) String() string {
 func (*GetLogsRequest) ProtoMessage() {}
 
 func (x *GetLogsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[45]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2821,7 +2974,7 @@ func (x *GetLogsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetLogsRequest.ProtoReflect.Descriptor instead.
 func (*GetLogsRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{45}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *GetLogsRequest) GetTaskId() string {
@@ -2854,7 +3007,7 @@ type GetLogsResponse struct {
 
 func (x *GetLogsResponse) Reset() {
 	*x = GetLogsResponse{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[46]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2866,7 +3019,7 @@ func (x *GetLogsResponse) String() string {
 func (*GetLogsResponse) ProtoMessage() {}
 
 func (x *GetLogsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[46]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2879,7 +3032,7 @@ func (x *GetLogsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetLogsResponse.ProtoReflect.Descriptor instead.
 func (*GetLogsResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{46}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *GetLogsResponse) GetData() []byte {
@@ -2903,7 +3056,7 @@ type PutContentRequest struct {
 
 func (x *PutContentRequest) Reset() {
 	*x = PutContentRequest{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[47]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2915,7 +3068,7 @@ func (x *PutContentRequest) String() string {
 func (*PutContentRequest) ProtoMessage() {}
 
 func (x *PutContentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[47]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2928,7 +3081,7 @@ func (x *PutContentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutContentRequest.ProtoReflect.Descriptor instead.
 func (*PutContentRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{47}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *PutContentRequest) GetData() []byte {
@@ -2962,7 +3115,7 @@ type PutContentResponse struct {
 
 func (x *PutContentResponse) Reset() {
 	*x = PutContentResponse{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[48]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2974,7 +3127,7 @@ func (x *PutContentResponse) String() string {
 func (*PutContentResponse) ProtoMessage() {}
 
 func (x *PutContentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[48]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2987,7 +3140,7 @@ func (x *PutContentResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutContentResponse.ProtoReflect.Descriptor instead.
 func (*PutContentResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{48}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *PutContentResponse) GetCid() string {
@@ -3020,7 +3173,7 @@ type GetContentRequest struct {
 
 func (x *GetContentRequest) Reset() {
 	*x = GetContentRequest{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[49]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3032,7 +3185,7 @@ func (x *GetContentRequest) String() string {
 func (*GetContentRequest) ProtoMessage() {}
 
 func (x *GetContentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[49]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3045,7 +3198,7 @@ func (x *GetContentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetContentRequest.ProtoReflect.Descriptor instead.
 func (*GetContentRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{49}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *GetContentRequest) GetCid() string {
@@ -3096,7 +3249,7 @@ type GetContentResponse struct {
 
 func (x *GetContentResponse) Reset() {
 	*x = GetContentResponse{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[50]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3108,7 +3261,7 @@ func (x *GetContentResponse) String() string {
 func (*GetContentResponse) ProtoMessage() {}
 
 func (x *GetContentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[50]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3121,7 +3274,7 @@ func (x *GetContentResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetContentResponse.ProtoReflect.Descriptor instead.
 func (*GetContentResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{50}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *GetContentResponse) GetResponse() isGetContentResponse_Response {
@@ -3180,7 +3333,7 @@ type ListContentRequest struct {
 
 func (x *ListContentRequest) Reset() {
 	*x = ListContentRequest{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[51]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3192,7 +3345,7 @@ func (x *ListContentRequest) String() string {
 func (*ListContentRequest) ProtoMessage() {}
 
 func (x *ListContentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[51]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3205,7 +3358,7 @@ func (x *ListContentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListContentRequest.ProtoReflect.Descriptor instead.
 func (*ListContentRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{51}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *ListContentRequest) GetCid() string {
@@ -3245,7 +3398,7 @@ type ListContentResponse struct {
 
 func (x *ListContentResponse) Reset() {
 	*x = ListContentResponse{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[52]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3257,7 +3410,7 @@ func (x *ListContentResponse) String() string {
 func (*ListContentResponse) ProtoMessage() {}
 
 func (x *ListContentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[52]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3270,7 +3423,7 @@ func (x *ListContentResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListContentResponse.ProtoReflect.Descriptor instead.
 func (*ListContentResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{52}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *ListContentResponse) GetEntries() []*v15.DirectoryEntry {
@@ -3291,7 +3444,7 @@ type StatContentRequest struct {
 
 func (x *StatContentRequest) Reset() {
 	*x = StatContentRequest{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[53]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3303,7 +3456,7 @@ func (x *StatContentRequest) String() string {
 func (*StatContentRequest) ProtoMessage() {}
 
 func (x *StatContentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[53]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3316,7 +3469,7 @@ func (x *StatContentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatContentRequest.ProtoReflect.Descriptor instead.
 func (*StatContentRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{53}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *StatContentRequest) GetCid() string {
@@ -3342,7 +3495,7 @@ type StatContentResponse struct {
 
 func (x *StatContentResponse) Reset() {
 	*x = StatContentResponse{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[54]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3354,7 +3507,7 @@ func (x *StatContentResponse) String() string {
 func (*StatContentResponse) ProtoMessage() {}
 
 func (x *StatContentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[54]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3367,7 +3520,7 @@ func (x *StatContentResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatContentResponse.ProtoReflect.Descriptor instead.
 func (*StatContentResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{54}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *StatContentResponse) GetContent() *v15.StatResponse {
@@ -3388,7 +3541,7 @@ type PinContentRequest struct {
 
 func (x *PinContentRequest) Reset() {
 	*x = PinContentRequest{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[55]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3400,7 +3553,7 @@ func (x *PinContentRequest) String() string {
 func (*PinContentRequest) ProtoMessage() {}
 
 func (x *PinContentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[55]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3413,7 +3566,7 @@ func (x *PinContentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PinContentRequest.ProtoReflect.Descriptor instead.
 func (*PinContentRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{55}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *PinContentRequest) GetCid() string {
@@ -3439,7 +3592,7 @@ type PinContentResponse struct {
 
 func (x *PinContentResponse) Reset() {
 	*x = PinContentResponse{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[56]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3451,7 +3604,7 @@ func (x *PinContentResponse) String() string {
 func (*PinContentResponse) ProtoMessage() {}
 
 func (x *PinContentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[56]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3464,7 +3617,7 @@ func (x *PinContentResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PinContentResponse.ProtoReflect.Descriptor instead.
 func (*PinContentResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{56}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *PinContentResponse) GetSize() uint64 {
@@ -3483,7 +3636,7 @@ type UnpinContentRequest struct {
 
 func (x *UnpinContentRequest) Reset() {
 	*x = UnpinContentRequest{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[57]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3495,7 +3648,7 @@ func (x *UnpinContentRequest) String() string {
 func (*UnpinContentRequest) ProtoMessage() {}
 
 func (x *UnpinContentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[57]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3508,7 +3661,7 @@ func (x *UnpinContentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnpinContentRequest.ProtoReflect.Descriptor instead.
 func (*UnpinContentRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{57}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *UnpinContentRequest) GetCid() string {
@@ -3526,7 +3679,7 @@ type UnpinContentResponse struct {
 
 func (x *UnpinContentResponse) Reset() {
 	*x = UnpinContentResponse{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[58]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3538,7 +3691,7 @@ func (x *UnpinContentResponse) String() string {
 func (*UnpinContentResponse) ProtoMessage() {}
 
 func (x *UnpinContentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[58]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3551,7 +3704,7 @@ func (x *UnpinContentResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnpinContentResponse.ProtoReflect.Descriptor instead.
 func (*UnpinContentResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{58}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{61}
 }
 
 type ListPinsRequest struct {
@@ -3569,7 +3722,7 @@ type ListPinsRequest struct {
 
 func (x *ListPinsRequest) Reset() {
 	*x = ListPinsRequest{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[59]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3581,7 +3734,7 @@ func (x *ListPinsRequest) String() string {
 func (*ListPinsRequest) ProtoMessage() {}
 
 func (x *ListPinsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[59]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3594,7 +3747,7 @@ func (x *ListPinsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPinsRequest.ProtoReflect.Descriptor instead.
 func (*ListPinsRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{59}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *ListPinsRequest) GetPageSize() uint32 {
@@ -3635,7 +3788,7 @@ type ListPinsResponse struct {
 
 func (x *ListPinsResponse) Reset() {
 	*x = ListPinsResponse{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[60]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3647,7 +3800,7 @@ func (x *ListPinsResponse) String() string {
 func (*ListPinsResponse) ProtoMessage() {}
 
 func (x *ListPinsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[60]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3660,7 +3813,7 @@ func (x *ListPinsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPinsResponse.ProtoReflect.Descriptor instead.
 func (*ListPinsResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{60}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *ListPinsResponse) GetPins() []*v15.Pin {
@@ -3685,7 +3838,7 @@ type CollectContentRequest struct {
 
 func (x *CollectContentRequest) Reset() {
 	*x = CollectContentRequest{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[61]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3697,7 +3850,7 @@ func (x *CollectContentRequest) String() string {
 func (*CollectContentRequest) ProtoMessage() {}
 
 func (x *CollectContentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[61]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3710,7 +3863,7 @@ func (x *CollectContentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CollectContentRequest.ProtoReflect.Descriptor instead.
 func (*CollectContentRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{61}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{64}
 }
 
 type CollectContentResponse struct {
@@ -3727,7 +3880,7 @@ type CollectContentResponse struct {
 
 func (x *CollectContentResponse) Reset() {
 	*x = CollectContentResponse{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[62]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3739,7 +3892,7 @@ func (x *CollectContentResponse) String() string {
 func (*CollectContentResponse) ProtoMessage() {}
 
 func (x *CollectContentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[62]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3752,7 +3905,7 @@ func (x *CollectContentResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CollectContentResponse.ProtoReflect.Descriptor instead.
 func (*CollectContentResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{62}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *CollectContentResponse) GetBlocks() uint64 {
@@ -3793,7 +3946,7 @@ type VerifyContentRequest struct {
 
 func (x *VerifyContentRequest) Reset() {
 	*x = VerifyContentRequest{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[63]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3805,7 +3958,7 @@ func (x *VerifyContentRequest) String() string {
 func (*VerifyContentRequest) ProtoMessage() {}
 
 func (x *VerifyContentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[63]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3818,7 +3971,7 @@ func (x *VerifyContentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyContentRequest.ProtoReflect.Descriptor instead.
 func (*VerifyContentRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{63}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *VerifyContentRequest) GetNoRepair() bool {
@@ -3841,7 +3994,7 @@ type VerifyContentResponse struct {
 
 func (x *VerifyContentResponse) Reset() {
 	*x = VerifyContentResponse{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[64]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3853,7 +4006,7 @@ func (x *VerifyContentResponse) String() string {
 func (*VerifyContentResponse) ProtoMessage() {}
 
 func (x *VerifyContentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[64]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3866,7 +4019,7 @@ func (x *VerifyContentResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyContentResponse.ProtoReflect.Descriptor instead.
 func (*VerifyContentResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{64}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *VerifyContentResponse) GetResponse() isVerifyContentResponse_Response {
@@ -3955,7 +4108,15 @@ const file_shallot_node_v1_node_proto_rawDesc = "" +
 	"\x0eshow_addresses\x18\x01 \x01(\bR\rshowAddresses\"t\n" +
 	"\x13GetSettingsResponse\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12C\n" +
-	"\tprocesses\x18\x02 \x03(\v2%.shallot.telemetry.v1.ProcessSettingsR\tprocesses\"B\n" +
+	"\tprocesses\x18\x02 \x03(\v2%.shallot.telemetry.v1.ProcessSettingsR\tprocesses\"\x11\n" +
+	"\x0fDiagnoseRequest\"H\n" +
+	"\x10DiagnoseResponse\x124\n" +
+	"\bfindings\x18\x01 \x03(\v2\x18.shallot.node.v1.FindingR\bfindings\"e\n" +
+	"\aFinding\x12\x14\n" +
+	"\x05check\x18\x01 \x01(\tR\x05check\x12\x18\n" +
+	"\averdict\x18\x02 \x01(\tR\averdict\x12\x16\n" +
+	"\x06detail\x18\x03 \x01(\tR\x06detail\x12\x12\n" +
+	"\x04mend\x18\x04 \x01(\tR\x04mend\"B\n" +
 	"\x11GetHistoryRequest\x12-\n" +
 	"\x04span\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x04span\"z\n" +
 	"\x12GetHistoryResponse\x12-\n" +
@@ -4171,10 +4332,11 @@ const file_shallot_node_v1_node_proto_rawDesc = "" +
 	"\bprogress\x18\x01 \x01(\v2!.shallot.broker.v1.VerifyProgressH\x00R\bprogress\x12<\n" +
 	"\afinding\x18\x02 \x01(\v2 .shallot.broker.v1.VerifyFindingH\x00R\afindingB\n" +
 	"\n" +
-	"\bresponse2\xeb\x14\n" +
+	"\bresponse2\xbc\x15\n" +
 	"\vNodeService\x12L\n" +
 	"\aGetNode\x12\x1f.shallot.node.v1.GetNodeRequest\x1a .shallot.node.v1.GetNodeResponse\x12X\n" +
-	"\vGetSettings\x12#.shallot.node.v1.GetSettingsRequest\x1a$.shallot.node.v1.GetSettingsResponse\x12U\n" +
+	"\vGetSettings\x12#.shallot.node.v1.GetSettingsRequest\x1a$.shallot.node.v1.GetSettingsResponse\x12O\n" +
+	"\bDiagnose\x12 .shallot.node.v1.DiagnoseRequest\x1a!.shallot.node.v1.DiagnoseResponse\x12U\n" +
 	"\n" +
 	"GetHistory\x12\".shallot.node.v1.GetHistoryRequest\x1a#.shallot.node.v1.GetHistoryResponse\x12X\n" +
 	"\vConnectPeer\x12#.shallot.node.v1.ConnectPeerRequest\x1a$.shallot.node.v1.ConnectPeerResponse\x12[\n" +
@@ -4223,7 +4385,7 @@ func file_shallot_node_v1_node_proto_rawDescGZIP() []byte {
 	return file_shallot_node_v1_node_proto_rawDescData
 }
 
-var file_shallot_node_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 65)
+var file_shallot_node_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 68)
 var file_shallot_node_v1_node_proto_goTypes = []any{
 	(*GetNodeRequest)(nil),                // 0: shallot.node.v1.GetNodeRequest
 	(*GetNodeResponse)(nil),               // 1: shallot.node.v1.GetNodeResponse
@@ -4232,185 +4394,191 @@ var file_shallot_node_v1_node_proto_goTypes = []any{
 	(*Process)(nil),                       // 4: shallot.node.v1.Process
 	(*GetSettingsRequest)(nil),            // 5: shallot.node.v1.GetSettingsRequest
 	(*GetSettingsResponse)(nil),           // 6: shallot.node.v1.GetSettingsResponse
-	(*GetHistoryRequest)(nil),             // 7: shallot.node.v1.GetHistoryRequest
-	(*GetHistoryResponse)(nil),            // 8: shallot.node.v1.GetHistoryResponse
-	(*HistoryPoint)(nil),                  // 9: shallot.node.v1.HistoryPoint
-	(*GetPeerMetricsHistoryRequest)(nil),  // 10: shallot.node.v1.GetPeerMetricsHistoryRequest
-	(*GetPeerMetricsHistoryResponse)(nil), // 11: shallot.node.v1.GetPeerMetricsHistoryResponse
-	(*PeerMetricPoint)(nil),               // 12: shallot.node.v1.PeerMetricPoint
-	(*ConnectPeerRequest)(nil),            // 13: shallot.node.v1.ConnectPeerRequest
-	(*ConnectPeerResponse)(nil),           // 14: shallot.node.v1.ConnectPeerResponse
-	(*CreateInviteRequest)(nil),           // 15: shallot.node.v1.CreateInviteRequest
-	(*CreateInviteResponse)(nil),          // 16: shallot.node.v1.CreateInviteResponse
-	(*ListPeersRequest)(nil),              // 17: shallot.node.v1.ListPeersRequest
-	(*ListPeersResponse)(nil),             // 18: shallot.node.v1.ListPeersResponse
-	(*GetPeerRequest)(nil),                // 19: shallot.node.v1.GetPeerRequest
-	(*GetPeerResponse)(nil),               // 20: shallot.node.v1.GetPeerResponse
-	(*ListMetricsRequest)(nil),            // 21: shallot.node.v1.ListMetricsRequest
-	(*ListMetricsResponse)(nil),           // 22: shallot.node.v1.ListMetricsResponse
-	(*GetPeerMetricsRequest)(nil),         // 23: shallot.node.v1.GetPeerMetricsRequest
-	(*GetPeerMetricsResponse)(nil),        // 24: shallot.node.v1.GetPeerMetricsResponse
-	(*UploadRequest)(nil),                 // 25: shallot.node.v1.UploadRequest
-	(*UploadResponse)(nil),                // 26: shallot.node.v1.UploadResponse
-	(*SubmitTaskRequest)(nil),             // 27: shallot.node.v1.SubmitTaskRequest
-	(*SubmitTaskResponse)(nil),            // 28: shallot.node.v1.SubmitTaskResponse
-	(*RunTaskRequest)(nil),                // 29: shallot.node.v1.RunTaskRequest
-	(*RunTaskResponse)(nil),               // 30: shallot.node.v1.RunTaskResponse
-	(*GetTaskRequest)(nil),                // 31: shallot.node.v1.GetTaskRequest
-	(*GetTaskResponse)(nil),               // 32: shallot.node.v1.GetTaskResponse
-	(*GetPlacementRequest)(nil),           // 33: shallot.node.v1.GetPlacementRequest
-	(*GetPlacementResponse)(nil),          // 34: shallot.node.v1.GetPlacementResponse
-	(*ListTasksRequest)(nil),              // 35: shallot.node.v1.ListTasksRequest
-	(*ListTasksResponse)(nil),             // 36: shallot.node.v1.ListTasksResponse
-	(*WatchTaskRequest)(nil),              // 37: shallot.node.v1.WatchTaskRequest
-	(*WatchTaskResponse)(nil),             // 38: shallot.node.v1.WatchTaskResponse
-	(*WatchTasksRequest)(nil),             // 39: shallot.node.v1.WatchTasksRequest
-	(*WatchTasksResponse)(nil),            // 40: shallot.node.v1.WatchTasksResponse
-	(*CancelTaskRequest)(nil),             // 41: shallot.node.v1.CancelTaskRequest
-	(*CancelTaskResponse)(nil),            // 42: shallot.node.v1.CancelTaskResponse
-	(*GetResultRequest)(nil),              // 43: shallot.node.v1.GetResultRequest
-	(*GetResultResponse)(nil),             // 44: shallot.node.v1.GetResultResponse
-	(*GetLogsRequest)(nil),                // 45: shallot.node.v1.GetLogsRequest
-	(*GetLogsResponse)(nil),               // 46: shallot.node.v1.GetLogsResponse
-	(*PutContentRequest)(nil),             // 47: shallot.node.v1.PutContentRequest
-	(*PutContentResponse)(nil),            // 48: shallot.node.v1.PutContentResponse
-	(*GetContentRequest)(nil),             // 49: shallot.node.v1.GetContentRequest
-	(*GetContentResponse)(nil),            // 50: shallot.node.v1.GetContentResponse
-	(*ListContentRequest)(nil),            // 51: shallot.node.v1.ListContentRequest
-	(*ListContentResponse)(nil),           // 52: shallot.node.v1.ListContentResponse
-	(*StatContentRequest)(nil),            // 53: shallot.node.v1.StatContentRequest
-	(*StatContentResponse)(nil),           // 54: shallot.node.v1.StatContentResponse
-	(*PinContentRequest)(nil),             // 55: shallot.node.v1.PinContentRequest
-	(*PinContentResponse)(nil),            // 56: shallot.node.v1.PinContentResponse
-	(*UnpinContentRequest)(nil),           // 57: shallot.node.v1.UnpinContentRequest
-	(*UnpinContentResponse)(nil),          // 58: shallot.node.v1.UnpinContentResponse
-	(*ListPinsRequest)(nil),               // 59: shallot.node.v1.ListPinsRequest
-	(*ListPinsResponse)(nil),              // 60: shallot.node.v1.ListPinsResponse
-	(*CollectContentRequest)(nil),         // 61: shallot.node.v1.CollectContentRequest
-	(*CollectContentResponse)(nil),        // 62: shallot.node.v1.CollectContentResponse
-	(*VerifyContentRequest)(nil),          // 63: shallot.node.v1.VerifyContentRequest
-	(*VerifyContentResponse)(nil),         // 64: shallot.node.v1.VerifyContentResponse
-	(*v1.Capability)(nil),                 // 65: shallot.event.v1.Capability
-	(*timestamppb.Timestamp)(nil),         // 66: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),           // 67: google.protobuf.Duration
-	(*v11.ProcessSettings)(nil),           // 68: shallot.telemetry.v1.ProcessSettings
-	(*v12.Peer)(nil),                      // 69: shallot.discovery.v1.Peer
-	(*v13.KnownMetric)(nil),               // 70: shallot.metric.v1.KnownMetric
-	(*v14.TaskSpec)(nil),                  // 71: shallot.task.v1.TaskSpec
-	(*v14.Task)(nil),                      // 72: shallot.task.v1.Task
-	(*v14.PlacementAttempt)(nil),          // 73: shallot.task.v1.PlacementAttempt
-	(*v15.PutEntry)(nil),                  // 74: shallot.broker.v1.PutEntry
-	(*v15.DirectoryEntry)(nil),            // 75: shallot.broker.v1.DirectoryEntry
-	(*v15.StatResponse)(nil),              // 76: shallot.broker.v1.StatResponse
-	(*v15.Pin)(nil),                       // 77: shallot.broker.v1.Pin
-	(*v15.VerifyProgress)(nil),            // 78: shallot.broker.v1.VerifyProgress
-	(*v15.VerifyFinding)(nil),             // 79: shallot.broker.v1.VerifyFinding
+	(*DiagnoseRequest)(nil),               // 7: shallot.node.v1.DiagnoseRequest
+	(*DiagnoseResponse)(nil),              // 8: shallot.node.v1.DiagnoseResponse
+	(*Finding)(nil),                       // 9: shallot.node.v1.Finding
+	(*GetHistoryRequest)(nil),             // 10: shallot.node.v1.GetHistoryRequest
+	(*GetHistoryResponse)(nil),            // 11: shallot.node.v1.GetHistoryResponse
+	(*HistoryPoint)(nil),                  // 12: shallot.node.v1.HistoryPoint
+	(*GetPeerMetricsHistoryRequest)(nil),  // 13: shallot.node.v1.GetPeerMetricsHistoryRequest
+	(*GetPeerMetricsHistoryResponse)(nil), // 14: shallot.node.v1.GetPeerMetricsHistoryResponse
+	(*PeerMetricPoint)(nil),               // 15: shallot.node.v1.PeerMetricPoint
+	(*ConnectPeerRequest)(nil),            // 16: shallot.node.v1.ConnectPeerRequest
+	(*ConnectPeerResponse)(nil),           // 17: shallot.node.v1.ConnectPeerResponse
+	(*CreateInviteRequest)(nil),           // 18: shallot.node.v1.CreateInviteRequest
+	(*CreateInviteResponse)(nil),          // 19: shallot.node.v1.CreateInviteResponse
+	(*ListPeersRequest)(nil),              // 20: shallot.node.v1.ListPeersRequest
+	(*ListPeersResponse)(nil),             // 21: shallot.node.v1.ListPeersResponse
+	(*GetPeerRequest)(nil),                // 22: shallot.node.v1.GetPeerRequest
+	(*GetPeerResponse)(nil),               // 23: shallot.node.v1.GetPeerResponse
+	(*ListMetricsRequest)(nil),            // 24: shallot.node.v1.ListMetricsRequest
+	(*ListMetricsResponse)(nil),           // 25: shallot.node.v1.ListMetricsResponse
+	(*GetPeerMetricsRequest)(nil),         // 26: shallot.node.v1.GetPeerMetricsRequest
+	(*GetPeerMetricsResponse)(nil),        // 27: shallot.node.v1.GetPeerMetricsResponse
+	(*UploadRequest)(nil),                 // 28: shallot.node.v1.UploadRequest
+	(*UploadResponse)(nil),                // 29: shallot.node.v1.UploadResponse
+	(*SubmitTaskRequest)(nil),             // 30: shallot.node.v1.SubmitTaskRequest
+	(*SubmitTaskResponse)(nil),            // 31: shallot.node.v1.SubmitTaskResponse
+	(*RunTaskRequest)(nil),                // 32: shallot.node.v1.RunTaskRequest
+	(*RunTaskResponse)(nil),               // 33: shallot.node.v1.RunTaskResponse
+	(*GetTaskRequest)(nil),                // 34: shallot.node.v1.GetTaskRequest
+	(*GetTaskResponse)(nil),               // 35: shallot.node.v1.GetTaskResponse
+	(*GetPlacementRequest)(nil),           // 36: shallot.node.v1.GetPlacementRequest
+	(*GetPlacementResponse)(nil),          // 37: shallot.node.v1.GetPlacementResponse
+	(*ListTasksRequest)(nil),              // 38: shallot.node.v1.ListTasksRequest
+	(*ListTasksResponse)(nil),             // 39: shallot.node.v1.ListTasksResponse
+	(*WatchTaskRequest)(nil),              // 40: shallot.node.v1.WatchTaskRequest
+	(*WatchTaskResponse)(nil),             // 41: shallot.node.v1.WatchTaskResponse
+	(*WatchTasksRequest)(nil),             // 42: shallot.node.v1.WatchTasksRequest
+	(*WatchTasksResponse)(nil),            // 43: shallot.node.v1.WatchTasksResponse
+	(*CancelTaskRequest)(nil),             // 44: shallot.node.v1.CancelTaskRequest
+	(*CancelTaskResponse)(nil),            // 45: shallot.node.v1.CancelTaskResponse
+	(*GetResultRequest)(nil),              // 46: shallot.node.v1.GetResultRequest
+	(*GetResultResponse)(nil),             // 47: shallot.node.v1.GetResultResponse
+	(*GetLogsRequest)(nil),                // 48: shallot.node.v1.GetLogsRequest
+	(*GetLogsResponse)(nil),               // 49: shallot.node.v1.GetLogsResponse
+	(*PutContentRequest)(nil),             // 50: shallot.node.v1.PutContentRequest
+	(*PutContentResponse)(nil),            // 51: shallot.node.v1.PutContentResponse
+	(*GetContentRequest)(nil),             // 52: shallot.node.v1.GetContentRequest
+	(*GetContentResponse)(nil),            // 53: shallot.node.v1.GetContentResponse
+	(*ListContentRequest)(nil),            // 54: shallot.node.v1.ListContentRequest
+	(*ListContentResponse)(nil),           // 55: shallot.node.v1.ListContentResponse
+	(*StatContentRequest)(nil),            // 56: shallot.node.v1.StatContentRequest
+	(*StatContentResponse)(nil),           // 57: shallot.node.v1.StatContentResponse
+	(*PinContentRequest)(nil),             // 58: shallot.node.v1.PinContentRequest
+	(*PinContentResponse)(nil),            // 59: shallot.node.v1.PinContentResponse
+	(*UnpinContentRequest)(nil),           // 60: shallot.node.v1.UnpinContentRequest
+	(*UnpinContentResponse)(nil),          // 61: shallot.node.v1.UnpinContentResponse
+	(*ListPinsRequest)(nil),               // 62: shallot.node.v1.ListPinsRequest
+	(*ListPinsResponse)(nil),              // 63: shallot.node.v1.ListPinsResponse
+	(*CollectContentRequest)(nil),         // 64: shallot.node.v1.CollectContentRequest
+	(*CollectContentResponse)(nil),        // 65: shallot.node.v1.CollectContentResponse
+	(*VerifyContentRequest)(nil),          // 66: shallot.node.v1.VerifyContentRequest
+	(*VerifyContentResponse)(nil),         // 67: shallot.node.v1.VerifyContentResponse
+	(*v1.Capability)(nil),                 // 68: shallot.event.v1.Capability
+	(*timestamppb.Timestamp)(nil),         // 69: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),           // 70: google.protobuf.Duration
+	(*v11.ProcessSettings)(nil),           // 71: shallot.telemetry.v1.ProcessSettings
+	(*v12.Peer)(nil),                      // 72: shallot.discovery.v1.Peer
+	(*v13.KnownMetric)(nil),               // 73: shallot.metric.v1.KnownMetric
+	(*v14.TaskSpec)(nil),                  // 74: shallot.task.v1.TaskSpec
+	(*v14.Task)(nil),                      // 75: shallot.task.v1.Task
+	(*v14.PlacementAttempt)(nil),          // 76: shallot.task.v1.PlacementAttempt
+	(*v15.PutEntry)(nil),                  // 77: shallot.broker.v1.PutEntry
+	(*v15.DirectoryEntry)(nil),            // 78: shallot.broker.v1.DirectoryEntry
+	(*v15.StatResponse)(nil),              // 79: shallot.broker.v1.StatResponse
+	(*v15.Pin)(nil),                       // 80: shallot.broker.v1.Pin
+	(*v15.VerifyProgress)(nil),            // 81: shallot.broker.v1.VerifyProgress
+	(*v15.VerifyFinding)(nil),             // 82: shallot.broker.v1.VerifyFinding
 }
 var file_shallot_node_v1_node_proto_depIdxs = []int32{
 	2,  // 0: shallot.node.v1.GetNodeResponse.node:type_name -> shallot.node.v1.Node
-	65, // 1: shallot.node.v1.Node.capabilities:type_name -> shallot.event.v1.Capability
+	68, // 1: shallot.node.v1.Node.capabilities:type_name -> shallot.event.v1.Capability
 	4,  // 2: shallot.node.v1.Node.processes:type_name -> shallot.node.v1.Process
-	66, // 3: shallot.node.v1.Node.started_at:type_name -> google.protobuf.Timestamp
+	69, // 3: shallot.node.v1.Node.started_at:type_name -> google.protobuf.Timestamp
 	3,  // 4: shallot.node.v1.Node.tor:type_name -> shallot.node.v1.Tor
-	66, // 5: shallot.node.v1.Process.started_at:type_name -> google.protobuf.Timestamp
-	67, // 6: shallot.node.v1.Process.cpu:type_name -> google.protobuf.Duration
-	68, // 7: shallot.node.v1.GetSettingsResponse.processes:type_name -> shallot.telemetry.v1.ProcessSettings
-	67, // 8: shallot.node.v1.GetHistoryRequest.span:type_name -> google.protobuf.Duration
-	67, // 9: shallot.node.v1.GetHistoryResponse.step:type_name -> google.protobuf.Duration
-	9,  // 10: shallot.node.v1.GetHistoryResponse.points:type_name -> shallot.node.v1.HistoryPoint
-	66, // 11: shallot.node.v1.HistoryPoint.time:type_name -> google.protobuf.Timestamp
-	67, // 12: shallot.node.v1.HistoryPoint.latency_p50:type_name -> google.protobuf.Duration
-	67, // 13: shallot.node.v1.HistoryPoint.latency_p99:type_name -> google.protobuf.Duration
-	12, // 14: shallot.node.v1.GetPeerMetricsHistoryResponse.points:type_name -> shallot.node.v1.PeerMetricPoint
-	66, // 15: shallot.node.v1.PeerMetricPoint.time:type_name -> google.protobuf.Timestamp
-	69, // 16: shallot.node.v1.ListPeersResponse.peers:type_name -> shallot.discovery.v1.Peer
-	69, // 17: shallot.node.v1.GetPeerResponse.peer:type_name -> shallot.discovery.v1.Peer
-	70, // 18: shallot.node.v1.ListMetricsResponse.metrics:type_name -> shallot.metric.v1.KnownMetric
-	70, // 19: shallot.node.v1.GetPeerMetricsResponse.metric:type_name -> shallot.metric.v1.KnownMetric
-	71, // 20: shallot.node.v1.SubmitTaskRequest.spec:type_name -> shallot.task.v1.TaskSpec
-	72, // 21: shallot.node.v1.SubmitTaskResponse.task:type_name -> shallot.task.v1.Task
-	71, // 22: shallot.node.v1.RunTaskRequest.spec:type_name -> shallot.task.v1.TaskSpec
-	72, // 23: shallot.node.v1.RunTaskResponse.task:type_name -> shallot.task.v1.Task
-	72, // 24: shallot.node.v1.GetTaskResponse.task:type_name -> shallot.task.v1.Task
-	73, // 25: shallot.node.v1.GetPlacementResponse.attempts:type_name -> shallot.task.v1.PlacementAttempt
-	66, // 26: shallot.node.v1.ListTasksRequest.created_after:type_name -> google.protobuf.Timestamp
-	66, // 27: shallot.node.v1.ListTasksRequest.created_before:type_name -> google.protobuf.Timestamp
-	72, // 28: shallot.node.v1.ListTasksResponse.tasks:type_name -> shallot.task.v1.Task
-	72, // 29: shallot.node.v1.WatchTaskResponse.task:type_name -> shallot.task.v1.Task
-	72, // 30: shallot.node.v1.WatchTasksResponse.task:type_name -> shallot.task.v1.Task
-	72, // 31: shallot.node.v1.CancelTaskResponse.task:type_name -> shallot.task.v1.Task
-	74, // 32: shallot.node.v1.PutContentRequest.entry:type_name -> shallot.broker.v1.PutEntry
-	75, // 33: shallot.node.v1.ListContentResponse.entries:type_name -> shallot.broker.v1.DirectoryEntry
-	76, // 34: shallot.node.v1.StatContentResponse.content:type_name -> shallot.broker.v1.StatResponse
-	67, // 35: shallot.node.v1.PinContentRequest.keep:type_name -> google.protobuf.Duration
-	77, // 36: shallot.node.v1.ListPinsResponse.pins:type_name -> shallot.broker.v1.Pin
-	78, // 37: shallot.node.v1.VerifyContentResponse.progress:type_name -> shallot.broker.v1.VerifyProgress
-	79, // 38: shallot.node.v1.VerifyContentResponse.finding:type_name -> shallot.broker.v1.VerifyFinding
-	0,  // 39: shallot.node.v1.NodeService.GetNode:input_type -> shallot.node.v1.GetNodeRequest
-	5,  // 40: shallot.node.v1.NodeService.GetSettings:input_type -> shallot.node.v1.GetSettingsRequest
-	7,  // 41: shallot.node.v1.NodeService.GetHistory:input_type -> shallot.node.v1.GetHistoryRequest
-	13, // 42: shallot.node.v1.NodeService.ConnectPeer:input_type -> shallot.node.v1.ConnectPeerRequest
-	15, // 43: shallot.node.v1.NodeService.CreateInvite:input_type -> shallot.node.v1.CreateInviteRequest
-	17, // 44: shallot.node.v1.NodeService.ListPeers:input_type -> shallot.node.v1.ListPeersRequest
-	19, // 45: shallot.node.v1.NodeService.GetPeer:input_type -> shallot.node.v1.GetPeerRequest
-	21, // 46: shallot.node.v1.NodeService.ListMetrics:input_type -> shallot.node.v1.ListMetricsRequest
-	23, // 47: shallot.node.v1.NodeService.GetPeerMetrics:input_type -> shallot.node.v1.GetPeerMetricsRequest
-	10, // 48: shallot.node.v1.NodeService.GetPeerMetricsHistory:input_type -> shallot.node.v1.GetPeerMetricsHistoryRequest
-	25, // 49: shallot.node.v1.NodeService.Upload:input_type -> shallot.node.v1.UploadRequest
-	27, // 50: shallot.node.v1.NodeService.SubmitTask:input_type -> shallot.node.v1.SubmitTaskRequest
-	29, // 51: shallot.node.v1.NodeService.RunTask:input_type -> shallot.node.v1.RunTaskRequest
-	31, // 52: shallot.node.v1.NodeService.GetTask:input_type -> shallot.node.v1.GetTaskRequest
-	33, // 53: shallot.node.v1.NodeService.GetPlacement:input_type -> shallot.node.v1.GetPlacementRequest
-	35, // 54: shallot.node.v1.NodeService.ListTasks:input_type -> shallot.node.v1.ListTasksRequest
-	37, // 55: shallot.node.v1.NodeService.WatchTask:input_type -> shallot.node.v1.WatchTaskRequest
-	39, // 56: shallot.node.v1.NodeService.WatchTasks:input_type -> shallot.node.v1.WatchTasksRequest
-	41, // 57: shallot.node.v1.NodeService.CancelTask:input_type -> shallot.node.v1.CancelTaskRequest
-	43, // 58: shallot.node.v1.NodeService.GetResult:input_type -> shallot.node.v1.GetResultRequest
-	45, // 59: shallot.node.v1.NodeService.GetLogs:input_type -> shallot.node.v1.GetLogsRequest
-	47, // 60: shallot.node.v1.NodeService.PutContent:input_type -> shallot.node.v1.PutContentRequest
-	49, // 61: shallot.node.v1.NodeService.GetContent:input_type -> shallot.node.v1.GetContentRequest
-	51, // 62: shallot.node.v1.NodeService.ListContent:input_type -> shallot.node.v1.ListContentRequest
-	53, // 63: shallot.node.v1.NodeService.StatContent:input_type -> shallot.node.v1.StatContentRequest
-	55, // 64: shallot.node.v1.NodeService.PinContent:input_type -> shallot.node.v1.PinContentRequest
-	57, // 65: shallot.node.v1.NodeService.UnpinContent:input_type -> shallot.node.v1.UnpinContentRequest
-	59, // 66: shallot.node.v1.NodeService.ListPins:input_type -> shallot.node.v1.ListPinsRequest
-	61, // 67: shallot.node.v1.NodeService.CollectContent:input_type -> shallot.node.v1.CollectContentRequest
-	63, // 68: shallot.node.v1.NodeService.VerifyContent:input_type -> shallot.node.v1.VerifyContentRequest
-	1,  // 69: shallot.node.v1.NodeService.GetNode:output_type -> shallot.node.v1.GetNodeResponse
-	6,  // 70: shallot.node.v1.NodeService.GetSettings:output_type -> shallot.node.v1.GetSettingsResponse
-	8,  // 71: shallot.node.v1.NodeService.GetHistory:output_type -> shallot.node.v1.GetHistoryResponse
-	14, // 72: shallot.node.v1.NodeService.ConnectPeer:output_type -> shallot.node.v1.ConnectPeerResponse
-	16, // 73: shallot.node.v1.NodeService.CreateInvite:output_type -> shallot.node.v1.CreateInviteResponse
-	18, // 74: shallot.node.v1.NodeService.ListPeers:output_type -> shallot.node.v1.ListPeersResponse
-	20, // 75: shallot.node.v1.NodeService.GetPeer:output_type -> shallot.node.v1.GetPeerResponse
-	22, // 76: shallot.node.v1.NodeService.ListMetrics:output_type -> shallot.node.v1.ListMetricsResponse
-	24, // 77: shallot.node.v1.NodeService.GetPeerMetrics:output_type -> shallot.node.v1.GetPeerMetricsResponse
-	11, // 78: shallot.node.v1.NodeService.GetPeerMetricsHistory:output_type -> shallot.node.v1.GetPeerMetricsHistoryResponse
-	26, // 79: shallot.node.v1.NodeService.Upload:output_type -> shallot.node.v1.UploadResponse
-	28, // 80: shallot.node.v1.NodeService.SubmitTask:output_type -> shallot.node.v1.SubmitTaskResponse
-	30, // 81: shallot.node.v1.NodeService.RunTask:output_type -> shallot.node.v1.RunTaskResponse
-	32, // 82: shallot.node.v1.NodeService.GetTask:output_type -> shallot.node.v1.GetTaskResponse
-	34, // 83: shallot.node.v1.NodeService.GetPlacement:output_type -> shallot.node.v1.GetPlacementResponse
-	36, // 84: shallot.node.v1.NodeService.ListTasks:output_type -> shallot.node.v1.ListTasksResponse
-	38, // 85: shallot.node.v1.NodeService.WatchTask:output_type -> shallot.node.v1.WatchTaskResponse
-	40, // 86: shallot.node.v1.NodeService.WatchTasks:output_type -> shallot.node.v1.WatchTasksResponse
-	42, // 87: shallot.node.v1.NodeService.CancelTask:output_type -> shallot.node.v1.CancelTaskResponse
-	44, // 88: shallot.node.v1.NodeService.GetResult:output_type -> shallot.node.v1.GetResultResponse
-	46, // 89: shallot.node.v1.NodeService.GetLogs:output_type -> shallot.node.v1.GetLogsResponse
-	48, // 90: shallot.node.v1.NodeService.PutContent:output_type -> shallot.node.v1.PutContentResponse
-	50, // 91: shallot.node.v1.NodeService.GetContent:output_type -> shallot.node.v1.GetContentResponse
-	52, // 92: shallot.node.v1.NodeService.ListContent:output_type -> shallot.node.v1.ListContentResponse
-	54, // 93: shallot.node.v1.NodeService.StatContent:output_type -> shallot.node.v1.StatContentResponse
-	56, // 94: shallot.node.v1.NodeService.PinContent:output_type -> shallot.node.v1.PinContentResponse
-	58, // 95: shallot.node.v1.NodeService.UnpinContent:output_type -> shallot.node.v1.UnpinContentResponse
-	60, // 96: shallot.node.v1.NodeService.ListPins:output_type -> shallot.node.v1.ListPinsResponse
-	62, // 97: shallot.node.v1.NodeService.CollectContent:output_type -> shallot.node.v1.CollectContentResponse
-	64, // 98: shallot.node.v1.NodeService.VerifyContent:output_type -> shallot.node.v1.VerifyContentResponse
-	69, // [69:99] is the sub-list for method output_type
-	39, // [39:69] is the sub-list for method input_type
-	39, // [39:39] is the sub-list for extension type_name
-	39, // [39:39] is the sub-list for extension extendee
-	0,  // [0:39] is the sub-list for field type_name
+	69, // 5: shallot.node.v1.Process.started_at:type_name -> google.protobuf.Timestamp
+	70, // 6: shallot.node.v1.Process.cpu:type_name -> google.protobuf.Duration
+	71, // 7: shallot.node.v1.GetSettingsResponse.processes:type_name -> shallot.telemetry.v1.ProcessSettings
+	9,  // 8: shallot.node.v1.DiagnoseResponse.findings:type_name -> shallot.node.v1.Finding
+	70, // 9: shallot.node.v1.GetHistoryRequest.span:type_name -> google.protobuf.Duration
+	70, // 10: shallot.node.v1.GetHistoryResponse.step:type_name -> google.protobuf.Duration
+	12, // 11: shallot.node.v1.GetHistoryResponse.points:type_name -> shallot.node.v1.HistoryPoint
+	69, // 12: shallot.node.v1.HistoryPoint.time:type_name -> google.protobuf.Timestamp
+	70, // 13: shallot.node.v1.HistoryPoint.latency_p50:type_name -> google.protobuf.Duration
+	70, // 14: shallot.node.v1.HistoryPoint.latency_p99:type_name -> google.protobuf.Duration
+	15, // 15: shallot.node.v1.GetPeerMetricsHistoryResponse.points:type_name -> shallot.node.v1.PeerMetricPoint
+	69, // 16: shallot.node.v1.PeerMetricPoint.time:type_name -> google.protobuf.Timestamp
+	72, // 17: shallot.node.v1.ListPeersResponse.peers:type_name -> shallot.discovery.v1.Peer
+	72, // 18: shallot.node.v1.GetPeerResponse.peer:type_name -> shallot.discovery.v1.Peer
+	73, // 19: shallot.node.v1.ListMetricsResponse.metrics:type_name -> shallot.metric.v1.KnownMetric
+	73, // 20: shallot.node.v1.GetPeerMetricsResponse.metric:type_name -> shallot.metric.v1.KnownMetric
+	74, // 21: shallot.node.v1.SubmitTaskRequest.spec:type_name -> shallot.task.v1.TaskSpec
+	75, // 22: shallot.node.v1.SubmitTaskResponse.task:type_name -> shallot.task.v1.Task
+	74, // 23: shallot.node.v1.RunTaskRequest.spec:type_name -> shallot.task.v1.TaskSpec
+	75, // 24: shallot.node.v1.RunTaskResponse.task:type_name -> shallot.task.v1.Task
+	75, // 25: shallot.node.v1.GetTaskResponse.task:type_name -> shallot.task.v1.Task
+	76, // 26: shallot.node.v1.GetPlacementResponse.attempts:type_name -> shallot.task.v1.PlacementAttempt
+	69, // 27: shallot.node.v1.ListTasksRequest.created_after:type_name -> google.protobuf.Timestamp
+	69, // 28: shallot.node.v1.ListTasksRequest.created_before:type_name -> google.protobuf.Timestamp
+	75, // 29: shallot.node.v1.ListTasksResponse.tasks:type_name -> shallot.task.v1.Task
+	75, // 30: shallot.node.v1.WatchTaskResponse.task:type_name -> shallot.task.v1.Task
+	75, // 31: shallot.node.v1.WatchTasksResponse.task:type_name -> shallot.task.v1.Task
+	75, // 32: shallot.node.v1.CancelTaskResponse.task:type_name -> shallot.task.v1.Task
+	77, // 33: shallot.node.v1.PutContentRequest.entry:type_name -> shallot.broker.v1.PutEntry
+	78, // 34: shallot.node.v1.ListContentResponse.entries:type_name -> shallot.broker.v1.DirectoryEntry
+	79, // 35: shallot.node.v1.StatContentResponse.content:type_name -> shallot.broker.v1.StatResponse
+	70, // 36: shallot.node.v1.PinContentRequest.keep:type_name -> google.protobuf.Duration
+	80, // 37: shallot.node.v1.ListPinsResponse.pins:type_name -> shallot.broker.v1.Pin
+	81, // 38: shallot.node.v1.VerifyContentResponse.progress:type_name -> shallot.broker.v1.VerifyProgress
+	82, // 39: shallot.node.v1.VerifyContentResponse.finding:type_name -> shallot.broker.v1.VerifyFinding
+	0,  // 40: shallot.node.v1.NodeService.GetNode:input_type -> shallot.node.v1.GetNodeRequest
+	5,  // 41: shallot.node.v1.NodeService.GetSettings:input_type -> shallot.node.v1.GetSettingsRequest
+	7,  // 42: shallot.node.v1.NodeService.Diagnose:input_type -> shallot.node.v1.DiagnoseRequest
+	10, // 43: shallot.node.v1.NodeService.GetHistory:input_type -> shallot.node.v1.GetHistoryRequest
+	16, // 44: shallot.node.v1.NodeService.ConnectPeer:input_type -> shallot.node.v1.ConnectPeerRequest
+	18, // 45: shallot.node.v1.NodeService.CreateInvite:input_type -> shallot.node.v1.CreateInviteRequest
+	20, // 46: shallot.node.v1.NodeService.ListPeers:input_type -> shallot.node.v1.ListPeersRequest
+	22, // 47: shallot.node.v1.NodeService.GetPeer:input_type -> shallot.node.v1.GetPeerRequest
+	24, // 48: shallot.node.v1.NodeService.ListMetrics:input_type -> shallot.node.v1.ListMetricsRequest
+	26, // 49: shallot.node.v1.NodeService.GetPeerMetrics:input_type -> shallot.node.v1.GetPeerMetricsRequest
+	13, // 50: shallot.node.v1.NodeService.GetPeerMetricsHistory:input_type -> shallot.node.v1.GetPeerMetricsHistoryRequest
+	28, // 51: shallot.node.v1.NodeService.Upload:input_type -> shallot.node.v1.UploadRequest
+	30, // 52: shallot.node.v1.NodeService.SubmitTask:input_type -> shallot.node.v1.SubmitTaskRequest
+	32, // 53: shallot.node.v1.NodeService.RunTask:input_type -> shallot.node.v1.RunTaskRequest
+	34, // 54: shallot.node.v1.NodeService.GetTask:input_type -> shallot.node.v1.GetTaskRequest
+	36, // 55: shallot.node.v1.NodeService.GetPlacement:input_type -> shallot.node.v1.GetPlacementRequest
+	38, // 56: shallot.node.v1.NodeService.ListTasks:input_type -> shallot.node.v1.ListTasksRequest
+	40, // 57: shallot.node.v1.NodeService.WatchTask:input_type -> shallot.node.v1.WatchTaskRequest
+	42, // 58: shallot.node.v1.NodeService.WatchTasks:input_type -> shallot.node.v1.WatchTasksRequest
+	44, // 59: shallot.node.v1.NodeService.CancelTask:input_type -> shallot.node.v1.CancelTaskRequest
+	46, // 60: shallot.node.v1.NodeService.GetResult:input_type -> shallot.node.v1.GetResultRequest
+	48, // 61: shallot.node.v1.NodeService.GetLogs:input_type -> shallot.node.v1.GetLogsRequest
+	50, // 62: shallot.node.v1.NodeService.PutContent:input_type -> shallot.node.v1.PutContentRequest
+	52, // 63: shallot.node.v1.NodeService.GetContent:input_type -> shallot.node.v1.GetContentRequest
+	54, // 64: shallot.node.v1.NodeService.ListContent:input_type -> shallot.node.v1.ListContentRequest
+	56, // 65: shallot.node.v1.NodeService.StatContent:input_type -> shallot.node.v1.StatContentRequest
+	58, // 66: shallot.node.v1.NodeService.PinContent:input_type -> shallot.node.v1.PinContentRequest
+	60, // 67: shallot.node.v1.NodeService.UnpinContent:input_type -> shallot.node.v1.UnpinContentRequest
+	62, // 68: shallot.node.v1.NodeService.ListPins:input_type -> shallot.node.v1.ListPinsRequest
+	64, // 69: shallot.node.v1.NodeService.CollectContent:input_type -> shallot.node.v1.CollectContentRequest
+	66, // 70: shallot.node.v1.NodeService.VerifyContent:input_type -> shallot.node.v1.VerifyContentRequest
+	1,  // 71: shallot.node.v1.NodeService.GetNode:output_type -> shallot.node.v1.GetNodeResponse
+	6,  // 72: shallot.node.v1.NodeService.GetSettings:output_type -> shallot.node.v1.GetSettingsResponse
+	8,  // 73: shallot.node.v1.NodeService.Diagnose:output_type -> shallot.node.v1.DiagnoseResponse
+	11, // 74: shallot.node.v1.NodeService.GetHistory:output_type -> shallot.node.v1.GetHistoryResponse
+	17, // 75: shallot.node.v1.NodeService.ConnectPeer:output_type -> shallot.node.v1.ConnectPeerResponse
+	19, // 76: shallot.node.v1.NodeService.CreateInvite:output_type -> shallot.node.v1.CreateInviteResponse
+	21, // 77: shallot.node.v1.NodeService.ListPeers:output_type -> shallot.node.v1.ListPeersResponse
+	23, // 78: shallot.node.v1.NodeService.GetPeer:output_type -> shallot.node.v1.GetPeerResponse
+	25, // 79: shallot.node.v1.NodeService.ListMetrics:output_type -> shallot.node.v1.ListMetricsResponse
+	27, // 80: shallot.node.v1.NodeService.GetPeerMetrics:output_type -> shallot.node.v1.GetPeerMetricsResponse
+	14, // 81: shallot.node.v1.NodeService.GetPeerMetricsHistory:output_type -> shallot.node.v1.GetPeerMetricsHistoryResponse
+	29, // 82: shallot.node.v1.NodeService.Upload:output_type -> shallot.node.v1.UploadResponse
+	31, // 83: shallot.node.v1.NodeService.SubmitTask:output_type -> shallot.node.v1.SubmitTaskResponse
+	33, // 84: shallot.node.v1.NodeService.RunTask:output_type -> shallot.node.v1.RunTaskResponse
+	35, // 85: shallot.node.v1.NodeService.GetTask:output_type -> shallot.node.v1.GetTaskResponse
+	37, // 86: shallot.node.v1.NodeService.GetPlacement:output_type -> shallot.node.v1.GetPlacementResponse
+	39, // 87: shallot.node.v1.NodeService.ListTasks:output_type -> shallot.node.v1.ListTasksResponse
+	41, // 88: shallot.node.v1.NodeService.WatchTask:output_type -> shallot.node.v1.WatchTaskResponse
+	43, // 89: shallot.node.v1.NodeService.WatchTasks:output_type -> shallot.node.v1.WatchTasksResponse
+	45, // 90: shallot.node.v1.NodeService.CancelTask:output_type -> shallot.node.v1.CancelTaskResponse
+	47, // 91: shallot.node.v1.NodeService.GetResult:output_type -> shallot.node.v1.GetResultResponse
+	49, // 92: shallot.node.v1.NodeService.GetLogs:output_type -> shallot.node.v1.GetLogsResponse
+	51, // 93: shallot.node.v1.NodeService.PutContent:output_type -> shallot.node.v1.PutContentResponse
+	53, // 94: shallot.node.v1.NodeService.GetContent:output_type -> shallot.node.v1.GetContentResponse
+	55, // 95: shallot.node.v1.NodeService.ListContent:output_type -> shallot.node.v1.ListContentResponse
+	57, // 96: shallot.node.v1.NodeService.StatContent:output_type -> shallot.node.v1.StatContentResponse
+	59, // 97: shallot.node.v1.NodeService.PinContent:output_type -> shallot.node.v1.PinContentResponse
+	61, // 98: shallot.node.v1.NodeService.UnpinContent:output_type -> shallot.node.v1.UnpinContentResponse
+	63, // 99: shallot.node.v1.NodeService.ListPins:output_type -> shallot.node.v1.ListPinsResponse
+	65, // 100: shallot.node.v1.NodeService.CollectContent:output_type -> shallot.node.v1.CollectContentResponse
+	67, // 101: shallot.node.v1.NodeService.VerifyContent:output_type -> shallot.node.v1.VerifyContentResponse
+	71, // [71:102] is the sub-list for method output_type
+	40, // [40:71] is the sub-list for method input_type
+	40, // [40:40] is the sub-list for extension type_name
+	40, // [40:40] is the sub-list for extension extendee
+	0,  // [0:40] is the sub-list for field type_name
 }
 
 func init() { file_shallot_node_v1_node_proto_init() }
@@ -4418,23 +4586,23 @@ func file_shallot_node_v1_node_proto_init() {
 	if File_shallot_node_v1_node_proto != nil {
 		return
 	}
-	file_shallot_node_v1_node_proto_msgTypes[30].OneofWrappers = []any{
+	file_shallot_node_v1_node_proto_msgTypes[33].OneofWrappers = []any{
 		(*RunTaskResponse_Task)(nil),
 		(*RunTaskResponse_Stdout)(nil),
 	}
-	file_shallot_node_v1_node_proto_msgTypes[40].OneofWrappers = []any{
+	file_shallot_node_v1_node_proto_msgTypes[43].OneofWrappers = []any{
 		(*WatchTasksResponse_Task)(nil),
 		(*WatchTasksResponse_Missed)(nil),
 	}
-	file_shallot_node_v1_node_proto_msgTypes[44].OneofWrappers = []any{
+	file_shallot_node_v1_node_proto_msgTypes[47].OneofWrappers = []any{
 		(*GetResultResponse_Size)(nil),
 		(*GetResultResponse_Data)(nil),
 	}
-	file_shallot_node_v1_node_proto_msgTypes[50].OneofWrappers = []any{
+	file_shallot_node_v1_node_proto_msgTypes[53].OneofWrappers = []any{
 		(*GetContentResponse_Size)(nil),
 		(*GetContentResponse_Data)(nil),
 	}
-	file_shallot_node_v1_node_proto_msgTypes[64].OneofWrappers = []any{
+	file_shallot_node_v1_node_proto_msgTypes[67].OneofWrappers = []any{
 		(*VerifyContentResponse_Progress)(nil),
 		(*VerifyContentResponse_Finding)(nil),
 	}
@@ -4444,7 +4612,7 @@ func file_shallot_node_v1_node_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_shallot_node_v1_node_proto_rawDesc), len(file_shallot_node_v1_node_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   65,
+			NumMessages:   68,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -27,6 +27,7 @@ const _ = grpc.SupportPackageIsVersion9
 const (
 	NodeService_GetNode_FullMethodName               = "/shallot.node.v1.NodeService/GetNode"
 	NodeService_GetSettings_FullMethodName           = "/shallot.node.v1.NodeService/GetSettings"
+	NodeService_Diagnose_FullMethodName              = "/shallot.node.v1.NodeService/Diagnose"
 	NodeService_GetHistory_FullMethodName            = "/shallot.node.v1.NodeService/GetHistory"
 	NodeService_ConnectPeer_FullMethodName           = "/shallot.node.v1.NodeService/ConnectPeer"
 	NodeService_CreateInvite_FullMethodName          = "/shallot.node.v1.NodeService/CreateInvite"
@@ -65,6 +66,8 @@ type NodeServiceClient interface {
 	GetNode(ctx context.Context, in *GetNodeRequest, opts ...grpc.CallOption) (*GetNodeResponse, error)
 	// GetSettings returns the configuration that each process of the node runs with, and where each value came from. Secrets are not said.
 	GetSettings(ctx context.Context, in *GetSettingsRequest, opts ...grpc.CallOption) (*GetSettingsResponse, error)
+	// Diagnose returns what this node can see to be wrong with itself, and what would mend it; `shallot doctor` sees more, on its machine.
+	Diagnose(ctx context.Context, in *DiagnoseRequest, opts ...grpc.CallOption) (*DiagnoseResponse, error)
 	// GetHistory returns what this node did lately, as the process that is asked has seen it: a point every ten seconds of the last day, in memory and on its disk.
 	GetHistory(ctx context.Context, in *GetHistoryRequest, opts ...grpc.CallOption) (*GetHistoryResponse, error)
 	// ConnectPeer joins the network through one more address.
@@ -140,6 +143,16 @@ func (c *nodeServiceClient) GetSettings(ctx context.Context, in *GetSettingsRequ
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(GetSettingsResponse)
 	err := c.cc.Invoke(ctx, NodeService_GetSettings_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *nodeServiceClient) Diagnose(ctx context.Context, in *DiagnoseRequest, opts ...grpc.CallOption) (*DiagnoseResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DiagnoseResponse)
+	err := c.cc.Invoke(ctx, NodeService_Diagnose_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -512,6 +525,8 @@ type NodeServiceServer interface {
 	GetNode(context.Context, *GetNodeRequest) (*GetNodeResponse, error)
 	// GetSettings returns the configuration that each process of the node runs with, and where each value came from. Secrets are not said.
 	GetSettings(context.Context, *GetSettingsRequest) (*GetSettingsResponse, error)
+	// Diagnose returns what this node can see to be wrong with itself, and what would mend it; `shallot doctor` sees more, on its machine.
+	Diagnose(context.Context, *DiagnoseRequest) (*DiagnoseResponse, error)
 	// GetHistory returns what this node did lately, as the process that is asked has seen it: a point every ten seconds of the last day, in memory and on its disk.
 	GetHistory(context.Context, *GetHistoryRequest) (*GetHistoryResponse, error)
 	// ConnectPeer joins the network through one more address.
@@ -578,6 +593,9 @@ func (UnimplementedNodeServiceServer) GetNode(context.Context, *GetNodeRequest) 
 }
 func (UnimplementedNodeServiceServer) GetSettings(context.Context, *GetSettingsRequest) (*GetSettingsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetSettings not implemented")
+}
+func (UnimplementedNodeServiceServer) Diagnose(context.Context, *DiagnoseRequest) (*DiagnoseResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Diagnose not implemented")
 }
 func (UnimplementedNodeServiceServer) GetHistory(context.Context, *GetHistoryRequest) (*GetHistoryResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetHistory not implemented")
@@ -716,6 +734,24 @@ func _NodeService_GetSettings_Handler(srv interface{}, ctx context.Context, dec 
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(NodeServiceServer).GetSettings(ctx, req.(*GetSettingsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _NodeService_Diagnose_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DiagnoseRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(NodeServiceServer).Diagnose(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: NodeService_Diagnose_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(NodeServiceServer).Diagnose(ctx, req.(*DiagnoseRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -1160,6 +1196,10 @@ var NodeService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "GetSettings",
 			Handler:    _NodeService_GetSettings_Handler,
+		},
+		{
+			MethodName: "Diagnose",
+			Handler:    _NodeService_Diagnose_Handler,
 		},
 		{
 			MethodName: "GetHistory",

@@ -187,6 +187,7 @@ func users(t *testing.T, conn grpc.ClientConnInterface, peer, unknown *member, s
 	for _, address := range []string{peer.broker.JoinAddress(), onionOf(unknown.id()) + "/p2p/" + unknown.id(), onionOf(peer.id()), onionOf(peer.id()) + "/p2p/" + typo} {
 		_, _ = api.ConnectPeer(ctx, &nodev1.ConnectPeerRequest{Address: address})
 	}
+	_, _ = api.Diagnose(ctx, &nodev1.DiagnoseRequest{})
 	_, _ = api.CreateInvite(ctx, &nodev1.CreateInviteRequest{})
 	_, _ = api.GetHistory(ctx, &nodev1.GetHistoryRequest{})
 	_, _ = api.GetPeerMetricsHistory(ctx, &nodev1.GetPeerMetricsHistoryRequest{PeerId: peer.id()})

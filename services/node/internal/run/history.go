@@ -3,6 +3,7 @@ package run
 import (
 	"context"
 
+	"github.com/shallot-net/shallot/kit/findings"
 	taskv1 "github.com/shallot-net/shallot/proto/shallot/task/v1"
 	"github.com/shallot-net/shallot/services/node/internal/adapter/probe"
 	"github.com/shallot-net/shallot/services/node/internal/app"
@@ -25,7 +26,8 @@ func (f figures) Free() uint64 {
 	if f.n.cfg.Home == "" {
 		return 0
 	}
-	return freeSpace(f.n.cfg.Home)
+	free, _ := findings.FreeSpace(f.n.cfg.Home) // 0: it is not known
+	return free
 }
 
 // observers hear of a consumer's tasks.

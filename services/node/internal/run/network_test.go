@@ -62,3 +62,27 @@ func TestInvite(t *testing.T) {
 		t.Errorf("with a broken key: %v", f)
 	}
 }
+
+// A node says what is wrong with itself, with what would mend it.
+func TestDiagnose(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	c := w.consumer()
+	verdicts := func() map[string]string {
+		r, err := c.api.Diagnose(testContext(t), &nodev1.DiagnoseRequest{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		out := map[string]string{}
+		for _, f := range r.GetFindings() {
+			if out[f.GetCheck()] = f.GetVerdict(); (f.GetMend() == "") != (f.GetVerdict() == "ok") || f.GetDetail() == "" {
+				t.Errorf("%v", f)
+			}
+		}
+		return out
+	}
+	eventually(t, "all but the network is well", func() bool {
+		v := verdicts()
+		return v["process broker"] == "ok" && v["process task"] == "ok" && v["process node"] == "ok" && v["network"] == "problem"
+	})
+}

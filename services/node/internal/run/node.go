@@ -99,7 +99,7 @@ func New(cfg Config, conns Conns, names *alias.Key, registry prometheus.Register
 	n.submitter = app.NewSubmitter(n.tasks, n.tasks, placement, n.watches)
 	n.submitter.MayRedirect = cfg.Mode == ModeOpen
 	n.submitter.PeerName = n.peerName()
-	n.api = api.New(api.Config{Role: cfg.Role, Anonymous: cfg.Mode == ModeAnonymous, Version: version.String(), StartedAt: time.Now(),
+	n.api = api.New(api.Config{Role: cfg.Role, Anonymous: cfg.Mode == ModeAnonymous, Home: cfg.Home, Version: version.String(), StartedAt: time.Now(),
 		Submitter: n.submitter, Watcher: watcher, Feed: n.tasks, Tasks: n.tasks.API(), Bodies: n.tasks,
 		Content: n.sidecar.Repository, Putter: n.sidecar, View: view, Identity: n.identity, Processes: n.processes, Usage: n.usage, Settings: n.settings, History: n.history, Trails: trails, NetworkKey: func() ([invite.KeySize]byte, error) { return n.key() }})
 	n.jobs = api.NewJobs(n.tasks.Jobs())

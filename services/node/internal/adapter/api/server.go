@@ -103,6 +103,7 @@ type Processes interface {
 type Config struct {
 	Role       string
 	Anonymous  bool
+	Home       string // of this process; empty: its disk is not looked at
 	Version    string
 	StartedAt  time.Time
 	Submitter  Submitter
