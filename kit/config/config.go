@@ -40,6 +40,7 @@ type Value struct {
 	Key, Value, Help string
 	Env              string // the variable that would set it
 	Source           string // "default", "file PATH", "environment NAME", "flag --KEY"
+	Secret           bool   // Value is *** where there is one
 }
 
 // Loaded tells where each value came from.
@@ -117,7 +118,7 @@ func Load(process string, target any, args []string, opts ...Option) (*Loaded, e
 		return nil, &HealthAsked{Process: process, Listen: l.common.Listen, TLSDir: l.common.TLS.Dir}
 	}
 	for _, f := range l.fields {
-		l.loaded.Values = append(l.loaded.Values, Value{f.key, f.show(), f.help, envName(process, f.key), l.loaded.Source(f.key)})
+		l.loaded.Values = append(l.loaded.Values, Value{f.key, f.show(), f.help, envName(process, f.key), l.loaded.Source(f.key), f.secret})
 	}
 	return l.loaded, nil
 }

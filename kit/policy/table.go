@@ -40,7 +40,7 @@ var table = []Rule{
 	},
 	{
 		Process: task, Service: "shallot.task.v1.TaskService", Callers: []string{node},
-		Reads: []string{"Describe", "GetTask", "ListTasks"}, Long: []string{"Session", "WatchQueue", "WatchTask"},
+		Reads: []string{"Describe", "GetTask", "GetPlacement", "ListTasks"}, Long: []string{"Session", "WatchQueue", "WatchTask", "WatchTasks"},
 	},
 	{
 		Process: task, Service: "shallot.task.v1.JobService", Callers: []string{node},
@@ -48,18 +48,18 @@ var table = []Rule{
 	},
 	{
 		Process: node, Service: "shallot.node.v1.NodeService", Callers: []string{gateway, cli},
-		Reads: []string{"GetNode", "ListPeers", "GetPeer", "ListMetrics", "GetPeerMetrics", "GetTask", "ListTasks", "StatContent", "ListPins"}, Long: []string{"WatchTask"},
+		Reads: []string{"GetNode", "GetSettings", "ListPeers", "GetPeer", "ListMetrics", "GetPeerMetrics", "GetPeerMetricsHistory", "GetHistory", "Diagnose", "GetTask", "GetPlacement", "ListTasks", "StatContent", "ListPins"}, Long: []string{"WatchTask", "WatchTasks"},
 	},
 	{
 		Process: node, Service: "shallot.node.v1.JobService", Callers: []string{gateway, cli},
 		Reads: []string{"GetJob", "ListJobs", "ListShards"}, Long: []string{"WatchJob"},
 	},
 	// Each gathers from those that it calls.
-	{Process: broker, Service: telemetry, Callers: []string{node}, Reads: []string{"Gather"}},
-	{Process: discovery, Service: telemetry, Callers: []string{node}, Reads: []string{"Gather"}},
-	{Process: metric, Service: telemetry, Callers: []string{node}, Reads: []string{"Gather"}},
-	{Process: task, Service: telemetry, Callers: []string{node}, Reads: []string{"Gather"}},
-	{Process: node, Service: telemetry, Callers: []string{gateway, cli}, Reads: []string{"Gather"}},
+	{Process: broker, Service: telemetry, Callers: []string{node}, Reads: []string{"Gather", "GetSettings"}},
+	{Process: discovery, Service: telemetry, Callers: []string{node}, Reads: []string{"Gather", "GetSettings"}},
+	{Process: metric, Service: telemetry, Callers: []string{node}, Reads: []string{"Gather", "GetSettings"}},
+	{Process: task, Service: telemetry, Callers: []string{node}, Reads: []string{"Gather", "GetSettings"}},
+	{Process: node, Service: telemetry, Callers: []string{gateway, cli}, Reads: []string{"Gather", "GetSettings"}},
 }
 
 const telemetry = "shallot.telemetry.v1.TelemetryService"

@@ -54,9 +54,19 @@ func (f GathererFunc) Gather(ctx context.Context) ([]*telemetryv1.ProcessMetrics
 	return f(ctx)
 }
 
-// Register serves shallot.telemetry.v1 for this process and what extra adds.
-func Register(s grpc.ServiceRegistrar, process string, registry prometheus.Gatherer, extra ...Gatherer) {
-	telemetryv1.RegisterTelemetryServiceServer(s, &service{process: process, registry: registry, extra: extra})
+// Option adds to what a process tells.
+type Option func(*service)
+
+// Also adds what a Gatherer has of other processes.
+func Also(g Gatherer) Option { return func(s *service) { s.extra = append(s.extra, g) } }
+
+// Register serves shallot.telemetry.v1 for this process.
+func Register(s grpc.ServiceRegistrar, process string, registry prometheus.Gatherer, options ...Option) {
+	t := &service{process: process, registry: registry}
+	for _, o := range options {
+		o(t)
+	}
+	telemetryv1.RegisterTelemetryServiceServer(s, t)
 }
 
 type service struct {
@@ -64,6 +74,7 @@ type service struct {
 	process  string
 	registry prometheus.Gatherer
 	extra    []Gatherer
+	settings *telemetryv1.ProcessSettings // nil: it does not say
 }
 
 func (s *service) Gather(ctx context.Context, in *telemetryv1.GatherRequest) (*telemetryv1.GatherResponse, error) {

@@ -2,6 +2,7 @@ package telemetry_test
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/shallot-net/shallot/kit/config"
 	"github.com/shallot-net/shallot/kit/fault"
 	"github.com/shallot-net/shallot/kit/grpctest"
 	"github.com/shallot-net/shallot/kit/rpc"
@@ -30,9 +32,9 @@ func registry() *telemetry.Registry {
 
 func TestGather(t *testing.T) {
 	cc := grpctest.Start(t, func(s *rpc.Server) {
-		telemetry.Register(s, "node", registry(), telemetry.GathererFunc(func(context.Context) ([]*telemetryv1.ProcessMetrics, error) {
+		telemetry.Register(s, "node", registry(), telemetry.Also(telemetry.GathererFunc(func(context.Context) ([]*telemetryv1.ProcessMetrics, error) {
 			return []*telemetryv1.ProcessMetrics{{Process: "task", Error: "unreachable"}}, nil
-		}))
+		})))
 	})
 	r, err := telemetryv1.NewTelemetryServiceClient(cc).Gather(t.Context(), &telemetryv1.GatherRequest{})
 	if err != nil || len(r.Processes) != 2 || r.Processes[1].Process != "task" {
@@ -97,5 +99,40 @@ func TestMetricsAreDescribedBeforeTheyHaveAValue(t *testing.T) {
 	want := []string{"shallot_build_info|gauge|version|1, with the version of the program.", `shallot_x_total|counter|b+c|a "b"`, "shallot_y_seconds|histogram||y", "shallot_z|gauge||z"}
 	if !slices.Equal(got, want) {
 		t.Errorf("got %q", got)
+	}
+}
+
+type configured struct {
+	config.Common
+	Slots int    `koanf:"slots" help:"how many"`
+	Word  string `koanf:"word" secret:"true"`
+	None  string `koanf:"none" secret:"true"`
+}
+
+// What a process was configured with is told with where it came from; a secret only with that there is one.
+func TestSettings(t *testing.T) {
+	dir := t.TempDir()
+	l, err := config.Load("task", &configured{Slots: 2}, []string{"--home", dir, "--log.level", "debug"}, config.WithEnviron([]string{"SHALLOT_TASK_WORD=hush"}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	client := telemetryv1.NewTelemetryServiceClient(grpctest.Start(t, func(s *rpc.Server) { telemetry.Register(s, "task", telemetry.NewRegistry(), telemetry.WithSettings(l)) }))
+	r, err := client.GetSettings(t.Context(), &telemetryv1.GetSettingsRequest{})
+	if err != nil || r.GetSettings().GetName() != "task" || r.GetSettings().GetVersion() == "" || r.GetSettings().GetReplica() == "" {
+		t.Fatalf("%v, %v", r, err)
+	}
+	got := map[string]string{}
+	for _, s := range r.GetSettings().GetSettings() {
+		got[s.GetName()] = fmt.Sprint(s.GetValue(), "|", s.GetOrigin(), "|", s.GetPlace(), "|", s.GetSecret())
+	}
+	for name, want := range map[string]string{"slots": "2|default||false", "log.level": "debug|flag|--log.level|false", "word": "|environment|SHALLOT_TASK_WORD|true", "none": "|default||false",
+		"home": dir + "|flag|--home|false"} {
+		if got[name] != want {
+			t.Errorf("%s is %q, want %q", name, got[name], want)
+		}
+	}
+	silent := telemetryv1.NewTelemetryServiceClient(grpctest.Start(t, func(s *rpc.Server) { telemetry.Register(s, "task", telemetry.NewRegistry()) }))
+	if _, err := silent.GetSettings(t.Context(), &telemetryv1.GetSettingsRequest{}); err == nil || !strings.Contains(err.Error(), "does not say") {
+		t.Errorf("one without: %v", err)
 	}
 }

@@ -42,7 +42,8 @@ func main() { lifecycle.Main(process, run) }
 
 func run(ctx context.Context, args []string) error {
 	cfg := defaults()
-	if _, err := config.Load(process, &cfg, args); err != nil {
+	loaded, err := config.Load(process, &cfg, args)
+	if err != nil {
 		return err
 	}
 	h, err := home.Open(cfg.Home)
@@ -142,7 +143,7 @@ func run(ctx context.Context, args []string) error {
 	}
 	grpcserver.Register(server, broker, tracer)
 	repository.NewServer(store).Register(server)
-	telemetry.Register(server, process, registry)
+	telemetry.Register(server, process, registry, telemetry.WithSettings(loaded))
 	server.SetServing(true)
 	log.Info("broker is up")
 	return lifecycle.Run(ctx,

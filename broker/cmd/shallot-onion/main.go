@@ -29,7 +29,8 @@ func main() { lifecycle.Main(process, run) }
 
 func run(ctx context.Context, args []string) error {
 	cfg := defaults()
-	if _, err := config.Load(process, &cfg, args); err != nil {
+	loaded, err := config.Load(process, &cfg, args)
+	if err != nil {
 		return err
 	}
 	h, err := home.Open(cfg.Home)
@@ -64,7 +65,7 @@ func run(ctx context.Context, args []string) error {
 		return err
 	}
 	onionserver.Register(server, keeper)
-	telemetry.Register(server, process, registry)
+	telemetry.Register(server, process, registry, telemetry.WithSettings(loaded))
 	server.SetServing(true) // also without tor: that it is away is what it has to tell
 	log.Info("onion is up")
 	return lifecycle.Run(ctx,

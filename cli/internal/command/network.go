@@ -8,16 +8,15 @@ import (
 	"io/fs"
 	"path/filepath"
 	"slices"
-	"strings"
 
 	"github.com/spf13/cobra"
 
-	"github.com/shallot-net/shallot/cli/internal/invite"
 	"github.com/shallot-net/shallot/cli/internal/nodeclient"
 	"github.com/shallot-net/shallot/cli/internal/render"
 	"github.com/shallot-net/shallot/cli/internal/supervisor"
 	"github.com/shallot-net/shallot/kit/fault"
 	"github.com/shallot-net/shallot/kit/home"
+	"github.com/shallot-net/shallot/kit/invite"
 	nodev1 "github.com/shallot-net/shallot/proto/shallot/node/v1"
 )
 
@@ -154,7 +153,7 @@ provider, and those of providers that it knows. Whoever gets the line is in: sen
 			if err != nil {
 				return err
 			}
-			if !slices.ContainsFunc(i.Addresses, func(a string) bool { return !loopback(a) }) {
+			if !slices.ContainsFunc(i.Addresses, func(a string) bool { return !invite.Loopback(a) }) {
 				a.say("all addresses in it are of this machine alone: with others, use 'shallot up --role provider --listen', or --address")
 			}
 			if a.json() {
@@ -226,9 +225,6 @@ func privateNetwork(h home.Home) (i invite.Invite, err error) {
 	return i, err
 }
 
-// inviteThrough is how many nodes an invite names: one may be gone when it is used.
-const inviteThrough = 4
-
 func joinThrough(ctx context.Context, c *nodeclient.Client) ([]string, error) {
 	var byNode [][]string
 	self, err := c.GetNode(ctx, &nodev1.GetNodeRequest{ShowAddresses: true}) // an invite is for the one who is invited
@@ -249,25 +245,9 @@ func joinThrough(ctx context.Context, c *nodeclient.Client) ([]string, error) {
 		}
 		byNode = append(byNode, full)
 	}
-	var out []string
-	for _, addresses := range byNode[:min(len(byNode), inviteThrough)] {
-		out = append(out, reachable(addresses)...)
-	}
+	out := invite.Through(byNode)
 	if len(out) == 0 {
 		return nil, fault.FailedPrecondition("NOBODY_TO_JOIN", "no provider with an address is known yet, and a network is joined through one: start one with 'shallot up --role provider'")
 	}
-	return out[:min(len(out), invite.MaxAddresses)], nil
-}
-
-// reachable are the addresses that others can dial, where there are any; four of one node at most.
-func reachable(addresses []string) []string {
-	good := slices.DeleteFunc(slices.Clone(addresses), func(a string) bool { return invite.CheckAddress(a) != nil })
-	if far := slices.DeleteFunc(slices.Clone(good), loopback); len(far) > 0 {
-		good = far
-	}
-	return good[:min(len(good), invite.MaxAddresses/inviteThrough)]
-}
-
-func loopback(a string) bool {
-	return strings.HasPrefix(a, "/ip4/127.") || strings.HasPrefix(a, "/ip6/::1/")
+	return out, nil
 }

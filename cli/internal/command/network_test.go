@@ -6,7 +6,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/shallot-net/shallot/cli/internal/invite"
+	"github.com/shallot-net/shallot/kit/invite"
 	discoveryv1 "github.com/shallot-net/shallot/proto/shallot/discovery/v1"
 )
 

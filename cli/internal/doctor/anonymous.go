@@ -9,6 +9,7 @@ import (
 	"github.com/shallot-net/shallot/cli/internal/supervisor"
 	"github.com/shallot-net/shallot/kit/fault"
 	"github.com/shallot-net/shallot/kit/fence"
+	"github.com/shallot-net/shallot/kit/findings"
 )
 
 // anonymity looks at what an anonymous node takes of this machine: a tor and a fence.
@@ -28,7 +29,7 @@ func (d *Doctor) anonymity(ctx context.Context) {
 	case err != nil && d.state.Fence != "none":
 		d.wrong("fence", "let this user make namespaces, or start the node where there is no network, or with --unfenced", "%s", fault.From(err).Message)
 	case d.state.Fence == "none":
-		d.warn("fence", "restart the node without --unfenced", "the node runs without one: a mistake in a program can show where this machine is")
+		d.add(findings.Fence())
 	default:
 		d.ok("fence", "processes are enclosed by %s", way)
 	}

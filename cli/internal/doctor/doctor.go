@@ -14,6 +14,7 @@ import (
 	"github.com/shallot-net/shallot/cli/internal/nodeclient"
 	"github.com/shallot-net/shallot/cli/internal/supervisor"
 	"github.com/shallot-net/shallot/kit/fault"
+	"github.com/shallot-net/shallot/kit/findings"
 	"github.com/shallot-net/shallot/kit/home"
 	"github.com/shallot-net/shallot/kit/rpc"
 	nodev1 "github.com/shallot-net/shallot/proto/shallot/node/v1"
@@ -21,9 +22,9 @@ import (
 
 // How bad a finding is. A warning is worth knowing and makes nothing fail.
 const (
-	OK      = "ok"
-	Warning = "warning"
-	Wrong   = "wrong"
+	OK      = findings.OK
+	Warning = findings.Warning
+	Wrong   = findings.Wrong
 )
 
 // Finding is the outcome of one check.
@@ -95,6 +96,10 @@ func (d *Doctor) Examine(ctx context.Context) Report {
 		d.network()
 	}
 	return d.report
+}
+
+func (d *Doctor) add(f findings.Finding) {
+	d.report.Findings = append(d.report.Findings, Finding{f.Check, f.Status, f.Detail, f.Mend})
 }
 
 func (d *Doctor) ok(check, format string, args ...any) {
@@ -245,17 +250,9 @@ func (d *Doctor) network() {
 	if n == nil {
 		return
 	}
-	const join = "give the address of a node that runs: shallot up --bootstrap ADDRESS, or shallot node connect ADDRESS"
-	switch {
-	case !n.GetOnline() && n.GetTor() != nil:
-		d.wrong("network", "wait, or read "+supervisor.LogFile(d.Home, supervisor.Tor)+"; where Tor is blocked, start the node with --bridge", "the network cannot be reached: tor is %s", supervisor.TorState(n.GetTor()))
-	case !n.GetOnline():
-		d.wrong("network", "look whether this machine has a network, then "+join, "the network cannot be reached")
-	case n.GetProvidersKnown() == 0 && n.GetRole() == supervisor.Consumer:
-		d.wrong("network", join, "no provider is known, so no task can run")
-	case n.GetProvidersKnown() == 0:
-		d.warn("network", join, "no other provider is known")
-	default:
-		d.ok("network", "%d providers known, %d peers connected", n.GetProvidersKnown(), n.GetConnections())
+	r := findings.Reach{Online: n.GetOnline(), Provider: n.GetRole() == supervisor.Provider, Known: n.GetProvidersKnown(), Peers: n.GetConnections()}
+	if n.GetTor() != nil {
+		r.Tor, r.TorLog = supervisor.TorState(n.GetTor()), supervisor.LogFile(d.Home, supervisor.Tor)
 	}
+	d.add(findings.Network(r))
 }

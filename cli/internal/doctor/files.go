@@ -14,9 +14,8 @@ import (
 	"sync"
 	"time"
 
-	"github.com/dustin/go-humanize"
-
 	"github.com/shallot-net/shallot/cli/internal/supervisor"
+	"github.com/shallot-net/shallot/kit/findings"
 	"github.com/shallot-net/shallot/kit/home"
 	"github.com/shallot-net/shallot/kit/version"
 )
@@ -133,51 +132,9 @@ func (d *Doctor) sockets() {
 	d.ok("sockets", "in %s", filepath.Dir(longest))
 }
 
-// Bounds of free space: below the first nothing works, below the second it soon will not.
-const (
-	fullDisk   = 64 << 20
-	scarceDisk = 1 << 30
-)
+func (d *Doctor) disk() { d.add(findings.Disk(d.Home.Dir)) }
 
-func (d *Doctor) disk() {
-	free, err := freeSpace(d.Home.Dir)
-	switch {
-	case err != nil:
-		d.warn("disk", "look at the file system of "+d.Home.Dir, "cannot tell how much space is left: %v", err)
-	case free < fullDisk:
-		d.wrong("disk", "make room on the file system of "+d.Home.Dir, "only %s are left", humanize.IBytes(free))
-	case free < scarceDisk:
-		d.warn("disk", "make room on the file system of "+d.Home.Dir, "only %s are left", humanize.IBytes(free))
-	default:
-		d.ok("disk", "%s free", humanize.IBytes(free))
-	}
-}
-
-// clockSlack is how far a file's time may be ahead: file systems and clocks are not that exact.
-const clockSlack = time.Minute
-
-// clock: announcements, leases and retention times are compared with it. A file of the node that is newer than now
-// shows that it was set back.
-func (d *Doctor) clock() {
-	now := d.Now()
-	var newest time.Time
-	for _, pattern := range []string{"state/*/*", "run/*", "logs/*"} {
-		files, _ := filepath.Glob(filepath.Join(d.Home.Dir, pattern)) // the pattern is right
-		for _, f := range files {
-			if info, err := os.Stat(f); err == nil && info.ModTime().After(newest) {
-				newest = info.ModTime()
-			}
-		}
-	}
-	switch synced, known := clockSynced(); {
-	case newest.Sub(now) > clockSlack:
-		d.wrong("clock", "set the clock right, for example with NTP", "it says %s, but the node wrote a file at %s: it was set back", now.Format(time.RFC3339), newest.Format(time.RFC3339))
-	case known && !synced:
-		d.warn("clock", "run an NTP client, unless the host of this machine does", "the kernel does not know it to be synchronised")
-	default:
-		d.ok("clock", "%s", now.UTC().Format(time.RFC3339))
-	}
-}
+func (d *Doctor) clock() { d.add(findings.Clock(d.Home.Dir, d.Now())) }
 
 // locks: each process locks its part of the home. One that is held by a stranger keeps the node's own process out.
 func (d *Doctor) locks() {

@@ -11,9 +11,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/shallot-net/shallot/cli/internal/invite"
 	"github.com/shallot-net/shallot/kit/fault"
 	"github.com/shallot-net/shallot/kit/home"
+	"github.com/shallot-net/shallot/kit/invite"
 )
 
 func TestNetworkBecomesReadyAndLeavesNothing(t *testing.T) {

@@ -7,9 +7,9 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/shallot-net/shallot/cli/internal/invite"
 	"github.com/shallot-net/shallot/kit/fault"
 	"github.com/shallot-net/shallot/kit/home"
+	"github.com/shallot-net/shallot/kit/invite"
 )
 
 // The files of a private network, in the home of a node or of a dev network. All are 0600: who has the key is in.

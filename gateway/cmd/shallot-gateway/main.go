@@ -27,7 +27,8 @@ func main() { lifecycle.Main(process, run) }
 
 func run(ctx context.Context, args []string) error {
 	cfg := newSettings()
-	if _, err := config.Load(process, cfg, args); err != nil {
+	loaded, err := config.Load(process, cfg, args)
+	if err != nil {
 		return err
 	}
 	log := logging.New(os.Stderr, cfg.Log.Level, cfg.Log.Format, process)
@@ -71,7 +72,7 @@ func run(ctx context.Context, args []string) error {
 	}
 	handler, err := rest.New(rest.Config{
 		Node: conn, Log: log, Registry: registry, Trace: tracer, TLSDir: cfg.TLS.Dir, MaxBody: int64(cfg.MaxBody), MaxUpload: int64(cfg.MaxUpload), Timeout: cfg.Timeout,
-		Guard: access.Guard{Keys: keys, Hosts: hosts}, Siblings: rest.Siblings{Home: node, File: cfg.Siblings},
+		Guard: access.Guard{Keys: keys, Hosts: hosts}, Siblings: rest.Siblings{Home: node, File: cfg.Siblings}, Settings: telemetry.SettingsOf(loaded),
 	})
 	if err != nil {
 		return err
@@ -82,7 +83,7 @@ func run(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	telemetry.Register(server, process, registry)
+	telemetry.Register(server, process, registry, telemetry.WithSettings(loaded))
 	if err := server.Listen(ctx); err != nil {
 		return err
 	}

@@ -42,6 +42,8 @@ type Config struct {
 	// Timeout bounds calls that are no streams.
 	Timeout time.Duration
 	Trace   *tracing.Tracer // nil: no spans
+	// Settings are what this process was configured with; nil: they are not told.
+	Settings *telemetryv1.ProcessSettings
 }
 
 type server struct {
@@ -109,6 +111,9 @@ func New(c Config) (http.Handler, error) {
 		return nil, err
 	}
 	if err := restgen.RegisterJobServiceHandlerClient(context.Background(), api, s.jobs); err != nil {
+		return nil, err
+	}
+	if err := api.HandlePath(http.MethodGet, "/v1/settings", s.settings); err != nil { // in place of the generated one, which does not know of this process
 		return nil, err
 	}
 

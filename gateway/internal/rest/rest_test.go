@@ -201,6 +201,7 @@ func start(t *testing.T) *gateway {
 	handler, err := New(Config{
 		Node: conn, Log: logger, Registry: telemetry.NewRegistry(), MaxBody: 1 << 20, MaxUpload: 4 << 20,
 		Timeout: 5 * time.Second, Guard: access.Guard{Keys: keys, Hosts: hosts}, Siblings: Siblings{Home: h},
+		Settings: &telemetryv1.ProcessSettings{Name: "gateway", Settings: []*telemetryv1.Setting{{Name: "max_body", Value: "1MiB", Origin: "default"}}},
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -13,11 +13,12 @@
 package nodev1
 
 import (
-	v14 "github.com/shallot-net/shallot/proto/shallot/broker/v1"
-	v11 "github.com/shallot-net/shallot/proto/shallot/discovery/v1"
+	v15 "github.com/shallot-net/shallot/proto/shallot/broker/v1"
+	v12 "github.com/shallot-net/shallot/proto/shallot/discovery/v1"
 	v1 "github.com/shallot-net/shallot/proto/shallot/event/v1"
-	v12 "github.com/shallot-net/shallot/proto/shallot/metric/v1"
-	v13 "github.com/shallot-net/shallot/proto/shallot/task/v1"
+	v13 "github.com/shallot-net/shallot/proto/shallot/metric/v1"
+	v14 "github.com/shallot-net/shallot/proto/shallot/task/v1"
+	v11 "github.com/shallot-net/shallot/proto/shallot/telemetry/v1"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	durationpb "google.golang.org/protobuf/types/known/durationpb"
@@ -458,6 +459,689 @@ func (x *Process) GetCpu() *durationpb.Duration {
 	return nil
 }
 
+type GetSettingsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Anonymous mode: say peer ids and addresses beside the aliases.
+	ShowAddresses bool `protobuf:"varint,1,opt,name=show_addresses,json=showAddresses,proto3" json:"show_addresses,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetSettingsRequest) Reset() {
+	*x = GetSettingsRequest{}
+	mi := &file_shallot_node_v1_node_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetSettingsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetSettingsRequest) ProtoMessage() {}
+
+func (x *GetSettingsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_shallot_node_v1_node_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetSettingsRequest.ProtoReflect.Descriptor instead.
+func (*GetSettingsRequest) Descriptor() ([]byte, []int) {
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *GetSettingsRequest) GetShowAddresses() bool {
+	if x != nil {
+		return x.ShowAddresses
+	}
+	return false
+}
+
+type GetSettingsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Of the node service.
+	Version string `protobuf:"bytes,1,opt,name=version,proto3" json:"version,omitempty"`
+	// Replicas of a service are told apart by replica. A process that does not answer is there with an error.
+	Processes     []*v11.ProcessSettings `protobuf:"bytes,2,rep,name=processes,proto3" json:"processes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetSettingsResponse) Reset() {
+	*x = GetSettingsResponse{}
+	mi := &file_shallot_node_v1_node_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetSettingsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetSettingsResponse) ProtoMessage() {}
+
+func (x *GetSettingsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_shallot_node_v1_node_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetSettingsResponse.ProtoReflect.Descriptor instead.
+func (*GetSettingsResponse) Descriptor() ([]byte, []int) {
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *GetSettingsResponse) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *GetSettingsResponse) GetProcesses() []*v11.ProcessSettings {
+	if x != nil {
+		return x.Processes
+	}
+	return nil
+}
+
+type DiagnoseRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DiagnoseRequest) Reset() {
+	*x = DiagnoseRequest{}
+	mi := &file_shallot_node_v1_node_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DiagnoseRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DiagnoseRequest) ProtoMessage() {}
+
+func (x *DiagnoseRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_shallot_node_v1_node_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DiagnoseRequest.ProtoReflect.Descriptor instead.
+func (*DiagnoseRequest) Descriptor() ([]byte, []int) {
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{7}
+}
+
+type DiagnoseResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Findings      []*Finding             `protobuf:"bytes,1,rep,name=findings,proto3" json:"findings,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DiagnoseResponse) Reset() {
+	*x = DiagnoseResponse{}
+	mi := &file_shallot_node_v1_node_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DiagnoseResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DiagnoseResponse) ProtoMessage() {}
+
+func (x *DiagnoseResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_shallot_node_v1_node_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DiagnoseResponse.ProtoReflect.Descriptor instead.
+func (*DiagnoseResponse) Descriptor() ([]byte, []int) {
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *DiagnoseResponse) GetFindings() []*Finding {
+	if x != nil {
+		return x.Findings
+	}
+	return nil
+}
+
+// Finding is the outcome of one check.
+type Finding struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Such as network, disk, clock or process task.
+	Check string `protobuf:"bytes,1,opt,name=check,proto3" json:"check,omitempty"`
+	// ok, warning (worth knowing, and nothing fails) or problem.
+	Verdict string `protobuf:"bytes,2,opt,name=verdict,proto3" json:"verdict,omitempty"`
+	// What was found.
+	Detail string `protobuf:"bytes,3,opt,name=detail,proto3" json:"detail,omitempty"`
+	// What to do where it is not right.
+	Mend          string `protobuf:"bytes,4,opt,name=mend,proto3" json:"mend,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Finding) Reset() {
+	*x = Finding{}
+	mi := &file_shallot_node_v1_node_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Finding) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Finding) ProtoMessage() {}
+
+func (x *Finding) ProtoReflect() protoreflect.Message {
+	mi := &file_shallot_node_v1_node_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Finding.ProtoReflect.Descriptor instead.
+func (*Finding) Descriptor() ([]byte, []int) {
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *Finding) GetCheck() string {
+	if x != nil {
+		return x.Check
+	}
+	return ""
+}
+
+func (x *Finding) GetVerdict() string {
+	if x != nil {
+		return x.Verdict
+	}
+	return ""
+}
+
+func (x *Finding) GetDetail() string {
+	if x != nil {
+		return x.Detail
+	}
+	return ""
+}
+
+func (x *Finding) GetMend() string {
+	if x != nil {
+		return x.Mend
+	}
+	return ""
+}
+
+type GetHistoryRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// An hour when unset, a day at most.
+	Span          *durationpb.Duration `protobuf:"bytes,1,opt,name=span,proto3" json:"span,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetHistoryRequest) Reset() {
+	*x = GetHistoryRequest{}
+	mi := &file_shallot_node_v1_node_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetHistoryRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetHistoryRequest) ProtoMessage() {}
+
+func (x *GetHistoryRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_shallot_node_v1_node_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetHistoryRequest.ProtoReflect.Descriptor instead.
+func (*GetHistoryRequest) Descriptor() ([]byte, []int) {
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *GetHistoryRequest) GetSpan() *durationpb.Duration {
+	if x != nil {
+		return x.Span
+	}
+	return nil
+}
+
+type GetHistoryResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How much of time a point is of: a multiple of ten seconds, so that there are 720 points at most.
+	Step *durationpb.Duration `protobuf:"bytes,1,opt,name=step,proto3" json:"step,omitempty"`
+	// The oldest first; there is none for the time that the node did not run.
+	Points        []*HistoryPoint `protobuf:"bytes,2,rep,name=points,proto3" json:"points,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetHistoryResponse) Reset() {
+	*x = GetHistoryResponse{}
+	mi := &file_shallot_node_v1_node_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetHistoryResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetHistoryResponse) ProtoMessage() {}
+
+func (x *GetHistoryResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_shallot_node_v1_node_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetHistoryResponse.ProtoReflect.Descriptor instead.
+func (*GetHistoryResponse) Descriptor() ([]byte, []int) {
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *GetHistoryResponse) GetStep() *durationpb.Duration {
+	if x != nil {
+		return x.Step
+	}
+	return nil
+}
+
+func (x *GetHistoryResponse) GetPoints() []*HistoryPoint {
+	if x != nil {
+		return x.Points
+	}
+	return nil
+}
+
+// HistoryPoint is what a node did in one step. Of several steps together it has the sum of what is counted, the largest quantiles and cpu, and of the rest the last.
+type HistoryPoint struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Time  *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=time,proto3" json:"time,omitempty"`
+	// Tasks that wait, or are on their way to a provider's slot; and those that run.
+	Waiting uint32 `protobuf:"varint,2,opt,name=waiting,proto3" json:"waiting,omitempty"`
+	Running uint32 `protobuf:"varint,3,opt,name=running,proto3" json:"running,omitempty"`
+	// Tasks that completed in the step; that failed or expired in it.
+	Finished uint32 `protobuf:"varint,4,opt,name=finished,proto3" json:"finished,omitempty"`
+	Failed   uint32 `protobuf:"varint,5,opt,name=failed,proto3" json:"failed,omitempty"`
+	// Consumer: from a task's creation to its end. Provider: of a program's run, to the next of 15 bounds. Unset where none ended.
+	LatencyP50 *durationpb.Duration `protobuf:"bytes,6,opt,name=latency_p50,json=latencyP50,proto3" json:"latency_p50,omitempty"`
+	LatencyP99 *durationpb.Duration `protobuf:"bytes,7,opt,name=latency_p99,json=latencyP99,proto3" json:"latency_p99,omitempty"`
+	// Processors that the node's processes used, in the mean.
+	Cpu float64 `protobuf:"fixed64,8,opt,name=cpu,proto3" json:"cpu,omitempty"`
+	// Resident bytes of the node's processes.
+	Memory uint64 `protobuf:"varint,9,opt,name=memory,proto3" json:"memory,omitempty"`
+	// Bytes of the node's content on disk, and what the file system of its home has left.
+	DiskUsed      uint64 `protobuf:"varint,10,opt,name=disk_used,json=diskUsed,proto3" json:"disk_used,omitempty"`
+	DiskFree      uint64 `protobuf:"varint,11,opt,name=disk_free,json=diskFree,proto3" json:"disk_free,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HistoryPoint) Reset() {
+	*x = HistoryPoint{}
+	mi := &file_shallot_node_v1_node_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HistoryPoint) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HistoryPoint) ProtoMessage() {}
+
+func (x *HistoryPoint) ProtoReflect() protoreflect.Message {
+	mi := &file_shallot_node_v1_node_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HistoryPoint.ProtoReflect.Descriptor instead.
+func (*HistoryPoint) Descriptor() ([]byte, []int) {
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *HistoryPoint) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
+func (x *HistoryPoint) GetWaiting() uint32 {
+	if x != nil {
+		return x.Waiting
+	}
+	return 0
+}
+
+func (x *HistoryPoint) GetRunning() uint32 {
+	if x != nil {
+		return x.Running
+	}
+	return 0
+}
+
+func (x *HistoryPoint) GetFinished() uint32 {
+	if x != nil {
+		return x.Finished
+	}
+	return 0
+}
+
+func (x *HistoryPoint) GetFailed() uint32 {
+	if x != nil {
+		return x.Failed
+	}
+	return 0
+}
+
+func (x *HistoryPoint) GetLatencyP50() *durationpb.Duration {
+	if x != nil {
+		return x.LatencyP50
+	}
+	return nil
+}
+
+func (x *HistoryPoint) GetLatencyP99() *durationpb.Duration {
+	if x != nil {
+		return x.LatencyP99
+	}
+	return nil
+}
+
+func (x *HistoryPoint) GetCpu() float64 {
+	if x != nil {
+		return x.Cpu
+	}
+	return 0
+}
+
+func (x *HistoryPoint) GetMemory() uint64 {
+	if x != nil {
+		return x.Memory
+	}
+	return 0
+}
+
+func (x *HistoryPoint) GetDiskUsed() uint64 {
+	if x != nil {
+		return x.DiskUsed
+	}
+	return 0
+}
+
+func (x *HistoryPoint) GetDiskFree() uint64 {
+	if x != nil {
+		return x.DiskFree
+	}
+	return 0
+}
+
+type GetPeerMetricsHistoryRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Or its alias.
+	PeerId        string `protobuf:"bytes,1,opt,name=peer_id,json=peerId,proto3" json:"peer_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetPeerMetricsHistoryRequest) Reset() {
+	*x = GetPeerMetricsHistoryRequest{}
+	mi := &file_shallot_node_v1_node_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetPeerMetricsHistoryRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetPeerMetricsHistoryRequest) ProtoMessage() {}
+
+func (x *GetPeerMetricsHistoryRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_shallot_node_v1_node_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetPeerMetricsHistoryRequest.ProtoReflect.Descriptor instead.
+func (*GetPeerMetricsHistoryRequest) Descriptor() ([]byte, []int) {
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *GetPeerMetricsHistoryRequest) GetPeerId() string {
+	if x != nil {
+		return x.PeerId
+	}
+	return ""
+}
+
+type GetPeerMetricsHistoryResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The oldest first.
+	Points        []*PeerMetricPoint `protobuf:"bytes,1,rep,name=points,proto3" json:"points,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetPeerMetricsHistoryResponse) Reset() {
+	*x = GetPeerMetricsHistoryResponse{}
+	mi := &file_shallot_node_v1_node_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetPeerMetricsHistoryResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetPeerMetricsHistoryResponse) ProtoMessage() {}
+
+func (x *GetPeerMetricsHistoryResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_shallot_node_v1_node_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetPeerMetricsHistoryResponse.ProtoReflect.Descriptor instead.
+func (*GetPeerMetricsHistoryResponse) Descriptor() ([]byte, []int) {
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *GetPeerMetricsHistoryResponse) GetPoints() []*PeerMetricPoint {
+	if x != nil {
+		return x.Points
+	}
+	return nil
+}
+
+type PeerMetricPoint struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// When it was heard.
+	Time *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=time,proto3" json:"time,omitempty"`
+	// Busy share of all its threads, 0 to 1.
+	Cpu float64 `protobuf:"fixed64,2,opt,name=cpu,proto3" json:"cpu,omitempty"`
+	// Bytes.
+	MemoryUsed    uint64 `protobuf:"varint,3,opt,name=memory_used,json=memoryUsed,proto3" json:"memory_used,omitempty"`
+	MemoryTotal   uint64 `protobuf:"varint,4,opt,name=memory_total,json=memoryTotal,proto3" json:"memory_total,omitempty"`
+	DiskUsed      uint64 `protobuf:"varint,5,opt,name=disk_used,json=diskUsed,proto3" json:"disk_used,omitempty"`
+	DiskTotal     uint64 `protobuf:"varint,6,opt,name=disk_total,json=diskTotal,proto3" json:"disk_total,omitempty"`
+	Running       uint32 `protobuf:"varint,7,opt,name=running,proto3" json:"running,omitempty"`
+	Waiting       uint32 `protobuf:"varint,8,opt,name=waiting,proto3" json:"waiting,omitempty"`
+	Slots         uint32 `protobuf:"varint,9,opt,name=slots,proto3" json:"slots,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PeerMetricPoint) Reset() {
+	*x = PeerMetricPoint{}
+	mi := &file_shallot_node_v1_node_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PeerMetricPoint) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PeerMetricPoint) ProtoMessage() {}
+
+func (x *PeerMetricPoint) ProtoReflect() protoreflect.Message {
+	mi := &file_shallot_node_v1_node_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PeerMetricPoint.ProtoReflect.Descriptor instead.
+func (*PeerMetricPoint) Descriptor() ([]byte, []int) {
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *PeerMetricPoint) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
+func (x *PeerMetricPoint) GetCpu() float64 {
+	if x != nil {
+		return x.Cpu
+	}
+	return 0
+}
+
+func (x *PeerMetricPoint) GetMemoryUsed() uint64 {
+	if x != nil {
+		return x.MemoryUsed
+	}
+	return 0
+}
+
+func (x *PeerMetricPoint) GetMemoryTotal() uint64 {
+	if x != nil {
+		return x.MemoryTotal
+	}
+	return 0
+}
+
+func (x *PeerMetricPoint) GetDiskUsed() uint64 {
+	if x != nil {
+		return x.DiskUsed
+	}
+	return 0
+}
+
+func (x *PeerMetricPoint) GetDiskTotal() uint64 {
+	if x != nil {
+		return x.DiskTotal
+	}
+	return 0
+}
+
+func (x *PeerMetricPoint) GetRunning() uint32 {
+	if x != nil {
+		return x.Running
+	}
+	return 0
+}
+
+func (x *PeerMetricPoint) GetWaiting() uint32 {
+	if x != nil {
+		return x.Waiting
+	}
+	return 0
+}
+
+func (x *PeerMetricPoint) GetSlots() uint32 {
+	if x != nil {
+		return x.Slots
+	}
+	return 0
+}
+
 type ConnectPeerRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// A multiaddr that ends in /p2p/ID.
@@ -468,7 +1152,7 @@ type ConnectPeerRequest struct {
 
 func (x *ConnectPeerRequest) Reset() {
 	*x = ConnectPeerRequest{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[5]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -480,7 +1164,7 @@ func (x *ConnectPeerRequest) String() string {
 func (*ConnectPeerRequest) ProtoMessage() {}
 
 func (x *ConnectPeerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[5]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -493,7 +1177,7 @@ func (x *ConnectPeerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConnectPeerRequest.ProtoReflect.Descriptor instead.
 func (*ConnectPeerRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{5}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ConnectPeerRequest) GetAddress() string {
@@ -514,7 +1198,7 @@ type ConnectPeerResponse struct {
 
 func (x *ConnectPeerResponse) Reset() {
 	*x = ConnectPeerResponse{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[6]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -526,7 +1210,7 @@ func (x *ConnectPeerResponse) String() string {
 func (*ConnectPeerResponse) ProtoMessage() {}
 
 func (x *ConnectPeerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[6]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -539,7 +1223,7 @@ func (x *ConnectPeerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConnectPeerResponse.ProtoReflect.Descriptor instead.
 func (*ConnectPeerResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{6}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ConnectPeerResponse) GetPeerId() string {
@@ -556,6 +1240,105 @@ func (x *ConnectPeerResponse) GetAlias() string {
 	return ""
 }
 
+type CreateInviteRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// To join through, in place of those of this node and of others that it knows: multiaddrs that end in /p2p/ID, 16 at most.
+	Addresses     []string `protobuf:"bytes,1,rep,name=addresses,proto3" json:"addresses,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CreateInviteRequest) Reset() {
+	*x = CreateInviteRequest{}
+	mi := &file_shallot_node_v1_node_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreateInviteRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreateInviteRequest) ProtoMessage() {}
+
+func (x *CreateInviteRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_shallot_node_v1_node_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreateInviteRequest.ProtoReflect.Descriptor instead.
+func (*CreateInviteRequest) Descriptor() ([]byte, []int) {
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *CreateInviteRequest) GetAddresses() []string {
+	if x != nil {
+		return x.Addresses
+	}
+	return nil
+}
+
+type CreateInviteResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// It is valid for as long as the network has its key.
+	Invite string `protobuf:"bytes,1,opt,name=invite,proto3" json:"invite,omitempty"`
+	// All addresses in it are of this machine alone: it is of no use elsewhere.
+	Local         bool `protobuf:"varint,2,opt,name=local,proto3" json:"local,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CreateInviteResponse) Reset() {
+	*x = CreateInviteResponse{}
+	mi := &file_shallot_node_v1_node_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreateInviteResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreateInviteResponse) ProtoMessage() {}
+
+func (x *CreateInviteResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_shallot_node_v1_node_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreateInviteResponse.ProtoReflect.Descriptor instead.
+func (*CreateInviteResponse) Descriptor() ([]byte, []int) {
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *CreateInviteResponse) GetInvite() string {
+	if x != nil {
+		return x.Invite
+	}
+	return ""
+}
+
+func (x *CreateInviteResponse) GetLocal() bool {
+	if x != nil {
+		return x.Local
+	}
+	return false
+}
+
 type ListPeersRequest struct {
 	state      protoimpl.MessageState `protogen:"open.v1"`
 	Capability string                 `protobuf:"bytes,1,opt,name=capability,proto3" json:"capability,omitempty"`
@@ -570,7 +1353,7 @@ type ListPeersRequest struct {
 
 func (x *ListPeersRequest) Reset() {
 	*x = ListPeersRequest{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[7]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -582,7 +1365,7 @@ func (x *ListPeersRequest) String() string {
 func (*ListPeersRequest) ProtoMessage() {}
 
 func (x *ListPeersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[7]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -595,7 +1378,7 @@ func (x *ListPeersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPeersRequest.ProtoReflect.Descriptor instead.
 func (*ListPeersRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{7}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ListPeersRequest) GetCapability() string {
@@ -635,7 +1418,7 @@ func (x *ListPeersRequest) GetShowAddresses() bool {
 
 type ListPeersResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Peers         []*v11.Peer            `protobuf:"bytes,1,rep,name=peers,proto3" json:"peers,omitempty"`
+	Peers         []*v12.Peer            `protobuf:"bytes,1,rep,name=peers,proto3" json:"peers,omitempty"`
 	NextPageToken string                 `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -643,7 +1426,7 @@ type ListPeersResponse struct {
 
 func (x *ListPeersResponse) Reset() {
 	*x = ListPeersResponse{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[8]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -655,7 +1438,7 @@ func (x *ListPeersResponse) String() string {
 func (*ListPeersResponse) ProtoMessage() {}
 
 func (x *ListPeersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[8]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -668,10 +1451,10 @@ func (x *ListPeersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPeersResponse.ProtoReflect.Descriptor instead.
 func (*ListPeersResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{8}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{21}
 }
 
-func (x *ListPeersResponse) GetPeers() []*v11.Peer {
+func (x *ListPeersResponse) GetPeers() []*v12.Peer {
 	if x != nil {
 		return x.Peers
 	}
@@ -697,7 +1480,7 @@ type GetPeerRequest struct {
 
 func (x *GetPeerRequest) Reset() {
 	*x = GetPeerRequest{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[9]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -709,7 +1492,7 @@ func (x *GetPeerRequest) String() string {
 func (*GetPeerRequest) ProtoMessage() {}
 
 func (x *GetPeerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[9]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -722,7 +1505,7 @@ func (x *GetPeerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetPeerRequest.ProtoReflect.Descriptor instead.
 func (*GetPeerRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{9}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *GetPeerRequest) GetPeerId() string {
@@ -741,14 +1524,14 @@ func (x *GetPeerRequest) GetShowAddresses() bool {
 
 type GetPeerResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Peer          *v11.Peer              `protobuf:"bytes,1,opt,name=peer,proto3" json:"peer,omitempty"`
+	Peer          *v12.Peer              `protobuf:"bytes,1,opt,name=peer,proto3" json:"peer,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *GetPeerResponse) Reset() {
 	*x = GetPeerResponse{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[10]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -760,7 +1543,7 @@ func (x *GetPeerResponse) String() string {
 func (*GetPeerResponse) ProtoMessage() {}
 
 func (x *GetPeerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[10]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -773,10 +1556,10 @@ func (x *GetPeerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetPeerResponse.ProtoReflect.Descriptor instead.
 func (*GetPeerResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{10}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{23}
 }
 
-func (x *GetPeerResponse) GetPeer() *v11.Peer {
+func (x *GetPeerResponse) GetPeer() *v12.Peer {
 	if x != nil {
 		return x.Peer
 	}
@@ -795,7 +1578,7 @@ type ListMetricsRequest struct {
 
 func (x *ListMetricsRequest) Reset() {
 	*x = ListMetricsRequest{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[11]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -807,7 +1590,7 @@ func (x *ListMetricsRequest) String() string {
 func (*ListMetricsRequest) ProtoMessage() {}
 
 func (x *ListMetricsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[11]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -820,7 +1603,7 @@ func (x *ListMetricsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMetricsRequest.ProtoReflect.Descriptor instead.
 func (*ListMetricsRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{11}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ListMetricsRequest) GetPageSize() uint32 {
@@ -846,7 +1629,7 @@ func (x *ListMetricsRequest) GetShowAddresses() bool {
 
 type ListMetricsResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Metrics       []*v12.KnownMetric     `protobuf:"bytes,1,rep,name=metrics,proto3" json:"metrics,omitempty"`
+	Metrics       []*v13.KnownMetric     `protobuf:"bytes,1,rep,name=metrics,proto3" json:"metrics,omitempty"`
 	NextPageToken string                 `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -854,7 +1637,7 @@ type ListMetricsResponse struct {
 
 func (x *ListMetricsResponse) Reset() {
 	*x = ListMetricsResponse{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[12]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -866,7 +1649,7 @@ func (x *ListMetricsResponse) String() string {
 func (*ListMetricsResponse) ProtoMessage() {}
 
 func (x *ListMetricsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[12]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -879,10 +1662,10 @@ func (x *ListMetricsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMetricsResponse.ProtoReflect.Descriptor instead.
 func (*ListMetricsResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{12}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{25}
 }
 
-func (x *ListMetricsResponse) GetMetrics() []*v12.KnownMetric {
+func (x *ListMetricsResponse) GetMetrics() []*v13.KnownMetric {
 	if x != nil {
 		return x.Metrics
 	}
@@ -908,7 +1691,7 @@ type GetPeerMetricsRequest struct {
 
 func (x *GetPeerMetricsRequest) Reset() {
 	*x = GetPeerMetricsRequest{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[13]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -920,7 +1703,7 @@ func (x *GetPeerMetricsRequest) String() string {
 func (*GetPeerMetricsRequest) ProtoMessage() {}
 
 func (x *GetPeerMetricsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[13]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -933,7 +1716,7 @@ func (x *GetPeerMetricsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetPeerMetricsRequest.ProtoReflect.Descriptor instead.
 func (*GetPeerMetricsRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{13}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *GetPeerMetricsRequest) GetPeerId() string {
@@ -952,14 +1735,14 @@ func (x *GetPeerMetricsRequest) GetShowAddresses() bool {
 
 type GetPeerMetricsResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Metric        *v12.KnownMetric       `protobuf:"bytes,1,opt,name=metric,proto3" json:"metric,omitempty"`
+	Metric        *v13.KnownMetric       `protobuf:"bytes,1,opt,name=metric,proto3" json:"metric,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *GetPeerMetricsResponse) Reset() {
 	*x = GetPeerMetricsResponse{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[14]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -971,7 +1754,7 @@ func (x *GetPeerMetricsResponse) String() string {
 func (*GetPeerMetricsResponse) ProtoMessage() {}
 
 func (x *GetPeerMetricsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[14]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -984,10 +1767,10 @@ func (x *GetPeerMetricsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetPeerMetricsResponse.ProtoReflect.Descriptor instead.
 func (*GetPeerMetricsResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{14}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{27}
 }
 
-func (x *GetPeerMetricsResponse) GetMetric() *v12.KnownMetric {
+func (x *GetPeerMetricsResponse) GetMetric() *v13.KnownMetric {
 	if x != nil {
 		return x.Metric
 	}
@@ -1004,7 +1787,7 @@ type UploadRequest struct {
 
 func (x *UploadRequest) Reset() {
 	*x = UploadRequest{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[15]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1016,7 +1799,7 @@ func (x *UploadRequest) String() string {
 func (*UploadRequest) ProtoMessage() {}
 
 func (x *UploadRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[15]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1029,7 +1812,7 @@ func (x *UploadRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UploadRequest.ProtoReflect.Descriptor instead.
 func (*UploadRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{15}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *UploadRequest) GetData() []byte {
@@ -1051,7 +1834,7 @@ type UploadResponse struct {
 
 func (x *UploadResponse) Reset() {
 	*x = UploadResponse{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[16]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1063,7 +1846,7 @@ func (x *UploadResponse) String() string {
 func (*UploadResponse) ProtoMessage() {}
 
 func (x *UploadResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[16]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1076,7 +1859,7 @@ func (x *UploadResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UploadResponse.ProtoReflect.Descriptor instead.
 func (*UploadResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{16}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *UploadResponse) GetUploadId() string {
@@ -1104,14 +1887,14 @@ type SubmitTaskRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Made by the caller, random, 128 bytes at most: repeated, it returns the same task. Empty: made here.
 	RequestId     string        `protobuf:"bytes,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
-	Spec          *v13.TaskSpec `protobuf:"bytes,2,opt,name=spec,proto3" json:"spec,omitempty"`
+	Spec          *v14.TaskSpec `protobuf:"bytes,2,opt,name=spec,proto3" json:"spec,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *SubmitTaskRequest) Reset() {
 	*x = SubmitTaskRequest{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[17]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1123,7 +1906,7 @@ func (x *SubmitTaskRequest) String() string {
 func (*SubmitTaskRequest) ProtoMessage() {}
 
 func (x *SubmitTaskRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[17]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1136,7 +1919,7 @@ func (x *SubmitTaskRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubmitTaskRequest.ProtoReflect.Descriptor instead.
 func (*SubmitTaskRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{17}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *SubmitTaskRequest) GetRequestId() string {
@@ -1146,7 +1929,7 @@ func (x *SubmitTaskRequest) GetRequestId() string {
 	return ""
 }
 
-func (x *SubmitTaskRequest) GetSpec() *v13.TaskSpec {
+func (x *SubmitTaskRequest) GetSpec() *v14.TaskSpec {
 	if x != nil {
 		return x.Spec
 	}
@@ -1155,14 +1938,14 @@ func (x *SubmitTaskRequest) GetSpec() *v13.TaskSpec {
 
 type SubmitTaskResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Task          *v13.Task              `protobuf:"bytes,1,opt,name=task,proto3" json:"task,omitempty"`
+	Task          *v14.Task              `protobuf:"bytes,1,opt,name=task,proto3" json:"task,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *SubmitTaskResponse) Reset() {
 	*x = SubmitTaskResponse{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[18]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1174,7 +1957,7 @@ func (x *SubmitTaskResponse) String() string {
 func (*SubmitTaskResponse) ProtoMessage() {}
 
 func (x *SubmitTaskResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[18]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1187,10 +1970,10 @@ func (x *SubmitTaskResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubmitTaskResponse.ProtoReflect.Descriptor instead.
 func (*SubmitTaskResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{18}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{31}
 }
 
-func (x *SubmitTaskResponse) GetTask() *v13.Task {
+func (x *SubmitTaskResponse) GetTask() *v14.Task {
 	if x != nil {
 		return x.Task
 	}
@@ -1200,14 +1983,14 @@ func (x *SubmitTaskResponse) GetTask() *v13.Task {
 type RunTaskRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	RequestId     string                 `protobuf:"bytes,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
-	Spec          *v13.TaskSpec          `protobuf:"bytes,2,opt,name=spec,proto3" json:"spec,omitempty"`
+	Spec          *v14.TaskSpec          `protobuf:"bytes,2,opt,name=spec,proto3" json:"spec,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *RunTaskRequest) Reset() {
 	*x = RunTaskRequest{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[19]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1219,7 +2002,7 @@ func (x *RunTaskRequest) String() string {
 func (*RunTaskRequest) ProtoMessage() {}
 
 func (x *RunTaskRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[19]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1232,7 +2015,7 @@ func (x *RunTaskRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunTaskRequest.ProtoReflect.Descriptor instead.
 func (*RunTaskRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{19}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *RunTaskRequest) GetRequestId() string {
@@ -1242,7 +2025,7 @@ func (x *RunTaskRequest) GetRequestId() string {
 	return ""
 }
 
-func (x *RunTaskRequest) GetSpec() *v13.TaskSpec {
+func (x *RunTaskRequest) GetSpec() *v14.TaskSpec {
 	if x != nil {
 		return x.Spec
 	}
@@ -1262,7 +2045,7 @@ type RunTaskResponse struct {
 
 func (x *RunTaskResponse) Reset() {
 	*x = RunTaskResponse{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[20]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1274,7 +2057,7 @@ func (x *RunTaskResponse) String() string {
 func (*RunTaskResponse) ProtoMessage() {}
 
 func (x *RunTaskResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[20]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1287,7 +2070,7 @@ func (x *RunTaskResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunTaskResponse.ProtoReflect.Descriptor instead.
 func (*RunTaskResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{20}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *RunTaskResponse) GetResponse() isRunTaskResponse_Response {
@@ -1297,7 +2080,7 @@ func (x *RunTaskResponse) GetResponse() isRunTaskResponse_Response {
 	return nil
 }
 
-func (x *RunTaskResponse) GetTask() *v13.Task {
+func (x *RunTaskResponse) GetTask() *v14.Task {
 	if x != nil {
 		if x, ok := x.Response.(*RunTaskResponse_Task); ok {
 			return x.Task
@@ -1321,7 +2104,7 @@ type isRunTaskResponse_Response interface {
 
 type RunTaskResponse_Task struct {
 	// The task, first after it is stored, then after each change of its state.
-	Task *v13.Task `protobuf:"bytes,1,opt,name=task,proto3,oneof"`
+	Task *v14.Task `protobuf:"bytes,1,opt,name=task,proto3,oneof"`
 }
 
 type RunTaskResponse_Stdout struct {
@@ -1344,7 +2127,7 @@ type GetTaskRequest struct {
 
 func (x *GetTaskRequest) Reset() {
 	*x = GetTaskRequest{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[21]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1356,7 +2139,7 @@ func (x *GetTaskRequest) String() string {
 func (*GetTaskRequest) ProtoMessage() {}
 
 func (x *GetTaskRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[21]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1369,7 +2152,7 @@ func (x *GetTaskRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetTaskRequest.ProtoReflect.Descriptor instead.
 func (*GetTaskRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{21}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *GetTaskRequest) GetTaskId() string {
@@ -1388,14 +2171,14 @@ func (x *GetTaskRequest) GetShowAddresses() bool {
 
 type GetTaskResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Task          *v13.Task              `protobuf:"bytes,1,opt,name=task,proto3" json:"task,omitempty"`
+	Task          *v14.Task              `protobuf:"bytes,1,opt,name=task,proto3" json:"task,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *GetTaskResponse) Reset() {
 	*x = GetTaskResponse{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[22]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1407,7 +2190,7 @@ func (x *GetTaskResponse) String() string {
 func (*GetTaskResponse) ProtoMessage() {}
 
 func (x *GetTaskResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[22]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1420,12 +2203,109 @@ func (x *GetTaskResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetTaskResponse.ProtoReflect.Descriptor instead.
 func (*GetTaskResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{22}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{35}
 }
 
-func (x *GetTaskResponse) GetTask() *v13.Task {
+func (x *GetTaskResponse) GetTask() *v14.Task {
 	if x != nil {
 		return x.Task
+	}
+	return nil
+}
+
+type GetPlacementRequest struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	TaskId string                 `protobuf:"bytes,1,opt,name=task_id,json=taskId,proto3" json:"task_id,omitempty"`
+	// Anonymous mode: say peer ids and addresses beside the aliases.
+	ShowAddresses bool `protobuf:"varint,2,opt,name=show_addresses,json=showAddresses,proto3" json:"show_addresses,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetPlacementRequest) Reset() {
+	*x = GetPlacementRequest{}
+	mi := &file_shallot_node_v1_node_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetPlacementRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetPlacementRequest) ProtoMessage() {}
+
+func (x *GetPlacementRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_shallot_node_v1_node_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetPlacementRequest.ProtoReflect.Descriptor instead.
+func (*GetPlacementRequest) Descriptor() ([]byte, []int) {
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *GetPlacementRequest) GetTaskId() string {
+	if x != nil {
+		return x.TaskId
+	}
+	return ""
+}
+
+func (x *GetPlacementRequest) GetShowAddresses() bool {
+	if x != nil {
+		return x.ShowAddresses
+	}
+	return false
+}
+
+type GetPlacementResponse struct {
+	state         protoimpl.MessageState  `protogen:"open.v1"`
+	Attempts      []*v14.PlacementAttempt `protobuf:"bytes,1,rep,name=attempts,proto3" json:"attempts,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetPlacementResponse) Reset() {
+	*x = GetPlacementResponse{}
+	mi := &file_shallot_node_v1_node_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetPlacementResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetPlacementResponse) ProtoMessage() {}
+
+func (x *GetPlacementResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_shallot_node_v1_node_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetPlacementResponse.ProtoReflect.Descriptor instead.
+func (*GetPlacementResponse) Descriptor() ([]byte, []int) {
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *GetPlacementResponse) GetAttempts() []*v14.PlacementAttempt {
+	if x != nil {
+		return x.Attempts
 	}
 	return nil
 }
@@ -1447,7 +2327,7 @@ type ListTasksRequest struct {
 
 func (x *ListTasksRequest) Reset() {
 	*x = ListTasksRequest{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[23]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1459,7 +2339,7 @@ func (x *ListTasksRequest) String() string {
 func (*ListTasksRequest) ProtoMessage() {}
 
 func (x *ListTasksRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[23]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1472,7 +2352,7 @@ func (x *ListTasksRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTasksRequest.ProtoReflect.Descriptor instead.
 func (*ListTasksRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{23}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *ListTasksRequest) GetStates() []string {
@@ -1533,7 +2413,7 @@ func (x *ListTasksRequest) GetShowAddresses() bool {
 
 type ListTasksResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Tasks         []*v13.Task            `protobuf:"bytes,1,rep,name=tasks,proto3" json:"tasks,omitempty"`
+	Tasks         []*v14.Task            `protobuf:"bytes,1,rep,name=tasks,proto3" json:"tasks,omitempty"`
 	NextPageToken string                 `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1541,7 +2421,7 @@ type ListTasksResponse struct {
 
 func (x *ListTasksResponse) Reset() {
 	*x = ListTasksResponse{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[24]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1553,7 +2433,7 @@ func (x *ListTasksResponse) String() string {
 func (*ListTasksResponse) ProtoMessage() {}
 
 func (x *ListTasksResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[24]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1566,10 +2446,10 @@ func (x *ListTasksResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTasksResponse.ProtoReflect.Descriptor instead.
 func (*ListTasksResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{24}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{39}
 }
 
-func (x *ListTasksResponse) GetTasks() []*v13.Task {
+func (x *ListTasksResponse) GetTasks() []*v14.Task {
 	if x != nil {
 		return x.Tasks
 	}
@@ -1594,7 +2474,7 @@ type WatchTaskRequest struct {
 
 func (x *WatchTaskRequest) Reset() {
 	*x = WatchTaskRequest{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[25]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1606,7 +2486,7 @@ func (x *WatchTaskRequest) String() string {
 func (*WatchTaskRequest) ProtoMessage() {}
 
 func (x *WatchTaskRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[25]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1619,7 +2499,7 @@ func (x *WatchTaskRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchTaskRequest.ProtoReflect.Descriptor instead.
 func (*WatchTaskRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{25}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *WatchTaskRequest) GetTaskId() string {
@@ -1638,14 +2518,14 @@ func (x *WatchTaskRequest) GetShowAddresses() bool {
 
 type WatchTaskResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Task          *v13.Task              `protobuf:"bytes,1,opt,name=task,proto3" json:"task,omitempty"`
+	Task          *v14.Task              `protobuf:"bytes,1,opt,name=task,proto3" json:"task,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *WatchTaskResponse) Reset() {
 	*x = WatchTaskResponse{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[26]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1657,7 +2537,7 @@ func (x *WatchTaskResponse) String() string {
 func (*WatchTaskResponse) ProtoMessage() {}
 
 func (x *WatchTaskResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[26]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1670,15 +2550,162 @@ func (x *WatchTaskResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchTaskResponse.ProtoReflect.Descriptor instead.
 func (*WatchTaskResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{26}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{41}
 }
 
-func (x *WatchTaskResponse) GetTask() *v13.Task {
+func (x *WatchTaskResponse) GetTask() *v14.Task {
 	if x != nil {
 		return x.Task
 	}
 	return nil
 }
+
+type WatchTasksRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Only tasks of this type.
+	Type string `protobuf:"bytes,1,opt,name=type,proto3" json:"type,omitempty"`
+	// Only those that have this text, as in a ListTasksRequest. There is no filter of states: a task that leaves one is news, too.
+	Text string `protobuf:"bytes,2,opt,name=text,proto3" json:"text,omitempty"`
+	// Anonymous mode: say peer ids and addresses beside the aliases.
+	ShowAddresses bool `protobuf:"varint,3,opt,name=show_addresses,json=showAddresses,proto3" json:"show_addresses,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchTasksRequest) Reset() {
+	*x = WatchTasksRequest{}
+	mi := &file_shallot_node_v1_node_proto_msgTypes[42]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchTasksRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchTasksRequest) ProtoMessage() {}
+
+func (x *WatchTasksRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_shallot_node_v1_node_proto_msgTypes[42]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchTasksRequest.ProtoReflect.Descriptor instead.
+func (*WatchTasksRequest) Descriptor() ([]byte, []int) {
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{42}
+}
+
+func (x *WatchTasksRequest) GetType() string {
+	if x != nil {
+		return x.Type
+	}
+	return ""
+}
+
+func (x *WatchTasksRequest) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
+func (x *WatchTasksRequest) GetShowAddresses() bool {
+	if x != nil {
+		return x.ShowAddresses
+	}
+	return false
+}
+
+type WatchTasksResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Types that are valid to be assigned to Response:
+	//
+	//	*WatchTasksResponse_Task
+	//	*WatchTasksResponse_Missed
+	Response      isWatchTasksResponse_Response `protobuf_oneof:"response"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchTasksResponse) Reset() {
+	*x = WatchTasksResponse{}
+	mi := &file_shallot_node_v1_node_proto_msgTypes[43]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchTasksResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchTasksResponse) ProtoMessage() {}
+
+func (x *WatchTasksResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_shallot_node_v1_node_proto_msgTypes[43]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchTasksResponse.ProtoReflect.Descriptor instead.
+func (*WatchTasksResponse) Descriptor() ([]byte, []int) {
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{43}
+}
+
+func (x *WatchTasksResponse) GetResponse() isWatchTasksResponse_Response {
+	if x != nil {
+		return x.Response
+	}
+	return nil
+}
+
+func (x *WatchTasksResponse) GetTask() *v14.Task {
+	if x != nil {
+		if x, ok := x.Response.(*WatchTasksResponse_Task); ok {
+			return x.Task
+		}
+	}
+	return nil
+}
+
+func (x *WatchTasksResponse) GetMissed() bool {
+	if x != nil {
+		if x, ok := x.Response.(*WatchTasksResponse_Missed); ok {
+			return x.Missed
+		}
+	}
+	return false
+}
+
+type isWatchTasksResponse_Response interface {
+	isWatchTasksResponse_Response()
+}
+
+type WatchTasksResponse_Task struct {
+	// As it is now, without its history. What changes within a tenth of a second is told once.
+	Task *v14.Task `protobuf:"bytes,1,opt,name=task,proto3,oneof"`
+}
+
+type WatchTasksResponse_Missed struct {
+	// More tasks have changed than are told of, 64 in a tenth of a second, or changes before the watch stood: list to have them. At most once a second.
+	Missed bool `protobuf:"varint,2,opt,name=missed,proto3,oneof"`
+}
+
+func (*WatchTasksResponse_Task) isWatchTasksResponse_Response() {}
+
+func (*WatchTasksResponse_Missed) isWatchTasksResponse_Response() {}
 
 type CancelTaskRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1689,7 +2716,7 @@ type CancelTaskRequest struct {
 
 func (x *CancelTaskRequest) Reset() {
 	*x = CancelTaskRequest{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[27]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1701,7 +2728,7 @@ func (x *CancelTaskRequest) String() string {
 func (*CancelTaskRequest) ProtoMessage() {}
 
 func (x *CancelTaskRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[27]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1714,7 +2741,7 @@ func (x *CancelTaskRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelTaskRequest.ProtoReflect.Descriptor instead.
 func (*CancelTaskRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{27}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *CancelTaskRequest) GetTaskId() string {
@@ -1726,14 +2753,14 @@ func (x *CancelTaskRequest) GetTaskId() string {
 
 type CancelTaskResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Task          *v13.Task              `protobuf:"bytes,1,opt,name=task,proto3" json:"task,omitempty"`
+	Task          *v14.Task              `protobuf:"bytes,1,opt,name=task,proto3" json:"task,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *CancelTaskResponse) Reset() {
 	*x = CancelTaskResponse{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[28]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1745,7 +2772,7 @@ func (x *CancelTaskResponse) String() string {
 func (*CancelTaskResponse) ProtoMessage() {}
 
 func (x *CancelTaskResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[28]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1758,10 +2785,10 @@ func (x *CancelTaskResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelTaskResponse.ProtoReflect.Descriptor instead.
 func (*CancelTaskResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{28}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{45}
 }
 
-func (x *CancelTaskResponse) GetTask() *v13.Task {
+func (x *CancelTaskResponse) GetTask() *v14.Task {
 	if x != nil {
 		return x.Task
 	}
@@ -1780,7 +2807,7 @@ type GetResultRequest struct {
 
 func (x *GetResultRequest) Reset() {
 	*x = GetResultRequest{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[29]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1792,7 +2819,7 @@ func (x *GetResultRequest) String() string {
 func (*GetResultRequest) ProtoMessage() {}
 
 func (x *GetResultRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[29]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1805,7 +2832,7 @@ func (x *GetResultRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetResultRequest.ProtoReflect.Descriptor instead.
 func (*GetResultRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{29}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *GetResultRequest) GetTaskId() string {
@@ -1842,7 +2869,7 @@ type GetResultResponse struct {
 
 func (x *GetResultResponse) Reset() {
 	*x = GetResultResponse{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[30]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1854,7 +2881,7 @@ func (x *GetResultResponse) String() string {
 func (*GetResultResponse) ProtoMessage() {}
 
 func (x *GetResultResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[30]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1867,7 +2894,7 @@ func (x *GetResultResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetResultResponse.ProtoReflect.Descriptor instead.
 func (*GetResultResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{30}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *GetResultResponse) GetResponse() isGetResultResponse_Response {
@@ -1922,7 +2949,7 @@ type GetLogsRequest struct {
 
 func (x *GetLogsRequest) Reset() {
 	*x = GetLogsRequest{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[31]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1934,7 +2961,7 @@ func (x *GetLogsRequest) String() string {
 func (*GetLogsRequest) ProtoMessage() {}
 
 func (x *GetLogsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[31]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1947,7 +2974,7 @@ func (x *GetLogsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetLogsRequest.ProtoReflect.Descriptor instead.
 func (*GetLogsRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{31}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *GetLogsRequest) GetTaskId() string {
@@ -1980,7 +3007,7 @@ type GetLogsResponse struct {
 
 func (x *GetLogsResponse) Reset() {
 	*x = GetLogsResponse{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[32]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1992,7 +3019,7 @@ func (x *GetLogsResponse) String() string {
 func (*GetLogsResponse) ProtoMessage() {}
 
 func (x *GetLogsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[32]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2005,7 +3032,7 @@ func (x *GetLogsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetLogsResponse.ProtoReflect.Descriptor instead.
 func (*GetLogsResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{32}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *GetLogsResponse) GetData() []byte {
@@ -2022,14 +3049,14 @@ type PutContentRequest struct {
 	// In the first request: a directory is stored. Then each entry begins a file, whose bytes follow.
 	Directory bool `protobuf:"varint,2,opt,name=directory,proto3" json:"directory,omitempty"`
 	// Of a directory; beside data, the data are the beginning of this file.
-	Entry         *v14.PutEntry `protobuf:"bytes,3,opt,name=entry,proto3" json:"entry,omitempty"`
+	Entry         *v15.PutEntry `protobuf:"bytes,3,opt,name=entry,proto3" json:"entry,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *PutContentRequest) Reset() {
 	*x = PutContentRequest{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[33]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2041,7 +3068,7 @@ func (x *PutContentRequest) String() string {
 func (*PutContentRequest) ProtoMessage() {}
 
 func (x *PutContentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[33]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2054,7 +3081,7 @@ func (x *PutContentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutContentRequest.ProtoReflect.Descriptor instead.
 func (*PutContentRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{33}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *PutContentRequest) GetData() []byte {
@@ -2071,7 +3098,7 @@ func (x *PutContentRequest) GetDirectory() bool {
 	return false
 }
 
-func (x *PutContentRequest) GetEntry() *v14.PutEntry {
+func (x *PutContentRequest) GetEntry() *v15.PutEntry {
 	if x != nil {
 		return x.Entry
 	}
@@ -2088,7 +3115,7 @@ type PutContentResponse struct {
 
 func (x *PutContentResponse) Reset() {
 	*x = PutContentResponse{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[34]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2100,7 +3127,7 @@ func (x *PutContentResponse) String() string {
 func (*PutContentResponse) ProtoMessage() {}
 
 func (x *PutContentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[34]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2113,7 +3140,7 @@ func (x *PutContentResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutContentResponse.ProtoReflect.Descriptor instead.
 func (*PutContentResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{34}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *PutContentResponse) GetCid() string {
@@ -2146,7 +3173,7 @@ type GetContentRequest struct {
 
 func (x *GetContentRequest) Reset() {
 	*x = GetContentRequest{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[35]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2158,7 +3185,7 @@ func (x *GetContentRequest) String() string {
 func (*GetContentRequest) ProtoMessage() {}
 
 func (x *GetContentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[35]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2171,7 +3198,7 @@ func (x *GetContentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetContentRequest.ProtoReflect.Descriptor instead.
 func (*GetContentRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{35}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *GetContentRequest) GetCid() string {
@@ -2222,7 +3249,7 @@ type GetContentResponse struct {
 
 func (x *GetContentResponse) Reset() {
 	*x = GetContentResponse{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[36]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2234,7 +3261,7 @@ func (x *GetContentResponse) String() string {
 func (*GetContentResponse) ProtoMessage() {}
 
 func (x *GetContentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[36]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2247,7 +3274,7 @@ func (x *GetContentResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetContentResponse.ProtoReflect.Descriptor instead.
 func (*GetContentResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{36}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *GetContentResponse) GetResponse() isGetContentResponse_Response {
@@ -2306,7 +3333,7 @@ type ListContentRequest struct {
 
 func (x *ListContentRequest) Reset() {
 	*x = ListContentRequest{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[37]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2318,7 +3345,7 @@ func (x *ListContentRequest) String() string {
 func (*ListContentRequest) ProtoMessage() {}
 
 func (x *ListContentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[37]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2331,7 +3358,7 @@ func (x *ListContentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListContentRequest.ProtoReflect.Descriptor instead.
 func (*ListContentRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{37}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *ListContentRequest) GetCid() string {
@@ -2364,14 +3391,14 @@ func (x *ListContentRequest) GetFromPeers() []string {
 
 type ListContentResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Entries       []*v14.DirectoryEntry  `protobuf:"bytes,1,rep,name=entries,proto3" json:"entries,omitempty"`
+	Entries       []*v15.DirectoryEntry  `protobuf:"bytes,1,rep,name=entries,proto3" json:"entries,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ListContentResponse) Reset() {
 	*x = ListContentResponse{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[38]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2383,7 +3410,7 @@ func (x *ListContentResponse) String() string {
 func (*ListContentResponse) ProtoMessage() {}
 
 func (x *ListContentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[38]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2396,10 +3423,10 @@ func (x *ListContentResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListContentResponse.ProtoReflect.Descriptor instead.
 func (*ListContentResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{38}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{55}
 }
 
-func (x *ListContentResponse) GetEntries() []*v14.DirectoryEntry {
+func (x *ListContentResponse) GetEntries() []*v15.DirectoryEntry {
 	if x != nil {
 		return x.Entries
 	}
@@ -2417,7 +3444,7 @@ type StatContentRequest struct {
 
 func (x *StatContentRequest) Reset() {
 	*x = StatContentRequest{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[39]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2429,7 +3456,7 @@ func (x *StatContentRequest) String() string {
 func (*StatContentRequest) ProtoMessage() {}
 
 func (x *StatContentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[39]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2442,7 +3469,7 @@ func (x *StatContentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatContentRequest.ProtoReflect.Descriptor instead.
 func (*StatContentRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{39}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *StatContentRequest) GetCid() string {
@@ -2461,14 +3488,14 @@ func (x *StatContentRequest) GetPath() string {
 
 type StatContentResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Content       *v14.StatResponse      `protobuf:"bytes,1,opt,name=content,proto3" json:"content,omitempty"`
+	Content       *v15.StatResponse      `protobuf:"bytes,1,opt,name=content,proto3" json:"content,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *StatContentResponse) Reset() {
 	*x = StatContentResponse{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[40]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2480,7 +3507,7 @@ func (x *StatContentResponse) String() string {
 func (*StatContentResponse) ProtoMessage() {}
 
 func (x *StatContentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[40]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2493,10 +3520,10 @@ func (x *StatContentResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatContentResponse.ProtoReflect.Descriptor instead.
 func (*StatContentResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{40}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{57}
 }
 
-func (x *StatContentResponse) GetContent() *v14.StatResponse {
+func (x *StatContentResponse) GetContent() *v15.StatResponse {
 	if x != nil {
 		return x.Content
 	}
@@ -2514,7 +3541,7 @@ type PinContentRequest struct {
 
 func (x *PinContentRequest) Reset() {
 	*x = PinContentRequest{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[41]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2526,7 +3553,7 @@ func (x *PinContentRequest) String() string {
 func (*PinContentRequest) ProtoMessage() {}
 
 func (x *PinContentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[41]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2539,7 +3566,7 @@ func (x *PinContentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PinContentRequest.ProtoReflect.Descriptor instead.
 func (*PinContentRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{41}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *PinContentRequest) GetCid() string {
@@ -2565,7 +3592,7 @@ type PinContentResponse struct {
 
 func (x *PinContentResponse) Reset() {
 	*x = PinContentResponse{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[42]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2577,7 +3604,7 @@ func (x *PinContentResponse) String() string {
 func (*PinContentResponse) ProtoMessage() {}
 
 func (x *PinContentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[42]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2590,7 +3617,7 @@ func (x *PinContentResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PinContentResponse.ProtoReflect.Descriptor instead.
 func (*PinContentResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{42}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *PinContentResponse) GetSize() uint64 {
@@ -2609,7 +3636,7 @@ type UnpinContentRequest struct {
 
 func (x *UnpinContentRequest) Reset() {
 	*x = UnpinContentRequest{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[43]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2621,7 +3648,7 @@ func (x *UnpinContentRequest) String() string {
 func (*UnpinContentRequest) ProtoMessage() {}
 
 func (x *UnpinContentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[43]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2634,7 +3661,7 @@ func (x *UnpinContentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnpinContentRequest.ProtoReflect.Descriptor instead.
 func (*UnpinContentRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{43}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *UnpinContentRequest) GetCid() string {
@@ -2652,7 +3679,7 @@ type UnpinContentResponse struct {
 
 func (x *UnpinContentResponse) Reset() {
 	*x = UnpinContentResponse{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[44]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2664,7 +3691,7 @@ func (x *UnpinContentResponse) String() string {
 func (*UnpinContentResponse) ProtoMessage() {}
 
 func (x *UnpinContentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[44]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2677,7 +3704,7 @@ func (x *UnpinContentResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnpinContentResponse.ProtoReflect.Descriptor instead.
 func (*UnpinContentResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{44}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{61}
 }
 
 type ListPinsRequest struct {
@@ -2695,7 +3722,7 @@ type ListPinsRequest struct {
 
 func (x *ListPinsRequest) Reset() {
 	*x = ListPinsRequest{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[45]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2707,7 +3734,7 @@ func (x *ListPinsRequest) String() string {
 func (*ListPinsRequest) ProtoMessage() {}
 
 func (x *ListPinsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[45]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2720,7 +3747,7 @@ func (x *ListPinsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPinsRequest.ProtoReflect.Descriptor instead.
 func (*ListPinsRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{45}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *ListPinsRequest) GetPageSize() uint32 {
@@ -2753,7 +3780,7 @@ func (x *ListPinsRequest) GetAllOwners() bool {
 
 type ListPinsResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Pins          []*v14.Pin             `protobuf:"bytes,1,rep,name=pins,proto3" json:"pins,omitempty"`
+	Pins          []*v15.Pin             `protobuf:"bytes,1,rep,name=pins,proto3" json:"pins,omitempty"`
 	NextPageToken string                 `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2761,7 +3788,7 @@ type ListPinsResponse struct {
 
 func (x *ListPinsResponse) Reset() {
 	*x = ListPinsResponse{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[46]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2773,7 +3800,7 @@ func (x *ListPinsResponse) String() string {
 func (*ListPinsResponse) ProtoMessage() {}
 
 func (x *ListPinsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[46]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2786,10 +3813,10 @@ func (x *ListPinsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPinsResponse.ProtoReflect.Descriptor instead.
 func (*ListPinsResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{46}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{63}
 }
 
-func (x *ListPinsResponse) GetPins() []*v14.Pin {
+func (x *ListPinsResponse) GetPins() []*v15.Pin {
 	if x != nil {
 		return x.Pins
 	}
@@ -2811,7 +3838,7 @@ type CollectContentRequest struct {
 
 func (x *CollectContentRequest) Reset() {
 	*x = CollectContentRequest{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[47]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2823,7 +3850,7 @@ func (x *CollectContentRequest) String() string {
 func (*CollectContentRequest) ProtoMessage() {}
 
 func (x *CollectContentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[47]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2836,7 +3863,7 @@ func (x *CollectContentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CollectContentRequest.ProtoReflect.Descriptor instead.
 func (*CollectContentRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{47}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{64}
 }
 
 type CollectContentResponse struct {
@@ -2853,7 +3880,7 @@ type CollectContentResponse struct {
 
 func (x *CollectContentResponse) Reset() {
 	*x = CollectContentResponse{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[48]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2865,7 +3892,7 @@ func (x *CollectContentResponse) String() string {
 func (*CollectContentResponse) ProtoMessage() {}
 
 func (x *CollectContentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[48]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2878,7 +3905,7 @@ func (x *CollectContentResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CollectContentResponse.ProtoReflect.Descriptor instead.
 func (*CollectContentResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{48}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *CollectContentResponse) GetBlocks() uint64 {
@@ -2919,7 +3946,7 @@ type VerifyContentRequest struct {
 
 func (x *VerifyContentRequest) Reset() {
 	*x = VerifyContentRequest{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[49]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2931,7 +3958,7 @@ func (x *VerifyContentRequest) String() string {
 func (*VerifyContentRequest) ProtoMessage() {}
 
 func (x *VerifyContentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[49]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2944,7 +3971,7 @@ func (x *VerifyContentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyContentRequest.ProtoReflect.Descriptor instead.
 func (*VerifyContentRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{49}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *VerifyContentRequest) GetNoRepair() bool {
@@ -2967,7 +3994,7 @@ type VerifyContentResponse struct {
 
 func (x *VerifyContentResponse) Reset() {
 	*x = VerifyContentResponse{}
-	mi := &file_shallot_node_v1_node_proto_msgTypes[50]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2979,7 +4006,7 @@ func (x *VerifyContentResponse) String() string {
 func (*VerifyContentResponse) ProtoMessage() {}
 
 func (x *VerifyContentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_node_v1_node_proto_msgTypes[50]
+	mi := &file_shallot_node_v1_node_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2992,7 +4019,7 @@ func (x *VerifyContentResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyContentResponse.ProtoReflect.Descriptor instead.
 func (*VerifyContentResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{50}
+	return file_shallot_node_v1_node_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *VerifyContentResponse) GetResponse() isVerifyContentResponse_Response {
@@ -3002,7 +4029,7 @@ func (x *VerifyContentResponse) GetResponse() isVerifyContentResponse_Response {
 	return nil
 }
 
-func (x *VerifyContentResponse) GetProgress() *v14.VerifyProgress {
+func (x *VerifyContentResponse) GetProgress() *v15.VerifyProgress {
 	if x != nil {
 		if x, ok := x.Response.(*VerifyContentResponse_Progress); ok {
 			return x.Progress
@@ -3011,7 +4038,7 @@ func (x *VerifyContentResponse) GetProgress() *v14.VerifyProgress {
 	return nil
 }
 
-func (x *VerifyContentResponse) GetFinding() *v14.VerifyFinding {
+func (x *VerifyContentResponse) GetFinding() *v15.VerifyFinding {
 	if x != nil {
 		if x, ok := x.Response.(*VerifyContentResponse_Finding); ok {
 			return x.Finding
@@ -3025,11 +4052,11 @@ type isVerifyContentResponse_Response interface {
 }
 
 type VerifyContentResponse_Progress struct {
-	Progress *v14.VerifyProgress `protobuf:"bytes,1,opt,name=progress,proto3,oneof"`
+	Progress *v15.VerifyProgress `protobuf:"bytes,1,opt,name=progress,proto3,oneof"`
 }
 
 type VerifyContentResponse_Finding struct {
-	Finding *v14.VerifyFinding `protobuf:"bytes,2,opt,name=finding,proto3,oneof"`
+	Finding *v15.VerifyFinding `protobuf:"bytes,2,opt,name=finding,proto3,oneof"`
 }
 
 func (*VerifyContentResponse_Progress) isVerifyContentResponse_Response() {}
@@ -3040,7 +4067,7 @@ var File_shallot_node_v1_node_proto protoreflect.FileDescriptor
 
 const file_shallot_node_v1_node_proto_rawDesc = "" +
 	"\n" +
-	"\x1ashallot/node/v1/node.proto\x12\x0fshallot.node.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\"shallot/broker/v1/repository.proto\x1a$shallot/discovery/v1/discovery.proto\x1a\x1cshallot/event/v1/event.proto\x1a\x1eshallot/metric/v1/metric.proto\x1a\x1ashallot/task/v1/task.proto\"M\n" +
+	"\x1ashallot/node/v1/node.proto\x12\x0fshallot.node.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\"shallot/broker/v1/repository.proto\x1a$shallot/discovery/v1/discovery.proto\x1a\x1cshallot/event/v1/event.proto\x1a\x1eshallot/metric/v1/metric.proto\x1a\x1ashallot/task/v1/task.proto\x1a$shallot/telemetry/v1/telemetry.proto\"M\n" +
 	"\x0eGetNodeRequest\x12%\n" +
 	"\x0eshow_addresses\x18\x01 \x01(\bR\rshowAddresses\x12\x14\n" +
 	"\x05usage\x18\x02 \x01(\bR\x05usage\"<\n" +
@@ -3076,12 +4103,66 @@ const file_shallot_node_v1_node_proto_rawDesc = "" +
 	"\n" +
 	"started_at\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\tstartedAt\x12\x16\n" +
 	"\x06memory\x18\x06 \x01(\x04R\x06memory\x12+\n" +
-	"\x03cpu\x18\a \x01(\v2\x19.google.protobuf.DurationR\x03cpu\".\n" +
+	"\x03cpu\x18\a \x01(\v2\x19.google.protobuf.DurationR\x03cpu\";\n" +
+	"\x12GetSettingsRequest\x12%\n" +
+	"\x0eshow_addresses\x18\x01 \x01(\bR\rshowAddresses\"t\n" +
+	"\x13GetSettingsResponse\x12\x18\n" +
+	"\aversion\x18\x01 \x01(\tR\aversion\x12C\n" +
+	"\tprocesses\x18\x02 \x03(\v2%.shallot.telemetry.v1.ProcessSettingsR\tprocesses\"\x11\n" +
+	"\x0fDiagnoseRequest\"H\n" +
+	"\x10DiagnoseResponse\x124\n" +
+	"\bfindings\x18\x01 \x03(\v2\x18.shallot.node.v1.FindingR\bfindings\"e\n" +
+	"\aFinding\x12\x14\n" +
+	"\x05check\x18\x01 \x01(\tR\x05check\x12\x18\n" +
+	"\averdict\x18\x02 \x01(\tR\averdict\x12\x16\n" +
+	"\x06detail\x18\x03 \x01(\tR\x06detail\x12\x12\n" +
+	"\x04mend\x18\x04 \x01(\tR\x04mend\"B\n" +
+	"\x11GetHistoryRequest\x12-\n" +
+	"\x04span\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x04span\"z\n" +
+	"\x12GetHistoryResponse\x12-\n" +
+	"\x04step\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x04step\x125\n" +
+	"\x06points\x18\x02 \x03(\v2\x1d.shallot.node.v1.HistoryPointR\x06points\"\x82\x03\n" +
+	"\fHistoryPoint\x12.\n" +
+	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x18\n" +
+	"\awaiting\x18\x02 \x01(\rR\awaiting\x12\x18\n" +
+	"\arunning\x18\x03 \x01(\rR\arunning\x12\x1a\n" +
+	"\bfinished\x18\x04 \x01(\rR\bfinished\x12\x16\n" +
+	"\x06failed\x18\x05 \x01(\rR\x06failed\x12:\n" +
+	"\vlatency_p50\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\n" +
+	"latencyP50\x12:\n" +
+	"\vlatency_p99\x18\a \x01(\v2\x19.google.protobuf.DurationR\n" +
+	"latencyP99\x12\x10\n" +
+	"\x03cpu\x18\b \x01(\x01R\x03cpu\x12\x16\n" +
+	"\x06memory\x18\t \x01(\x04R\x06memory\x12\x1b\n" +
+	"\tdisk_used\x18\n" +
+	" \x01(\x04R\bdiskUsed\x12\x1b\n" +
+	"\tdisk_free\x18\v \x01(\x04R\bdiskFree\"7\n" +
+	"\x1cGetPeerMetricsHistoryRequest\x12\x17\n" +
+	"\apeer_id\x18\x01 \x01(\tR\x06peerId\"Y\n" +
+	"\x1dGetPeerMetricsHistoryResponse\x128\n" +
+	"\x06points\x18\x01 \x03(\v2 .shallot.node.v1.PeerMetricPointR\x06points\"\x9d\x02\n" +
+	"\x0fPeerMetricPoint\x12.\n" +
+	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x10\n" +
+	"\x03cpu\x18\x02 \x01(\x01R\x03cpu\x12\x1f\n" +
+	"\vmemory_used\x18\x03 \x01(\x04R\n" +
+	"memoryUsed\x12!\n" +
+	"\fmemory_total\x18\x04 \x01(\x04R\vmemoryTotal\x12\x1b\n" +
+	"\tdisk_used\x18\x05 \x01(\x04R\bdiskUsed\x12\x1d\n" +
+	"\n" +
+	"disk_total\x18\x06 \x01(\x04R\tdiskTotal\x12\x18\n" +
+	"\arunning\x18\a \x01(\rR\arunning\x12\x18\n" +
+	"\awaiting\x18\b \x01(\rR\awaiting\x12\x14\n" +
+	"\x05slots\x18\t \x01(\rR\x05slots\".\n" +
 	"\x12ConnectPeerRequest\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\"D\n" +
 	"\x13ConnectPeerResponse\x12\x17\n" +
 	"\apeer_id\x18\x01 \x01(\tR\x06peerId\x12\x14\n" +
-	"\x05alias\x18\x02 \x01(\tR\x05alias\"\xab\x01\n" +
+	"\x05alias\x18\x02 \x01(\tR\x05alias\"3\n" +
+	"\x13CreateInviteRequest\x12\x1c\n" +
+	"\taddresses\x18\x01 \x03(\tR\taddresses\"D\n" +
+	"\x14CreateInviteResponse\x12\x16\n" +
+	"\x06invite\x18\x01 \x01(\tR\x06invite\x12\x14\n" +
+	"\x05local\x18\x02 \x01(\bR\x05local\"\xab\x01\n" +
 	"\x10ListPeersRequest\x12\x1e\n" +
 	"\n" +
 	"capability\x18\x01 \x01(\tR\n" +
@@ -3137,7 +4218,12 @@ const file_shallot_node_v1_node_proto_rawDesc = "" +
 	"\atask_id\x18\x01 \x01(\tR\x06taskId\x12%\n" +
 	"\x0eshow_addresses\x18\x02 \x01(\bR\rshowAddresses\"<\n" +
 	"\x0fGetTaskResponse\x12)\n" +
-	"\x04task\x18\x01 \x01(\v2\x15.shallot.task.v1.TaskR\x04task\"\xb9\x02\n" +
+	"\x04task\x18\x01 \x01(\v2\x15.shallot.task.v1.TaskR\x04task\"U\n" +
+	"\x13GetPlacementRequest\x12\x17\n" +
+	"\atask_id\x18\x01 \x01(\tR\x06taskId\x12%\n" +
+	"\x0eshow_addresses\x18\x02 \x01(\bR\rshowAddresses\"U\n" +
+	"\x14GetPlacementResponse\x12=\n" +
+	"\battempts\x18\x01 \x03(\v2!.shallot.task.v1.PlacementAttemptR\battempts\"\xb9\x02\n" +
 	"\x10ListTasksRequest\x12\x16\n" +
 	"\x06states\x18\x01 \x03(\tR\x06states\x12\x12\n" +
 	"\x04type\x18\x02 \x01(\tR\x04type\x12?\n" +
@@ -3155,7 +4241,16 @@ const file_shallot_node_v1_node_proto_rawDesc = "" +
 	"\atask_id\x18\x01 \x01(\tR\x06taskId\x12%\n" +
 	"\x0eshow_addresses\x18\x02 \x01(\bR\rshowAddresses\">\n" +
 	"\x11WatchTaskResponse\x12)\n" +
-	"\x04task\x18\x01 \x01(\v2\x15.shallot.task.v1.TaskR\x04task\",\n" +
+	"\x04task\x18\x01 \x01(\v2\x15.shallot.task.v1.TaskR\x04task\"b\n" +
+	"\x11WatchTasksRequest\x12\x12\n" +
+	"\x04type\x18\x01 \x01(\tR\x04type\x12\x12\n" +
+	"\x04text\x18\x02 \x01(\tR\x04text\x12%\n" +
+	"\x0eshow_addresses\x18\x03 \x01(\bR\rshowAddresses\"g\n" +
+	"\x12WatchTasksResponse\x12+\n" +
+	"\x04task\x18\x01 \x01(\v2\x15.shallot.task.v1.TaskH\x00R\x04task\x12\x18\n" +
+	"\x06missed\x18\x02 \x01(\bH\x00R\x06missedB\n" +
+	"\n" +
+	"\bresponse\",\n" +
 	"\x11CancelTaskRequest\x12\x17\n" +
 	"\atask_id\x18\x01 \x01(\tR\x06taskId\"?\n" +
 	"\x12CancelTaskResponse\x12)\n" +
@@ -3237,21 +4332,30 @@ const file_shallot_node_v1_node_proto_rawDesc = "" +
 	"\bprogress\x18\x01 \x01(\v2!.shallot.broker.v1.VerifyProgressH\x00R\bprogress\x12<\n" +
 	"\afinding\x18\x02 \x01(\v2 .shallot.broker.v1.VerifyFindingH\x00R\afindingB\n" +
 	"\n" +
-	"\bresponse2\xaf\x10\n" +
+	"\bresponse2\xbc\x15\n" +
 	"\vNodeService\x12L\n" +
 	"\aGetNode\x12\x1f.shallot.node.v1.GetNodeRequest\x1a .shallot.node.v1.GetNodeResponse\x12X\n" +
-	"\vConnectPeer\x12#.shallot.node.v1.ConnectPeerRequest\x1a$.shallot.node.v1.ConnectPeerResponse\x12R\n" +
+	"\vGetSettings\x12#.shallot.node.v1.GetSettingsRequest\x1a$.shallot.node.v1.GetSettingsResponse\x12O\n" +
+	"\bDiagnose\x12 .shallot.node.v1.DiagnoseRequest\x1a!.shallot.node.v1.DiagnoseResponse\x12U\n" +
+	"\n" +
+	"GetHistory\x12\".shallot.node.v1.GetHistoryRequest\x1a#.shallot.node.v1.GetHistoryResponse\x12X\n" +
+	"\vConnectPeer\x12#.shallot.node.v1.ConnectPeerRequest\x1a$.shallot.node.v1.ConnectPeerResponse\x12[\n" +
+	"\fCreateInvite\x12$.shallot.node.v1.CreateInviteRequest\x1a%.shallot.node.v1.CreateInviteResponse\x12R\n" +
 	"\tListPeers\x12!.shallot.node.v1.ListPeersRequest\x1a\".shallot.node.v1.ListPeersResponse\x12L\n" +
 	"\aGetPeer\x12\x1f.shallot.node.v1.GetPeerRequest\x1a .shallot.node.v1.GetPeerResponse\x12X\n" +
 	"\vListMetrics\x12#.shallot.node.v1.ListMetricsRequest\x1a$.shallot.node.v1.ListMetricsResponse\x12a\n" +
-	"\x0eGetPeerMetrics\x12&.shallot.node.v1.GetPeerMetricsRequest\x1a'.shallot.node.v1.GetPeerMetricsResponse\x12K\n" +
+	"\x0eGetPeerMetrics\x12&.shallot.node.v1.GetPeerMetricsRequest\x1a'.shallot.node.v1.GetPeerMetricsResponse\x12v\n" +
+	"\x15GetPeerMetricsHistory\x12-.shallot.node.v1.GetPeerMetricsHistoryRequest\x1a..shallot.node.v1.GetPeerMetricsHistoryResponse\x12K\n" +
 	"\x06Upload\x12\x1e.shallot.node.v1.UploadRequest\x1a\x1f.shallot.node.v1.UploadResponse(\x01\x12U\n" +
 	"\n" +
 	"SubmitTask\x12\".shallot.node.v1.SubmitTaskRequest\x1a#.shallot.node.v1.SubmitTaskResponse\x12N\n" +
 	"\aRunTask\x12\x1f.shallot.node.v1.RunTaskRequest\x1a .shallot.node.v1.RunTaskResponse0\x01\x12L\n" +
-	"\aGetTask\x12\x1f.shallot.node.v1.GetTaskRequest\x1a .shallot.node.v1.GetTaskResponse\x12R\n" +
+	"\aGetTask\x12\x1f.shallot.node.v1.GetTaskRequest\x1a .shallot.node.v1.GetTaskResponse\x12[\n" +
+	"\fGetPlacement\x12$.shallot.node.v1.GetPlacementRequest\x1a%.shallot.node.v1.GetPlacementResponse\x12R\n" +
 	"\tListTasks\x12!.shallot.node.v1.ListTasksRequest\x1a\".shallot.node.v1.ListTasksResponse\x12T\n" +
-	"\tWatchTask\x12!.shallot.node.v1.WatchTaskRequest\x1a\".shallot.node.v1.WatchTaskResponse0\x01\x12U\n" +
+	"\tWatchTask\x12!.shallot.node.v1.WatchTaskRequest\x1a\".shallot.node.v1.WatchTaskResponse0\x01\x12W\n" +
+	"\n" +
+	"WatchTasks\x12\".shallot.node.v1.WatchTasksRequest\x1a#.shallot.node.v1.WatchTasksResponse0\x01\x12U\n" +
 	"\n" +
 	"CancelTask\x12\".shallot.node.v1.CancelTaskRequest\x1a#.shallot.node.v1.CancelTaskResponse\x12T\n" +
 	"\tGetResult\x12!.shallot.node.v1.GetResultRequest\x1a\".shallot.node.v1.GetResultResponse0\x01\x12N\n" +
@@ -3281,155 +4385,200 @@ func file_shallot_node_v1_node_proto_rawDescGZIP() []byte {
 	return file_shallot_node_v1_node_proto_rawDescData
 }
 
-var file_shallot_node_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 51)
+var file_shallot_node_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 68)
 var file_shallot_node_v1_node_proto_goTypes = []any{
-	(*GetNodeRequest)(nil),         // 0: shallot.node.v1.GetNodeRequest
-	(*GetNodeResponse)(nil),        // 1: shallot.node.v1.GetNodeResponse
-	(*Node)(nil),                   // 2: shallot.node.v1.Node
-	(*Tor)(nil),                    // 3: shallot.node.v1.Tor
-	(*Process)(nil),                // 4: shallot.node.v1.Process
-	(*ConnectPeerRequest)(nil),     // 5: shallot.node.v1.ConnectPeerRequest
-	(*ConnectPeerResponse)(nil),    // 6: shallot.node.v1.ConnectPeerResponse
-	(*ListPeersRequest)(nil),       // 7: shallot.node.v1.ListPeersRequest
-	(*ListPeersResponse)(nil),      // 8: shallot.node.v1.ListPeersResponse
-	(*GetPeerRequest)(nil),         // 9: shallot.node.v1.GetPeerRequest
-	(*GetPeerResponse)(nil),        // 10: shallot.node.v1.GetPeerResponse
-	(*ListMetricsRequest)(nil),     // 11: shallot.node.v1.ListMetricsRequest
-	(*ListMetricsResponse)(nil),    // 12: shallot.node.v1.ListMetricsResponse
-	(*GetPeerMetricsRequest)(nil),  // 13: shallot.node.v1.GetPeerMetricsRequest
-	(*GetPeerMetricsResponse)(nil), // 14: shallot.node.v1.GetPeerMetricsResponse
-	(*UploadRequest)(nil),          // 15: shallot.node.v1.UploadRequest
-	(*UploadResponse)(nil),         // 16: shallot.node.v1.UploadResponse
-	(*SubmitTaskRequest)(nil),      // 17: shallot.node.v1.SubmitTaskRequest
-	(*SubmitTaskResponse)(nil),     // 18: shallot.node.v1.SubmitTaskResponse
-	(*RunTaskRequest)(nil),         // 19: shallot.node.v1.RunTaskRequest
-	(*RunTaskResponse)(nil),        // 20: shallot.node.v1.RunTaskResponse
-	(*GetTaskRequest)(nil),         // 21: shallot.node.v1.GetTaskRequest
-	(*GetTaskResponse)(nil),        // 22: shallot.node.v1.GetTaskResponse
-	(*ListTasksRequest)(nil),       // 23: shallot.node.v1.ListTasksRequest
-	(*ListTasksResponse)(nil),      // 24: shallot.node.v1.ListTasksResponse
-	(*WatchTaskRequest)(nil),       // 25: shallot.node.v1.WatchTaskRequest
-	(*WatchTaskResponse)(nil),      // 26: shallot.node.v1.WatchTaskResponse
-	(*CancelTaskRequest)(nil),      // 27: shallot.node.v1.CancelTaskRequest
-	(*CancelTaskResponse)(nil),     // 28: shallot.node.v1.CancelTaskResponse
-	(*GetResultRequest)(nil),       // 29: shallot.node.v1.GetResultRequest
-	(*GetResultResponse)(nil),      // 30: shallot.node.v1.GetResultResponse
-	(*GetLogsRequest)(nil),         // 31: shallot.node.v1.GetLogsRequest
-	(*GetLogsResponse)(nil),        // 32: shallot.node.v1.GetLogsResponse
-	(*PutContentRequest)(nil),      // 33: shallot.node.v1.PutContentRequest
-	(*PutContentResponse)(nil),     // 34: shallot.node.v1.PutContentResponse
-	(*GetContentRequest)(nil),      // 35: shallot.node.v1.GetContentRequest
-	(*GetContentResponse)(nil),     // 36: shallot.node.v1.GetContentResponse
-	(*ListContentRequest)(nil),     // 37: shallot.node.v1.ListContentRequest
-	(*ListContentResponse)(nil),    // 38: shallot.node.v1.ListContentResponse
-	(*StatContentRequest)(nil),     // 39: shallot.node.v1.StatContentRequest
-	(*StatContentResponse)(nil),    // 40: shallot.node.v1.StatContentResponse
-	(*PinContentRequest)(nil),      // 41: shallot.node.v1.PinContentRequest
-	(*PinContentResponse)(nil),     // 42: shallot.node.v1.PinContentResponse
-	(*UnpinContentRequest)(nil),    // 43: shallot.node.v1.UnpinContentRequest
-	(*UnpinContentResponse)(nil),   // 44: shallot.node.v1.UnpinContentResponse
-	(*ListPinsRequest)(nil),        // 45: shallot.node.v1.ListPinsRequest
-	(*ListPinsResponse)(nil),       // 46: shallot.node.v1.ListPinsResponse
-	(*CollectContentRequest)(nil),  // 47: shallot.node.v1.CollectContentRequest
-	(*CollectContentResponse)(nil), // 48: shallot.node.v1.CollectContentResponse
-	(*VerifyContentRequest)(nil),   // 49: shallot.node.v1.VerifyContentRequest
-	(*VerifyContentResponse)(nil),  // 50: shallot.node.v1.VerifyContentResponse
-	(*v1.Capability)(nil),          // 51: shallot.event.v1.Capability
-	(*timestamppb.Timestamp)(nil),  // 52: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),    // 53: google.protobuf.Duration
-	(*v11.Peer)(nil),               // 54: shallot.discovery.v1.Peer
-	(*v12.KnownMetric)(nil),        // 55: shallot.metric.v1.KnownMetric
-	(*v13.TaskSpec)(nil),           // 56: shallot.task.v1.TaskSpec
-	(*v13.Task)(nil),               // 57: shallot.task.v1.Task
-	(*v14.PutEntry)(nil),           // 58: shallot.broker.v1.PutEntry
-	(*v14.DirectoryEntry)(nil),     // 59: shallot.broker.v1.DirectoryEntry
-	(*v14.StatResponse)(nil),       // 60: shallot.broker.v1.StatResponse
-	(*v14.Pin)(nil),                // 61: shallot.broker.v1.Pin
-	(*v14.VerifyProgress)(nil),     // 62: shallot.broker.v1.VerifyProgress
-	(*v14.VerifyFinding)(nil),      // 63: shallot.broker.v1.VerifyFinding
+	(*GetNodeRequest)(nil),                // 0: shallot.node.v1.GetNodeRequest
+	(*GetNodeResponse)(nil),               // 1: shallot.node.v1.GetNodeResponse
+	(*Node)(nil),                          // 2: shallot.node.v1.Node
+	(*Tor)(nil),                           // 3: shallot.node.v1.Tor
+	(*Process)(nil),                       // 4: shallot.node.v1.Process
+	(*GetSettingsRequest)(nil),            // 5: shallot.node.v1.GetSettingsRequest
+	(*GetSettingsResponse)(nil),           // 6: shallot.node.v1.GetSettingsResponse
+	(*DiagnoseRequest)(nil),               // 7: shallot.node.v1.DiagnoseRequest
+	(*DiagnoseResponse)(nil),              // 8: shallot.node.v1.DiagnoseResponse
+	(*Finding)(nil),                       // 9: shallot.node.v1.Finding
+	(*GetHistoryRequest)(nil),             // 10: shallot.node.v1.GetHistoryRequest
+	(*GetHistoryResponse)(nil),            // 11: shallot.node.v1.GetHistoryResponse
+	(*HistoryPoint)(nil),                  // 12: shallot.node.v1.HistoryPoint
+	(*GetPeerMetricsHistoryRequest)(nil),  // 13: shallot.node.v1.GetPeerMetricsHistoryRequest
+	(*GetPeerMetricsHistoryResponse)(nil), // 14: shallot.node.v1.GetPeerMetricsHistoryResponse
+	(*PeerMetricPoint)(nil),               // 15: shallot.node.v1.PeerMetricPoint
+	(*ConnectPeerRequest)(nil),            // 16: shallot.node.v1.ConnectPeerRequest
+	(*ConnectPeerResponse)(nil),           // 17: shallot.node.v1.ConnectPeerResponse
+	(*CreateInviteRequest)(nil),           // 18: shallot.node.v1.CreateInviteRequest
+	(*CreateInviteResponse)(nil),          // 19: shallot.node.v1.CreateInviteResponse
+	(*ListPeersRequest)(nil),              // 20: shallot.node.v1.ListPeersRequest
+	(*ListPeersResponse)(nil),             // 21: shallot.node.v1.ListPeersResponse
+	(*GetPeerRequest)(nil),                // 22: shallot.node.v1.GetPeerRequest
+	(*GetPeerResponse)(nil),               // 23: shallot.node.v1.GetPeerResponse
+	(*ListMetricsRequest)(nil),            // 24: shallot.node.v1.ListMetricsRequest
+	(*ListMetricsResponse)(nil),           // 25: shallot.node.v1.ListMetricsResponse
+	(*GetPeerMetricsRequest)(nil),         // 26: shallot.node.v1.GetPeerMetricsRequest
+	(*GetPeerMetricsResponse)(nil),        // 27: shallot.node.v1.GetPeerMetricsResponse
+	(*UploadRequest)(nil),                 // 28: shallot.node.v1.UploadRequest
+	(*UploadResponse)(nil),                // 29: shallot.node.v1.UploadResponse
+	(*SubmitTaskRequest)(nil),             // 30: shallot.node.v1.SubmitTaskRequest
+	(*SubmitTaskResponse)(nil),            // 31: shallot.node.v1.SubmitTaskResponse
+	(*RunTaskRequest)(nil),                // 32: shallot.node.v1.RunTaskRequest
+	(*RunTaskResponse)(nil),               // 33: shallot.node.v1.RunTaskResponse
+	(*GetTaskRequest)(nil),                // 34: shallot.node.v1.GetTaskRequest
+	(*GetTaskResponse)(nil),               // 35: shallot.node.v1.GetTaskResponse
+	(*GetPlacementRequest)(nil),           // 36: shallot.node.v1.GetPlacementRequest
+	(*GetPlacementResponse)(nil),          // 37: shallot.node.v1.GetPlacementResponse
+	(*ListTasksRequest)(nil),              // 38: shallot.node.v1.ListTasksRequest
+	(*ListTasksResponse)(nil),             // 39: shallot.node.v1.ListTasksResponse
+	(*WatchTaskRequest)(nil),              // 40: shallot.node.v1.WatchTaskRequest
+	(*WatchTaskResponse)(nil),             // 41: shallot.node.v1.WatchTaskResponse
+	(*WatchTasksRequest)(nil),             // 42: shallot.node.v1.WatchTasksRequest
+	(*WatchTasksResponse)(nil),            // 43: shallot.node.v1.WatchTasksResponse
+	(*CancelTaskRequest)(nil),             // 44: shallot.node.v1.CancelTaskRequest
+	(*CancelTaskResponse)(nil),            // 45: shallot.node.v1.CancelTaskResponse
+	(*GetResultRequest)(nil),              // 46: shallot.node.v1.GetResultRequest
+	(*GetResultResponse)(nil),             // 47: shallot.node.v1.GetResultResponse
+	(*GetLogsRequest)(nil),                // 48: shallot.node.v1.GetLogsRequest
+	(*GetLogsResponse)(nil),               // 49: shallot.node.v1.GetLogsResponse
+	(*PutContentRequest)(nil),             // 50: shallot.node.v1.PutContentRequest
+	(*PutContentResponse)(nil),            // 51: shallot.node.v1.PutContentResponse
+	(*GetContentRequest)(nil),             // 52: shallot.node.v1.GetContentRequest
+	(*GetContentResponse)(nil),            // 53: shallot.node.v1.GetContentResponse
+	(*ListContentRequest)(nil),            // 54: shallot.node.v1.ListContentRequest
+	(*ListContentResponse)(nil),           // 55: shallot.node.v1.ListContentResponse
+	(*StatContentRequest)(nil),            // 56: shallot.node.v1.StatContentRequest
+	(*StatContentResponse)(nil),           // 57: shallot.node.v1.StatContentResponse
+	(*PinContentRequest)(nil),             // 58: shallot.node.v1.PinContentRequest
+	(*PinContentResponse)(nil),            // 59: shallot.node.v1.PinContentResponse
+	(*UnpinContentRequest)(nil),           // 60: shallot.node.v1.UnpinContentRequest
+	(*UnpinContentResponse)(nil),          // 61: shallot.node.v1.UnpinContentResponse
+	(*ListPinsRequest)(nil),               // 62: shallot.node.v1.ListPinsRequest
+	(*ListPinsResponse)(nil),              // 63: shallot.node.v1.ListPinsResponse
+	(*CollectContentRequest)(nil),         // 64: shallot.node.v1.CollectContentRequest
+	(*CollectContentResponse)(nil),        // 65: shallot.node.v1.CollectContentResponse
+	(*VerifyContentRequest)(nil),          // 66: shallot.node.v1.VerifyContentRequest
+	(*VerifyContentResponse)(nil),         // 67: shallot.node.v1.VerifyContentResponse
+	(*v1.Capability)(nil),                 // 68: shallot.event.v1.Capability
+	(*timestamppb.Timestamp)(nil),         // 69: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),           // 70: google.protobuf.Duration
+	(*v11.ProcessSettings)(nil),           // 71: shallot.telemetry.v1.ProcessSettings
+	(*v12.Peer)(nil),                      // 72: shallot.discovery.v1.Peer
+	(*v13.KnownMetric)(nil),               // 73: shallot.metric.v1.KnownMetric
+	(*v14.TaskSpec)(nil),                  // 74: shallot.task.v1.TaskSpec
+	(*v14.Task)(nil),                      // 75: shallot.task.v1.Task
+	(*v14.PlacementAttempt)(nil),          // 76: shallot.task.v1.PlacementAttempt
+	(*v15.PutEntry)(nil),                  // 77: shallot.broker.v1.PutEntry
+	(*v15.DirectoryEntry)(nil),            // 78: shallot.broker.v1.DirectoryEntry
+	(*v15.StatResponse)(nil),              // 79: shallot.broker.v1.StatResponse
+	(*v15.Pin)(nil),                       // 80: shallot.broker.v1.Pin
+	(*v15.VerifyProgress)(nil),            // 81: shallot.broker.v1.VerifyProgress
+	(*v15.VerifyFinding)(nil),             // 82: shallot.broker.v1.VerifyFinding
 }
 var file_shallot_node_v1_node_proto_depIdxs = []int32{
 	2,  // 0: shallot.node.v1.GetNodeResponse.node:type_name -> shallot.node.v1.Node
-	51, // 1: shallot.node.v1.Node.capabilities:type_name -> shallot.event.v1.Capability
+	68, // 1: shallot.node.v1.Node.capabilities:type_name -> shallot.event.v1.Capability
 	4,  // 2: shallot.node.v1.Node.processes:type_name -> shallot.node.v1.Process
-	52, // 3: shallot.node.v1.Node.started_at:type_name -> google.protobuf.Timestamp
+	69, // 3: shallot.node.v1.Node.started_at:type_name -> google.protobuf.Timestamp
 	3,  // 4: shallot.node.v1.Node.tor:type_name -> shallot.node.v1.Tor
-	52, // 5: shallot.node.v1.Process.started_at:type_name -> google.protobuf.Timestamp
-	53, // 6: shallot.node.v1.Process.cpu:type_name -> google.protobuf.Duration
-	54, // 7: shallot.node.v1.ListPeersResponse.peers:type_name -> shallot.discovery.v1.Peer
-	54, // 8: shallot.node.v1.GetPeerResponse.peer:type_name -> shallot.discovery.v1.Peer
-	55, // 9: shallot.node.v1.ListMetricsResponse.metrics:type_name -> shallot.metric.v1.KnownMetric
-	55, // 10: shallot.node.v1.GetPeerMetricsResponse.metric:type_name -> shallot.metric.v1.KnownMetric
-	56, // 11: shallot.node.v1.SubmitTaskRequest.spec:type_name -> shallot.task.v1.TaskSpec
-	57, // 12: shallot.node.v1.SubmitTaskResponse.task:type_name -> shallot.task.v1.Task
-	56, // 13: shallot.node.v1.RunTaskRequest.spec:type_name -> shallot.task.v1.TaskSpec
-	57, // 14: shallot.node.v1.RunTaskResponse.task:type_name -> shallot.task.v1.Task
-	57, // 15: shallot.node.v1.GetTaskResponse.task:type_name -> shallot.task.v1.Task
-	52, // 16: shallot.node.v1.ListTasksRequest.created_after:type_name -> google.protobuf.Timestamp
-	52, // 17: shallot.node.v1.ListTasksRequest.created_before:type_name -> google.protobuf.Timestamp
-	57, // 18: shallot.node.v1.ListTasksResponse.tasks:type_name -> shallot.task.v1.Task
-	57, // 19: shallot.node.v1.WatchTaskResponse.task:type_name -> shallot.task.v1.Task
-	57, // 20: shallot.node.v1.CancelTaskResponse.task:type_name -> shallot.task.v1.Task
-	58, // 21: shallot.node.v1.PutContentRequest.entry:type_name -> shallot.broker.v1.PutEntry
-	59, // 22: shallot.node.v1.ListContentResponse.entries:type_name -> shallot.broker.v1.DirectoryEntry
-	60, // 23: shallot.node.v1.StatContentResponse.content:type_name -> shallot.broker.v1.StatResponse
-	53, // 24: shallot.node.v1.PinContentRequest.keep:type_name -> google.protobuf.Duration
-	61, // 25: shallot.node.v1.ListPinsResponse.pins:type_name -> shallot.broker.v1.Pin
-	62, // 26: shallot.node.v1.VerifyContentResponse.progress:type_name -> shallot.broker.v1.VerifyProgress
-	63, // 27: shallot.node.v1.VerifyContentResponse.finding:type_name -> shallot.broker.v1.VerifyFinding
-	0,  // 28: shallot.node.v1.NodeService.GetNode:input_type -> shallot.node.v1.GetNodeRequest
-	5,  // 29: shallot.node.v1.NodeService.ConnectPeer:input_type -> shallot.node.v1.ConnectPeerRequest
-	7,  // 30: shallot.node.v1.NodeService.ListPeers:input_type -> shallot.node.v1.ListPeersRequest
-	9,  // 31: shallot.node.v1.NodeService.GetPeer:input_type -> shallot.node.v1.GetPeerRequest
-	11, // 32: shallot.node.v1.NodeService.ListMetrics:input_type -> shallot.node.v1.ListMetricsRequest
-	13, // 33: shallot.node.v1.NodeService.GetPeerMetrics:input_type -> shallot.node.v1.GetPeerMetricsRequest
-	15, // 34: shallot.node.v1.NodeService.Upload:input_type -> shallot.node.v1.UploadRequest
-	17, // 35: shallot.node.v1.NodeService.SubmitTask:input_type -> shallot.node.v1.SubmitTaskRequest
-	19, // 36: shallot.node.v1.NodeService.RunTask:input_type -> shallot.node.v1.RunTaskRequest
-	21, // 37: shallot.node.v1.NodeService.GetTask:input_type -> shallot.node.v1.GetTaskRequest
-	23, // 38: shallot.node.v1.NodeService.ListTasks:input_type -> shallot.node.v1.ListTasksRequest
-	25, // 39: shallot.node.v1.NodeService.WatchTask:input_type -> shallot.node.v1.WatchTaskRequest
-	27, // 40: shallot.node.v1.NodeService.CancelTask:input_type -> shallot.node.v1.CancelTaskRequest
-	29, // 41: shallot.node.v1.NodeService.GetResult:input_type -> shallot.node.v1.GetResultRequest
-	31, // 42: shallot.node.v1.NodeService.GetLogs:input_type -> shallot.node.v1.GetLogsRequest
-	33, // 43: shallot.node.v1.NodeService.PutContent:input_type -> shallot.node.v1.PutContentRequest
-	35, // 44: shallot.node.v1.NodeService.GetContent:input_type -> shallot.node.v1.GetContentRequest
-	37, // 45: shallot.node.v1.NodeService.ListContent:input_type -> shallot.node.v1.ListContentRequest
-	39, // 46: shallot.node.v1.NodeService.StatContent:input_type -> shallot.node.v1.StatContentRequest
-	41, // 47: shallot.node.v1.NodeService.PinContent:input_type -> shallot.node.v1.PinContentRequest
-	43, // 48: shallot.node.v1.NodeService.UnpinContent:input_type -> shallot.node.v1.UnpinContentRequest
-	45, // 49: shallot.node.v1.NodeService.ListPins:input_type -> shallot.node.v1.ListPinsRequest
-	47, // 50: shallot.node.v1.NodeService.CollectContent:input_type -> shallot.node.v1.CollectContentRequest
-	49, // 51: shallot.node.v1.NodeService.VerifyContent:input_type -> shallot.node.v1.VerifyContentRequest
-	1,  // 52: shallot.node.v1.NodeService.GetNode:output_type -> shallot.node.v1.GetNodeResponse
-	6,  // 53: shallot.node.v1.NodeService.ConnectPeer:output_type -> shallot.node.v1.ConnectPeerResponse
-	8,  // 54: shallot.node.v1.NodeService.ListPeers:output_type -> shallot.node.v1.ListPeersResponse
-	10, // 55: shallot.node.v1.NodeService.GetPeer:output_type -> shallot.node.v1.GetPeerResponse
-	12, // 56: shallot.node.v1.NodeService.ListMetrics:output_type -> shallot.node.v1.ListMetricsResponse
-	14, // 57: shallot.node.v1.NodeService.GetPeerMetrics:output_type -> shallot.node.v1.GetPeerMetricsResponse
-	16, // 58: shallot.node.v1.NodeService.Upload:output_type -> shallot.node.v1.UploadResponse
-	18, // 59: shallot.node.v1.NodeService.SubmitTask:output_type -> shallot.node.v1.SubmitTaskResponse
-	20, // 60: shallot.node.v1.NodeService.RunTask:output_type -> shallot.node.v1.RunTaskResponse
-	22, // 61: shallot.node.v1.NodeService.GetTask:output_type -> shallot.node.v1.GetTaskResponse
-	24, // 62: shallot.node.v1.NodeService.ListTasks:output_type -> shallot.node.v1.ListTasksResponse
-	26, // 63: shallot.node.v1.NodeService.WatchTask:output_type -> shallot.node.v1.WatchTaskResponse
-	28, // 64: shallot.node.v1.NodeService.CancelTask:output_type -> shallot.node.v1.CancelTaskResponse
-	30, // 65: shallot.node.v1.NodeService.GetResult:output_type -> shallot.node.v1.GetResultResponse
-	32, // 66: shallot.node.v1.NodeService.GetLogs:output_type -> shallot.node.v1.GetLogsResponse
-	34, // 67: shallot.node.v1.NodeService.PutContent:output_type -> shallot.node.v1.PutContentResponse
-	36, // 68: shallot.node.v1.NodeService.GetContent:output_type -> shallot.node.v1.GetContentResponse
-	38, // 69: shallot.node.v1.NodeService.ListContent:output_type -> shallot.node.v1.ListContentResponse
-	40, // 70: shallot.node.v1.NodeService.StatContent:output_type -> shallot.node.v1.StatContentResponse
-	42, // 71: shallot.node.v1.NodeService.PinContent:output_type -> shallot.node.v1.PinContentResponse
-	44, // 72: shallot.node.v1.NodeService.UnpinContent:output_type -> shallot.node.v1.UnpinContentResponse
-	46, // 73: shallot.node.v1.NodeService.ListPins:output_type -> shallot.node.v1.ListPinsResponse
-	48, // 74: shallot.node.v1.NodeService.CollectContent:output_type -> shallot.node.v1.CollectContentResponse
-	50, // 75: shallot.node.v1.NodeService.VerifyContent:output_type -> shallot.node.v1.VerifyContentResponse
-	52, // [52:76] is the sub-list for method output_type
-	28, // [28:52] is the sub-list for method input_type
-	28, // [28:28] is the sub-list for extension type_name
-	28, // [28:28] is the sub-list for extension extendee
-	0,  // [0:28] is the sub-list for field type_name
+	69, // 5: shallot.node.v1.Process.started_at:type_name -> google.protobuf.Timestamp
+	70, // 6: shallot.node.v1.Process.cpu:type_name -> google.protobuf.Duration
+	71, // 7: shallot.node.v1.GetSettingsResponse.processes:type_name -> shallot.telemetry.v1.ProcessSettings
+	9,  // 8: shallot.node.v1.DiagnoseResponse.findings:type_name -> shallot.node.v1.Finding
+	70, // 9: shallot.node.v1.GetHistoryRequest.span:type_name -> google.protobuf.Duration
+	70, // 10: shallot.node.v1.GetHistoryResponse.step:type_name -> google.protobuf.Duration
+	12, // 11: shallot.node.v1.GetHistoryResponse.points:type_name -> shallot.node.v1.HistoryPoint
+	69, // 12: shallot.node.v1.HistoryPoint.time:type_name -> google.protobuf.Timestamp
+	70, // 13: shallot.node.v1.HistoryPoint.latency_p50:type_name -> google.protobuf.Duration
+	70, // 14: shallot.node.v1.HistoryPoint.latency_p99:type_name -> google.protobuf.Duration
+	15, // 15: shallot.node.v1.GetPeerMetricsHistoryResponse.points:type_name -> shallot.node.v1.PeerMetricPoint
+	69, // 16: shallot.node.v1.PeerMetricPoint.time:type_name -> google.protobuf.Timestamp
+	72, // 17: shallot.node.v1.ListPeersResponse.peers:type_name -> shallot.discovery.v1.Peer
+	72, // 18: shallot.node.v1.GetPeerResponse.peer:type_name -> shallot.discovery.v1.Peer
+	73, // 19: shallot.node.v1.ListMetricsResponse.metrics:type_name -> shallot.metric.v1.KnownMetric
+	73, // 20: shallot.node.v1.GetPeerMetricsResponse.metric:type_name -> shallot.metric.v1.KnownMetric
+	74, // 21: shallot.node.v1.SubmitTaskRequest.spec:type_name -> shallot.task.v1.TaskSpec
+	75, // 22: shallot.node.v1.SubmitTaskResponse.task:type_name -> shallot.task.v1.Task
+	74, // 23: shallot.node.v1.RunTaskRequest.spec:type_name -> shallot.task.v1.TaskSpec
+	75, // 24: shallot.node.v1.RunTaskResponse.task:type_name -> shallot.task.v1.Task
+	75, // 25: shallot.node.v1.GetTaskResponse.task:type_name -> shallot.task.v1.Task
+	76, // 26: shallot.node.v1.GetPlacementResponse.attempts:type_name -> shallot.task.v1.PlacementAttempt
+	69, // 27: shallot.node.v1.ListTasksRequest.created_after:type_name -> google.protobuf.Timestamp
+	69, // 28: shallot.node.v1.ListTasksRequest.created_before:type_name -> google.protobuf.Timestamp
+	75, // 29: shallot.node.v1.ListTasksResponse.tasks:type_name -> shallot.task.v1.Task
+	75, // 30: shallot.node.v1.WatchTaskResponse.task:type_name -> shallot.task.v1.Task
+	75, // 31: shallot.node.v1.WatchTasksResponse.task:type_name -> shallot.task.v1.Task
+	75, // 32: shallot.node.v1.CancelTaskResponse.task:type_name -> shallot.task.v1.Task
+	77, // 33: shallot.node.v1.PutContentRequest.entry:type_name -> shallot.broker.v1.PutEntry
+	78, // 34: shallot.node.v1.ListContentResponse.entries:type_name -> shallot.broker.v1.DirectoryEntry
+	79, // 35: shallot.node.v1.StatContentResponse.content:type_name -> shallot.broker.v1.StatResponse
+	70, // 36: shallot.node.v1.PinContentRequest.keep:type_name -> google.protobuf.Duration
+	80, // 37: shallot.node.v1.ListPinsResponse.pins:type_name -> shallot.broker.v1.Pin
+	81, // 38: shallot.node.v1.VerifyContentResponse.progress:type_name -> shallot.broker.v1.VerifyProgress
+	82, // 39: shallot.node.v1.VerifyContentResponse.finding:type_name -> shallot.broker.v1.VerifyFinding
+	0,  // 40: shallot.node.v1.NodeService.GetNode:input_type -> shallot.node.v1.GetNodeRequest
+	5,  // 41: shallot.node.v1.NodeService.GetSettings:input_type -> shallot.node.v1.GetSettingsRequest
+	7,  // 42: shallot.node.v1.NodeService.Diagnose:input_type -> shallot.node.v1.DiagnoseRequest
+	10, // 43: shallot.node.v1.NodeService.GetHistory:input_type -> shallot.node.v1.GetHistoryRequest
+	16, // 44: shallot.node.v1.NodeService.ConnectPeer:input_type -> shallot.node.v1.ConnectPeerRequest
+	18, // 45: shallot.node.v1.NodeService.CreateInvite:input_type -> shallot.node.v1.CreateInviteRequest
+	20, // 46: shallot.node.v1.NodeService.ListPeers:input_type -> shallot.node.v1.ListPeersRequest
+	22, // 47: shallot.node.v1.NodeService.GetPeer:input_type -> shallot.node.v1.GetPeerRequest
+	24, // 48: shallot.node.v1.NodeService.ListMetrics:input_type -> shallot.node.v1.ListMetricsRequest
+	26, // 49: shallot.node.v1.NodeService.GetPeerMetrics:input_type -> shallot.node.v1.GetPeerMetricsRequest
+	13, // 50: shallot.node.v1.NodeService.GetPeerMetricsHistory:input_type -> shallot.node.v1.GetPeerMetricsHistoryRequest
+	28, // 51: shallot.node.v1.NodeService.Upload:input_type -> shallot.node.v1.UploadRequest
+	30, // 52: shallot.node.v1.NodeService.SubmitTask:input_type -> shallot.node.v1.SubmitTaskRequest
+	32, // 53: shallot.node.v1.NodeService.RunTask:input_type -> shallot.node.v1.RunTaskRequest
+	34, // 54: shallot.node.v1.NodeService.GetTask:input_type -> shallot.node.v1.GetTaskRequest
+	36, // 55: shallot.node.v1.NodeService.GetPlacement:input_type -> shallot.node.v1.GetPlacementRequest
+	38, // 56: shallot.node.v1.NodeService.ListTasks:input_type -> shallot.node.v1.ListTasksRequest
+	40, // 57: shallot.node.v1.NodeService.WatchTask:input_type -> shallot.node.v1.WatchTaskRequest
+	42, // 58: shallot.node.v1.NodeService.WatchTasks:input_type -> shallot.node.v1.WatchTasksRequest
+	44, // 59: shallot.node.v1.NodeService.CancelTask:input_type -> shallot.node.v1.CancelTaskRequest
+	46, // 60: shallot.node.v1.NodeService.GetResult:input_type -> shallot.node.v1.GetResultRequest
+	48, // 61: shallot.node.v1.NodeService.GetLogs:input_type -> shallot.node.v1.GetLogsRequest
+	50, // 62: shallot.node.v1.NodeService.PutContent:input_type -> shallot.node.v1.PutContentRequest
+	52, // 63: shallot.node.v1.NodeService.GetContent:input_type -> shallot.node.v1.GetContentRequest
+	54, // 64: shallot.node.v1.NodeService.ListContent:input_type -> shallot.node.v1.ListContentRequest
+	56, // 65: shallot.node.v1.NodeService.StatContent:input_type -> shallot.node.v1.StatContentRequest
+	58, // 66: shallot.node.v1.NodeService.PinContent:input_type -> shallot.node.v1.PinContentRequest
+	60, // 67: shallot.node.v1.NodeService.UnpinContent:input_type -> shallot.node.v1.UnpinContentRequest
+	62, // 68: shallot.node.v1.NodeService.ListPins:input_type -> shallot.node.v1.ListPinsRequest
+	64, // 69: shallot.node.v1.NodeService.CollectContent:input_type -> shallot.node.v1.CollectContentRequest
+	66, // 70: shallot.node.v1.NodeService.VerifyContent:input_type -> shallot.node.v1.VerifyContentRequest
+	1,  // 71: shallot.node.v1.NodeService.GetNode:output_type -> shallot.node.v1.GetNodeResponse
+	6,  // 72: shallot.node.v1.NodeService.GetSettings:output_type -> shallot.node.v1.GetSettingsResponse
+	8,  // 73: shallot.node.v1.NodeService.Diagnose:output_type -> shallot.node.v1.DiagnoseResponse
+	11, // 74: shallot.node.v1.NodeService.GetHistory:output_type -> shallot.node.v1.GetHistoryResponse
+	17, // 75: shallot.node.v1.NodeService.ConnectPeer:output_type -> shallot.node.v1.ConnectPeerResponse
+	19, // 76: shallot.node.v1.NodeService.CreateInvite:output_type -> shallot.node.v1.CreateInviteResponse
+	21, // 77: shallot.node.v1.NodeService.ListPeers:output_type -> shallot.node.v1.ListPeersResponse
+	23, // 78: shallot.node.v1.NodeService.GetPeer:output_type -> shallot.node.v1.GetPeerResponse
+	25, // 79: shallot.node.v1.NodeService.ListMetrics:output_type -> shallot.node.v1.ListMetricsResponse
+	27, // 80: shallot.node.v1.NodeService.GetPeerMetrics:output_type -> shallot.node.v1.GetPeerMetricsResponse
+	14, // 81: shallot.node.v1.NodeService.GetPeerMetricsHistory:output_type -> shallot.node.v1.GetPeerMetricsHistoryResponse
+	29, // 82: shallot.node.v1.NodeService.Upload:output_type -> shallot.node.v1.UploadResponse
+	31, // 83: shallot.node.v1.NodeService.SubmitTask:output_type -> shallot.node.v1.SubmitTaskResponse
+	33, // 84: shallot.node.v1.NodeService.RunTask:output_type -> shallot.node.v1.RunTaskResponse
+	35, // 85: shallot.node.v1.NodeService.GetTask:output_type -> shallot.node.v1.GetTaskResponse
+	37, // 86: shallot.node.v1.NodeService.GetPlacement:output_type -> shallot.node.v1.GetPlacementResponse
+	39, // 87: shallot.node.v1.NodeService.ListTasks:output_type -> shallot.node.v1.ListTasksResponse
+	41, // 88: shallot.node.v1.NodeService.WatchTask:output_type -> shallot.node.v1.WatchTaskResponse
+	43, // 89: shallot.node.v1.NodeService.WatchTasks:output_type -> shallot.node.v1.WatchTasksResponse
+	45, // 90: shallot.node.v1.NodeService.CancelTask:output_type -> shallot.node.v1.CancelTaskResponse
+	47, // 91: shallot.node.v1.NodeService.GetResult:output_type -> shallot.node.v1.GetResultResponse
+	49, // 92: shallot.node.v1.NodeService.GetLogs:output_type -> shallot.node.v1.GetLogsResponse
+	51, // 93: shallot.node.v1.NodeService.PutContent:output_type -> shallot.node.v1.PutContentResponse
+	53, // 94: shallot.node.v1.NodeService.GetContent:output_type -> shallot.node.v1.GetContentResponse
+	55, // 95: shallot.node.v1.NodeService.ListContent:output_type -> shallot.node.v1.ListContentResponse
+	57, // 96: shallot.node.v1.NodeService.StatContent:output_type -> shallot.node.v1.StatContentResponse
+	59, // 97: shallot.node.v1.NodeService.PinContent:output_type -> shallot.node.v1.PinContentResponse
+	61, // 98: shallot.node.v1.NodeService.UnpinContent:output_type -> shallot.node.v1.UnpinContentResponse
+	63, // 99: shallot.node.v1.NodeService.ListPins:output_type -> shallot.node.v1.ListPinsResponse
+	65, // 100: shallot.node.v1.NodeService.CollectContent:output_type -> shallot.node.v1.CollectContentResponse
+	67, // 101: shallot.node.v1.NodeService.VerifyContent:output_type -> shallot.node.v1.VerifyContentResponse
+	71, // [71:102] is the sub-list for method output_type
+	40, // [40:71] is the sub-list for method input_type
+	40, // [40:40] is the sub-list for extension type_name
+	40, // [40:40] is the sub-list for extension extendee
+	0,  // [0:40] is the sub-list for field type_name
 }
 
 func init() { file_shallot_node_v1_node_proto_init() }
@@ -3437,19 +4586,23 @@ func file_shallot_node_v1_node_proto_init() {
 	if File_shallot_node_v1_node_proto != nil {
 		return
 	}
-	file_shallot_node_v1_node_proto_msgTypes[20].OneofWrappers = []any{
+	file_shallot_node_v1_node_proto_msgTypes[33].OneofWrappers = []any{
 		(*RunTaskResponse_Task)(nil),
 		(*RunTaskResponse_Stdout)(nil),
 	}
-	file_shallot_node_v1_node_proto_msgTypes[30].OneofWrappers = []any{
+	file_shallot_node_v1_node_proto_msgTypes[43].OneofWrappers = []any{
+		(*WatchTasksResponse_Task)(nil),
+		(*WatchTasksResponse_Missed)(nil),
+	}
+	file_shallot_node_v1_node_proto_msgTypes[47].OneofWrappers = []any{
 		(*GetResultResponse_Size)(nil),
 		(*GetResultResponse_Data)(nil),
 	}
-	file_shallot_node_v1_node_proto_msgTypes[36].OneofWrappers = []any{
+	file_shallot_node_v1_node_proto_msgTypes[53].OneofWrappers = []any{
 		(*GetContentResponse_Size)(nil),
 		(*GetContentResponse_Data)(nil),
 	}
-	file_shallot_node_v1_node_proto_msgTypes[50].OneofWrappers = []any{
+	file_shallot_node_v1_node_proto_msgTypes[67].OneofWrappers = []any{
 		(*VerifyContentResponse_Progress)(nil),
 		(*VerifyContentResponse_Finding)(nil),
 	}
@@ -3459,7 +4612,7 @@ func file_shallot_node_v1_node_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_shallot_node_v1_node_proto_rawDesc), len(file_shallot_node_v1_node_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   51,
+			NumMessages:   68,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -25,30 +25,37 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	NodeService_GetNode_FullMethodName        = "/shallot.node.v1.NodeService/GetNode"
-	NodeService_ConnectPeer_FullMethodName    = "/shallot.node.v1.NodeService/ConnectPeer"
-	NodeService_ListPeers_FullMethodName      = "/shallot.node.v1.NodeService/ListPeers"
-	NodeService_GetPeer_FullMethodName        = "/shallot.node.v1.NodeService/GetPeer"
-	NodeService_ListMetrics_FullMethodName    = "/shallot.node.v1.NodeService/ListMetrics"
-	NodeService_GetPeerMetrics_FullMethodName = "/shallot.node.v1.NodeService/GetPeerMetrics"
-	NodeService_Upload_FullMethodName         = "/shallot.node.v1.NodeService/Upload"
-	NodeService_SubmitTask_FullMethodName     = "/shallot.node.v1.NodeService/SubmitTask"
-	NodeService_RunTask_FullMethodName        = "/shallot.node.v1.NodeService/RunTask"
-	NodeService_GetTask_FullMethodName        = "/shallot.node.v1.NodeService/GetTask"
-	NodeService_ListTasks_FullMethodName      = "/shallot.node.v1.NodeService/ListTasks"
-	NodeService_WatchTask_FullMethodName      = "/shallot.node.v1.NodeService/WatchTask"
-	NodeService_CancelTask_FullMethodName     = "/shallot.node.v1.NodeService/CancelTask"
-	NodeService_GetResult_FullMethodName      = "/shallot.node.v1.NodeService/GetResult"
-	NodeService_GetLogs_FullMethodName        = "/shallot.node.v1.NodeService/GetLogs"
-	NodeService_PutContent_FullMethodName     = "/shallot.node.v1.NodeService/PutContent"
-	NodeService_GetContent_FullMethodName     = "/shallot.node.v1.NodeService/GetContent"
-	NodeService_ListContent_FullMethodName    = "/shallot.node.v1.NodeService/ListContent"
-	NodeService_StatContent_FullMethodName    = "/shallot.node.v1.NodeService/StatContent"
-	NodeService_PinContent_FullMethodName     = "/shallot.node.v1.NodeService/PinContent"
-	NodeService_UnpinContent_FullMethodName   = "/shallot.node.v1.NodeService/UnpinContent"
-	NodeService_ListPins_FullMethodName       = "/shallot.node.v1.NodeService/ListPins"
-	NodeService_CollectContent_FullMethodName = "/shallot.node.v1.NodeService/CollectContent"
-	NodeService_VerifyContent_FullMethodName  = "/shallot.node.v1.NodeService/VerifyContent"
+	NodeService_GetNode_FullMethodName               = "/shallot.node.v1.NodeService/GetNode"
+	NodeService_GetSettings_FullMethodName           = "/shallot.node.v1.NodeService/GetSettings"
+	NodeService_Diagnose_FullMethodName              = "/shallot.node.v1.NodeService/Diagnose"
+	NodeService_GetHistory_FullMethodName            = "/shallot.node.v1.NodeService/GetHistory"
+	NodeService_ConnectPeer_FullMethodName           = "/shallot.node.v1.NodeService/ConnectPeer"
+	NodeService_CreateInvite_FullMethodName          = "/shallot.node.v1.NodeService/CreateInvite"
+	NodeService_ListPeers_FullMethodName             = "/shallot.node.v1.NodeService/ListPeers"
+	NodeService_GetPeer_FullMethodName               = "/shallot.node.v1.NodeService/GetPeer"
+	NodeService_ListMetrics_FullMethodName           = "/shallot.node.v1.NodeService/ListMetrics"
+	NodeService_GetPeerMetrics_FullMethodName        = "/shallot.node.v1.NodeService/GetPeerMetrics"
+	NodeService_GetPeerMetricsHistory_FullMethodName = "/shallot.node.v1.NodeService/GetPeerMetricsHistory"
+	NodeService_Upload_FullMethodName                = "/shallot.node.v1.NodeService/Upload"
+	NodeService_SubmitTask_FullMethodName            = "/shallot.node.v1.NodeService/SubmitTask"
+	NodeService_RunTask_FullMethodName               = "/shallot.node.v1.NodeService/RunTask"
+	NodeService_GetTask_FullMethodName               = "/shallot.node.v1.NodeService/GetTask"
+	NodeService_GetPlacement_FullMethodName          = "/shallot.node.v1.NodeService/GetPlacement"
+	NodeService_ListTasks_FullMethodName             = "/shallot.node.v1.NodeService/ListTasks"
+	NodeService_WatchTask_FullMethodName             = "/shallot.node.v1.NodeService/WatchTask"
+	NodeService_WatchTasks_FullMethodName            = "/shallot.node.v1.NodeService/WatchTasks"
+	NodeService_CancelTask_FullMethodName            = "/shallot.node.v1.NodeService/CancelTask"
+	NodeService_GetResult_FullMethodName             = "/shallot.node.v1.NodeService/GetResult"
+	NodeService_GetLogs_FullMethodName               = "/shallot.node.v1.NodeService/GetLogs"
+	NodeService_PutContent_FullMethodName            = "/shallot.node.v1.NodeService/PutContent"
+	NodeService_GetContent_FullMethodName            = "/shallot.node.v1.NodeService/GetContent"
+	NodeService_ListContent_FullMethodName           = "/shallot.node.v1.NodeService/ListContent"
+	NodeService_StatContent_FullMethodName           = "/shallot.node.v1.NodeService/StatContent"
+	NodeService_PinContent_FullMethodName            = "/shallot.node.v1.NodeService/PinContent"
+	NodeService_UnpinContent_FullMethodName          = "/shallot.node.v1.NodeService/UnpinContent"
+	NodeService_ListPins_FullMethodName              = "/shallot.node.v1.NodeService/ListPins"
+	NodeService_CollectContent_FullMethodName        = "/shallot.node.v1.NodeService/CollectContent"
+	NodeService_VerifyContent_FullMethodName         = "/shallot.node.v1.NodeService/VerifyContent"
 )
 
 // NodeServiceClient is the client API for NodeService service.
@@ -57,12 +64,23 @@ const (
 type NodeServiceClient interface {
 	// GetNode returns this node and the health of its processes.
 	GetNode(ctx context.Context, in *GetNodeRequest, opts ...grpc.CallOption) (*GetNodeResponse, error)
+	// GetSettings returns the configuration that each process of the node runs with, and where each value came from. Secrets are not said.
+	GetSettings(ctx context.Context, in *GetSettingsRequest, opts ...grpc.CallOption) (*GetSettingsResponse, error)
+	// Diagnose returns what this node can see to be wrong with itself, and what would mend it; `shallot doctor` sees more, on its machine.
+	Diagnose(ctx context.Context, in *DiagnoseRequest, opts ...grpc.CallOption) (*DiagnoseResponse, error)
+	// GetHistory returns what this node did lately, as the process that is asked has seen it: a point every ten seconds of the last day, in memory and on its disk.
+	GetHistory(ctx context.Context, in *GetHistoryRequest, opts ...grpc.CallOption) (*GetHistoryResponse, error)
 	// ConnectPeer joins the network through one more address.
 	ConnectPeer(ctx context.Context, in *ConnectPeerRequest, opts ...grpc.CallOption) (*ConnectPeerResponse, error)
+	// CreateInvite makes a line of text that lets others join this node's private network. Whoever has it is in: it holds the network's key, and addresses to join through,
+	// in anonymous mode, too. FAILED_PRECONDITION, NETWORK_OPEN: an open network needs none.
+	CreateInvite(ctx context.Context, in *CreateInviteRequest, opts ...grpc.CallOption) (*CreateInviteResponse, error)
 	ListPeers(ctx context.Context, in *ListPeersRequest, opts ...grpc.CallOption) (*ListPeersResponse, error)
 	GetPeer(ctx context.Context, in *GetPeerRequest, opts ...grpc.CallOption) (*GetPeerResponse, error)
 	ListMetrics(ctx context.Context, in *ListMetricsRequest, opts ...grpc.CallOption) (*ListMetricsResponse, error)
 	GetPeerMetrics(ctx context.Context, in *GetPeerMetricsRequest, opts ...grpc.CallOption) (*GetPeerMetricsResponse, error)
+	// GetPeerMetricsHistory returns what this node has heard of a peer's resources since its start: the newest 240 of each of 256 peers.
+	GetPeerMetricsHistory(ctx context.Context, in *GetPeerMetricsHistoryRequest, opts ...grpc.CallOption) (*GetPeerMetricsHistoryResponse, error)
 	// Upload keeps a body of bytes for a later task, on this node. Unused for an hour, it is deleted.
 	Upload(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[UploadRequest, UploadResponse], error)
 	// SubmitTask makes a task and returns it at once. FAILED_PRECONDITION on a provider.
@@ -70,10 +88,15 @@ type NodeServiceClient interface {
 	// RunTask is SubmitTask, WatchTask and GetResult of stdout in one call. Ending the call early leaves the task running.
 	RunTask(ctx context.Context, in *RunTaskRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[RunTaskResponse], error)
 	GetTask(ctx context.Context, in *GetTaskRequest, opts ...grpc.CallOption) (*GetTaskResponse, error)
+	// GetPlacement returns why each attempt of a task went to its provider, and why not to others. FAILED_PRECONDITION on a provider, which chooses nobody.
+	GetPlacement(ctx context.Context, in *GetPlacementRequest, opts ...grpc.CallOption) (*GetPlacementResponse, error)
 	// ListTasks returns tasks, newest first.
 	ListTasks(ctx context.Context, in *ListTasksRequest, opts ...grpc.CallOption) (*ListTasksResponse, error)
 	// WatchTask streams the task now and after every change, and ends after a terminal state.
 	WatchTask(ctx context.Context, in *WatchTaskRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchTaskResponse], error)
+	// WatchTasks streams every task that changes from now on, of a consumer or a provider. The first response, and each after which something may be lacking,
+	// is missed: list then. So whoever lost the stream opens it again and lacks nothing.
+	WatchTasks(ctx context.Context, in *WatchTasksRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchTasksResponse], error)
 	// CancelTask asks for the end of a task; a terminal one stays as it is. Idempotent.
 	CancelTask(ctx context.Context, in *CancelTaskRequest, opts ...grpc.CallOption) (*CancelTaskResponse, error)
 	// GetResult streams one body of a result. FAILED_PRECONDITION until the task is terminal.
@@ -116,10 +139,50 @@ func (c *nodeServiceClient) GetNode(ctx context.Context, in *GetNodeRequest, opt
 	return out, nil
 }
 
+func (c *nodeServiceClient) GetSettings(ctx context.Context, in *GetSettingsRequest, opts ...grpc.CallOption) (*GetSettingsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetSettingsResponse)
+	err := c.cc.Invoke(ctx, NodeService_GetSettings_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *nodeServiceClient) Diagnose(ctx context.Context, in *DiagnoseRequest, opts ...grpc.CallOption) (*DiagnoseResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DiagnoseResponse)
+	err := c.cc.Invoke(ctx, NodeService_Diagnose_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *nodeServiceClient) GetHistory(ctx context.Context, in *GetHistoryRequest, opts ...grpc.CallOption) (*GetHistoryResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetHistoryResponse)
+	err := c.cc.Invoke(ctx, NodeService_GetHistory_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *nodeServiceClient) ConnectPeer(ctx context.Context, in *ConnectPeerRequest, opts ...grpc.CallOption) (*ConnectPeerResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ConnectPeerResponse)
 	err := c.cc.Invoke(ctx, NodeService_ConnectPeer_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *nodeServiceClient) CreateInvite(ctx context.Context, in *CreateInviteRequest, opts ...grpc.CallOption) (*CreateInviteResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(CreateInviteResponse)
+	err := c.cc.Invoke(ctx, NodeService_CreateInvite_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -160,6 +223,16 @@ func (c *nodeServiceClient) GetPeerMetrics(ctx context.Context, in *GetPeerMetri
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(GetPeerMetricsResponse)
 	err := c.cc.Invoke(ctx, NodeService_GetPeerMetrics_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *nodeServiceClient) GetPeerMetricsHistory(ctx context.Context, in *GetPeerMetricsHistoryRequest, opts ...grpc.CallOption) (*GetPeerMetricsHistoryResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetPeerMetricsHistoryResponse)
+	err := c.cc.Invoke(ctx, NodeService_GetPeerMetricsHistory_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -218,6 +291,16 @@ func (c *nodeServiceClient) GetTask(ctx context.Context, in *GetTaskRequest, opt
 	return out, nil
 }
 
+func (c *nodeServiceClient) GetPlacement(ctx context.Context, in *GetPlacementRequest, opts ...grpc.CallOption) (*GetPlacementResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetPlacementResponse)
+	err := c.cc.Invoke(ctx, NodeService_GetPlacement_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *nodeServiceClient) ListTasks(ctx context.Context, in *ListTasksRequest, opts ...grpc.CallOption) (*ListTasksResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ListTasksResponse)
@@ -247,6 +330,25 @@ func (c *nodeServiceClient) WatchTask(ctx context.Context, in *WatchTaskRequest,
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type NodeService_WatchTaskClient = grpc.ServerStreamingClient[WatchTaskResponse]
 
+func (c *nodeServiceClient) WatchTasks(ctx context.Context, in *WatchTasksRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchTasksResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &NodeService_ServiceDesc.Streams[3], NodeService_WatchTasks_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[WatchTasksRequest, WatchTasksResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type NodeService_WatchTasksClient = grpc.ServerStreamingClient[WatchTasksResponse]
+
 func (c *nodeServiceClient) CancelTask(ctx context.Context, in *CancelTaskRequest, opts ...grpc.CallOption) (*CancelTaskResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(CancelTaskResponse)
@@ -259,7 +361,7 @@ func (c *nodeServiceClient) CancelTask(ctx context.Context, in *CancelTaskReques
 
 func (c *nodeServiceClient) GetResult(ctx context.Context, in *GetResultRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[GetResultResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &NodeService_ServiceDesc.Streams[3], NodeService_GetResult_FullMethodName, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &NodeService_ServiceDesc.Streams[4], NodeService_GetResult_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -278,7 +380,7 @@ type NodeService_GetResultClient = grpc.ServerStreamingClient[GetResultResponse]
 
 func (c *nodeServiceClient) GetLogs(ctx context.Context, in *GetLogsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[GetLogsResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &NodeService_ServiceDesc.Streams[4], NodeService_GetLogs_FullMethodName, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &NodeService_ServiceDesc.Streams[5], NodeService_GetLogs_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -297,7 +399,7 @@ type NodeService_GetLogsClient = grpc.ServerStreamingClient[GetLogsResponse]
 
 func (c *nodeServiceClient) PutContent(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[PutContentRequest, PutContentResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &NodeService_ServiceDesc.Streams[5], NodeService_PutContent_FullMethodName, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &NodeService_ServiceDesc.Streams[6], NodeService_PutContent_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -310,7 +412,7 @@ type NodeService_PutContentClient = grpc.ClientStreamingClient[PutContentRequest
 
 func (c *nodeServiceClient) GetContent(ctx context.Context, in *GetContentRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[GetContentResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &NodeService_ServiceDesc.Streams[6], NodeService_GetContent_FullMethodName, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &NodeService_ServiceDesc.Streams[7], NodeService_GetContent_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -329,7 +431,7 @@ type NodeService_GetContentClient = grpc.ServerStreamingClient[GetContentRespons
 
 func (c *nodeServiceClient) ListContent(ctx context.Context, in *ListContentRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ListContentResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &NodeService_ServiceDesc.Streams[7], NodeService_ListContent_FullMethodName, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &NodeService_ServiceDesc.Streams[8], NodeService_ListContent_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -398,7 +500,7 @@ func (c *nodeServiceClient) CollectContent(ctx context.Context, in *CollectConte
 
 func (c *nodeServiceClient) VerifyContent(ctx context.Context, in *VerifyContentRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[VerifyContentResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &NodeService_ServiceDesc.Streams[8], NodeService_VerifyContent_FullMethodName, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &NodeService_ServiceDesc.Streams[9], NodeService_VerifyContent_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -421,12 +523,23 @@ type NodeService_VerifyContentClient = grpc.ServerStreamingClient[VerifyContentR
 type NodeServiceServer interface {
 	// GetNode returns this node and the health of its processes.
 	GetNode(context.Context, *GetNodeRequest) (*GetNodeResponse, error)
+	// GetSettings returns the configuration that each process of the node runs with, and where each value came from. Secrets are not said.
+	GetSettings(context.Context, *GetSettingsRequest) (*GetSettingsResponse, error)
+	// Diagnose returns what this node can see to be wrong with itself, and what would mend it; `shallot doctor` sees more, on its machine.
+	Diagnose(context.Context, *DiagnoseRequest) (*DiagnoseResponse, error)
+	// GetHistory returns what this node did lately, as the process that is asked has seen it: a point every ten seconds of the last day, in memory and on its disk.
+	GetHistory(context.Context, *GetHistoryRequest) (*GetHistoryResponse, error)
 	// ConnectPeer joins the network through one more address.
 	ConnectPeer(context.Context, *ConnectPeerRequest) (*ConnectPeerResponse, error)
+	// CreateInvite makes a line of text that lets others join this node's private network. Whoever has it is in: it holds the network's key, and addresses to join through,
+	// in anonymous mode, too. FAILED_PRECONDITION, NETWORK_OPEN: an open network needs none.
+	CreateInvite(context.Context, *CreateInviteRequest) (*CreateInviteResponse, error)
 	ListPeers(context.Context, *ListPeersRequest) (*ListPeersResponse, error)
 	GetPeer(context.Context, *GetPeerRequest) (*GetPeerResponse, error)
 	ListMetrics(context.Context, *ListMetricsRequest) (*ListMetricsResponse, error)
 	GetPeerMetrics(context.Context, *GetPeerMetricsRequest) (*GetPeerMetricsResponse, error)
+	// GetPeerMetricsHistory returns what this node has heard of a peer's resources since its start: the newest 240 of each of 256 peers.
+	GetPeerMetricsHistory(context.Context, *GetPeerMetricsHistoryRequest) (*GetPeerMetricsHistoryResponse, error)
 	// Upload keeps a body of bytes for a later task, on this node. Unused for an hour, it is deleted.
 	Upload(grpc.ClientStreamingServer[UploadRequest, UploadResponse]) error
 	// SubmitTask makes a task and returns it at once. FAILED_PRECONDITION on a provider.
@@ -434,10 +547,15 @@ type NodeServiceServer interface {
 	// RunTask is SubmitTask, WatchTask and GetResult of stdout in one call. Ending the call early leaves the task running.
 	RunTask(*RunTaskRequest, grpc.ServerStreamingServer[RunTaskResponse]) error
 	GetTask(context.Context, *GetTaskRequest) (*GetTaskResponse, error)
+	// GetPlacement returns why each attempt of a task went to its provider, and why not to others. FAILED_PRECONDITION on a provider, which chooses nobody.
+	GetPlacement(context.Context, *GetPlacementRequest) (*GetPlacementResponse, error)
 	// ListTasks returns tasks, newest first.
 	ListTasks(context.Context, *ListTasksRequest) (*ListTasksResponse, error)
 	// WatchTask streams the task now and after every change, and ends after a terminal state.
 	WatchTask(*WatchTaskRequest, grpc.ServerStreamingServer[WatchTaskResponse]) error
+	// WatchTasks streams every task that changes from now on, of a consumer or a provider. The first response, and each after which something may be lacking,
+	// is missed: list then. So whoever lost the stream opens it again and lacks nothing.
+	WatchTasks(*WatchTasksRequest, grpc.ServerStreamingServer[WatchTasksResponse]) error
 	// CancelTask asks for the end of a task; a terminal one stays as it is. Idempotent.
 	CancelTask(context.Context, *CancelTaskRequest) (*CancelTaskResponse, error)
 	// GetResult streams one body of a result. FAILED_PRECONDITION until the task is terminal.
@@ -473,8 +591,20 @@ type UnimplementedNodeServiceServer struct{}
 func (UnimplementedNodeServiceServer) GetNode(context.Context, *GetNodeRequest) (*GetNodeResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetNode not implemented")
 }
+func (UnimplementedNodeServiceServer) GetSettings(context.Context, *GetSettingsRequest) (*GetSettingsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetSettings not implemented")
+}
+func (UnimplementedNodeServiceServer) Diagnose(context.Context, *DiagnoseRequest) (*DiagnoseResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Diagnose not implemented")
+}
+func (UnimplementedNodeServiceServer) GetHistory(context.Context, *GetHistoryRequest) (*GetHistoryResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetHistory not implemented")
+}
 func (UnimplementedNodeServiceServer) ConnectPeer(context.Context, *ConnectPeerRequest) (*ConnectPeerResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ConnectPeer not implemented")
+}
+func (UnimplementedNodeServiceServer) CreateInvite(context.Context, *CreateInviteRequest) (*CreateInviteResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method CreateInvite not implemented")
 }
 func (UnimplementedNodeServiceServer) ListPeers(context.Context, *ListPeersRequest) (*ListPeersResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListPeers not implemented")
@@ -488,6 +618,9 @@ func (UnimplementedNodeServiceServer) ListMetrics(context.Context, *ListMetricsR
 func (UnimplementedNodeServiceServer) GetPeerMetrics(context.Context, *GetPeerMetricsRequest) (*GetPeerMetricsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetPeerMetrics not implemented")
 }
+func (UnimplementedNodeServiceServer) GetPeerMetricsHistory(context.Context, *GetPeerMetricsHistoryRequest) (*GetPeerMetricsHistoryResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetPeerMetricsHistory not implemented")
+}
 func (UnimplementedNodeServiceServer) Upload(grpc.ClientStreamingServer[UploadRequest, UploadResponse]) error {
 	return status.Error(codes.Unimplemented, "method Upload not implemented")
 }
@@ -500,11 +633,17 @@ func (UnimplementedNodeServiceServer) RunTask(*RunTaskRequest, grpc.ServerStream
 func (UnimplementedNodeServiceServer) GetTask(context.Context, *GetTaskRequest) (*GetTaskResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetTask not implemented")
 }
+func (UnimplementedNodeServiceServer) GetPlacement(context.Context, *GetPlacementRequest) (*GetPlacementResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetPlacement not implemented")
+}
 func (UnimplementedNodeServiceServer) ListTasks(context.Context, *ListTasksRequest) (*ListTasksResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListTasks not implemented")
 }
 func (UnimplementedNodeServiceServer) WatchTask(*WatchTaskRequest, grpc.ServerStreamingServer[WatchTaskResponse]) error {
 	return status.Error(codes.Unimplemented, "method WatchTask not implemented")
+}
+func (UnimplementedNodeServiceServer) WatchTasks(*WatchTasksRequest, grpc.ServerStreamingServer[WatchTasksResponse]) error {
+	return status.Error(codes.Unimplemented, "method WatchTasks not implemented")
 }
 func (UnimplementedNodeServiceServer) CancelTask(context.Context, *CancelTaskRequest) (*CancelTaskResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method CancelTask not implemented")
@@ -581,6 +720,60 @@ func _NodeService_GetNode_Handler(srv interface{}, ctx context.Context, dec func
 	return interceptor(ctx, in, info, handler)
 }
 
+func _NodeService_GetSettings_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetSettingsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(NodeServiceServer).GetSettings(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: NodeService_GetSettings_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(NodeServiceServer).GetSettings(ctx, req.(*GetSettingsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _NodeService_Diagnose_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DiagnoseRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(NodeServiceServer).Diagnose(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: NodeService_Diagnose_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(NodeServiceServer).Diagnose(ctx, req.(*DiagnoseRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _NodeService_GetHistory_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetHistoryRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(NodeServiceServer).GetHistory(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: NodeService_GetHistory_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(NodeServiceServer).GetHistory(ctx, req.(*GetHistoryRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _NodeService_ConnectPeer_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ConnectPeerRequest)
 	if err := dec(in); err != nil {
@@ -595,6 +788,24 @@ func _NodeService_ConnectPeer_Handler(srv interface{}, ctx context.Context, dec 
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(NodeServiceServer).ConnectPeer(ctx, req.(*ConnectPeerRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _NodeService_CreateInvite_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(CreateInviteRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(NodeServiceServer).CreateInvite(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: NodeService_CreateInvite_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(NodeServiceServer).CreateInvite(ctx, req.(*CreateInviteRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -671,6 +882,24 @@ func _NodeService_GetPeerMetrics_Handler(srv interface{}, ctx context.Context, d
 	return interceptor(ctx, in, info, handler)
 }
 
+func _NodeService_GetPeerMetricsHistory_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetPeerMetricsHistoryRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(NodeServiceServer).GetPeerMetricsHistory(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: NodeService_GetPeerMetricsHistory_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(NodeServiceServer).GetPeerMetricsHistory(ctx, req.(*GetPeerMetricsHistoryRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _NodeService_Upload_Handler(srv interface{}, stream grpc.ServerStream) error {
 	return srv.(NodeServiceServer).Upload(&grpc.GenericServerStream[UploadRequest, UploadResponse]{ServerStream: stream})
 }
@@ -725,6 +954,24 @@ func _NodeService_GetTask_Handler(srv interface{}, ctx context.Context, dec func
 	return interceptor(ctx, in, info, handler)
 }
 
+func _NodeService_GetPlacement_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetPlacementRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(NodeServiceServer).GetPlacement(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: NodeService_GetPlacement_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(NodeServiceServer).GetPlacement(ctx, req.(*GetPlacementRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _NodeService_ListTasks_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ListTasksRequest)
 	if err := dec(in); err != nil {
@@ -753,6 +1000,17 @@ func _NodeService_WatchTask_Handler(srv interface{}, stream grpc.ServerStream) e
 
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type NodeService_WatchTaskServer = grpc.ServerStreamingServer[WatchTaskResponse]
+
+func _NodeService_WatchTasks_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(WatchTasksRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(NodeServiceServer).WatchTasks(m, &grpc.GenericServerStream[WatchTasksRequest, WatchTasksResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type NodeService_WatchTasksServer = grpc.ServerStreamingServer[WatchTasksResponse]
 
 func _NodeService_CancelTask_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(CancelTaskRequest)
@@ -936,8 +1194,24 @@ var NodeService_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _NodeService_GetNode_Handler,
 		},
 		{
+			MethodName: "GetSettings",
+			Handler:    _NodeService_GetSettings_Handler,
+		},
+		{
+			MethodName: "Diagnose",
+			Handler:    _NodeService_Diagnose_Handler,
+		},
+		{
+			MethodName: "GetHistory",
+			Handler:    _NodeService_GetHistory_Handler,
+		},
+		{
 			MethodName: "ConnectPeer",
 			Handler:    _NodeService_ConnectPeer_Handler,
+		},
+		{
+			MethodName: "CreateInvite",
+			Handler:    _NodeService_CreateInvite_Handler,
 		},
 		{
 			MethodName: "ListPeers",
@@ -956,12 +1230,20 @@ var NodeService_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _NodeService_GetPeerMetrics_Handler,
 		},
 		{
+			MethodName: "GetPeerMetricsHistory",
+			Handler:    _NodeService_GetPeerMetricsHistory_Handler,
+		},
+		{
 			MethodName: "SubmitTask",
 			Handler:    _NodeService_SubmitTask_Handler,
 		},
 		{
 			MethodName: "GetTask",
 			Handler:    _NodeService_GetTask_Handler,
+		},
+		{
+			MethodName: "GetPlacement",
+			Handler:    _NodeService_GetPlacement_Handler,
 		},
 		{
 			MethodName: "ListTasks",
@@ -1006,6 +1288,11 @@ var NodeService_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "WatchTask",
 			Handler:       _NodeService_WatchTask_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "WatchTasks",
+			Handler:       _NodeService_WatchTasks_Handler,
 			ServerStreams: true,
 		},
 		{

@@ -417,7 +417,9 @@ type CreateTask struct {
 	// Why this one, and why not the others; for the history.
 	Detail string `protobuf:"bytes,4,opt,name=detail,proto3" json:"detail,omitempty"`
 	// Providers that may keep its result, too: peer ids and addresses. Only with a candidate.
-	Replicas      []*Candidate `protobuf:"bytes,5,rep,name=replicas,proto3" json:"replicas,omitempty"`
+	Replicas []*Candidate `protobuf:"bytes,5,rep,name=replicas,proto3" json:"replicas,omitempty"`
+	// The detail, per provider. Only with a candidate.
+	Choice        *Choice `protobuf:"bytes,6,opt,name=choice,proto3" json:"choice,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -487,6 +489,13 @@ func (x *CreateTask) GetReplicas() []*Candidate {
 	return nil
 }
 
+func (x *CreateTask) GetChoice() *Choice {
+	if x != nil {
+		return x.Choice
+	}
+	return nil
+}
+
 // PlaceTask answers PlacementNeeded.
 type PlaceTask struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
@@ -495,7 +504,9 @@ type PlaceTask struct {
 	// Why this one, and why not the others; for the history.
 	Detail string `protobuf:"bytes,3,opt,name=detail,proto3" json:"detail,omitempty"`
 	// As in CreateTask.
-	Replicas      []*Candidate `protobuf:"bytes,4,rep,name=replicas,proto3" json:"replicas,omitempty"`
+	Replicas []*Candidate `protobuf:"bytes,4,rep,name=replicas,proto3" json:"replicas,omitempty"`
+	// The detail, per provider.
+	Choice        *Choice `protobuf:"bytes,5,opt,name=choice,proto3" json:"choice,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -558,11 +569,20 @@ func (x *PlaceTask) GetReplicas() []*Candidate {
 	return nil
 }
 
+func (x *PlaceTask) GetChoice() *Choice {
+	if x != nil {
+		return x.Choice
+	}
+	return nil
+}
+
 // PlacementFailed answers PlacementNeeded when there is no candidate: the task stays PENDING, node keeps looking.
 type PlacementFailed struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	TaskId        string                 `protobuf:"bytes,1,opt,name=task_id,json=taskId,proto3" json:"task_id,omitempty"`
-	Detail        string                 `protobuf:"bytes,2,opt,name=detail,proto3" json:"detail,omitempty"`
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	TaskId string                 `protobuf:"bytes,1,opt,name=task_id,json=taskId,proto3" json:"task_id,omitempty"`
+	Detail string                 `protobuf:"bytes,2,opt,name=detail,proto3" json:"detail,omitempty"`
+	// The detail, per provider.
+	Choice        *Choice `protobuf:"bytes,3,opt,name=choice,proto3" json:"choice,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -609,6 +629,13 @@ func (x *PlacementFailed) GetDetail() string {
 		return x.Detail
 	}
 	return ""
+}
+
+func (x *PlacementFailed) GetChoice() *Choice {
+	if x != nil {
+		return x.Choice
+	}
+	return nil
 }
 
 // Candidate is a provider, as node knows it.
@@ -1784,6 +1811,94 @@ func (x *GetTaskResponse) GetTask() *Task {
 	return nil
 }
 
+type GetPlacementRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	TaskId        string                 `protobuf:"bytes,1,opt,name=task_id,json=taskId,proto3" json:"task_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetPlacementRequest) Reset() {
+	*x = GetPlacementRequest{}
+	mi := &file_shallot_task_v1_service_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetPlacementRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetPlacementRequest) ProtoMessage() {}
+
+func (x *GetPlacementRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_shallot_task_v1_service_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetPlacementRequest.ProtoReflect.Descriptor instead.
+func (*GetPlacementRequest) Descriptor() ([]byte, []int) {
+	return file_shallot_task_v1_service_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *GetPlacementRequest) GetTaskId() string {
+	if x != nil {
+		return x.TaskId
+	}
+	return ""
+}
+
+type GetPlacementResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Attempts      []*PlacementAttempt    `protobuf:"bytes,1,rep,name=attempts,proto3" json:"attempts,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetPlacementResponse) Reset() {
+	*x = GetPlacementResponse{}
+	mi := &file_shallot_task_v1_service_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetPlacementResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetPlacementResponse) ProtoMessage() {}
+
+func (x *GetPlacementResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_shallot_task_v1_service_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetPlacementResponse.ProtoReflect.Descriptor instead.
+func (*GetPlacementResponse) Descriptor() ([]byte, []int) {
+	return file_shallot_task_v1_service_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *GetPlacementResponse) GetAttempts() []*PlacementAttempt {
+	if x != nil {
+		return x.Attempts
+	}
+	return nil
+}
+
 type ListTasksRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Any of these; empty for all.
@@ -1802,7 +1917,7 @@ type ListTasksRequest struct {
 
 func (x *ListTasksRequest) Reset() {
 	*x = ListTasksRequest{}
-	mi := &file_shallot_task_v1_service_proto_msgTypes[24]
+	mi := &file_shallot_task_v1_service_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1814,7 +1929,7 @@ func (x *ListTasksRequest) String() string {
 func (*ListTasksRequest) ProtoMessage() {}
 
 func (x *ListTasksRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_task_v1_service_proto_msgTypes[24]
+	mi := &file_shallot_task_v1_service_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1827,7 +1942,7 @@ func (x *ListTasksRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTasksRequest.ProtoReflect.Descriptor instead.
 func (*ListTasksRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_task_v1_service_proto_rawDescGZIP(), []int{24}
+	return file_shallot_task_v1_service_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ListTasksRequest) GetStates() []string {
@@ -1889,7 +2004,7 @@ type ListTasksResponse struct {
 
 func (x *ListTasksResponse) Reset() {
 	*x = ListTasksResponse{}
-	mi := &file_shallot_task_v1_service_proto_msgTypes[25]
+	mi := &file_shallot_task_v1_service_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1901,7 +2016,7 @@ func (x *ListTasksResponse) String() string {
 func (*ListTasksResponse) ProtoMessage() {}
 
 func (x *ListTasksResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_task_v1_service_proto_msgTypes[25]
+	mi := &file_shallot_task_v1_service_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1914,7 +2029,7 @@ func (x *ListTasksResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTasksResponse.ProtoReflect.Descriptor instead.
 func (*ListTasksResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_task_v1_service_proto_rawDescGZIP(), []int{25}
+	return file_shallot_task_v1_service_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ListTasksResponse) GetTasks() []*Task {
@@ -1940,7 +2055,7 @@ type WatchTaskRequest struct {
 
 func (x *WatchTaskRequest) Reset() {
 	*x = WatchTaskRequest{}
-	mi := &file_shallot_task_v1_service_proto_msgTypes[26]
+	mi := &file_shallot_task_v1_service_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1952,7 +2067,7 @@ func (x *WatchTaskRequest) String() string {
 func (*WatchTaskRequest) ProtoMessage() {}
 
 func (x *WatchTaskRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_task_v1_service_proto_msgTypes[26]
+	mi := &file_shallot_task_v1_service_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1965,7 +2080,7 @@ func (x *WatchTaskRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchTaskRequest.ProtoReflect.Descriptor instead.
 func (*WatchTaskRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_task_v1_service_proto_rawDescGZIP(), []int{26}
+	return file_shallot_task_v1_service_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *WatchTaskRequest) GetTaskId() string {
@@ -1984,7 +2099,7 @@ type WatchTaskResponse struct {
 
 func (x *WatchTaskResponse) Reset() {
 	*x = WatchTaskResponse{}
-	mi := &file_shallot_task_v1_service_proto_msgTypes[27]
+	mi := &file_shallot_task_v1_service_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1996,7 +2111,7 @@ func (x *WatchTaskResponse) String() string {
 func (*WatchTaskResponse) ProtoMessage() {}
 
 func (x *WatchTaskResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_task_v1_service_proto_msgTypes[27]
+	mi := &file_shallot_task_v1_service_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2009,7 +2124,7 @@ func (x *WatchTaskResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchTaskResponse.ProtoReflect.Descriptor instead.
 func (*WatchTaskResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_task_v1_service_proto_rawDescGZIP(), []int{27}
+	return file_shallot_task_v1_service_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *WatchTaskResponse) GetTask() *Task {
@@ -2018,6 +2133,144 @@ func (x *WatchTaskResponse) GetTask() *Task {
 	}
 	return nil
 }
+
+type WatchTasksRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Only tasks of this type.
+	Type string `protobuf:"bytes,1,opt,name=type,proto3" json:"type,omitempty"`
+	// Only those that have this text, as in a ListTasksRequest. There is no filter of states: a task that leaves one is news, too.
+	Text          string `protobuf:"bytes,2,opt,name=text,proto3" json:"text,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchTasksRequest) Reset() {
+	*x = WatchTasksRequest{}
+	mi := &file_shallot_task_v1_service_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchTasksRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchTasksRequest) ProtoMessage() {}
+
+func (x *WatchTasksRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_shallot_task_v1_service_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchTasksRequest.ProtoReflect.Descriptor instead.
+func (*WatchTasksRequest) Descriptor() ([]byte, []int) {
+	return file_shallot_task_v1_service_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *WatchTasksRequest) GetType() string {
+	if x != nil {
+		return x.Type
+	}
+	return ""
+}
+
+func (x *WatchTasksRequest) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
+type WatchTasksResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Types that are valid to be assigned to Response:
+	//
+	//	*WatchTasksResponse_Task
+	//	*WatchTasksResponse_Missed
+	Response      isWatchTasksResponse_Response `protobuf_oneof:"response"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchTasksResponse) Reset() {
+	*x = WatchTasksResponse{}
+	mi := &file_shallot_task_v1_service_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchTasksResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchTasksResponse) ProtoMessage() {}
+
+func (x *WatchTasksResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_shallot_task_v1_service_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchTasksResponse.ProtoReflect.Descriptor instead.
+func (*WatchTasksResponse) Descriptor() ([]byte, []int) {
+	return file_shallot_task_v1_service_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *WatchTasksResponse) GetResponse() isWatchTasksResponse_Response {
+	if x != nil {
+		return x.Response
+	}
+	return nil
+}
+
+func (x *WatchTasksResponse) GetTask() *Task {
+	if x != nil {
+		if x, ok := x.Response.(*WatchTasksResponse_Task); ok {
+			return x.Task
+		}
+	}
+	return nil
+}
+
+func (x *WatchTasksResponse) GetMissed() bool {
+	if x != nil {
+		if x, ok := x.Response.(*WatchTasksResponse_Missed); ok {
+			return x.Missed
+		}
+	}
+	return false
+}
+
+type isWatchTasksResponse_Response interface {
+	isWatchTasksResponse_Response()
+}
+
+type WatchTasksResponse_Task struct {
+	// As it is now, without its history. What changes within a tenth of a second is told once.
+	Task *Task `protobuf:"bytes,1,opt,name=task,proto3,oneof"`
+}
+
+type WatchTasksResponse_Missed struct {
+	// More tasks have changed than are told of, 64 in a tenth of a second, or changes before the watch stood: list to have them. At most once a second.
+	Missed bool `protobuf:"varint,2,opt,name=missed,proto3,oneof"`
+}
+
+func (*WatchTasksResponse_Task) isWatchTasksResponse_Response() {}
+
+func (*WatchTasksResponse_Missed) isWatchTasksResponse_Response() {}
 
 type CancelTaskRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2028,7 +2281,7 @@ type CancelTaskRequest struct {
 
 func (x *CancelTaskRequest) Reset() {
 	*x = CancelTaskRequest{}
-	mi := &file_shallot_task_v1_service_proto_msgTypes[28]
+	mi := &file_shallot_task_v1_service_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2040,7 +2293,7 @@ func (x *CancelTaskRequest) String() string {
 func (*CancelTaskRequest) ProtoMessage() {}
 
 func (x *CancelTaskRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_task_v1_service_proto_msgTypes[28]
+	mi := &file_shallot_task_v1_service_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2053,7 +2306,7 @@ func (x *CancelTaskRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelTaskRequest.ProtoReflect.Descriptor instead.
 func (*CancelTaskRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_task_v1_service_proto_rawDescGZIP(), []int{28}
+	return file_shallot_task_v1_service_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *CancelTaskRequest) GetTaskId() string {
@@ -2072,7 +2325,7 @@ type CancelTaskResponse struct {
 
 func (x *CancelTaskResponse) Reset() {
 	*x = CancelTaskResponse{}
-	mi := &file_shallot_task_v1_service_proto_msgTypes[29]
+	mi := &file_shallot_task_v1_service_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2084,7 +2337,7 @@ func (x *CancelTaskResponse) String() string {
 func (*CancelTaskResponse) ProtoMessage() {}
 
 func (x *CancelTaskResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_task_v1_service_proto_msgTypes[29]
+	mi := &file_shallot_task_v1_service_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2097,7 +2350,7 @@ func (x *CancelTaskResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelTaskResponse.ProtoReflect.Descriptor instead.
 func (*CancelTaskResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_task_v1_service_proto_rawDescGZIP(), []int{29}
+	return file_shallot_task_v1_service_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *CancelTaskResponse) GetTask() *Task {
@@ -2119,7 +2372,7 @@ type GetResultRequest struct {
 
 func (x *GetResultRequest) Reset() {
 	*x = GetResultRequest{}
-	mi := &file_shallot_task_v1_service_proto_msgTypes[30]
+	mi := &file_shallot_task_v1_service_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2131,7 +2384,7 @@ func (x *GetResultRequest) String() string {
 func (*GetResultRequest) ProtoMessage() {}
 
 func (x *GetResultRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_task_v1_service_proto_msgTypes[30]
+	mi := &file_shallot_task_v1_service_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2144,7 +2397,7 @@ func (x *GetResultRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetResultRequest.ProtoReflect.Descriptor instead.
 func (*GetResultRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_task_v1_service_proto_rawDescGZIP(), []int{30}
+	return file_shallot_task_v1_service_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *GetResultRequest) GetTaskId() string {
@@ -2181,7 +2434,7 @@ type GetResultResponse struct {
 
 func (x *GetResultResponse) Reset() {
 	*x = GetResultResponse{}
-	mi := &file_shallot_task_v1_service_proto_msgTypes[31]
+	mi := &file_shallot_task_v1_service_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2193,7 +2446,7 @@ func (x *GetResultResponse) String() string {
 func (*GetResultResponse) ProtoMessage() {}
 
 func (x *GetResultResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_task_v1_service_proto_msgTypes[31]
+	mi := &file_shallot_task_v1_service_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2206,7 +2459,7 @@ func (x *GetResultResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetResultResponse.ProtoReflect.Descriptor instead.
 func (*GetResultResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_task_v1_service_proto_rawDescGZIP(), []int{31}
+	return file_shallot_task_v1_service_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *GetResultResponse) GetResponse() isGetResultResponse_Response {
@@ -2262,7 +2515,7 @@ type GetLogsRequest struct {
 
 func (x *GetLogsRequest) Reset() {
 	*x = GetLogsRequest{}
-	mi := &file_shallot_task_v1_service_proto_msgTypes[32]
+	mi := &file_shallot_task_v1_service_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2274,7 +2527,7 @@ func (x *GetLogsRequest) String() string {
 func (*GetLogsRequest) ProtoMessage() {}
 
 func (x *GetLogsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_task_v1_service_proto_msgTypes[32]
+	mi := &file_shallot_task_v1_service_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2287,7 +2540,7 @@ func (x *GetLogsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetLogsRequest.ProtoReflect.Descriptor instead.
 func (*GetLogsRequest) Descriptor() ([]byte, []int) {
-	return file_shallot_task_v1_service_proto_rawDescGZIP(), []int{32}
+	return file_shallot_task_v1_service_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *GetLogsRequest) GetTaskId() string {
@@ -2320,7 +2573,7 @@ type GetLogsResponse struct {
 
 func (x *GetLogsResponse) Reset() {
 	*x = GetLogsResponse{}
-	mi := &file_shallot_task_v1_service_proto_msgTypes[33]
+	mi := &file_shallot_task_v1_service_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2332,7 +2585,7 @@ func (x *GetLogsResponse) String() string {
 func (*GetLogsResponse) ProtoMessage() {}
 
 func (x *GetLogsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shallot_task_v1_service_proto_msgTypes[33]
+	mi := &file_shallot_task_v1_service_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2345,7 +2598,7 @@ func (x *GetLogsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetLogsResponse.ProtoReflect.Descriptor instead.
 func (*GetLogsResponse) Descriptor() ([]byte, []int) {
-	return file_shallot_task_v1_service_proto_rawDescGZIP(), []int{33}
+	return file_shallot_task_v1_service_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *GetLogsResponse) GetData() []byte {
@@ -2389,7 +2642,7 @@ const file_shallot_task_v1_service_proto_rawDesc = "" +
 	" \x03(\v2\x1b.shallot.task.v1.PersonaUseR\bpersonasB\t\n" +
 	"\a_stdout\" \n" +
 	"\x05Hello\x12\x17\n" +
-	"\anode_id\x18\x01 \x01(\tR\x06nodeId\"\xe4\x01\n" +
+	"\anode_id\x18\x01 \x01(\tR\x06nodeId\"\x95\x02\n" +
 	"\n" +
 	"CreateTask\x12\x1d\n" +
 	"\n" +
@@ -2397,15 +2650,18 @@ const file_shallot_task_v1_service_proto_rawDesc = "" +
 	"\x04spec\x18\x02 \x01(\v2\x19.shallot.task.v1.TaskSpecR\x04spec\x128\n" +
 	"\tcandidate\x18\x03 \x01(\v2\x1a.shallot.task.v1.CandidateR\tcandidate\x12\x16\n" +
 	"\x06detail\x18\x04 \x01(\tR\x06detail\x126\n" +
-	"\breplicas\x18\x05 \x03(\v2\x1a.shallot.task.v1.CandidateR\breplicas\"\xae\x01\n" +
+	"\breplicas\x18\x05 \x03(\v2\x1a.shallot.task.v1.CandidateR\breplicas\x12/\n" +
+	"\x06choice\x18\x06 \x01(\v2\x17.shallot.task.v1.ChoiceR\x06choice\"\xdf\x01\n" +
 	"\tPlaceTask\x12\x17\n" +
 	"\atask_id\x18\x01 \x01(\tR\x06taskId\x128\n" +
 	"\tcandidate\x18\x02 \x01(\v2\x1a.shallot.task.v1.CandidateR\tcandidate\x12\x16\n" +
 	"\x06detail\x18\x03 \x01(\tR\x06detail\x126\n" +
-	"\breplicas\x18\x04 \x03(\v2\x1a.shallot.task.v1.CandidateR\breplicas\"B\n" +
+	"\breplicas\x18\x04 \x03(\v2\x1a.shallot.task.v1.CandidateR\breplicas\x12/\n" +
+	"\x06choice\x18\x05 \x01(\v2\x17.shallot.task.v1.ChoiceR\x06choice\"s\n" +
 	"\x0fPlacementFailed\x12\x17\n" +
 	"\atask_id\x18\x01 \x01(\tR\x06taskId\x12\x16\n" +
-	"\x06detail\x18\x02 \x01(\tR\x06detail\"\xd8\x02\n" +
+	"\x06detail\x18\x02 \x01(\tR\x06detail\x12/\n" +
+	"\x06choice\x18\x03 \x01(\v2\x17.shallot.task.v1.ChoiceR\x06choice\"\xd8\x02\n" +
 	"\tCandidate\x12\x17\n" +
 	"\apeer_id\x18\x01 \x01(\tR\x06peerId\x12\x1f\n" +
 	"\vsealing_key\x18\x02 \x01(\tR\n" +
@@ -2502,7 +2758,11 @@ const file_shallot_task_v1_service_proto_rawDesc = "" +
 	"\x0eGetTaskRequest\x12\x17\n" +
 	"\atask_id\x18\x01 \x01(\tR\x06taskId\"<\n" +
 	"\x0fGetTaskResponse\x12)\n" +
-	"\x04task\x18\x01 \x01(\v2\x15.shallot.task.v1.TaskR\x04task\"\x92\x02\n" +
+	"\x04task\x18\x01 \x01(\v2\x15.shallot.task.v1.TaskR\x04task\".\n" +
+	"\x13GetPlacementRequest\x12\x17\n" +
+	"\atask_id\x18\x01 \x01(\tR\x06taskId\"U\n" +
+	"\x14GetPlacementResponse\x12=\n" +
+	"\battempts\x18\x01 \x03(\v2!.shallot.task.v1.PlacementAttemptR\battempts\"\x92\x02\n" +
 	"\x10ListTasksRequest\x12\x16\n" +
 	"\x06states\x18\x01 \x03(\tR\x06states\x12\x12\n" +
 	"\x04type\x18\x02 \x01(\tR\x04type\x12?\n" +
@@ -2518,7 +2778,15 @@ const file_shallot_task_v1_service_proto_rawDesc = "" +
 	"\x10WatchTaskRequest\x12\x17\n" +
 	"\atask_id\x18\x01 \x01(\tR\x06taskId\">\n" +
 	"\x11WatchTaskResponse\x12)\n" +
-	"\x04task\x18\x01 \x01(\v2\x15.shallot.task.v1.TaskR\x04task\",\n" +
+	"\x04task\x18\x01 \x01(\v2\x15.shallot.task.v1.TaskR\x04task\";\n" +
+	"\x11WatchTasksRequest\x12\x12\n" +
+	"\x04type\x18\x01 \x01(\tR\x04type\x12\x12\n" +
+	"\x04text\x18\x02 \x01(\tR\x04text\"g\n" +
+	"\x12WatchTasksResponse\x12+\n" +
+	"\x04task\x18\x01 \x01(\v2\x15.shallot.task.v1.TaskH\x00R\x04task\x12\x18\n" +
+	"\x06missed\x18\x02 \x01(\bH\x00R\x06missedB\n" +
+	"\n" +
+	"\bresponse\",\n" +
 	"\x11CancelTaskRequest\x12\x17\n" +
 	"\atask_id\x18\x01 \x01(\tR\x06taskId\"?\n" +
 	"\x12CancelTaskResponse\x12)\n" +
@@ -2537,16 +2805,19 @@ const file_shallot_task_v1_service_proto_rawDesc = "" +
 	"\x06follow\x18\x02 \x01(\bR\x06follow\x12\x16\n" +
 	"\x06offset\x18\x03 \x01(\x04R\x06offset\"%\n" +
 	"\x0fGetLogsResponse\x12\x12\n" +
-	"\x04data\x18\x01 \x01(\fR\x04data2\xcb\x06\n" +
+	"\x04data\x18\x01 \x01(\fR\x04data2\x81\b\n" +
 	"\vTaskService\x12P\n" +
 	"\aSession\x12\x1f.shallot.task.v1.SessionRequest\x1a .shallot.task.v1.SessionResponse(\x010\x01\x12O\n" +
 	"\bDescribe\x12 .shallot.task.v1.DescribeRequest\x1a!.shallot.task.v1.DescribeResponse\x12W\n" +
 	"\n" +
 	"WatchQueue\x12\".shallot.task.v1.WatchQueueRequest\x1a#.shallot.task.v1.WatchQueueResponse0\x01\x12K\n" +
 	"\x06Upload\x12\x1e.shallot.task.v1.UploadRequest\x1a\x1f.shallot.task.v1.UploadResponse(\x01\x12L\n" +
-	"\aGetTask\x12\x1f.shallot.task.v1.GetTaskRequest\x1a .shallot.task.v1.GetTaskResponse\x12R\n" +
+	"\aGetTask\x12\x1f.shallot.task.v1.GetTaskRequest\x1a .shallot.task.v1.GetTaskResponse\x12[\n" +
+	"\fGetPlacement\x12$.shallot.task.v1.GetPlacementRequest\x1a%.shallot.task.v1.GetPlacementResponse\x12R\n" +
 	"\tListTasks\x12!.shallot.task.v1.ListTasksRequest\x1a\".shallot.task.v1.ListTasksResponse\x12T\n" +
-	"\tWatchTask\x12!.shallot.task.v1.WatchTaskRequest\x1a\".shallot.task.v1.WatchTaskResponse0\x01\x12U\n" +
+	"\tWatchTask\x12!.shallot.task.v1.WatchTaskRequest\x1a\".shallot.task.v1.WatchTaskResponse0\x01\x12W\n" +
+	"\n" +
+	"WatchTasks\x12\".shallot.task.v1.WatchTasksRequest\x1a#.shallot.task.v1.WatchTasksResponse0\x01\x12U\n" +
 	"\n" +
 	"CancelTask\x12\".shallot.task.v1.CancelTaskRequest\x1a#.shallot.task.v1.CancelTaskResponse\x12T\n" +
 	"\tGetResult\x12!.shallot.task.v1.GetResultRequest\x1a\".shallot.task.v1.GetResultResponse0\x01\x12N\n" +
@@ -2564,7 +2835,7 @@ func file_shallot_task_v1_service_proto_rawDescGZIP() []byte {
 	return file_shallot_task_v1_service_proto_rawDescData
 }
 
-var file_shallot_task_v1_service_proto_msgTypes = make([]protoimpl.MessageInfo, 36)
+var file_shallot_task_v1_service_proto_msgTypes = make([]protoimpl.MessageInfo, 40)
 var file_shallot_task_v1_service_proto_goTypes = []any{
 	(*SessionRequest)(nil),        // 0: shallot.task.v1.SessionRequest
 	(*SessionResponse)(nil),       // 1: shallot.task.v1.SessionResponse
@@ -2590,29 +2861,35 @@ var file_shallot_task_v1_service_proto_goTypes = []any{
 	(*UploadResponse)(nil),        // 21: shallot.task.v1.UploadResponse
 	(*GetTaskRequest)(nil),        // 22: shallot.task.v1.GetTaskRequest
 	(*GetTaskResponse)(nil),       // 23: shallot.task.v1.GetTaskResponse
-	(*ListTasksRequest)(nil),      // 24: shallot.task.v1.ListTasksRequest
-	(*ListTasksResponse)(nil),     // 25: shallot.task.v1.ListTasksResponse
-	(*WatchTaskRequest)(nil),      // 26: shallot.task.v1.WatchTaskRequest
-	(*WatchTaskResponse)(nil),     // 27: shallot.task.v1.WatchTaskResponse
-	(*CancelTaskRequest)(nil),     // 28: shallot.task.v1.CancelTaskRequest
-	(*CancelTaskResponse)(nil),    // 29: shallot.task.v1.CancelTaskResponse
-	(*GetResultRequest)(nil),      // 30: shallot.task.v1.GetResultRequest
-	(*GetResultResponse)(nil),     // 31: shallot.task.v1.GetResultResponse
-	(*GetLogsRequest)(nil),        // 32: shallot.task.v1.GetLogsRequest
-	(*GetLogsResponse)(nil),       // 33: shallot.task.v1.GetLogsResponse
-	nil,                           // 34: shallot.task.v1.PlacementNeeded.ExcludedEntry
-	nil,                           // 35: shallot.task.v1.PlacementNeeded.EffortsEntry
-	(*v1.Fault)(nil),              // 36: shallot.event.v1.Fault
-	(*Task)(nil),                  // 37: shallot.task.v1.Task
-	(*TaskSpec)(nil),              // 38: shallot.task.v1.TaskSpec
-	(*v1.Metric)(nil),             // 39: shallot.event.v1.Metric
-	(*durationpb.Duration)(nil),   // 40: google.protobuf.Duration
-	(*v1.Event)(nil),              // 41: shallot.event.v1.Event
-	(*v1.Puzzle)(nil),             // 42: shallot.event.v1.Puzzle
-	(*v1.Limits)(nil),             // 43: shallot.event.v1.Limits
-	(*v1.Capability)(nil),         // 44: shallot.event.v1.Capability
-	(*v1.Queue)(nil),              // 45: shallot.event.v1.Queue
-	(*timestamppb.Timestamp)(nil), // 46: google.protobuf.Timestamp
+	(*GetPlacementRequest)(nil),   // 24: shallot.task.v1.GetPlacementRequest
+	(*GetPlacementResponse)(nil),  // 25: shallot.task.v1.GetPlacementResponse
+	(*ListTasksRequest)(nil),      // 26: shallot.task.v1.ListTasksRequest
+	(*ListTasksResponse)(nil),     // 27: shallot.task.v1.ListTasksResponse
+	(*WatchTaskRequest)(nil),      // 28: shallot.task.v1.WatchTaskRequest
+	(*WatchTaskResponse)(nil),     // 29: shallot.task.v1.WatchTaskResponse
+	(*WatchTasksRequest)(nil),     // 30: shallot.task.v1.WatchTasksRequest
+	(*WatchTasksResponse)(nil),    // 31: shallot.task.v1.WatchTasksResponse
+	(*CancelTaskRequest)(nil),     // 32: shallot.task.v1.CancelTaskRequest
+	(*CancelTaskResponse)(nil),    // 33: shallot.task.v1.CancelTaskResponse
+	(*GetResultRequest)(nil),      // 34: shallot.task.v1.GetResultRequest
+	(*GetResultResponse)(nil),     // 35: shallot.task.v1.GetResultResponse
+	(*GetLogsRequest)(nil),        // 36: shallot.task.v1.GetLogsRequest
+	(*GetLogsResponse)(nil),       // 37: shallot.task.v1.GetLogsResponse
+	nil,                           // 38: shallot.task.v1.PlacementNeeded.ExcludedEntry
+	nil,                           // 39: shallot.task.v1.PlacementNeeded.EffortsEntry
+	(*v1.Fault)(nil),              // 40: shallot.event.v1.Fault
+	(*Task)(nil),                  // 41: shallot.task.v1.Task
+	(*TaskSpec)(nil),              // 42: shallot.task.v1.TaskSpec
+	(*Choice)(nil),                // 43: shallot.task.v1.Choice
+	(*v1.Metric)(nil),             // 44: shallot.event.v1.Metric
+	(*durationpb.Duration)(nil),   // 45: google.protobuf.Duration
+	(*v1.Event)(nil),              // 46: shallot.event.v1.Event
+	(*v1.Puzzle)(nil),             // 47: shallot.event.v1.Puzzle
+	(*v1.Limits)(nil),             // 48: shallot.event.v1.Limits
+	(*v1.Capability)(nil),         // 49: shallot.event.v1.Capability
+	(*v1.Queue)(nil),              // 50: shallot.event.v1.Queue
+	(*PlacementAttempt)(nil),      // 51: shallot.task.v1.PlacementAttempt
+	(*timestamppb.Timestamp)(nil), // 52: google.protobuf.Timestamp
 }
 var file_shallot_task_v1_service_proto_depIdxs = []int32{
 	2,  // 0: shallot.task.v1.SessionRequest.hello:type_name -> shallot.task.v1.Hello
@@ -2624,64 +2901,73 @@ var file_shallot_task_v1_service_proto_depIdxs = []int32{
 	10, // 6: shallot.task.v1.SessionRequest.send_failed:type_name -> shallot.task.v1.SendFailed
 	11, // 7: shallot.task.v1.SessionRequest.online:type_name -> shallot.task.v1.OnlineChanged
 	12, // 8: shallot.task.v1.SessionRequest.personas:type_name -> shallot.task.v1.PersonasQuery
-	36, // 9: shallot.task.v1.SessionResponse.fault:type_name -> shallot.event.v1.Fault
-	37, // 10: shallot.task.v1.SessionResponse.task:type_name -> shallot.task.v1.Task
+	40, // 9: shallot.task.v1.SessionResponse.fault:type_name -> shallot.event.v1.Fault
+	41, // 10: shallot.task.v1.SessionResponse.task:type_name -> shallot.task.v1.Task
 	14, // 11: shallot.task.v1.SessionResponse.outbox:type_name -> shallot.task.v1.OutboxEvent
 	15, // 12: shallot.task.v1.SessionResponse.placement:type_name -> shallot.task.v1.PlacementNeeded
 	8,  // 13: shallot.task.v1.SessionResponse.delivered:type_name -> shallot.task.v1.Delivered
 	13, // 14: shallot.task.v1.SessionResponse.personas:type_name -> shallot.task.v1.PersonaUse
-	38, // 15: shallot.task.v1.CreateTask.spec:type_name -> shallot.task.v1.TaskSpec
+	42, // 15: shallot.task.v1.CreateTask.spec:type_name -> shallot.task.v1.TaskSpec
 	6,  // 16: shallot.task.v1.CreateTask.candidate:type_name -> shallot.task.v1.Candidate
 	6,  // 17: shallot.task.v1.CreateTask.replicas:type_name -> shallot.task.v1.Candidate
-	6,  // 18: shallot.task.v1.PlaceTask.candidate:type_name -> shallot.task.v1.Candidate
-	6,  // 19: shallot.task.v1.PlaceTask.replicas:type_name -> shallot.task.v1.Candidate
-	39, // 20: shallot.task.v1.Candidate.metric:type_name -> shallot.event.v1.Metric
-	40, // 21: shallot.task.v1.Candidate.metric_age:type_name -> google.protobuf.Duration
-	41, // 22: shallot.task.v1.Candidate.announcement:type_name -> shallot.event.v1.Event
-	42, // 23: shallot.task.v1.Candidate.puzzle:type_name -> shallot.event.v1.Puzzle
-	41, // 24: shallot.task.v1.DeliverEvent.event:type_name -> shallot.event.v1.Event
-	39, // 25: shallot.task.v1.DeliverEvent.own_metric:type_name -> shallot.event.v1.Metric
-	6,  // 26: shallot.task.v1.DeliverEvent.candidates:type_name -> shallot.task.v1.Candidate
-	41, // 27: shallot.task.v1.OutboxEvent.event:type_name -> shallot.event.v1.Event
-	40, // 28: shallot.task.v1.OutboxEvent.timeout:type_name -> google.protobuf.Duration
-	34, // 29: shallot.task.v1.PlacementNeeded.excluded:type_name -> shallot.task.v1.PlacementNeeded.ExcludedEntry
-	43, // 30: shallot.task.v1.PlacementNeeded.limits:type_name -> shallot.event.v1.Limits
-	35, // 31: shallot.task.v1.PlacementNeeded.efforts:type_name -> shallot.task.v1.PlacementNeeded.EffortsEntry
-	44, // 32: shallot.task.v1.DescribeResponse.capabilities:type_name -> shallot.event.v1.Capability
-	45, // 33: shallot.task.v1.DescribeResponse.queue:type_name -> shallot.event.v1.Queue
-	42, // 34: shallot.task.v1.DescribeResponse.puzzle:type_name -> shallot.event.v1.Puzzle
-	45, // 35: shallot.task.v1.WatchQueueResponse.queue:type_name -> shallot.event.v1.Queue
-	37, // 36: shallot.task.v1.GetTaskResponse.task:type_name -> shallot.task.v1.Task
-	46, // 37: shallot.task.v1.ListTasksRequest.created_after:type_name -> google.protobuf.Timestamp
-	46, // 38: shallot.task.v1.ListTasksRequest.created_before:type_name -> google.protobuf.Timestamp
-	37, // 39: shallot.task.v1.ListTasksResponse.tasks:type_name -> shallot.task.v1.Task
-	37, // 40: shallot.task.v1.WatchTaskResponse.task:type_name -> shallot.task.v1.Task
-	37, // 41: shallot.task.v1.CancelTaskResponse.task:type_name -> shallot.task.v1.Task
-	0,  // 42: shallot.task.v1.TaskService.Session:input_type -> shallot.task.v1.SessionRequest
-	16, // 43: shallot.task.v1.TaskService.Describe:input_type -> shallot.task.v1.DescribeRequest
-	18, // 44: shallot.task.v1.TaskService.WatchQueue:input_type -> shallot.task.v1.WatchQueueRequest
-	20, // 45: shallot.task.v1.TaskService.Upload:input_type -> shallot.task.v1.UploadRequest
-	22, // 46: shallot.task.v1.TaskService.GetTask:input_type -> shallot.task.v1.GetTaskRequest
-	24, // 47: shallot.task.v1.TaskService.ListTasks:input_type -> shallot.task.v1.ListTasksRequest
-	26, // 48: shallot.task.v1.TaskService.WatchTask:input_type -> shallot.task.v1.WatchTaskRequest
-	28, // 49: shallot.task.v1.TaskService.CancelTask:input_type -> shallot.task.v1.CancelTaskRequest
-	30, // 50: shallot.task.v1.TaskService.GetResult:input_type -> shallot.task.v1.GetResultRequest
-	32, // 51: shallot.task.v1.TaskService.GetLogs:input_type -> shallot.task.v1.GetLogsRequest
-	1,  // 52: shallot.task.v1.TaskService.Session:output_type -> shallot.task.v1.SessionResponse
-	17, // 53: shallot.task.v1.TaskService.Describe:output_type -> shallot.task.v1.DescribeResponse
-	19, // 54: shallot.task.v1.TaskService.WatchQueue:output_type -> shallot.task.v1.WatchQueueResponse
-	21, // 55: shallot.task.v1.TaskService.Upload:output_type -> shallot.task.v1.UploadResponse
-	23, // 56: shallot.task.v1.TaskService.GetTask:output_type -> shallot.task.v1.GetTaskResponse
-	25, // 57: shallot.task.v1.TaskService.ListTasks:output_type -> shallot.task.v1.ListTasksResponse
-	27, // 58: shallot.task.v1.TaskService.WatchTask:output_type -> shallot.task.v1.WatchTaskResponse
-	29, // 59: shallot.task.v1.TaskService.CancelTask:output_type -> shallot.task.v1.CancelTaskResponse
-	31, // 60: shallot.task.v1.TaskService.GetResult:output_type -> shallot.task.v1.GetResultResponse
-	33, // 61: shallot.task.v1.TaskService.GetLogs:output_type -> shallot.task.v1.GetLogsResponse
-	52, // [52:62] is the sub-list for method output_type
-	42, // [42:52] is the sub-list for method input_type
-	42, // [42:42] is the sub-list for extension type_name
-	42, // [42:42] is the sub-list for extension extendee
-	0,  // [0:42] is the sub-list for field type_name
+	43, // 18: shallot.task.v1.CreateTask.choice:type_name -> shallot.task.v1.Choice
+	6,  // 19: shallot.task.v1.PlaceTask.candidate:type_name -> shallot.task.v1.Candidate
+	6,  // 20: shallot.task.v1.PlaceTask.replicas:type_name -> shallot.task.v1.Candidate
+	43, // 21: shallot.task.v1.PlaceTask.choice:type_name -> shallot.task.v1.Choice
+	43, // 22: shallot.task.v1.PlacementFailed.choice:type_name -> shallot.task.v1.Choice
+	44, // 23: shallot.task.v1.Candidate.metric:type_name -> shallot.event.v1.Metric
+	45, // 24: shallot.task.v1.Candidate.metric_age:type_name -> google.protobuf.Duration
+	46, // 25: shallot.task.v1.Candidate.announcement:type_name -> shallot.event.v1.Event
+	47, // 26: shallot.task.v1.Candidate.puzzle:type_name -> shallot.event.v1.Puzzle
+	46, // 27: shallot.task.v1.DeliverEvent.event:type_name -> shallot.event.v1.Event
+	44, // 28: shallot.task.v1.DeliverEvent.own_metric:type_name -> shallot.event.v1.Metric
+	6,  // 29: shallot.task.v1.DeliverEvent.candidates:type_name -> shallot.task.v1.Candidate
+	46, // 30: shallot.task.v1.OutboxEvent.event:type_name -> shallot.event.v1.Event
+	45, // 31: shallot.task.v1.OutboxEvent.timeout:type_name -> google.protobuf.Duration
+	38, // 32: shallot.task.v1.PlacementNeeded.excluded:type_name -> shallot.task.v1.PlacementNeeded.ExcludedEntry
+	48, // 33: shallot.task.v1.PlacementNeeded.limits:type_name -> shallot.event.v1.Limits
+	39, // 34: shallot.task.v1.PlacementNeeded.efforts:type_name -> shallot.task.v1.PlacementNeeded.EffortsEntry
+	49, // 35: shallot.task.v1.DescribeResponse.capabilities:type_name -> shallot.event.v1.Capability
+	50, // 36: shallot.task.v1.DescribeResponse.queue:type_name -> shallot.event.v1.Queue
+	47, // 37: shallot.task.v1.DescribeResponse.puzzle:type_name -> shallot.event.v1.Puzzle
+	50, // 38: shallot.task.v1.WatchQueueResponse.queue:type_name -> shallot.event.v1.Queue
+	41, // 39: shallot.task.v1.GetTaskResponse.task:type_name -> shallot.task.v1.Task
+	51, // 40: shallot.task.v1.GetPlacementResponse.attempts:type_name -> shallot.task.v1.PlacementAttempt
+	52, // 41: shallot.task.v1.ListTasksRequest.created_after:type_name -> google.protobuf.Timestamp
+	52, // 42: shallot.task.v1.ListTasksRequest.created_before:type_name -> google.protobuf.Timestamp
+	41, // 43: shallot.task.v1.ListTasksResponse.tasks:type_name -> shallot.task.v1.Task
+	41, // 44: shallot.task.v1.WatchTaskResponse.task:type_name -> shallot.task.v1.Task
+	41, // 45: shallot.task.v1.WatchTasksResponse.task:type_name -> shallot.task.v1.Task
+	41, // 46: shallot.task.v1.CancelTaskResponse.task:type_name -> shallot.task.v1.Task
+	0,  // 47: shallot.task.v1.TaskService.Session:input_type -> shallot.task.v1.SessionRequest
+	16, // 48: shallot.task.v1.TaskService.Describe:input_type -> shallot.task.v1.DescribeRequest
+	18, // 49: shallot.task.v1.TaskService.WatchQueue:input_type -> shallot.task.v1.WatchQueueRequest
+	20, // 50: shallot.task.v1.TaskService.Upload:input_type -> shallot.task.v1.UploadRequest
+	22, // 51: shallot.task.v1.TaskService.GetTask:input_type -> shallot.task.v1.GetTaskRequest
+	24, // 52: shallot.task.v1.TaskService.GetPlacement:input_type -> shallot.task.v1.GetPlacementRequest
+	26, // 53: shallot.task.v1.TaskService.ListTasks:input_type -> shallot.task.v1.ListTasksRequest
+	28, // 54: shallot.task.v1.TaskService.WatchTask:input_type -> shallot.task.v1.WatchTaskRequest
+	30, // 55: shallot.task.v1.TaskService.WatchTasks:input_type -> shallot.task.v1.WatchTasksRequest
+	32, // 56: shallot.task.v1.TaskService.CancelTask:input_type -> shallot.task.v1.CancelTaskRequest
+	34, // 57: shallot.task.v1.TaskService.GetResult:input_type -> shallot.task.v1.GetResultRequest
+	36, // 58: shallot.task.v1.TaskService.GetLogs:input_type -> shallot.task.v1.GetLogsRequest
+	1,  // 59: shallot.task.v1.TaskService.Session:output_type -> shallot.task.v1.SessionResponse
+	17, // 60: shallot.task.v1.TaskService.Describe:output_type -> shallot.task.v1.DescribeResponse
+	19, // 61: shallot.task.v1.TaskService.WatchQueue:output_type -> shallot.task.v1.WatchQueueResponse
+	21, // 62: shallot.task.v1.TaskService.Upload:output_type -> shallot.task.v1.UploadResponse
+	23, // 63: shallot.task.v1.TaskService.GetTask:output_type -> shallot.task.v1.GetTaskResponse
+	25, // 64: shallot.task.v1.TaskService.GetPlacement:output_type -> shallot.task.v1.GetPlacementResponse
+	27, // 65: shallot.task.v1.TaskService.ListTasks:output_type -> shallot.task.v1.ListTasksResponse
+	29, // 66: shallot.task.v1.TaskService.WatchTask:output_type -> shallot.task.v1.WatchTaskResponse
+	31, // 67: shallot.task.v1.TaskService.WatchTasks:output_type -> shallot.task.v1.WatchTasksResponse
+	33, // 68: shallot.task.v1.TaskService.CancelTask:output_type -> shallot.task.v1.CancelTaskResponse
+	35, // 69: shallot.task.v1.TaskService.GetResult:output_type -> shallot.task.v1.GetResultResponse
+	37, // 70: shallot.task.v1.TaskService.GetLogs:output_type -> shallot.task.v1.GetLogsResponse
+	59, // [59:71] is the sub-list for method output_type
+	47, // [47:59] is the sub-list for method input_type
+	47, // [47:47] is the sub-list for extension type_name
+	47, // [47:47] is the sub-list for extension extendee
+	0,  // [0:47] is the sub-list for field type_name
 }
 
 func init() { file_shallot_task_v1_service_proto_init() }
@@ -2703,6 +2989,10 @@ func file_shallot_task_v1_service_proto_init() {
 	}
 	file_shallot_task_v1_service_proto_msgTypes[1].OneofWrappers = []any{}
 	file_shallot_task_v1_service_proto_msgTypes[31].OneofWrappers = []any{
+		(*WatchTasksResponse_Task)(nil),
+		(*WatchTasksResponse_Missed)(nil),
+	}
+	file_shallot_task_v1_service_proto_msgTypes[35].OneofWrappers = []any{
 		(*GetResultResponse_Size)(nil),
 		(*GetResultResponse_Data)(nil),
 	}
@@ -2712,7 +3002,7 @@ func file_shallot_task_v1_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_shallot_task_v1_service_proto_rawDesc), len(file_shallot_task_v1_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   36,
+			NumMessages:   40,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

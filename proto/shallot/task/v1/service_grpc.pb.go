@@ -19,16 +19,18 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	TaskService_Session_FullMethodName    = "/shallot.task.v1.TaskService/Session"
-	TaskService_Describe_FullMethodName   = "/shallot.task.v1.TaskService/Describe"
-	TaskService_WatchQueue_FullMethodName = "/shallot.task.v1.TaskService/WatchQueue"
-	TaskService_Upload_FullMethodName     = "/shallot.task.v1.TaskService/Upload"
-	TaskService_GetTask_FullMethodName    = "/shallot.task.v1.TaskService/GetTask"
-	TaskService_ListTasks_FullMethodName  = "/shallot.task.v1.TaskService/ListTasks"
-	TaskService_WatchTask_FullMethodName  = "/shallot.task.v1.TaskService/WatchTask"
-	TaskService_CancelTask_FullMethodName = "/shallot.task.v1.TaskService/CancelTask"
-	TaskService_GetResult_FullMethodName  = "/shallot.task.v1.TaskService/GetResult"
-	TaskService_GetLogs_FullMethodName    = "/shallot.task.v1.TaskService/GetLogs"
+	TaskService_Session_FullMethodName      = "/shallot.task.v1.TaskService/Session"
+	TaskService_Describe_FullMethodName     = "/shallot.task.v1.TaskService/Describe"
+	TaskService_WatchQueue_FullMethodName   = "/shallot.task.v1.TaskService/WatchQueue"
+	TaskService_Upload_FullMethodName       = "/shallot.task.v1.TaskService/Upload"
+	TaskService_GetTask_FullMethodName      = "/shallot.task.v1.TaskService/GetTask"
+	TaskService_GetPlacement_FullMethodName = "/shallot.task.v1.TaskService/GetPlacement"
+	TaskService_ListTasks_FullMethodName    = "/shallot.task.v1.TaskService/ListTasks"
+	TaskService_WatchTask_FullMethodName    = "/shallot.task.v1.TaskService/WatchTask"
+	TaskService_WatchTasks_FullMethodName   = "/shallot.task.v1.TaskService/WatchTasks"
+	TaskService_CancelTask_FullMethodName   = "/shallot.task.v1.TaskService/CancelTask"
+	TaskService_GetResult_FullMethodName    = "/shallot.task.v1.TaskService/GetResult"
+	TaskService_GetLogs_FullMethodName      = "/shallot.task.v1.TaskService/GetLogs"
 )
 
 // TaskServiceClient is the client API for TaskService service.
@@ -48,10 +50,15 @@ type TaskServiceClient interface {
 	// Upload keeps a body of bytes for a later task. Unused for an hour, it is deleted.
 	Upload(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[UploadRequest, UploadResponse], error)
 	GetTask(ctx context.Context, in *GetTaskRequest, opts ...grpc.CallOption) (*GetTaskResponse, error)
+	// GetPlacement returns how the provider of each of a task's attempts was chosen. FAILED_PRECONDITION on a provider, which chooses nobody.
+	GetPlacement(ctx context.Context, in *GetPlacementRequest, opts ...grpc.CallOption) (*GetPlacementResponse, error)
 	// ListTasks returns tasks, newest first.
 	ListTasks(ctx context.Context, in *ListTasksRequest, opts ...grpc.CallOption) (*ListTasksResponse, error)
 	// WatchTask streams the task now and after every change, and ends after a terminal state.
 	WatchTask(ctx context.Context, in *WatchTaskRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchTaskResponse], error)
+	// WatchTasks streams every task that changes from now on. The first response, and each after which something may be lacking, is missed: list then.
+	// FAILED_PRECONDITION, NOT_LEADING: another replica hears of all changes.
+	WatchTasks(ctx context.Context, in *WatchTasksRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchTasksResponse], error)
 	// CancelTask asks for the end of a task; a terminal one stays as it is. Idempotent.
 	CancelTask(ctx context.Context, in *CancelTaskRequest, opts ...grpc.CallOption) (*CancelTaskResponse, error)
 	// GetResult streams one body of a result. FAILED_PRECONDITION until the task is terminal.
@@ -133,6 +140,16 @@ func (c *taskServiceClient) GetTask(ctx context.Context, in *GetTaskRequest, opt
 	return out, nil
 }
 
+func (c *taskServiceClient) GetPlacement(ctx context.Context, in *GetPlacementRequest, opts ...grpc.CallOption) (*GetPlacementResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetPlacementResponse)
+	err := c.cc.Invoke(ctx, TaskService_GetPlacement_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *taskServiceClient) ListTasks(ctx context.Context, in *ListTasksRequest, opts ...grpc.CallOption) (*ListTasksResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ListTasksResponse)
@@ -162,6 +179,25 @@ func (c *taskServiceClient) WatchTask(ctx context.Context, in *WatchTaskRequest,
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type TaskService_WatchTaskClient = grpc.ServerStreamingClient[WatchTaskResponse]
 
+func (c *taskServiceClient) WatchTasks(ctx context.Context, in *WatchTasksRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchTasksResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &TaskService_ServiceDesc.Streams[4], TaskService_WatchTasks_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[WatchTasksRequest, WatchTasksResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type TaskService_WatchTasksClient = grpc.ServerStreamingClient[WatchTasksResponse]
+
 func (c *taskServiceClient) CancelTask(ctx context.Context, in *CancelTaskRequest, opts ...grpc.CallOption) (*CancelTaskResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(CancelTaskResponse)
@@ -174,7 +210,7 @@ func (c *taskServiceClient) CancelTask(ctx context.Context, in *CancelTaskReques
 
 func (c *taskServiceClient) GetResult(ctx context.Context, in *GetResultRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[GetResultResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &TaskService_ServiceDesc.Streams[4], TaskService_GetResult_FullMethodName, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &TaskService_ServiceDesc.Streams[5], TaskService_GetResult_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -193,7 +229,7 @@ type TaskService_GetResultClient = grpc.ServerStreamingClient[GetResultResponse]
 
 func (c *taskServiceClient) GetLogs(ctx context.Context, in *GetLogsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[GetLogsResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &TaskService_ServiceDesc.Streams[5], TaskService_GetLogs_FullMethodName, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &TaskService_ServiceDesc.Streams[6], TaskService_GetLogs_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -227,10 +263,15 @@ type TaskServiceServer interface {
 	// Upload keeps a body of bytes for a later task. Unused for an hour, it is deleted.
 	Upload(grpc.ClientStreamingServer[UploadRequest, UploadResponse]) error
 	GetTask(context.Context, *GetTaskRequest) (*GetTaskResponse, error)
+	// GetPlacement returns how the provider of each of a task's attempts was chosen. FAILED_PRECONDITION on a provider, which chooses nobody.
+	GetPlacement(context.Context, *GetPlacementRequest) (*GetPlacementResponse, error)
 	// ListTasks returns tasks, newest first.
 	ListTasks(context.Context, *ListTasksRequest) (*ListTasksResponse, error)
 	// WatchTask streams the task now and after every change, and ends after a terminal state.
 	WatchTask(*WatchTaskRequest, grpc.ServerStreamingServer[WatchTaskResponse]) error
+	// WatchTasks streams every task that changes from now on. The first response, and each after which something may be lacking, is missed: list then.
+	// FAILED_PRECONDITION, NOT_LEADING: another replica hears of all changes.
+	WatchTasks(*WatchTasksRequest, grpc.ServerStreamingServer[WatchTasksResponse]) error
 	// CancelTask asks for the end of a task; a terminal one stays as it is. Idempotent.
 	CancelTask(context.Context, *CancelTaskRequest) (*CancelTaskResponse, error)
 	// GetResult streams one body of a result. FAILED_PRECONDITION until the task is terminal.
@@ -262,11 +303,17 @@ func (UnimplementedTaskServiceServer) Upload(grpc.ClientStreamingServer[UploadRe
 func (UnimplementedTaskServiceServer) GetTask(context.Context, *GetTaskRequest) (*GetTaskResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetTask not implemented")
 }
+func (UnimplementedTaskServiceServer) GetPlacement(context.Context, *GetPlacementRequest) (*GetPlacementResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetPlacement not implemented")
+}
 func (UnimplementedTaskServiceServer) ListTasks(context.Context, *ListTasksRequest) (*ListTasksResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListTasks not implemented")
 }
 func (UnimplementedTaskServiceServer) WatchTask(*WatchTaskRequest, grpc.ServerStreamingServer[WatchTaskResponse]) error {
 	return status.Error(codes.Unimplemented, "method WatchTask not implemented")
+}
+func (UnimplementedTaskServiceServer) WatchTasks(*WatchTasksRequest, grpc.ServerStreamingServer[WatchTasksResponse]) error {
+	return status.Error(codes.Unimplemented, "method WatchTasks not implemented")
 }
 func (UnimplementedTaskServiceServer) CancelTask(context.Context, *CancelTaskRequest) (*CancelTaskResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method CancelTask not implemented")
@@ -359,6 +406,24 @@ func _TaskService_GetTask_Handler(srv interface{}, ctx context.Context, dec func
 	return interceptor(ctx, in, info, handler)
 }
 
+func _TaskService_GetPlacement_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetPlacementRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(TaskServiceServer).GetPlacement(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: TaskService_GetPlacement_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(TaskServiceServer).GetPlacement(ctx, req.(*GetPlacementRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _TaskService_ListTasks_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ListTasksRequest)
 	if err := dec(in); err != nil {
@@ -387,6 +452,17 @@ func _TaskService_WatchTask_Handler(srv interface{}, stream grpc.ServerStream) e
 
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type TaskService_WatchTaskServer = grpc.ServerStreamingServer[WatchTaskResponse]
+
+func _TaskService_WatchTasks_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(WatchTasksRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(TaskServiceServer).WatchTasks(m, &grpc.GenericServerStream[WatchTasksRequest, WatchTasksResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type TaskService_WatchTasksServer = grpc.ServerStreamingServer[WatchTasksResponse]
 
 func _TaskService_CancelTask_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(CancelTaskRequest)
@@ -444,6 +520,10 @@ var TaskService_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _TaskService_GetTask_Handler,
 		},
 		{
+			MethodName: "GetPlacement",
+			Handler:    _TaskService_GetPlacement_Handler,
+		},
+		{
 			MethodName: "ListTasks",
 			Handler:    _TaskService_ListTasks_Handler,
 		},
@@ -472,6 +552,11 @@ var TaskService_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "WatchTask",
 			Handler:       _TaskService_WatchTask_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "WatchTasks",
+			Handler:       _TaskService_WatchTasks_Handler,
 			ServerStreams: true,
 		},
 		{

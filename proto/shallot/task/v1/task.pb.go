@@ -1313,6 +1313,292 @@ func (x *HistoryEntry) GetAlias() string {
 	return ""
 }
 
+// Choice is how a provider was chosen, or why none was.
+type Choice struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// LESS_BUSY (of two that were drawn), CHEAPER, DRAWN_FIRST (as busy as the other), ONLY_ANSWERED, ONLY_ONE (that qualifies); or, where nobody was, NOBODY_KNOWN,
+	// NOBODY_QUALIFIES, UNREACHABLE, NO_PERSONA.
+	Because string `protobuf:"bytes,1,opt,name=because,proto3" json:"because,omitempty"`
+	// Those that were looked at, the one that was chosen first, 18 at most.
+	Considered []*Considered `protobuf:"bytes,2,rep,name=considered,proto3" json:"considered,omitempty"`
+	// Providers that were known, and those among them that qualified.
+	Known         uint32 `protobuf:"varint,3,opt,name=known,proto3" json:"known,omitempty"`
+	Qualified     uint32 `protobuf:"varint,4,opt,name=qualified,proto3" json:"qualified,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Choice) Reset() {
+	*x = Choice{}
+	mi := &file_shallot_task_v1_task_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Choice) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Choice) ProtoMessage() {}
+
+func (x *Choice) ProtoReflect() protoreflect.Message {
+	mi := &file_shallot_task_v1_task_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Choice.ProtoReflect.Descriptor instead.
+func (*Choice) Descriptor() ([]byte, []int) {
+	return file_shallot_task_v1_task_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *Choice) GetBecause() string {
+	if x != nil {
+		return x.Because
+	}
+	return ""
+}
+
+func (x *Choice) GetConsidered() []*Considered {
+	if x != nil {
+		return x.Considered
+	}
+	return nil
+}
+
+func (x *Choice) GetKnown() uint32 {
+	if x != nil {
+		return x.Known
+	}
+	return 0
+}
+
+func (x *Choice) GetQualified() uint32 {
+	if x != nil {
+		return x.Qualified
+	}
+	return 0
+}
+
+// Considered is a provider that was looked at.
+type Considered struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	PeerId string                 `protobuf:"bytes,1,opt,name=peer_id,json=peerId,proto3" json:"peer_id,omitempty"`
+	// How long the task would have waited there, in rounds of the provider's work, for what was ahead of it and for its price: the less the better.
+	Score float64 `protobuf:"fixed64,2,opt,name=score,proto3" json:"score,omitempty"`
+	// CHOSEN, BUSIER, DEARER, DRAWN_SECOND, NOT_DRAWN, SILENT (how busy it is), NOT_NAMED, UNVOUCHED, EXCLUDED, WRONG_TYPE, LIMITS_TOO_HIGH, TOO_DEAR, UNAVAILABLE,
+	// LEAVING or NOT_KNOWN.
+	Verdict string `protobuf:"bytes,3,opt,name=verdict,proto3" json:"verdict,omitempty"`
+	// In words.
+	Reason string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
+	// What node's users see in anonymous mode in place of peer_id. Only node sets it.
+	Alias         string `protobuf:"bytes,5,opt,name=alias,proto3" json:"alias,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Considered) Reset() {
+	*x = Considered{}
+	mi := &file_shallot_task_v1_task_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Considered) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Considered) ProtoMessage() {}
+
+func (x *Considered) ProtoReflect() protoreflect.Message {
+	mi := &file_shallot_task_v1_task_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Considered.ProtoReflect.Descriptor instead.
+func (*Considered) Descriptor() ([]byte, []int) {
+	return file_shallot_task_v1_task_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *Considered) GetPeerId() string {
+	if x != nil {
+		return x.PeerId
+	}
+	return ""
+}
+
+func (x *Considered) GetScore() float64 {
+	if x != nil {
+		return x.Score
+	}
+	return 0
+}
+
+func (x *Considered) GetVerdict() string {
+	if x != nil {
+		return x.Verdict
+	}
+	return ""
+}
+
+func (x *Considered) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *Considered) GetAlias() string {
+	if x != nil {
+		return x.Alias
+	}
+	return ""
+}
+
+// PlacementAttempt is how the provider of one attempt was chosen.
+type PlacementAttempt struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// From 1. The last may be one that is still to be placed: nobody was found for it yet.
+	Attempt uint32 `protobuf:"varint,1,opt,name=attempt,proto3" json:"attempt,omitempty"`
+	// Who was chosen; empty where nobody was.
+	PeerId string                 `protobuf:"bytes,2,opt,name=peer_id,json=peerId,proto3" json:"peer_id,omitempty"`
+	At     *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=at,proto3" json:"at,omitempty"`
+	// Choice.because; empty of an attempt that an older release has placed.
+	ChosenBecause string        `protobuf:"bytes,4,opt,name=chosen_because,json=chosenBecause,proto3" json:"chosen_because,omitempty"`
+	Considered    []*Considered `protobuf:"bytes,5,rep,name=considered,proto3" json:"considered,omitempty"`
+	Known         uint32        `protobuf:"varint,6,opt,name=known,proto3" json:"known,omitempty"`
+	Qualified     uint32        `protobuf:"varint,7,opt,name=qualified,proto3" json:"qualified,omitempty"`
+	// Who has it, where that is another than who was chosen, which has handed it on.
+	Provider string `protobuf:"bytes,8,opt,name=provider,proto3" json:"provider,omitempty"`
+	// UPPER_SNAKE: how the attempt ended, such as RESULT, LEASE_LOST or QUEUE_FULL; empty while it may still bring a result.
+	Ended string `protobuf:"bytes,9,opt,name=ended,proto3" json:"ended,omitempty"`
+	// What node's users see in anonymous mode in place of peer_id and provider. Only node sets them.
+	Alias         string `protobuf:"bytes,10,opt,name=alias,proto3" json:"alias,omitempty"`
+	ProviderAlias string `protobuf:"bytes,11,opt,name=provider_alias,json=providerAlias,proto3" json:"provider_alias,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PlacementAttempt) Reset() {
+	*x = PlacementAttempt{}
+	mi := &file_shallot_task_v1_task_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PlacementAttempt) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PlacementAttempt) ProtoMessage() {}
+
+func (x *PlacementAttempt) ProtoReflect() protoreflect.Message {
+	mi := &file_shallot_task_v1_task_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PlacementAttempt.ProtoReflect.Descriptor instead.
+func (*PlacementAttempt) Descriptor() ([]byte, []int) {
+	return file_shallot_task_v1_task_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *PlacementAttempt) GetAttempt() uint32 {
+	if x != nil {
+		return x.Attempt
+	}
+	return 0
+}
+
+func (x *PlacementAttempt) GetPeerId() string {
+	if x != nil {
+		return x.PeerId
+	}
+	return ""
+}
+
+func (x *PlacementAttempt) GetAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.At
+	}
+	return nil
+}
+
+func (x *PlacementAttempt) GetChosenBecause() string {
+	if x != nil {
+		return x.ChosenBecause
+	}
+	return ""
+}
+
+func (x *PlacementAttempt) GetConsidered() []*Considered {
+	if x != nil {
+		return x.Considered
+	}
+	return nil
+}
+
+func (x *PlacementAttempt) GetKnown() uint32 {
+	if x != nil {
+		return x.Known
+	}
+	return 0
+}
+
+func (x *PlacementAttempt) GetQualified() uint32 {
+	if x != nil {
+		return x.Qualified
+	}
+	return 0
+}
+
+func (x *PlacementAttempt) GetProvider() string {
+	if x != nil {
+		return x.Provider
+	}
+	return ""
+}
+
+func (x *PlacementAttempt) GetEnded() string {
+	if x != nil {
+		return x.Ended
+	}
+	return ""
+}
+
+func (x *PlacementAttempt) GetAlias() string {
+	if x != nil {
+		return x.Alias
+	}
+	return ""
+}
+
+func (x *PlacementAttempt) GetProviderAlias() string {
+	if x != nil {
+		return x.ProviderAlias
+	}
+	return ""
+}
+
 var File_shallot_task_v1_task_proto protoreflect.FileDescriptor
 
 const file_shallot_task_v1_task_proto_rawDesc = "" +
@@ -1436,7 +1722,36 @@ const file_shallot_task_v1_task_proto_rawDesc = "" +
 	"\x04what\x18\x04 \x01(\tR\x04what\x12\x17\n" +
 	"\apeer_id\x18\x05 \x01(\tR\x06peerId\x12\x16\n" +
 	"\x06detail\x18\x06 \x01(\tR\x06detail\x12\x14\n" +
-	"\x05alias\x18\a \x01(\tR\x05aliasB=Z;github.com/shallot-net/shallot/proto/shallot/task/v1;taskv1b\x06proto3"
+	"\x05alias\x18\a \x01(\tR\x05alias\"\x93\x01\n" +
+	"\x06Choice\x12\x18\n" +
+	"\abecause\x18\x01 \x01(\tR\abecause\x12;\n" +
+	"\n" +
+	"considered\x18\x02 \x03(\v2\x1b.shallot.task.v1.ConsideredR\n" +
+	"considered\x12\x14\n" +
+	"\x05known\x18\x03 \x01(\rR\x05known\x12\x1c\n" +
+	"\tqualified\x18\x04 \x01(\rR\tqualified\"\x83\x01\n" +
+	"\n" +
+	"Considered\x12\x17\n" +
+	"\apeer_id\x18\x01 \x01(\tR\x06peerId\x12\x14\n" +
+	"\x05score\x18\x02 \x01(\x01R\x05score\x12\x18\n" +
+	"\averdict\x18\x03 \x01(\tR\averdict\x12\x16\n" +
+	"\x06reason\x18\x04 \x01(\tR\x06reason\x12\x14\n" +
+	"\x05alias\x18\x05 \x01(\tR\x05alias\"\xf8\x02\n" +
+	"\x10PlacementAttempt\x12\x18\n" +
+	"\aattempt\x18\x01 \x01(\rR\aattempt\x12\x17\n" +
+	"\apeer_id\x18\x02 \x01(\tR\x06peerId\x12*\n" +
+	"\x02at\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\x12%\n" +
+	"\x0echosen_because\x18\x04 \x01(\tR\rchosenBecause\x12;\n" +
+	"\n" +
+	"considered\x18\x05 \x03(\v2\x1b.shallot.task.v1.ConsideredR\n" +
+	"considered\x12\x14\n" +
+	"\x05known\x18\x06 \x01(\rR\x05known\x12\x1c\n" +
+	"\tqualified\x18\a \x01(\rR\tqualified\x12\x1a\n" +
+	"\bprovider\x18\b \x01(\tR\bprovider\x12\x14\n" +
+	"\x05ended\x18\t \x01(\tR\x05ended\x12\x14\n" +
+	"\x05alias\x18\n" +
+	" \x01(\tR\x05alias\x12%\n" +
+	"\x0eprovider_alias\x18\v \x01(\tR\rproviderAliasB=Z;github.com/shallot-net/shallot/proto/shallot/task/v1;taskv1b\x06proto3"
 
 var (
 	file_shallot_task_v1_task_proto_rawDescOnce sync.Once
@@ -1450,7 +1765,7 @@ func file_shallot_task_v1_task_proto_rawDescGZIP() []byte {
 	return file_shallot_task_v1_task_proto_rawDescData
 }
 
-var file_shallot_task_v1_task_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
+var file_shallot_task_v1_task_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
 var file_shallot_task_v1_task_proto_goTypes = []any{
 	(*TaskSpec)(nil),              // 0: shallot.task.v1.TaskSpec
 	(*SumPayload)(nil),            // 1: shallot.task.v1.SumPayload
@@ -1467,52 +1782,58 @@ var file_shallot_task_v1_task_proto_goTypes = []any{
 	(*ResultInfo)(nil),            // 12: shallot.task.v1.ResultInfo
 	(*OutputFile)(nil),            // 13: shallot.task.v1.OutputFile
 	(*HistoryEntry)(nil),          // 14: shallot.task.v1.HistoryEntry
-	nil,                           // 15: shallot.task.v1.TaskSpec.LabelsEntry
-	nil,                           // 16: shallot.task.v1.WasmPayload.EnvEntry
-	nil,                           // 17: shallot.task.v1.Task.LabelsEntry
-	(*v1.Limits)(nil),             // 18: shallot.event.v1.Limits
-	(*durationpb.Duration)(nil),   // 19: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 20: google.protobuf.Timestamp
-	(*v1.Usage)(nil),              // 21: shallot.event.v1.Usage
+	(*Choice)(nil),                // 15: shallot.task.v1.Choice
+	(*Considered)(nil),            // 16: shallot.task.v1.Considered
+	(*PlacementAttempt)(nil),      // 17: shallot.task.v1.PlacementAttempt
+	nil,                           // 18: shallot.task.v1.TaskSpec.LabelsEntry
+	nil,                           // 19: shallot.task.v1.WasmPayload.EnvEntry
+	nil,                           // 20: shallot.task.v1.Task.LabelsEntry
+	(*v1.Limits)(nil),             // 21: shallot.event.v1.Limits
+	(*durationpb.Duration)(nil),   // 22: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 23: google.protobuf.Timestamp
+	(*v1.Usage)(nil),              // 24: shallot.event.v1.Usage
 }
 var file_shallot_task_v1_task_proto_depIdxs = []int32{
 	1,  // 0: shallot.task.v1.TaskSpec.sum:type_name -> shallot.task.v1.SumPayload
 	2,  // 1: shallot.task.v1.TaskSpec.wasm:type_name -> shallot.task.v1.WasmPayload
 	3,  // 2: shallot.task.v1.TaskSpec.external:type_name -> shallot.task.v1.ExternalPayload
-	18, // 3: shallot.task.v1.TaskSpec.limits:type_name -> shallot.event.v1.Limits
+	21, // 3: shallot.task.v1.TaskSpec.limits:type_name -> shallot.event.v1.Limits
 	6,  // 4: shallot.task.v1.TaskSpec.placement:type_name -> shallot.task.v1.PlacementPolicy
 	7,  // 5: shallot.task.v1.TaskSpec.clocks:type_name -> shallot.task.v1.Clocks
-	15, // 6: shallot.task.v1.TaskSpec.labels:type_name -> shallot.task.v1.TaskSpec.LabelsEntry
+	18, // 6: shallot.task.v1.TaskSpec.labels:type_name -> shallot.task.v1.TaskSpec.LabelsEntry
 	5,  // 7: shallot.task.v1.WasmPayload.module:type_name -> shallot.task.v1.Blob
-	16, // 8: shallot.task.v1.WasmPayload.env:type_name -> shallot.task.v1.WasmPayload.EnvEntry
+	19, // 8: shallot.task.v1.WasmPayload.env:type_name -> shallot.task.v1.WasmPayload.EnvEntry
 	5,  // 9: shallot.task.v1.WasmPayload.stdin:type_name -> shallot.task.v1.Blob
 	4,  // 10: shallot.task.v1.WasmPayload.inputs:type_name -> shallot.task.v1.InputFile
 	4,  // 11: shallot.task.v1.ExternalPayload.parts:type_name -> shallot.task.v1.InputFile
 	5,  // 12: shallot.task.v1.InputFile.content:type_name -> shallot.task.v1.Blob
-	19, // 13: shallot.task.v1.Clocks.placement:type_name -> google.protobuf.Duration
-	19, // 14: shallot.task.v1.Clocks.queue:type_name -> google.protobuf.Duration
-	19, // 15: shallot.task.v1.Clocks.run:type_name -> google.protobuf.Duration
-	19, // 16: shallot.task.v1.Clocks.collection:type_name -> google.protobuf.Duration
-	19, // 17: shallot.task.v1.Clocks.total:type_name -> google.protobuf.Duration
+	22, // 13: shallot.task.v1.Clocks.placement:type_name -> google.protobuf.Duration
+	22, // 14: shallot.task.v1.Clocks.queue:type_name -> google.protobuf.Duration
+	22, // 15: shallot.task.v1.Clocks.run:type_name -> google.protobuf.Duration
+	22, // 16: shallot.task.v1.Clocks.collection:type_name -> google.protobuf.Duration
+	22, // 17: shallot.task.v1.Clocks.total:type_name -> google.protobuf.Duration
 	11, // 18: shallot.task.v1.Task.error:type_name -> shallot.task.v1.TaskError
-	20, // 19: shallot.task.v1.Task.created_at:type_name -> google.protobuf.Timestamp
-	20, // 20: shallot.task.v1.Task.started_at:type_name -> google.protobuf.Timestamp
-	20, // 21: shallot.task.v1.Task.finished_at:type_name -> google.protobuf.Timestamp
-	18, // 22: shallot.task.v1.Task.limits:type_name -> shallot.event.v1.Limits
-	21, // 23: shallot.task.v1.Task.usage:type_name -> shallot.event.v1.Usage
+	23, // 19: shallot.task.v1.Task.created_at:type_name -> google.protobuf.Timestamp
+	23, // 20: shallot.task.v1.Task.started_at:type_name -> google.protobuf.Timestamp
+	23, // 21: shallot.task.v1.Task.finished_at:type_name -> google.protobuf.Timestamp
+	21, // 22: shallot.task.v1.Task.limits:type_name -> shallot.event.v1.Limits
+	24, // 23: shallot.task.v1.Task.usage:type_name -> shallot.event.v1.Usage
 	12, // 24: shallot.task.v1.Task.result:type_name -> shallot.task.v1.ResultInfo
 	14, // 25: shallot.task.v1.Task.history:type_name -> shallot.task.v1.HistoryEntry
-	17, // 26: shallot.task.v1.Task.labels:type_name -> shallot.task.v1.Task.LabelsEntry
+	20, // 26: shallot.task.v1.Task.labels:type_name -> shallot.task.v1.Task.LabelsEntry
 	10, // 27: shallot.task.v1.Task.progress:type_name -> shallot.task.v1.Progress
 	9,  // 28: shallot.task.v1.Task.replica_peers:type_name -> shallot.task.v1.Replica
-	20, // 29: shallot.task.v1.Progress.at:type_name -> google.protobuf.Timestamp
+	23, // 29: shallot.task.v1.Progress.at:type_name -> google.protobuf.Timestamp
 	13, // 30: shallot.task.v1.ResultInfo.files:type_name -> shallot.task.v1.OutputFile
-	20, // 31: shallot.task.v1.HistoryEntry.at:type_name -> google.protobuf.Timestamp
-	32, // [32:32] is the sub-list for method output_type
-	32, // [32:32] is the sub-list for method input_type
-	32, // [32:32] is the sub-list for extension type_name
-	32, // [32:32] is the sub-list for extension extendee
-	0,  // [0:32] is the sub-list for field type_name
+	23, // 31: shallot.task.v1.HistoryEntry.at:type_name -> google.protobuf.Timestamp
+	16, // 32: shallot.task.v1.Choice.considered:type_name -> shallot.task.v1.Considered
+	23, // 33: shallot.task.v1.PlacementAttempt.at:type_name -> google.protobuf.Timestamp
+	16, // 34: shallot.task.v1.PlacementAttempt.considered:type_name -> shallot.task.v1.Considered
+	35, // [35:35] is the sub-list for method output_type
+	35, // [35:35] is the sub-list for method input_type
+	35, // [35:35] is the sub-list for extension type_name
+	35, // [35:35] is the sub-list for extension extendee
+	0,  // [0:35] is the sub-list for field type_name
 }
 
 func init() { file_shallot_task_v1_task_proto_init() }
@@ -1537,7 +1858,7 @@ func file_shallot_task_v1_task_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_shallot_task_v1_task_proto_rawDesc), len(file_shallot_task_v1_task_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   18,
+			NumMessages:   21,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -271,6 +271,264 @@ func (x *MetricDescription) GetHelp() string {
 	return ""
 }
 
+type GetSettingsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetSettingsRequest) Reset() {
+	*x = GetSettingsRequest{}
+	mi := &file_shallot_telemetry_v1_telemetry_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetSettingsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetSettingsRequest) ProtoMessage() {}
+
+func (x *GetSettingsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_shallot_telemetry_v1_telemetry_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetSettingsRequest.ProtoReflect.Descriptor instead.
+func (*GetSettingsRequest) Descriptor() ([]byte, []int) {
+	return file_shallot_telemetry_v1_telemetry_proto_rawDescGZIP(), []int{4}
+}
+
+type GetSettingsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Settings      *ProcessSettings       `protobuf:"bytes,1,opt,name=settings,proto3" json:"settings,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetSettingsResponse) Reset() {
+	*x = GetSettingsResponse{}
+	mi := &file_shallot_telemetry_v1_telemetry_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetSettingsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetSettingsResponse) ProtoMessage() {}
+
+func (x *GetSettingsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_shallot_telemetry_v1_telemetry_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetSettingsResponse.ProtoReflect.Descriptor instead.
+func (*GetSettingsResponse) Descriptor() ([]byte, []int) {
+	return file_shallot_telemetry_v1_telemetry_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *GetSettingsResponse) GetSettings() *ProcessSettings {
+	if x != nil {
+		return x.Settings
+	}
+	return nil
+}
+
+// ProcessSettings is what one process runs with.
+type ProcessSettings struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// broker, discovery, metric, task, node or gateway.
+	Name    string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Pid     int64  `protobuf:"varint,2,opt,name=pid,proto3" json:"pid,omitempty"`
+	Version string `protobuf:"bytes,3,opt,name=version,proto3" json:"version,omitempty"`
+	// As in ProcessMetrics.
+	Replica string `protobuf:"bytes,4,opt,name=replica,proto3" json:"replica,omitempty"`
+	// Why there are no settings, where there are none.
+	Error string `protobuf:"bytes,5,opt,name=error,proto3" json:"error,omitempty"`
+	// In the order of the process's --help.
+	Settings      []*Setting `protobuf:"bytes,6,rep,name=settings,proto3" json:"settings,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ProcessSettings) Reset() {
+	*x = ProcessSettings{}
+	mi := &file_shallot_telemetry_v1_telemetry_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ProcessSettings) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ProcessSettings) ProtoMessage() {}
+
+func (x *ProcessSettings) ProtoReflect() protoreflect.Message {
+	mi := &file_shallot_telemetry_v1_telemetry_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ProcessSettings.ProtoReflect.Descriptor instead.
+func (*ProcessSettings) Descriptor() ([]byte, []int) {
+	return file_shallot_telemetry_v1_telemetry_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *ProcessSettings) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ProcessSettings) GetPid() int64 {
+	if x != nil {
+		return x.Pid
+	}
+	return 0
+}
+
+func (x *ProcessSettings) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *ProcessSettings) GetReplica() string {
+	if x != nil {
+		return x.Replica
+	}
+	return ""
+}
+
+func (x *ProcessSettings) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
+func (x *ProcessSettings) GetSettings() []*Setting {
+	if x != nil {
+		return x.Settings
+	}
+	return nil
+}
+
+type Setting struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Such as provider.slots.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// As it could be given; empty of a secret.
+	Value string `protobuf:"bytes,2,opt,name=value,proto3" json:"value,omitempty"`
+	// default, file, environment or flag.
+	Origin string `protobuf:"bytes,3,opt,name=origin,proto3" json:"origin,omitempty"`
+	// The file, the variable or the flag; empty of a default.
+	Place string `protobuf:"bytes,4,opt,name=place,proto3" json:"place,omitempty"`
+	// There is a value, and it is not said.
+	Secret        bool   `protobuf:"varint,5,opt,name=secret,proto3" json:"secret,omitempty"`
+	Help          string `protobuf:"bytes,6,opt,name=help,proto3" json:"help,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Setting) Reset() {
+	*x = Setting{}
+	mi := &file_shallot_telemetry_v1_telemetry_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Setting) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Setting) ProtoMessage() {}
+
+func (x *Setting) ProtoReflect() protoreflect.Message {
+	mi := &file_shallot_telemetry_v1_telemetry_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Setting.ProtoReflect.Descriptor instead.
+func (*Setting) Descriptor() ([]byte, []int) {
+	return file_shallot_telemetry_v1_telemetry_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *Setting) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Setting) GetValue() string {
+	if x != nil {
+		return x.Value
+	}
+	return ""
+}
+
+func (x *Setting) GetOrigin() string {
+	if x != nil {
+		return x.Origin
+	}
+	return ""
+}
+
+func (x *Setting) GetPlace() string {
+	if x != nil {
+		return x.Place
+	}
+	return ""
+}
+
+func (x *Setting) GetSecret() bool {
+	if x != nil {
+		return x.Secret
+	}
+	return false
+}
+
+func (x *Setting) GetHelp() string {
+	if x != nil {
+		return x.Help
+	}
+	return ""
+}
+
 var File_shallot_telemetry_v1_telemetry_proto protoreflect.FileDescriptor
 
 const file_shallot_telemetry_v1_telemetry_proto_rawDesc = "" +
@@ -291,9 +549,27 @@ const file_shallot_telemetry_v1_telemetry_proto_rawDesc = "" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04type\x18\x02 \x01(\tR\x04type\x12\x16\n" +
 	"\x06labels\x18\x03 \x03(\tR\x06labels\x12\x12\n" +
-	"\x04help\x18\x04 \x01(\tR\x04help2g\n" +
+	"\x04help\x18\x04 \x01(\tR\x04help\"\x14\n" +
+	"\x12GetSettingsRequest\"X\n" +
+	"\x13GetSettingsResponse\x12A\n" +
+	"\bsettings\x18\x01 \x01(\v2%.shallot.telemetry.v1.ProcessSettingsR\bsettings\"\xbc\x01\n" +
+	"\x0fProcessSettings\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n" +
+	"\x03pid\x18\x02 \x01(\x03R\x03pid\x12\x18\n" +
+	"\aversion\x18\x03 \x01(\tR\aversion\x12\x18\n" +
+	"\areplica\x18\x04 \x01(\tR\areplica\x12\x14\n" +
+	"\x05error\x18\x05 \x01(\tR\x05error\x129\n" +
+	"\bsettings\x18\x06 \x03(\v2\x1d.shallot.telemetry.v1.SettingR\bsettings\"\x8d\x01\n" +
+	"\aSetting\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value\x12\x16\n" +
+	"\x06origin\x18\x03 \x01(\tR\x06origin\x12\x14\n" +
+	"\x05place\x18\x04 \x01(\tR\x05place\x12\x16\n" +
+	"\x06secret\x18\x05 \x01(\bR\x06secret\x12\x12\n" +
+	"\x04help\x18\x06 \x01(\tR\x04help2\xcb\x01\n" +
 	"\x10TelemetryService\x12S\n" +
-	"\x06Gather\x12#.shallot.telemetry.v1.GatherRequest\x1a$.shallot.telemetry.v1.GatherResponseBGZEgithub.com/shallot-net/shallot/proto/shallot/telemetry/v1;telemetryv1b\x06proto3"
+	"\x06Gather\x12#.shallot.telemetry.v1.GatherRequest\x1a$.shallot.telemetry.v1.GatherResponse\x12b\n" +
+	"\vGetSettings\x12(.shallot.telemetry.v1.GetSettingsRequest\x1a).shallot.telemetry.v1.GetSettingsResponseBGZEgithub.com/shallot-net/shallot/proto/shallot/telemetry/v1;telemetryv1b\x06proto3"
 
 var (
 	file_shallot_telemetry_v1_telemetry_proto_rawDescOnce sync.Once
@@ -307,23 +583,31 @@ func file_shallot_telemetry_v1_telemetry_proto_rawDescGZIP() []byte {
 	return file_shallot_telemetry_v1_telemetry_proto_rawDescData
 }
 
-var file_shallot_telemetry_v1_telemetry_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
+var file_shallot_telemetry_v1_telemetry_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
 var file_shallot_telemetry_v1_telemetry_proto_goTypes = []any{
-	(*GatherRequest)(nil),     // 0: shallot.telemetry.v1.GatherRequest
-	(*GatherResponse)(nil),    // 1: shallot.telemetry.v1.GatherResponse
-	(*ProcessMetrics)(nil),    // 2: shallot.telemetry.v1.ProcessMetrics
-	(*MetricDescription)(nil), // 3: shallot.telemetry.v1.MetricDescription
+	(*GatherRequest)(nil),       // 0: shallot.telemetry.v1.GatherRequest
+	(*GatherResponse)(nil),      // 1: shallot.telemetry.v1.GatherResponse
+	(*ProcessMetrics)(nil),      // 2: shallot.telemetry.v1.ProcessMetrics
+	(*MetricDescription)(nil),   // 3: shallot.telemetry.v1.MetricDescription
+	(*GetSettingsRequest)(nil),  // 4: shallot.telemetry.v1.GetSettingsRequest
+	(*GetSettingsResponse)(nil), // 5: shallot.telemetry.v1.GetSettingsResponse
+	(*ProcessSettings)(nil),     // 6: shallot.telemetry.v1.ProcessSettings
+	(*Setting)(nil),             // 7: shallot.telemetry.v1.Setting
 }
 var file_shallot_telemetry_v1_telemetry_proto_depIdxs = []int32{
 	2, // 0: shallot.telemetry.v1.GatherResponse.processes:type_name -> shallot.telemetry.v1.ProcessMetrics
 	3, // 1: shallot.telemetry.v1.ProcessMetrics.metrics:type_name -> shallot.telemetry.v1.MetricDescription
-	0, // 2: shallot.telemetry.v1.TelemetryService.Gather:input_type -> shallot.telemetry.v1.GatherRequest
-	1, // 3: shallot.telemetry.v1.TelemetryService.Gather:output_type -> shallot.telemetry.v1.GatherResponse
-	3, // [3:4] is the sub-list for method output_type
-	2, // [2:3] is the sub-list for method input_type
-	2, // [2:2] is the sub-list for extension type_name
-	2, // [2:2] is the sub-list for extension extendee
-	0, // [0:2] is the sub-list for field type_name
+	6, // 2: shallot.telemetry.v1.GetSettingsResponse.settings:type_name -> shallot.telemetry.v1.ProcessSettings
+	7, // 3: shallot.telemetry.v1.ProcessSettings.settings:type_name -> shallot.telemetry.v1.Setting
+	0, // 4: shallot.telemetry.v1.TelemetryService.Gather:input_type -> shallot.telemetry.v1.GatherRequest
+	4, // 5: shallot.telemetry.v1.TelemetryService.GetSettings:input_type -> shallot.telemetry.v1.GetSettingsRequest
+	1, // 6: shallot.telemetry.v1.TelemetryService.Gather:output_type -> shallot.telemetry.v1.GatherResponse
+	5, // 7: shallot.telemetry.v1.TelemetryService.GetSettings:output_type -> shallot.telemetry.v1.GetSettingsResponse
+	6, // [6:8] is the sub-list for method output_type
+	4, // [4:6] is the sub-list for method input_type
+	4, // [4:4] is the sub-list for extension type_name
+	4, // [4:4] is the sub-list for extension extendee
+	0, // [0:4] is the sub-list for field type_name
 }
 
 func init() { file_shallot_telemetry_v1_telemetry_proto_init() }
@@ -337,7 +621,7 @@ func file_shallot_telemetry_v1_telemetry_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_shallot_telemetry_v1_telemetry_proto_rawDesc), len(file_shallot_telemetry_v1_telemetry_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   4,
+			NumMessages:   8,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

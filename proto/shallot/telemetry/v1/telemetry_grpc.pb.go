@@ -21,7 +21,8 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	TelemetryService_Gather_FullMethodName = "/shallot.telemetry.v1.TelemetryService/Gather"
+	TelemetryService_Gather_FullMethodName      = "/shallot.telemetry.v1.TelemetryService/Gather"
+	TelemetryService_GetSettings_FullMethodName = "/shallot.telemetry.v1.TelemetryService/GetSettings"
 )
 
 // TelemetryServiceClient is the client API for TelemetryService service.
@@ -32,6 +33,8 @@ const (
 type TelemetryServiceClient interface {
 	// Gather returns the process's metrics now; node answers with those of every process that it calls as well.
 	Gather(ctx context.Context, in *GatherRequest, opts ...grpc.CallOption) (*GatherResponse, error)
+	// GetSettings returns the configuration that the process runs with, and where each value came from. Only of the process that is asked.
+	GetSettings(ctx context.Context, in *GetSettingsRequest, opts ...grpc.CallOption) (*GetSettingsResponse, error)
 }
 
 type telemetryServiceClient struct {
@@ -52,6 +55,16 @@ func (c *telemetryServiceClient) Gather(ctx context.Context, in *GatherRequest, 
 	return out, nil
 }
 
+func (c *telemetryServiceClient) GetSettings(ctx context.Context, in *GetSettingsRequest, opts ...grpc.CallOption) (*GetSettingsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetSettingsResponse)
+	err := c.cc.Invoke(ctx, TelemetryService_GetSettings_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // TelemetryServiceServer is the server API for TelemetryService service.
 // All implementations must embed UnimplementedTelemetryServiceServer
 // for forward compatibility.
@@ -60,6 +73,8 @@ func (c *telemetryServiceClient) Gather(ctx context.Context, in *GatherRequest, 
 type TelemetryServiceServer interface {
 	// Gather returns the process's metrics now; node answers with those of every process that it calls as well.
 	Gather(context.Context, *GatherRequest) (*GatherResponse, error)
+	// GetSettings returns the configuration that the process runs with, and where each value came from. Only of the process that is asked.
+	GetSettings(context.Context, *GetSettingsRequest) (*GetSettingsResponse, error)
 	mustEmbedUnimplementedTelemetryServiceServer()
 }
 
@@ -72,6 +87,9 @@ type UnimplementedTelemetryServiceServer struct{}
 
 func (UnimplementedTelemetryServiceServer) Gather(context.Context, *GatherRequest) (*GatherResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Gather not implemented")
+}
+func (UnimplementedTelemetryServiceServer) GetSettings(context.Context, *GetSettingsRequest) (*GetSettingsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetSettings not implemented")
 }
 func (UnimplementedTelemetryServiceServer) mustEmbedUnimplementedTelemetryServiceServer() {}
 func (UnimplementedTelemetryServiceServer) testEmbeddedByValue()                          {}
@@ -112,6 +130,24 @@ func _TelemetryService_Gather_Handler(srv interface{}, ctx context.Context, dec 
 	return interceptor(ctx, in, info, handler)
 }
 
+func _TelemetryService_GetSettings_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetSettingsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(TelemetryServiceServer).GetSettings(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: TelemetryService_GetSettings_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(TelemetryServiceServer).GetSettings(ctx, req.(*GetSettingsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // TelemetryService_ServiceDesc is the grpc.ServiceDesc for TelemetryService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -122,6 +158,10 @@ var TelemetryService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Gather",
 			Handler:    _TelemetryService_Gather_Handler,
+		},
+		{
+			MethodName: "GetSettings",
+			Handler:    _TelemetryService_GetSettings_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

@@ -27,7 +27,8 @@ func main() { lifecycle.Main(process, run) }
 
 func run(ctx context.Context, args []string) error {
 	cfg := newSettings()
-	if _, err := config.Load(process, cfg, args); err != nil {
+	loaded, err := config.Load(process, cfg, args)
+	if err != nil {
 		return err
 	}
 	log := logging.New(os.Stderr, cfg.Log.Level, cfg.Log.Format, process)
@@ -80,7 +81,7 @@ func run(ctx context.Context, args []string) error {
 	}
 	telemetry.Watch(registry, service)
 	grpcserver.Register(server, service)
-	kittelemetry.Register(server, process, registry)
+	kittelemetry.Register(server, process, registry, kittelemetry.WithSettings(loaded))
 	if err := server.Listen(ctx); err != nil { // before anything is done that a second process would do twice
 		return err
 	}

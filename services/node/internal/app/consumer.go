@@ -61,6 +61,7 @@ type Consumer struct {
 	Changed func()
 
 	mu        sync.Mutex
+	trails    domain.Trails[*eventv1.Metric]
 	dir       *domain.Directory
 	conns     map[string]*conn
 	questions map[string]question // by event id
@@ -374,6 +375,7 @@ func (c *Consumer) MetricAvailable(from string, ev *eventv1.Event) Verdict {
 		return ignored("NOT_ASKED")
 	}
 	now := time.Now()
+	c.trails.Add(from, m.GetMetric(), now)
 	if !c.dir.SetLoad(from, loadOf(m.GetMetric(), 0, interval, now), now) {
 		return ignored("OLD")
 	}

@@ -24,7 +24,7 @@ const (
 
 // Place chooses a provider from the view. The candidates of whom it does not know lately how busy they are it asks first, side by side; who does
 // not answer is passed over for another. That takes 600 ms at most, and no time at all where metrics are fresh.
-func (c *Consumer) Place(ctx context.Context, need *domain.Need) (*taskv1.Candidate, string) {
+func (c *Consumer) Place(ctx context.Context, need *domain.Need) (*taskv1.Candidate, *domain.Why) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	began := time.Now()
@@ -40,7 +40,7 @@ func (c *Consumer) Place(ctx context.Context, need *domain.Need) (*taskv1.Candid
 			if len(need.Only) == 0 {
 				c.miss(need.Type)
 			}
-			return nil, d.Detail()
+			return nil, d.Why()
 		}
 		unknown := c.unknown(d, fresh)
 		if len(unknown) == 0 || asked.Done || ctx.Err() != nil {
@@ -49,7 +49,7 @@ func (c *Consumer) Place(ctx context.Context, need *domain.Need) (*taskv1.Candid
 			if nonce := c.dir.Nonce(p.PeerID); nonce != nil && !c.cfg.Aloof { // a persona is told its own
 				out.Puzzle = &eventv1.Puzzle{Nonce: nonce, Effort: p.Effort}
 			}
-			return out, d.Detail()
+			return out, d.Why()
 		}
 		asked.Keep = nil
 		for _, p := range []*domain.Provider{d.Chosen, d.Other} {

@@ -39,11 +39,11 @@ func crowded(t *testing.T, prepare func(i int, s *station), f func(t *testing.T,
 func timed(t *testing.T, c *Consumer, need *domain.Need) (at, detail string, took time.Duration) {
 	t.Helper()
 	began := time.Now()
-	p, detail := c.Place(t.Context(), need)
+	p, why := c.Place(t.Context(), need)
 	if p == nil {
-		t.Fatalf("no place: %s", detail)
+		t.Fatalf("no place: %s", why.Detail)
 	}
-	return p.GetPeerId(), detail, time.Since(began)
+	return p.GetPeerId(), why.Detail, time.Since(began)
 }
 
 // Among strangers half of which are busy, a busy one is chosen as often as both that were drawn are busy, and not every other time.

@@ -146,22 +146,23 @@ func (p *Personas) Later() Placement { return later{} }
 
 type later struct{}
 
-func (later) Place(context.Context, *domain.Need) (*taskv1.Candidate, string) {
-	return nil, "a persona is taken, and reaches a provider"
+func (later) Place(context.Context, *domain.Need) (*taskv1.Candidate, *domain.Why) {
+	return nil, &domain.Why{Because: domain.BecauseNotYet, Detail: "a persona is taken, and reaches a provider"}
 }
 func (later) Keepers(*domain.Need, string) []*taskv1.Candidate { return nil }
 
 // Place finds a provider and reaches it as the task's persona. It takes some round trips, over Tor seconds.
-func (p *Personas) Place(ctx context.Context, need *domain.Need) (*taskv1.Candidate, string) {
+func (p *Personas) Place(ctx context.Context, need *domain.Need) (*taskv1.Candidate, *domain.Why) {
 	careful := *need
 	careful.Vouched = true
-	candidate, detail := p.inner.Place(ctx, &careful)
+	candidate, why := p.inner.Place(ctx, &careful)
 	if candidate == nil {
-		return nil, detail
+		return nil, why
 	}
 	who, err := p.take(ctx, need)
 	if err != nil {
-		return nil, "no persona to leave from: " + fault.From(err).Message
+		why.Because, why.Detail = domain.BecauseNoPersona, "no persona to leave from: "+fault.From(err).Message
+		return nil, why
 	}
 	met, err := p.meet(ctx, who, candidate)
 	p.release(who)
@@ -170,10 +171,11 @@ func (p *Personas) Place(ctx context.Context, need *domain.Need) (*taskv1.Candid
 		if ctx.Err() == nil {
 			p.Unreachable(candidate.GetPeerId())
 		}
-		return nil, "the provider that was chosen could not be reached: another is looked for"
+		why.Because, why.Detail = domain.BecauseLost, "the provider that was chosen could not be reached: another is looked for"
+		return nil, why
 	}
 	candidate.Persona, candidate.SealingKey, candidate.Puzzle = who.name, met.sealingKey, met.puzzle
-	return candidate, detail
+	return candidate, why
 }
 
 // Keepers are the inner Placement's. They are told of the task by its provider, and of its consumer know the persona.

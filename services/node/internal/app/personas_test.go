@@ -172,8 +172,8 @@ func (m *masquerade) set(f func()) {
 }
 
 // Place always chooses the one provider, by what gossip says of it.
-func (m *masquerade) Place(context.Context, *domain.Need) (*taskv1.Candidate, string) {
-	return &taskv1.Candidate{PeerId: m.key.ID, SealingKey: "as gossip says", Addresses: []string{"/memory/1"}}, "it is the only one"
+func (m *masquerade) Place(context.Context, *domain.Need) (*taskv1.Candidate, *domain.Why) {
+	return &taskv1.Candidate{PeerId: m.key.ID, SealingKey: "as gossip says", Addresses: []string{"/memory/1"}}, &domain.Why{Because: domain.BecauseOnlyOne, Detail: "it is the only one"}
 }
 func (m *masquerade) Keepers(*domain.Need, string) []*taskv1.Candidate { return nil }
 
@@ -193,9 +193,9 @@ func masked(t *testing.T, cfg PersonasConfig, f func(t *testing.T, m *masquerade
 
 func place(t *testing.T, p *Personas, need *domain.Need) string {
 	t.Helper()
-	c, detail := p.Place(t.Context(), need)
+	c, why := p.Place(t.Context(), need)
 	if c == nil {
-		t.Fatalf("it is not placed: %s", detail)
+		t.Fatalf("it is not placed: %s", why.Detail)
 	}
 	if c.GetSealingKey() == "as gossip says" || c.GetSealingKey() == "" {
 		t.Errorf("the task is sealed to %q, which is not what the provider handed to the persona", c.GetSealingKey())
@@ -323,7 +323,7 @@ func TestPersonasHaveABound(t *testing.T) {
 	masked(t, PersonasConfig{Warm: 1, Most: 2}, func(t *testing.T, m *masquerade, p *Personas) {
 		one, two := place(t, p, &domain.Need{TaskID: "1"}), place(t, p, &domain.Need{TaskID: "2"})
 		m.set(func() { m.used = uses(one, two) })
-		if c, detail := p.Place(t.Context(), &domain.Need{TaskID: "3"}); c != nil || detail == "" {
+		if c, why := p.Place(t.Context(), &domain.Need{TaskID: "3"}); c != nil || why.Detail == "" || why.Because != domain.BecauseNoPersona {
 			t.Errorf("a third one is placed: %v", c)
 		}
 		m.set(func() { m.used = nil })

@@ -166,13 +166,14 @@ func (p *Placer) place(ctx context.Context, t *pendingTask) {
 	defer cancel()
 	ctx, span := p.Trace.Task(ctx, t.need.TaskID, "task.place")
 	defer span.End()
-	candidate, detail := p.placement.Place(ctx, &t.need)
+	candidate, why := p.placement.Place(ctx, &t.need)
 	if candidate == nil {
-		p.sayWhy(ctx, t, detail)
+		p.sayWhy(ctx, t, why)
 		return
 	}
 	keepers := p.placement.Keepers(&t.need, candidate.GetPeerId())
-	err := p.tasks.PlaceTask(ctx, &taskv1.PlaceTask{TaskId: t.need.TaskID, Candidate: candidate, Detail: detail + keepersDetail(&t.need, keepers), Replicas: keepers})
+	err := p.tasks.PlaceTask(ctx, &taskv1.PlaceTask{TaskId: t.need.TaskID, Candidate: candidate, Detail: why.Detail + keepersDetail(&t.need, keepers), Replicas: keepers,
+		Choice: choiceOf(why)})
 	again := err != nil && transient(err)
 	if err != nil {
 		p.log.Debug("a placement was not taken", slog.Bool("again", again), logging.Err(err))
@@ -191,17 +192,17 @@ func (p *Placer) done(t *pendingTask, again bool) {
 }
 
 // sayWhy puts the reason into the task's history, when it is another one or the last is long ago.
-func (p *Placer) sayWhy(ctx context.Context, t *pendingTask, detail string) {
+func (p *Placer) sayWhy(ctx context.Context, t *pendingTask, why *domain.Why) {
 	p.mu.Lock()
 	said := t.said
-	news := said.why == "" || detail != said.why && time.Since(said.at) >= sayWhyNot
+	news := said.why == "" || why.Detail != said.why && time.Since(said.at) >= sayWhyNot
 	if news {
-		said.why, said.at = detail, time.Now()
+		said.why, said.at = why.Detail, time.Now()
 	}
 	p.mu.Unlock()
 	again := true
 	if news {
-		err := p.tasks.PlacementFailed(ctx, &taskv1.PlacementFailed{TaskId: t.need.TaskID, Detail: detail})
+		err := p.tasks.PlacementFailed(ctx, &taskv1.PlacementFailed{TaskId: t.need.TaskID, Detail: why.Detail, Choice: choiceOf(why)})
 		again = err == nil || transient(err)
 	}
 	p.done(t, again)

@@ -29,9 +29,9 @@ func TestPersonasLearnThePrice(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			masked(t, PersonasConfig{}, func(t *testing.T, m *masquerade, p *Personas) {
 				m.set(func() { m.puzzle = c.puzzle })
-				got, detail := p.Place(t.Context(), &domain.Need{TaskID: "1", Type: "sum"})
+				got, why := p.Place(t.Context(), &domain.Need{TaskID: "1", Type: "sum"})
 				if (got != nil) != c.placed || !proto.Equal(got.GetPuzzle(), map[bool]*eventv1.Puzzle{true: c.puzzle}[c.placed]) {
-					t.Errorf("the candidate is %v (%s)", got, detail)
+					t.Errorf("the candidate is %v (%s)", got, why.Detail)
 				}
 			})
 		})

@@ -54,6 +54,7 @@ type Provider struct {
 	log     *slog.Logger
 
 	mu       sync.Mutex
+	trails   domain.Trails[*eventv1.Metric]
 	rows     map[string]*domain.Provider
 	silent   map[string]time.Time // candidates that did not answer, until when that counts
 	seen     map[string]uint64    // the round of watching in which a peer was told last
@@ -250,6 +251,7 @@ func (p *Provider) metricsOpened() {
 func (p *Provider) metric(m *metricv1.KnownMetric) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.trails.Add(m.GetMetric().GetPeerId(), m.GetMetric(), time.Now())
 	if m.GetOwn() {
 		p.own = m
 		return

@@ -29,9 +29,9 @@ type BodyReader interface {
 	ReadResult(ctx context.Context, task, body string, offset uint64, size func(uint64) error, data func([]byte) error) error
 }
 
-// Placement finds a provider for a task. It may ask candidates first, for some hundred milliseconds. With no candidate, detail says why.
+// Placement finds a provider for a task. It may ask candidates first, for some hundred milliseconds. why says why this one, or why none.
 type Placement interface {
-	Place(ctx context.Context, need *domain.Need) (candidate *taskv1.Candidate, detail string)
+	Place(ctx context.Context, need *domain.Need) (candidate *taskv1.Candidate, why *domain.Why)
 	// Keepers are others that may keep its result beside runner: none where none are wanted.
 	Keepers(need *domain.Need, runner string) []*taskv1.Candidate
 }
@@ -94,7 +94,9 @@ func (s *Submitter) create(ctx context.Context, requestID string, spec *taskv1.T
 func (s *Submitter) place(ctx context.Context, need *domain.Need, create *taskv1.CreateTask) {
 	ctx, span := s.Trace.Start(ctx, "task.place")
 	defer span.End()
-	if create.Candidate, create.Detail = s.placement.Place(ctx, need); create.Candidate != nil {
+	candidate, why := s.placement.Place(ctx, need)
+	if create.Candidate, create.Detail = candidate, why.Detail; candidate != nil {
+		create.Choice = choiceOf(why)
 		create.Replicas = s.placement.Keepers(need, create.GetCandidate().GetPeerId())
 		create.Detail += keepersDetail(need, create.Replicas)
 	}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/shallot-net/shallot/kit/brokerclient"
 	eventv1 "github.com/shallot-net/shallot/proto/shallot/event/v1"
+	taskv1 "github.com/shallot-net/shallot/proto/shallot/task/v1"
 	"github.com/shallot-net/shallot/services/node/internal/domain"
 )
 
@@ -106,4 +107,13 @@ func metricOf(ev *eventv1.Event) (*eventv1.MetricAvailable, error) {
 		return nil, fmt.Errorf("a queue figure is out of bounds")
 	}
 	return &m, nil
+}
+
+// choiceOf is a Why as the task service keeps it.
+func choiceOf(w *domain.Why) *taskv1.Choice {
+	c := &taskv1.Choice{Because: w.Because, Known: uint32(w.Known), Qualified: uint32(w.Fit), Considered: make([]*taskv1.Considered, len(w.Considered))}
+	for i, x := range w.Considered {
+		c.Considered[i] = &taskv1.Considered{PeerId: x.Peer, Score: x.Cost, Verdict: x.Verdict, Reason: x.Reason}
+	}
+	return c
 }

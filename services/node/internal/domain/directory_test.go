@@ -230,14 +230,14 @@ func TestVouching(t *testing.T) {
 	for _, by := range []string{"", peerID(1), peerID(2), peerID(2)} {
 		d.Vouch(peerID(1), by)
 	}
-	if p.Vouched() || need.fits(p) || need.whyNot(p) == "" {
+	if p.Vouched() || need.fits(p) || !unfit(need, p) {
 		t.Error("one peer is enough")
 	}
 	if only := (&Need{Type: need.Type, Vouched: true, Only: []string{peerID(1)}}); !only.fits(p) {
 		t.Error("the user cannot name it")
 	}
 	d.Vouch(peerID(1), peerID(3))
-	if !p.Vouched() || !need.fits(p) || need.whyNot(p) != "" {
+	if !p.Vouched() || !need.fits(p) || unfit(need, p) {
 		t.Error("two are not enough")
 	}
 	d.Hear(announced(4, 1), true, t0)

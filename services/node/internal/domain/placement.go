@@ -1,10 +1,8 @@
 package domain
 
 import (
-	"fmt"
 	"math/rand/v2"
 	"slices"
-	"strings"
 )
 
 // Need is a task that wants a provider.
@@ -40,7 +38,7 @@ type Decision struct {
 	Other  *Provider // that it was chosen before; nil when there was none
 	Known  int       // providers looked at
 	Fit    int       // those that qualify
-	text   func() string
+	why    func() *Why
 }
 
 // Asked is what became of asking those that were drawn how busy they are.
@@ -50,15 +48,16 @@ type Asked struct {
 	Done   bool            // nobody can be asked any more: of Keep, when there is any, not even one is drawn beside it
 }
 
-// Detail says in words why this one, and per other provider why not.
-func (d Decision) Detail() string { return d.text() }
-
-// maxWhyNot bounds the providers that a Detail names one by one.
-const maxWhyNot = 8
+// Why says why this one, and per other provider why not. The view must not have changed.
+func (d Decision) Why() *Why {
+	w := d.why()
+	w.Known, w.Fit = d.Known, d.Fit
+	return w
+}
 
 // Place chooses between two random providers that qualify the less busy one: nearly as even as always taking the
 // least busy, and safe against everybody choosing the same one from the same old figures. It blocks nothing and
-// keeps nothing of view, whose entries must not change while Detail may still be called.
+// keeps nothing of view, whose entries must not change while Why may still be called.
 func Place(view []*Provider, need *Need, asked Asked, draw func(n int) int) Decision {
 	if draw == nil {
 		draw = rand.IntN
@@ -70,7 +69,7 @@ func Place(view []*Provider, need *Need, asked Asked, draw func(n int) int) Deci
 	}
 	d := Decision{Known: len(view), Fit: fit}
 	if first < 0 {
-		d.text = func() string { return need.nobody(view) }
+		d.why = func() *Why { return need.nobody(view) }
 		return d
 	}
 	d.Chosen = view[first]
@@ -87,7 +86,7 @@ func Place(view []*Provider, need *Need, asked Asked, draw func(n int) int) Deci
 	if second >= 0 {
 		d.Other = view[second]
 	}
-	d.text = func() string { return need.explain(view, first, second, fit, asked.Silent) }
+	d.why = func() *Why { return need.explain(view, first, second, fit, asked.Silent) }
 	return d
 }
 
@@ -220,113 +219,4 @@ func (n *Need) fits(p *Provider) bool {
 	}
 	c := p.Capability(n.Type)
 	return c != nil && n.Limits.Exceeds(c.Max) == ""
-}
-
-// whyNot is the reason for which a provider does not qualify; "" when it does. What the user said comes first, then
-// what lasts, then what may change soon.
-func (n *Need) whyNot(p *Provider) string {
-	if len(n.Only) > 0 && !slices.Contains(n.Only, p.PeerID) {
-		return "not one of the named providers"
-	}
-	if n.Vouched && len(n.Only) == 0 && !p.Vouched() {
-		return "only one peer has told of it, who may have made it up: name it with --provider to use it"
-	}
-	if why, no := n.Excluded[p.PeerID]; no {
-		if why == "" {
-			return "excluded"
-		}
-		return "excluded: " + why
-	}
-	c := p.Capability(n.Type)
-	if c == nil {
-		return "does not execute " + n.Type
-	}
-	if why := n.Limits.Exceeds(c.Max); why != "" {
-		return "limits too high: asked for " + why
-	}
-	if e := n.effort(p); n.MaxEffort > 0 && e > n.MaxEffort {
-		return fmt.Sprintf("too dear: it asks strangers for a puzzle of effort %d, and this node pays %d at most (consumer.max_effort)", e, n.MaxEffort)
-	}
-	if p.State != StateAvailable {
-		return p.State
-	}
-	return ""
-}
-
-func (n *Need) explain(view []*Provider, chosen, other, fit int, silent map[string]bool) string {
-	var b strings.Builder
-	c := view[chosen]
-	fmt.Fprintf(&b, "chose %s (%s)", n.Name(c.PeerID), n.busy(c))
-	if other >= 0 {
-		o := view[other]
-		how := "the less busy"
-		switch {
-		case n.cost(o) == n.cost(c):
-			how = "as busy as the other, drawn first"
-		case o.Busy() <= c.Busy():
-			how = "the cheaper"
-		}
-		fmt.Fprintf(&b, ", %s of two drawn from %d that qualify; not %s (%s)", how, fit, n.Name(o.PeerID), n.busy(o))
-	} else if fit > 1 {
-		fmt.Fprintf(&b, ", the only one drawn from %d that qualify that said in time how busy it is", fit)
-	} else {
-		b.WriteString(", the only one that qualifies")
-	}
-	if len(silent) > 0 {
-		fmt.Fprintf(&b, "; %d did not say in time how busy they are", len(silent))
-	}
-	n.others(&b, view, func(i int) bool { return i == chosen || i == other })
-	return b.String()
-}
-
-func (n *Need) others(b *strings.Builder, view []*Provider, skip func(int) bool) {
-	named, left := 0, 0
-	for i, p := range view {
-		if skip(i) {
-			continue
-		}
-		if named == maxWhyNot {
-			left++
-			continue
-		}
-		why := n.whyNot(p)
-		if why == "" {
-			why = "not drawn"
-		}
-		fmt.Fprintf(b, "; not %s: %s", n.Name(p.PeerID), why)
-		named++
-	}
-	if left > 0 {
-		fmt.Fprintf(b, "; %d more", left)
-	}
-}
-
-func (n *Need) nobody(view []*Provider) string {
-	var b strings.Builder
-	if len(view) == 0 {
-		b.WriteString("no provider is known yet")
-	} else {
-		fmt.Fprintf(&b, "none of %d known providers qualifies", len(view))
-		n.others(&b, view, func(int) bool { return false })
-	}
-	for i, id := range n.Only {
-		if i == maxWhyNot {
-			break
-		}
-		if !slices.ContainsFunc(view, func(p *Provider) bool { return p.PeerID == id }) {
-			fmt.Fprintf(&b, "; the named provider %s is not known", n.Name(id))
-		}
-	}
-	return b.String()
-}
-
-func (n *Need) busy(p *Provider) string {
-	price := ""
-	if e := n.effort(p); e > 0 {
-		price = fmt.Sprintf(", a puzzle of effort %d", e)
-	}
-	if p.Load == nil {
-		return fmt.Sprintf("load not known, %d tasks from here%s", p.Placed, price)
-	}
-	return fmt.Sprintf("%.2g tasks per slot%s", p.Busy(), price)
 }

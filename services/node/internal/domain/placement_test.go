@@ -35,7 +35,7 @@ func TestPlaceChoosesTheLessBusyOfTwo(t *testing.T) {
 		if d.Chosen != idle || d.Fit != 2 || d.Known != 2 {
 			t.Fatalf("chose %+v", d)
 		}
-		if text := d.Detail(); !strings.Contains(text, "the less busy of two drawn from 2") || !strings.Contains(text, "not "+ShortPeer(busy.PeerID)+" (3 tasks per slot)") {
+		if text := d.Why().Detail; !strings.Contains(text, "the less busy of two drawn from 2") || !strings.Contains(text, "not "+ShortPeer(busy.PeerID)+" (3 tasks per slot)") {
 			t.Fatalf("it says %q", text)
 		}
 	}
@@ -88,14 +88,14 @@ func TestPlaceSaysWhyNot(t *testing.T) {
 	}
 	for _, want := range []string{"none of 4 known providers qualifies", ShortPeer(wasm.PeerID) + ": does not execute sum", ShortPeer(gone.PeerID) + ": unavailable",
 		ShortPeer(excluded.PeerID) + ": excluded: QUEUE_FULL", ShortPeer(small.PeerID) + ": limits too high: asked for memory limit 64 MiB, grants 1 MiB"} {
-		if !strings.Contains(d.Detail(), want) {
-			t.Errorf("%q does not say %q", d.Detail(), want)
+		if !strings.Contains(d.Why().Detail, want) {
+			t.Errorf("%q does not say %q", d.Why().Detail, want)
 		}
 	}
 	need = &Need{Type: "sum", Only: []string{excluded.PeerID, peerID(99)}, Excluded: map[string]string{excluded.PeerID: "LEASE_LOST"}}
 	text := ""
 	if d := Place(view, need, Asked{}, seeded()); d.Chosen == nil {
-		text = d.Detail()
+		text = d.Why().Detail
 	}
 	for _, want := range []string{ShortPeer(small.PeerID) + ": not one of the named providers", ShortPeer(excluded.PeerID) + ": excluded: LEASE_LOST",
 		"the named provider " + ShortPeer(peerID(99)) + " is not known"} {
@@ -103,7 +103,7 @@ func TestPlaceSaysWhyNot(t *testing.T) {
 			t.Errorf("%q does not say %q", text, want)
 		}
 	}
-	if d := Place(nil, need, Asked{}, seeded()); d.Chosen != nil || !strings.Contains(d.Detail(), "no provider is known yet") {
+	if d := Place(nil, need, Asked{}, seeded()); d.Chosen != nil || !strings.Contains(d.Why().Detail, "no provider is known yet") {
 		t.Errorf("an empty view: %+v", d)
 	}
 }
@@ -111,8 +111,8 @@ func TestPlaceSaysWhyNot(t *testing.T) {
 func TestPlaceOnlyNamedOnes(t *testing.T) {
 	view := []*Provider{available(1, "sum"), available(2, "sum"), available(3, "sum")}
 	for range 20 {
-		if d := Place(view, &Need{Type: "sum", Only: []string{view[1].PeerID}}, Asked{}, nil); d.Chosen != view[1] || !strings.Contains(d.Detail(), "the only one that qualifies") {
-			t.Fatalf("chose %s: %s", d.Chosen.PeerID, d.Detail())
+		if d := Place(view, &Need{Type: "sum", Only: []string{view[1].PeerID}}, Asked{}, nil); d.Chosen != view[1] || !strings.Contains(d.Why().Detail, "the only one that qualifies") {
+			t.Fatalf("chose %s: %s", d.Chosen.PeerID, d.Why().Detail)
 		}
 	}
 }
@@ -122,7 +122,7 @@ func TestDetailIsBounded(t *testing.T) {
 	for i := range 300 {
 		view = append(view, available(i, "sum"))
 	}
-	if text := Place(view, &Need{Type: "sum"}, Asked{}, nil).Detail(); len(text) > 1024 || !strings.Contains(text, "290 more") {
+	if text := Place(view, &Need{Type: "sum"}, Asked{}, nil).Why().Detail; len(text) > 1024 || !strings.Contains(text, "290 more") {
 		t.Errorf("%d bytes: %s", len(text), text)
 	}
 }
@@ -186,7 +186,7 @@ func BenchmarkPlace(b *testing.B) {
 			need := &Need{Type: "wasm"}
 			b.ReportAllocs()
 			for b.Loop() {
-				if d := Place(view, need, Asked{}, nil); d.Detail() == "" {
+				if d := Place(view, need, Asked{}, nil); d.Why().Detail == "" {
 					b.Fatal("no words")
 				}
 			}
@@ -219,8 +219,8 @@ func TestPlaceWeighsPrices(t *testing.T) {
 		need := c.need
 		need.Type = "sum"
 		d := Place([]*Provider{c.a, c.b}, &need, Asked{}, seeded())
-		if want := []*Provider{nil, c.a, c.b}[c.want]; d.Chosen != want || !strings.Contains(d.Detail(), c.says) {
-			t.Errorf("%s: %s", name, d.Detail())
+		if want := []*Provider{nil, c.a, c.b}[c.want]; d.Chosen != want || !strings.Contains(d.Why().Detail, c.says) {
+			t.Errorf("%s: %s", name, d.Why().Detail)
 		}
 	}
 }

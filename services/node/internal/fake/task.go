@@ -37,6 +37,7 @@ type Task struct {
 	specs     map[string]*taskv1.TaskSpec
 	stdout    map[string][]byte
 	excluded  map[string]map[string]string
+	choices   map[string][]*taskv1.Choice
 	pending   map[string]bool
 	outbox    []*taskv1.OutboxEvent
 	nextOut   uint64
@@ -62,7 +63,7 @@ type Decision struct {
 // NewTask makes an empty one.
 func NewTask(role string) *Task {
 	return &Task{Role: role, SubmitTimeout: 2 * time.Second, tasks: map[string]*taskv1.Task{}, bySpec: map[string]string{}, specs: map[string]*taskv1.TaskSpec{},
-		stdout: map[string][]byte{}, excluded: map[string]map[string]string{}, pending: map[string]bool{}, seen: map[string]bool{}, sessions: map[*session]struct{}{},
+		stdout: map[string][]byte{}, excluded: map[string]map[string]string{}, choices: map[string][]*taskv1.Choice{}, pending: map[string]bool{}, seen: map[string]bool{}, sessions: map[*session]struct{}{},
 		watchers: map[chan *taskv1.Task]string{}, queue: make(chan *eventv1.Queue, 16), large: 64 << 10}
 }
 
@@ -181,7 +182,7 @@ func (t *Task) changeLocked(id, state, what, peer, detail string) *taskv1.Task {
 	x.Revision++
 	x.History = append(x.History, &taskv1.HistoryEntry{State: x.GetState(), What: what, PeerId: peer, Detail: detail, Attempt: x.GetAttempts()})
 	for w, of := range t.watchers {
-		if of == id {
+		if of == id || of == "" {
 			select {
 			case w <- t.viewLocked(id):
 			default:
@@ -232,6 +233,7 @@ func (t *Task) create(c *taskv1.CreateTask) *taskv1.SessionResponse {
 		t.pending[id] = true
 		return &taskv1.SessionResponse{Task: t.viewLocked(id), Placement: t.neededLocked(id)}
 	}
+	t.choices[id] = append(t.choices[id], c.GetChoice())
 	return t.placeLocked(id, c.GetCandidate(), c.GetDetail())
 }
 
@@ -259,12 +261,14 @@ func (t *Task) place(p *taskv1.PlaceTask) *taskv1.SessionResponse {
 	if !t.pending[p.GetTaskId()] {
 		return &taskv1.SessionResponse{}
 	}
+	t.choices[p.GetTaskId()] = append(t.choices[p.GetTaskId()], p.GetChoice())
 	return t.placeLocked(p.GetTaskId(), p.GetCandidate(), p.GetDetail())
 }
 
 func (t *Task) placementFailed(p *taskv1.PlacementFailed) *taskv1.SessionResponse {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	t.choices[p.GetTaskId()] = append(t.choices[p.GetTaskId()], p.GetChoice())
 	return &taskv1.SessionResponse{Task: t.changeLocked(p.GetTaskId(), "", "NO_CANDIDATE", "", p.GetDetail())}
 }
 

@@ -90,6 +90,57 @@ func (t *Task) WatchTask(r *taskv1.WatchTaskRequest, out grpc.ServerStreamingSer
 	}
 }
 
+// GetPlacement is of the contract: each choice that node has told of, as an attempt.
+func (t *Task) GetPlacement(_ context.Context, r *taskv1.GetPlacementRequest) (*taskv1.GetPlacementResponse, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.tasks[r.GetTaskId()] == nil {
+		return nil, t.notFound(r.GetTaskId())
+	}
+	m := &taskv1.GetPlacementResponse{}
+	for i, c := range t.choices[r.GetTaskId()] {
+		a := &taskv1.PlacementAttempt{Attempt: uint32(i) + 1, ChosenBecause: c.GetBecause(), Considered: c.GetConsidered(), Known: c.GetKnown(), Qualified: c.GetQualified()}
+		for _, x := range c.GetConsidered() {
+			if x.GetVerdict() == "CHOSEN" {
+				a.PeerId = x.GetPeerId()
+			}
+		}
+		m.Attempts = append(m.Attempts, a)
+	}
+	return m, nil
+}
+
+// WatchTasks is of the contract, without its filters and its intervals.
+func (t *Task) WatchTasks(_ *taskv1.WatchTasksRequest, out grpc.ServerStreamingServer[taskv1.WatchTasksResponse]) error {
+	ctx, cancel, err := t.during(out.Context())
+	if err != nil {
+		return err
+	}
+	defer cancel()
+	w := make(chan *taskv1.Task, 64)
+	t.mu.Lock()
+	t.watchers[w] = ""
+	t.mu.Unlock()
+	defer func() {
+		t.mu.Lock()
+		delete(t.watchers, w)
+		t.mu.Unlock()
+	}()
+	if err := out.Send(&taskv1.WatchTasksResponse{Response: &taskv1.WatchTasksResponse_Missed{Missed: true}}); err != nil {
+		return err
+	}
+	for {
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case v := <-w:
+			if err := out.Send(&taskv1.WatchTasksResponse{Response: &taskv1.WatchTasksResponse_Task{Task: v}}); err != nil {
+				return err
+			}
+		}
+	}
+}
+
 // GetResult is of the contract, for stdout.
 func (t *Task) GetResult(r *taskv1.GetResultRequest, out grpc.ServerStreamingServer[taskv1.GetResultResponse]) error {
 	t.mu.Lock()

@@ -146,6 +146,9 @@ func users(t *testing.T, conn grpc.ClientConnInterface, peer, unknown *member, s
 	api, jobs := nodev1.NewNodeServiceClient(conn), nodev1.NewJobServiceClient(conn)
 	typo := peer.id()[:len(peer.id())-1] + "x"
 	task := ""
+	watching, stop := context.WithTimeout(ctx, time.Second)
+	defer stop()
+	all, watched := api.WatchTasks(watching, &nodev1.WatchTasksRequest{ShowAddresses: show})
 	for _, spec := range []*taskv1.TaskSpec{
 		sumOf("1", "2"),
 		{Type: "nobody-runs-this"},
@@ -165,9 +168,12 @@ func users(t *testing.T, conn grpc.ClientConnInterface, peer, unknown *member, s
 	if r, err := api.ListTasks(ctx, &nodev1.ListTasksRequest{ShowAddresses: show}); err == nil {
 		for _, x := range r.GetTasks() {
 			_, _ = api.GetTask(ctx, &nodev1.GetTaskRequest{TaskId: x.GetId(), ShowAddresses: show})
+			_, _ = api.GetPlacement(ctx, &nodev1.GetPlacementRequest{TaskId: x.GetId(), ShowAddresses: show})
 			task = x.GetId()
 		}
 	}
+	_ = readAll(all, watched)
+	_, _ = api.GetPlacement(ctx, &nodev1.GetPlacementRequest{TaskId: peer.id()})
 	_ = readAll(api.GetResult(ctx, &nodev1.GetResultRequest{TaskId: task}))
 	_ = readAll(api.GetLogs(ctx, &nodev1.GetLogsRequest{TaskId: task}))
 	if s, err := api.WatchTask(ctx, &nodev1.WatchTaskRequest{TaskId: task, ShowAddresses: show}); err == nil {
@@ -181,6 +187,12 @@ func users(t *testing.T, conn grpc.ClientConnInterface, peer, unknown *member, s
 	for _, address := range []string{peer.broker.JoinAddress(), onionOf(unknown.id()) + "/p2p/" + unknown.id(), onionOf(peer.id()), onionOf(peer.id()) + "/p2p/" + typo} {
 		_, _ = api.ConnectPeer(ctx, &nodev1.ConnectPeerRequest{Address: address})
 	}
+	_, _ = api.Diagnose(ctx, &nodev1.DiagnoseRequest{})
+	_, _ = api.CreateInvite(ctx, &nodev1.CreateInviteRequest{})
+	_, _ = api.GetHistory(ctx, &nodev1.GetHistoryRequest{})
+	_, _ = api.GetPeerMetricsHistory(ctx, &nodev1.GetPeerMetricsHistoryRequest{PeerId: peer.id()})
+	_, _ = api.GetPeerMetricsHistory(ctx, &nodev1.GetPeerMetricsHistoryRequest{PeerId: typo})
+	_, _ = api.GetSettings(ctx, &nodev1.GetSettingsRequest{ShowAddresses: show})
 	_, _ = api.GetNode(ctx, &nodev1.GetNodeRequest{ShowAddresses: show})
 	token := ""
 	for range 4 {

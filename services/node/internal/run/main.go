@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"os"
+	"time"
 
 	"google.golang.org/grpc"
 
@@ -17,19 +18,21 @@ import (
 	"github.com/shallot-net/shallot/kit/telemetry"
 	"github.com/shallot-net/shallot/kit/tracing"
 	"github.com/shallot-net/shallot/kit/version"
+	"github.com/shallot-net/shallot/services/node/internal/adapter/historyfile"
 )
 
 // Main is the process: configuration, parts, run.
 func Main(ctx context.Context, args []string) error {
 	cfg := Default()
-	if _, err := config.Load(Process, &cfg, args); err != nil {
+	loaded, err := config.Load(Process, &cfg, args)
+	if err != nil {
 		return err
 	}
 	h, err := home.Open(cfg.Home)
 	if err != nil {
 		return err
 	}
-	release, err := lock(&cfg, h)
+	dir, release, err := lock(&cfg, h)
 	if err != nil {
 		return err
 	}
@@ -63,6 +66,13 @@ func Main(ctx context.Context, args []string) error {
 	}
 	node := New(cfg, conns, names, registry, log)
 	node.traceWith(tracer)
+	node.loaded = loaded
+	past, before, err := historyfile.Open(dir, time.Now())
+	if err != nil {
+		return err
+	}
+	defer past.Close()
+	node.history.Keep(past, before)
 	node.Register(server, registry)
 	if err := server.Listen(ctx); err != nil {
 		return err
@@ -75,13 +85,14 @@ func Main(ctx context.Context, args []string) error {
 		func(ctx context.Context) error { return telemetry.Serve(ctx, cfg.TelemetryListen, registry) })
 }
 
-// lock keeps a second process off the home's socket. Those that listen somewhere else are replicas, which may share a home: they keep nothing in it.
-func lock(cfg *Config, h home.Home) (release func(), err error) {
+// lock keeps a second process off the home's socket. Those that listen somewhere else are replicas, which may share a home: each has a folder
+// of its own there, for its history.
+func lock(cfg *Config, h home.Home) (dir string, release func(), err error) {
 	if cfg.Listen == "" || cfg.Listen == h.Endpoint(Process) {
-		return h.Lock(Process)
+		release, err = h.Lock(Process)
+		return h.State(Process), release, err
 	}
-	_, release, err = h.LockReplica(Process)
-	return release, err
+	return h.LockReplica(Process)
 }
 
 // dial makes the connections that the role needs.

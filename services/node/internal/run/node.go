@@ -10,6 +10,8 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/shallot-net/shallot/kit/alias"
+	"github.com/shallot-net/shallot/kit/config"
+	"github.com/shallot-net/shallot/kit/invite"
 	"github.com/shallot-net/shallot/kit/lifecycle"
 	"github.com/shallot-net/shallot/kit/telemetry"
 	"github.com/shallot-net/shallot/kit/tracing"
@@ -49,15 +51,18 @@ type Node struct {
 	identity  *app.Identity
 	processes *app.Processes
 	submitter *app.Submitter
-	registry  prometheus.Gatherer // nil before Register
-	placer    *app.Placer         // consumer
-	consumer  *app.Consumer       // consumer
-	personas  *app.Personas       // consumer in anonymous mode
-	provider  *app.Provider       // provider
+	registry  prometheus.Gatherer                  // nil before Register
+	placer    *app.Placer                          // consumer
+	consumer  *app.Consumer                        // consumer
+	personas  *app.Personas                        // consumer in anonymous mode
+	provider  *app.Provider                        // provider
+	key       func() ([invite.KeySize]byte, error) // of its private network
+	history   *app.History
 	api       *api.Service
 	jobs      *api.JobService
-	names     *alias.Key   // anonymous mode
-	addresses *addressFile // nil where none is configured
+	names     *alias.Key     // anonymous mode
+	addresses *addressFile   // nil where none is configured
+	loaded    *config.Loaded // what this process was configured with; nil in tests
 }
 
 // New joins the parts; nothing runs yet. names is what users call peers by in anonymous mode, nil in open mode.
@@ -65,20 +70,25 @@ func New(cfg Config, conns Conns, names *alias.Key, registry prometheus.Register
 	if cfg.Mode == ModeAnonymous && cfg.SendTimeout == Default().SendTimeout {
 		cfg.SendTimeout = time.Minute // a dial and a round trip, of up to 3 s each way
 	}
-	n := &Node{cfg: cfg, log: log, names: names, sidecar: sidecar.New(conns.Broker, log), tasks: tasks.New(conns.Task, rand.Text(), log)}
+	n := &Node{cfg: cfg, key: func() ([invite.KeySize]byte, error) { return networkKey(cfg.Home) }, log: log, names: names, sidecar: sidecar.New(conns.Broker, log), tasks: tasks.New(conns.Task, rand.Text(), log)}
 	n.carrier = app.NewCarrier(app.CarrierConfig{Outbox: domain.OutboxLimits{Bytes: int(cfg.OutboxMemory), LaneBytes: int(cfg.OutboxMemory) / 4},
 		SendTimeout: cfg.SendTimeout}, n.sidecar, n.tasks, log)
 	n.carrier.Resync = n.tasks.Resync
 	n.watches = app.NewWatches(n.tasks)
 	sinks := app.IdentitySinks{}
+	var trails api.Trails
 	var view api.View
 	var placement app.Placement
 	var watcher api.Watcher = n.watches
 	if cfg.Role == RoleProvider {
+		n.history = app.NewHistory(figures{n}, nil, log)
 		view = n.newProvider(conns, &sinks)
+		trails = n.provider
 		watcher = n.tasks // its tasks are other people's: nobody waits for them by the thousand
 	} else {
+		n.history = app.NewHistory(figures{n}, n.tasks, log)
 		view = n.newConsumer(&sinks)
+		trails = n.consumer
 		if placement = n.consumer; n.personas != nil {
 			placement = n.personas.Later()
 		}
@@ -89,9 +99,9 @@ func New(cfg Config, conns Conns, names *alias.Key, registry prometheus.Register
 	n.submitter = app.NewSubmitter(n.tasks, n.tasks, placement, n.watches)
 	n.submitter.MayRedirect = cfg.Mode == ModeOpen
 	n.submitter.PeerName = n.peerName()
-	n.api = api.New(api.Config{Role: cfg.Role, Anonymous: cfg.Mode == ModeAnonymous, Version: version.String(), StartedAt: time.Now(),
-		Submitter: n.submitter, Watcher: watcher, Tasks: n.tasks.API(), Bodies: n.tasks,
-		Content: n.sidecar.Repository, Putter: n.sidecar, View: view, Identity: n.identity, Processes: n.processes, Usage: n.usage})
+	n.api = api.New(api.Config{Role: cfg.Role, Anonymous: cfg.Mode == ModeAnonymous, Home: cfg.Home, Version: version.String(), StartedAt: time.Now(),
+		Submitter: n.submitter, Watcher: watcher, Feed: n.tasks, Tasks: n.tasks.API(), Bodies: n.tasks,
+		Content: n.sidecar.Repository, Putter: n.sidecar, View: view, Identity: n.identity, Processes: n.processes, Usage: n.usage, Settings: n.settings, History: n.history, Trails: trails, NetworkKey: func() ([invite.KeySize]byte, error) { return n.key() }})
 	n.jobs = api.NewJobs(n.tasks.Jobs())
 	n.jobs.MayRedirect = cfg.Mode == ModeOpen
 	n.registerMetrics(registry)
@@ -141,7 +151,8 @@ func (n *Node) newConsumer(sinks *app.IdentitySinks) api.View {
 		}
 	}
 	n.carrier.Unreachable = n.consumer.Unreachable
-	n.flow = app.NewFlow(n.carrier, n.watches, n.placer, n.consumer, n.tasks, n.log)
+	n.flow = app.NewFlow(n.carrier, n.watches, n.placer, observers{n.consumer, n.history}, n.tasks, n.log)
+	n.flow.Synced = n.history.Resync
 	n.deliverer = app.NewDeliverer(n.tasks, nil, n.consumer, n.log)
 	n.deliverer.Personas = n.personas
 	sinks.Lost = n.consumer.Disconnected
@@ -192,16 +203,31 @@ func (n *Node) traceWith(t *tracing.Tracer) {
 
 // usage asks all processes what they use, this one included.
 func (n *Node) usage(ctx context.Context) map[string]app.Usage {
-	all, err := probe.Gather(ctx, n.probes)
+	all, err := n.gather(ctx)
 	if err != nil {
 		return nil
 	}
-	if n.registry != nil {
+	return probe.Usages(all)
+}
+
+// gather has the metrics of all processes, this one included.
+func (n *Node) gather(ctx context.Context) ([]*telemetryv1.ProcessMetrics, error) {
+	all, err := probe.Gather(ctx, n.probes)
+	if err == nil && n.registry != nil {
 		if text, err := telemetry.Text(n.registry); err == nil {
 			all = append(all, &telemetryv1.ProcessMetrics{Process: Process, Text: text})
 		}
 	}
-	return probe.Usages(all)
+	return all, err
+}
+
+// settings asks all processes what they run with, this one included.
+func (n *Node) settings(ctx context.Context) []*telemetryv1.ProcessSettings {
+	all := probe.Settings(ctx, n.probes)
+	if n.loaded != nil {
+		all = append(all, telemetry.SettingsOf(n.loaded))
+	}
+	return all
 }
 
 // Register adds what this process serves to a server.
@@ -213,9 +239,13 @@ func (n *Node) Register(s grpc.ServiceRegistrar, registry prometheus.Gatherer) {
 	n.api.Register(users)
 	n.jobs.Register(users)
 	n.registry = registry
-	telemetry.Register(s, Process, registry, telemetry.GathererFunc(func(ctx context.Context) ([]*telemetryv1.ProcessMetrics, error) {
+	options := []telemetry.Option{telemetry.Also(telemetry.GathererFunc(func(ctx context.Context) ([]*telemetryv1.ProcessMetrics, error) {
 		return probe.Gather(ctx, n.probes)
-	}))
+	}))}
+	if n.loaded != nil {
+		options = append(options, telemetry.WithSettings(n.loaded))
+	}
+	telemetry.Register(s, Process, registry, options...)
 }
 
 // Run works until ctx ends. ready is told whether all processes of the node are serving and its addresses are where others look for them.
@@ -225,7 +255,7 @@ func (n *Node) Run(ctx context.Context, ready func(bool)) error {
 	n.tasks.Open(n.flow)
 	defer n.sidecar.Close()
 	defer n.tasks.Close()
-	parts := []func(context.Context) error{n.carrier.Run, n.flow.Run, n.identity.Run, n.processes.Run, n.subscribe}
+	parts := []func(context.Context) error{n.carrier.Run, n.flow.Run, n.identity.Run, n.processes.Run, n.history.Run, n.subscribe}
 	if n.provider != nil {
 		parts = append(parts, n.provider.Run)
 	} else {

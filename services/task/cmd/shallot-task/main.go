@@ -34,7 +34,8 @@ func main() { lifecycle.Main(process, run) }
 
 func run(ctx context.Context, args []string) error {
 	cfg := newSettings()
-	if _, err := config.Load(process, cfg, args); err != nil {
+	loaded, err := config.Load(process, cfg, args)
+	if err != nil {
 		return err
 	}
 	log := logging.New(os.Stderr, cfg.Log.Level, cfg.Log.Format, process)
@@ -96,7 +97,7 @@ func run(ctx context.Context, args []string) error {
 		}
 	}
 	grpcserver.New(service, sessions).Register(server)
-	telemetry.Register(server, process, registry)
+	telemetry.Register(server, process, registry, telemetry.WithSettings(loaded))
 	if err := server.Listen(ctx); err != nil { // before anything is done that a second process would do twice
 		return err
 	}

@@ -82,6 +82,7 @@ type Candidate struct {
 	Replicas   []domain.Replica // consumer side: whom its submission may name to keep the result
 	Puzzle     *domain.Puzzle   // consumer side: what it asks for a submission, as it has told the persona; nil: nothing is known
 	Paid       []byte           // consumer side: the encoded payment
+	Choice     *domain.Choice   // consumer side: why this one
 	// Provider side, for the evaluator.
 	Resources    domain.Resources
 	Version      uint64 // of the metric
@@ -96,6 +97,16 @@ type Delivery struct {
 	OwnPeer    string
 	Own        domain.Resources
 	Candidates []Candidate
+}
+
+// PlacementView is how the provider of one attempt was chosen.
+type PlacementView struct {
+	Attempt uint32
+	Chosen  string // empty: nobody was found for it yet
+	Peer    string // who has it
+	At      time.Time
+	Ended   string
+	Choice  *domain.Choice // nil where an older release has placed it
 }
 
 // TaskView is a task as users see it, of either role.
@@ -130,7 +141,7 @@ type Pusher interface {
 type Role interface {
 	Create(ctx context.Context, c Create) (Reply, error)
 	Place(ctx context.Context, taskID string, c Candidate, detail string) (Reply, error)
-	PlacementFailed(ctx context.Context, taskID, detail string) (Reply, error)
+	PlacementFailed(ctx context.Context, taskID, detail string, why *domain.Choice) (Reply, error)
 	// Deliver never fails: an event that cannot be applied now gets the verdict Again.
 	Deliver(ctx context.Context, d Delivery) Reply
 	MarkSent(ctx context.Context, ids []uint64)

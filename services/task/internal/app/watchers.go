@@ -1,17 +1,22 @@
 package app
 
-import "sync"
+import (
+	"sync"
+
+	"github.com/shallot-net/shallot/services/task/internal/domain"
+)
 
 // Watchers wake those who follow something by its key. A wake-up says only that there is news: whoever is slow finds
 // the latest and misses what was between.
 type Watchers struct {
 	mu    sync.Mutex
 	byKey map[string]map[chan struct{}]struct{}
+	feeds map[*Feed]struct{}
 }
 
 // NewWatchers makes it.
 func NewWatchers() *Watchers {
-	return &Watchers{byKey: make(map[string]map[chan struct{}]struct{})}
+	return &Watchers{byKey: make(map[string]map[chan struct{}]struct{}), feeds: make(map[*Feed]struct{})}
 }
 
 // Watch returns a channel that gets a wake-up after each Tell of this key, and a function that ends it.
@@ -36,6 +41,11 @@ func (w *Watchers) Watch(key string) (<-chan struct{}, func()) {
 func (w *Watchers) Tell(key string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if len(w.feeds) > 0 && domain.ValidID(key) {
+		for f := range w.feeds {
+			f.add(key)
+		}
+	}
 	for c := range w.byKey[key] {
 		select {
 		case c <- struct{}{}:

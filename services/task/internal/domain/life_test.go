@@ -125,7 +125,7 @@ func (l *life) Place(t *rapid.T) {
 
 func (l *life) NoCandidate(t *rapid.T) {
 	detail := rapid.SampledFrom([]string{"nobody", "all are busy"}).Draw(t, "detail")
-	l.step(t, "no candidate", func(x *Task) error { x.NoCandidate(l.now, detail); return nil })
+	l.step(t, "no candidate", func(x *Task) error { x.NoCandidate(l.now, detail, nil); return nil })
 }
 
 func (l *life) Accept(t *rapid.T) {

@@ -127,7 +127,7 @@ func (t *Task) ExcludedNow(now time.Time) (peers map[string]string, next time.Ti
 }
 
 // NoCandidate notes why no provider could be chosen; the same words twice in a row are noted once.
-func (t *Task) NoCandidate(now time.Time, detail string) (changed bool) {
+func (t *Task) NoCandidate(now time.Time, detail string, c *Choice) (changed bool) {
 	if t.State != Pending {
 		return false
 	}
@@ -135,6 +135,7 @@ func (t *Task) NoCandidate(now time.Time, detail string) (changed bool) {
 		return false
 	}
 	t.note(now, "NO_CANDIDATE", "", detail)
+	t.Unplaced, t.UnplacedAt = c, now
 	return true
 }
 

@@ -38,6 +38,8 @@ type Task struct {
 	CancelAt        time.Time            `json:"cancel_at,omitzero"` // a cancelled task waits for its provider until then
 	FinishedAt      time.Time            `json:"finished_at,omitzero"`
 	CancelRequested bool                 `json:"cancel_requested,omitempty"`
+	Unplaced        *Choice              `json:"unplaced,omitempty"` // why there is no provider, the last time that one was looked for
+	UnplacedAt      time.Time            `json:"unplaced_at,omitzero"`
 
 	Receipt  *Receipt `json:"receipt,omitempty"` // set while the result is collected, and after
 	ExitCode *int32   `json:"exit_code,omitempty"`
@@ -62,6 +64,7 @@ type Attempt struct {
 	EndedAt     time.Time `json:"ended_at,omitzero"`
 	Replicas    []Replica `json:"replicas,omitempty"` // who was named to keep its result; replaced, never changed
 	Reported    bool      `json:"reported,omitempty"` // its provider has said which of them do
+	Choice      *Choice   `json:"choice,omitempty"`   // why Peer, or who handed it on to Peer, was chosen
 }
 
 // Exclusion keeps a peer from being chosen again.
@@ -195,6 +198,7 @@ func (t *Task) Place(now time.Time, a Attempt, detail string) error {
 	}
 	a.Number, a.State, a.SubmittedAt = uint32(len(t.Attempts))+1, Submitted, now
 	t.Attempts = append(t.Attempts, a)
+	t.Unplaced, t.UnplacedAt = nil, time.Time{}
 	t.note(now, "SUBMITTED", a.Peer, detail)
 	return nil
 }

@@ -334,7 +334,7 @@ func (s *session) place(p *app.Placement) {
 	var r app.Reply
 	var err error
 	if c == nil {
-		r, err = s.l.role.PlacementFailed(s.ctx, p.TaskID, "nobody is left")
+		r, err = s.l.role.PlacementFailed(s.ctx, p.TaskID, "nobody is left", nil)
 	} else {
 		w.tracef(s.l.side, "places %s/%d at %s", w.label(p.TaskID), p.Attempt, w.nameOf(c.Peer))
 		r, err = s.l.role.Place(s.ctx, p.TaskID, *c, "by lot")

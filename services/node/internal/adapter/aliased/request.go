@@ -22,6 +22,8 @@ func (m *mask) request(ctx context.Context, req any) error {
 		in.PeerId, err = r.peer("peer_id", in.GetPeerId())
 	case *nodev1.GetPeerMetricsRequest:
 		in.PeerId, err = r.peer("peer_id", in.GetPeerId())
+	case *nodev1.GetPeerMetricsHistoryRequest:
+		in.PeerId, err = r.peer("peer_id", in.GetPeerId())
 	case *nodev1.SubmitTaskRequest:
 		err = r.placement("spec.placement", in.GetSpec().GetPlacement())
 	case *nodev1.RunTaskRequest:

@@ -21,12 +21,7 @@ func (s *Service) GetNode(ctx context.Context, in *nodev1.GetNodeRequest) (*node
 	n := &nodev1.Node{PeerId: self.GetPeerId(), Role: s.cfg.Role, Mode: self.GetMode(), Capabilities: s.cfg.View.Capabilities(),
 		ProvidersKnown: uint32(s.cfg.View.Available()), Ready: ready && err == nil,
 		Version: s.cfg.Version, StartedAt: timestamppb.New(s.cfg.StartedAt)}
-	for _, a := range self.GetAddresses() {
-		if !strings.Contains(a, "/p2p/") {
-			a += "/p2p/" + self.GetPeerId()
-		}
-		n.Addresses = append(n.Addresses, a)
-	}
+	n.Addresses = full(self.GetPeerId(), self.GetAddresses())
 	if err == nil { // what a broker said that does not answer any more is not true any more
 		n.Connections, n.Online = self.GetConnections(), self.GetOnline()
 		if t := self.GetTor(); t != nil {
@@ -52,6 +47,22 @@ func (s *Service) GetNode(ctx context.Context, in *nodev1.GetNodeRequest) (*node
 		}
 	}
 	return &nodev1.GetNodeResponse{Node: n}, nil
+}
+
+// full are addresses that say whose they are.
+func full(peer string, addresses []string) (out []string) {
+	for _, a := range addresses {
+		if !strings.Contains(a, "/p2p/") {
+			a += "/p2p/" + peer
+		}
+		out = append(out, a)
+	}
+	return out
+}
+
+// GetSettings returns what all processes run with.
+func (s *Service) GetSettings(ctx context.Context, _ *nodev1.GetSettingsRequest) (*nodev1.GetSettingsResponse, error) {
+	return &nodev1.GetSettingsResponse{Version: s.cfg.Version, Processes: s.cfg.Settings(ctx)}, nil
 }
 
 // ConnectPeer joins the network through one more address.

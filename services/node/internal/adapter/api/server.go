@@ -13,6 +13,7 @@ import (
 	metricv1 "github.com/shallot-net/shallot/proto/shallot/metric/v1"
 	nodev1 "github.com/shallot-net/shallot/proto/shallot/node/v1"
 	taskv1 "github.com/shallot-net/shallot/proto/shallot/task/v1"
+	telemetryv1 "github.com/shallot-net/shallot/proto/shallot/telemetry/v1"
 	"github.com/shallot-net/shallot/services/node/internal/app"
 )
 
@@ -27,10 +28,16 @@ type Watcher interface {
 	Watch(ctx context.Context, id string, emit func(*taskv1.Task) error) error
 }
 
+// Feed follows all tasks; see package tasks.
+type Feed interface {
+	WatchTasks(ctx context.Context, in *taskv1.WatchTasksRequest, emit func(*taskv1.WatchTasksResponse) error) error
+}
+
 // Tasks is the part of the task service that is handed on as it is.
 type Tasks interface {
 	Upload(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[taskv1.UploadRequest, taskv1.UploadResponse], error)
 	GetTask(ctx context.Context, in *taskv1.GetTaskRequest, opts ...grpc.CallOption) (*taskv1.GetTaskResponse, error)
+	GetPlacement(ctx context.Context, in *taskv1.GetPlacementRequest, opts ...grpc.CallOption) (*taskv1.GetPlacementResponse, error)
 	ListTasks(ctx context.Context, in *taskv1.ListTasksRequest, opts ...grpc.CallOption) (*taskv1.ListTasksResponse, error)
 	CancelTask(ctx context.Context, in *taskv1.CancelTaskRequest, opts ...grpc.CallOption) (*taskv1.CancelTaskResponse, error)
 	GetLogs(ctx context.Context, in *taskv1.GetLogsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[taskv1.GetLogsResponse], error)
@@ -94,20 +101,26 @@ type Processes interface {
 
 // Config is what a Service needs; nothing in it but Usage may be nil.
 type Config struct {
-	Role      string
-	Anonymous bool
-	Version   string
-	StartedAt time.Time
-	Submitter Submitter
-	Watcher   Watcher
-	Tasks     Tasks
-	Bodies    Bodies
-	Content   Content
-	Putter    Putter
-	View      View
-	Identity  Identity
-	Processes Processes
-	Usage     func(ctx context.Context) map[string]app.Usage // what the processes use, by name
+	Role       string
+	Anonymous  bool
+	Home       string // of this process; empty: its disk is not looked at
+	Version    string
+	StartedAt  time.Time
+	Submitter  Submitter
+	Watcher    Watcher
+	Feed       Feed
+	Tasks      Tasks
+	Bodies     Bodies
+	Content    Content
+	Putter     Putter
+	View       View
+	Identity   Identity
+	Processes  Processes
+	Usage      func(ctx context.Context) map[string]app.Usage // what the processes use, by name
+	History    History
+	Trails     Trails
+	NetworkKey NetworkKey
+	Settings   func(ctx context.Context) []*telemetryv1.ProcessSettings
 }
 
 // Service serves shallot.node.v1.

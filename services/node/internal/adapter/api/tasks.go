@@ -74,6 +74,18 @@ func (s *Service) GetTask(ctx context.Context, in *nodev1.GetTaskRequest) (*node
 	return &nodev1.GetTaskResponse{Task: r.GetTask()}, nil
 }
 
+// GetPlacement says why a task is where it is.
+func (s *Service) GetPlacement(ctx context.Context, in *nodev1.GetPlacementRequest) (*nodev1.GetPlacementResponse, error) {
+	if err := s.checkTaskID(ctx, in.GetTaskId()); err != nil {
+		return nil, err
+	}
+	r, err := s.cfg.Tasks.GetPlacement(ctx, &taskv1.GetPlacementRequest{TaskId: in.GetTaskId()})
+	if err != nil {
+		return nil, s.taskError(ctx, in.GetTaskId(), err)
+	}
+	return &nodev1.GetPlacementResponse{Attempts: r.GetAttempts()}, nil
+}
+
 var taskStates = []string{"PENDING", "SUBMITTED", "ACCEPTED", "RUNNING", "COMPLETED", "FAILED", "CANCELLED", "EXPIRED"}
 
 // ListTasks returns tasks, newest first.
@@ -111,6 +123,22 @@ func (s *Service) WatchTask(in *nodev1.WatchTaskRequest, out grpc.ServerStreamin
 	}
 	err := s.cfg.Watcher.Watch(ctx, in.GetTaskId(), func(t *taskv1.Task) error { return out.Send(&nodev1.WatchTaskResponse{Task: t}) })
 	return s.taskError(ctx, in.GetTaskId(), err)
+}
+
+// WatchTasks streams every task that changes.
+func (s *Service) WatchTasks(in *nodev1.WatchTasksRequest, out grpc.ServerStreamingServer[nodev1.WatchTasksResponse]) error {
+	return s.cfg.Feed.WatchTasks(out.Context(), &taskv1.WatchTasksRequest{Type: in.GetType(), Text: in.GetText()}, func(m *taskv1.WatchTasksResponse) error {
+		r := &nodev1.WatchTasksResponse{}
+		switch x := m.GetResponse().(type) {
+		case *taskv1.WatchTasksResponse_Task:
+			r.Response = &nodev1.WatchTasksResponse_Task{Task: x.Task}
+		case *taskv1.WatchTasksResponse_Missed:
+			r.Response = &nodev1.WatchTasksResponse_Missed{Missed: x.Missed}
+		default: // of a newer release
+			return nil
+		}
+		return out.Send(r)
+	})
 }
 
 // CancelTask asks for the end of a task.

@@ -65,26 +65,49 @@ func (p *Process) PID(ctx context.Context) (int64, error) {
 
 // Gather asks every process for its metrics, and every replica of it; who does not answer in time is there with an error.
 func Gather(ctx context.Context, processes []*Process) ([]*telemetryv1.ProcessMetrics, error) {
-	out := make([][]*telemetryv1.ProcessMetrics, len(processes))
+	return every(ctx, processes, func(ctx context.Context, p *Process) ([]*telemetryv1.ProcessMetrics, error) {
+		r, err := p.telemetry.Gather(ctx, &telemetryv1.GatherRequest{})
+		return r.GetProcesses(), err
+	}, func(p *Process, err string) *telemetryv1.ProcessMetrics {
+		return &telemetryv1.ProcessMetrics{Process: p.name, Error: err}
+	}), nil
+}
+
+// Settings asks every process what it runs with, as Gather does.
+func Settings(ctx context.Context, processes []*Process) []*telemetryv1.ProcessSettings {
+	return every(ctx, processes, func(ctx context.Context, p *Process) ([]*telemetryv1.ProcessSettings, error) {
+		r, err := p.telemetry.GetSettings(ctx, &telemetryv1.GetSettingsRequest{})
+		if err != nil {
+			return nil, err
+		}
+		return []*telemetryv1.ProcessSettings{r.GetSettings()}, nil
+	}, func(p *Process, err string) *telemetryv1.ProcessSettings {
+		return &telemetryv1.ProcessSettings{Name: p.name, Error: err}
+	})
+}
+
+// every asks all replicas of all processes, the processes side by side.
+func every[T any](ctx context.Context, processes []*Process, ask func(context.Context, *Process) ([]T, error), silent func(p *Process, err string) T) []T {
+	out := make([][]T, len(processes))
 	var wg sync.WaitGroup
 	for i, p := range processes {
 		wg.Go(func() {
 			ctx, cancel := context.WithTimeout(ctx, gatherTimeout)
 			defer cancel()
 			err := rpc.Every(ctx, oneTimeout, func(ctx context.Context) error {
-				r, err := p.telemetry.Gather(ctx, &telemetryv1.GatherRequest{})
-				out[i] = append(out[i], r.GetProcesses()...)
+				r, err := ask(ctx, p)
+				out[i] = append(out[i], r...)
 				return err
 			})
 			if err != nil { // also where others of its replicas did
-				out[i] = append(out[i], &telemetryv1.ProcessMetrics{Process: p.name, Error: "it does not answer: " + fault.From(err).Message})
+				out[i] = append(out[i], silent(p, "it does not answer: "+fault.From(err).Message))
 			}
 		})
 	}
 	wg.Wait()
-	var all []*telemetryv1.ProcessMetrics
+	var all []T
 	for _, o := range out {
 		all = append(all, o...)
 	}
-	return all, nil
+	return all
 }

@@ -3,14 +3,9 @@ package tasks
 import (
 	"context"
 	"errors"
-	"io"
-	"time"
-
-	"google.golang.org/grpc/codes"
-
-	"github.com/shallot-net/shallot/kit/fault"
 	eventv1 "github.com/shallot-net/shallot/proto/shallot/event/v1"
 	taskv1 "github.com/shallot-net/shallot/proto/shallot/task/v1"
+	"io"
 )
 
 // API is the task service itself, for calls that are handed on as they are.
@@ -18,6 +13,28 @@ func (c *Client) API() taskv1.TaskServiceClient { return c.api }
 
 // Jobs is the task service's service for jobs, whose calls are handed on as they are.
 func (c *Client) Jobs() taskv1.JobServiceClient { return c.jobs }
+
+// openPages bounds how many tasks that have not ended are listed, by 1,000 each.
+const openPages = 10
+
+// OpenStates lists tasks that have not ended; see app.OpenTasks.
+func (c *Client) OpenStates(ctx context.Context) (map[string]string, error) {
+	out := map[string]string{}
+	in := &taskv1.ListTasksRequest{States: []string{"PENDING", "SUBMITTED", "ACCEPTED", "RUNNING"}, PageSize: 1000}
+	for range openPages {
+		r, err := c.api.ListTasks(ctx, in)
+		if err != nil {
+			return nil, err
+		}
+		for _, t := range r.GetTasks() {
+			out[t.GetId()] = t.GetState()
+		}
+		if in.PageToken = r.GetNextPageToken(); in.PageToken == "" {
+			break
+		}
+	}
+	return out, nil
+}
 
 // GetTask asks for a task with its history.
 func (c *Client) GetTask(ctx context.Context, id string) (*taskv1.Task, error) {
@@ -51,65 +68,6 @@ func (c *Client) ReadResult(ctx context.Context, task, body string, offset uint6
 			err = data(x.Data)
 		}
 		if err != nil {
-			return err
-		}
-	}
-}
-
-// Watch follows one task by the task service's own stream, from one replica to the next: a state that was told is not told again. UNAVAILABLE: it cannot be followed for
-// watchTimeout.
-func (c *Client) Watch(ctx context.Context, id string, emit func(*taskv1.Task) error) error {
-	var last *taskv1.Task
-	var broken error // why emit failed
-	heard := false
-	tell := func(t *taskv1.Task) error {
-		heard = true
-		if last != nil && t.GetRevision() == last.GetRevision() && t.GetState() == last.GetState() {
-			return nil
-		}
-		last, broken = t, emit(t)
-		return broken
-	}
-	lost := time.Now()
-	for n := 1; ; n++ {
-		heard = false
-		err := c.watch(ctx, id, tell)
-		if err == nil || broken != nil || ctx.Err() != nil {
-			return err
-		}
-		if heard {
-			lost, n = time.Now(), 1
-		}
-		switch f := fault.From(err); {
-		case time.Since(lost) > watchTimeout:
-			return fault.Wrap(err, codes.Unavailable, f.Reason, "the task cannot be followed now: try again")
-		case elsewhere(err), last != nil && f.Code == codes.Unavailable:
-		default:
-			return err
-		}
-		sleep(ctx, nextLeader.After(n, nil))
-	}
-}
-
-// watchTimeout is how long a replica that can be followed is looked for.
-const watchTimeout = 20 * time.Second
-
-func (c *Client) watch(ctx context.Context, id string, tell func(*taskv1.Task) error) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	s, err := c.api.WatchTask(ctx, &taskv1.WatchTaskRequest{TaskId: id})
-	if err != nil {
-		return err
-	}
-	for {
-		r, err := s.Recv()
-		switch {
-		case errors.Is(err, io.EOF):
-			return nil
-		case err != nil:
-			return err
-		}
-		if err := tell(r.GetTask()); err != nil {
 			return err
 		}
 	}

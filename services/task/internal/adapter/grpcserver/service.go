@@ -19,11 +19,14 @@ type Reader interface {
 	Get(ctx context.Context, id string) (app.TaskView, error)
 	List(ctx context.Context, f app.TaskFilter) ([]app.TaskView, error)
 	Watch(id string) (<-chan struct{}, func())
+	// Feed collects all tasks that change, so many at most; nil: there are too many feeds.
+	Feed(most int) *app.Feed
 }
 
 // Consumer is what only a consumer does.
 type Consumer interface {
 	Cancel(ctx context.Context, taskID string) (app.Reply, error)
+	Placement(ctx context.Context, id string) ([]app.PlacementView, error)
 	Result(ctx context.Context, id, name string) (*app.Body, error)
 	ReadLog(ctx context.Context, id string, offset int64, b []byte) (n int, next int64, ended bool, err error)
 }

@@ -148,10 +148,10 @@ func (one *session) command(ctx context.Context, req *taskv1.SessionRequest) (ap
 			return app.Reply{}, fault.InvalidArgument("CANDIDATE_MISSING", "candidate is not set: say PlacementFailed when there is none")
 		}
 		candidate := fromCandidate(c.Place.GetCandidate())
-		candidate.Replicas = fromReplicas(c.Place.GetReplicas())
+		candidate.Replicas, candidate.Choice = fromReplicas(c.Place.GetReplicas()), fromChoice(c.Place.GetChoice())
 		return role.Place(ctx, c.Place.GetTaskId(), candidate, c.Place.GetDetail())
 	case *taskv1.SessionRequest_PlacementFailed:
-		return role.PlacementFailed(ctx, c.PlacementFailed.GetTaskId(), c.PlacementFailed.GetDetail())
+		return role.PlacementFailed(ctx, c.PlacementFailed.GetTaskId(), c.PlacementFailed.GetDetail(), fromChoice(c.PlacementFailed.GetChoice()))
 	case *taskv1.SessionRequest_Deliver:
 		return role.Deliver(ctx, fromDelivery(c.Deliver)), nil
 	case *taskv1.SessionRequest_Sent:

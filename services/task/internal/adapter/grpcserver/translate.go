@@ -129,7 +129,7 @@ func fromCreate(c *taskv1.CreateTask) (app.Create, error) {
 	out := app.Create{RequestID: c.GetRequestId(), Spec: spec, Detail: c.GetDetail()}
 	if c.GetCandidate() != nil {
 		candidate := fromCandidate(c.GetCandidate())
-		candidate.Replicas = fromReplicas(c.GetReplicas())
+		candidate.Replicas, candidate.Choice = fromReplicas(c.GetReplicas()), fromChoice(c.GetChoice())
 		out.Candidate = &candidate
 	}
 	return out, err

@@ -125,6 +125,20 @@ var signedFields = message[domain.Signed]{
 	blob(4, func(v *domain.Signed) *[]byte { return &v.Signature }),
 }
 
+var consideredFields = message[domain.Considered]{
+	text(1, func(v *domain.Considered) *string { return &v.Peer }),
+	number(2, func(v *domain.Considered) *int64 { return &v.Cost }),
+	text(3, func(v *domain.Considered) *string { return &v.Verdict }),
+	text(4, func(v *domain.Considered) *string { return &v.Reason }),
+}
+
+var choiceFields = message[domain.Choice]{
+	text(1, func(v *domain.Choice) *string { return &v.Because }),
+	list(2, consideredFields, func(v *domain.Choice) *[]domain.Considered { return &v.Considered }),
+	number(3, func(v *domain.Choice) *uint32 { return &v.Known }),
+	number(4, func(v *domain.Choice) *uint32 { return &v.Qualified }),
+}
+
 var attemptFields = message[domain.Attempt]{
 	number(1, func(v *domain.Attempt) *uint32 { return &v.Number }),
 	text(2, func(v *domain.Attempt) *string { return &v.Peer }),
@@ -137,6 +151,7 @@ var attemptFields = message[domain.Attempt]{
 	moment(9, func(v *domain.Attempt) *time.Time { return &v.EndedAt }),
 	flagged(11, func(v *domain.Attempt) *bool { return &v.Reported }),
 	list(10, replicaFields, func(v *domain.Attempt) *[]domain.Replica { return &v.Replicas }),
+	optional(12, choiceFields, func(v *domain.Attempt) **domain.Choice { return &v.Choice }),
 }
 
 var receiptFields = message[domain.Receipt]{
@@ -201,6 +216,8 @@ var taskFields = message[domain.Task]{
 	number(31, func(v *domain.Task) *int64 { return &v.RefSize }),
 	optional(32, shardRefFields, func(v *domain.Task) **domain.ShardRef { return &v.Shard }),
 	texts(33, func(v *domain.Task) *[]string { return &v.Refs }),
+	optional(34, choiceFields, func(v *domain.Task) **domain.Choice { return &v.Unplaced }),
+	moment(35, func(v *domain.Task) *time.Time { return &v.UnplacedAt }),
 }
 
 var submissionFields = message[domain.Submission]{

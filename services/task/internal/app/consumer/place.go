@@ -68,7 +68,7 @@ func (s *Service) place(e *edit, c app.Candidate, detail string, ciphertext []by
 	if err != nil {
 		return err
 	}
-	if err := e.t.Place(e.now, domain.Attempt{Peer: c.Peer, Persona: c.Persona, Addresses: c.Addresses, Replicas: namedReplicas(e.t, &c)}, detail); err != nil {
+	if err := e.t.Place(e.now, domain.Attempt{Peer: c.Peer, Persona: c.Persona, Addresses: c.Addresses, Replicas: namedReplicas(e.t, &c), Choice: c.Choice.Bounded()}, detail); err != nil {
 		return err
 	}
 	e.live.seal = seal
@@ -119,9 +119,9 @@ func (s *Service) needed(t *domain.Task, now time.Time) *app.Placement {
 }
 
 // PlacementFailed notes why there is no provider; the task stays PENDING.
-func (s *Service) PlacementFailed(ctx context.Context, taskID, detail string) (app.Reply, error) {
+func (s *Service) PlacementFailed(ctx context.Context, taskID, detail string, why *domain.Choice) (app.Reply, error) {
 	return s.change(ctx, taskID, func(e *edit) error {
-		if !e.t.NoCandidate(e.now, detail) {
+		if !e.t.NoCandidate(e.now, detail, why.Bounded()) {
 			return errUnchanged
 		}
 		return e.unplaced()

@@ -33,6 +33,32 @@ func (s *Service) Get(ctx context.Context, id string) (app.TaskView, error) {
 	return View(t), nil
 }
 
+// Placement is how each attempt's provider was chosen; at last, where there is none, why not.
+func (s *Service) Placement(ctx context.Context, id string) ([]app.PlacementView, error) {
+	var t *domain.Task
+	s.peek(id, func(l *live) { t = l.task.Clone() })
+	if t == nil {
+		stored, err := s.cfg.Store.Task(ctx, id)
+		if err != nil {
+			return nil, notFound(err, id)
+		}
+		t = stored
+	}
+	var out []app.PlacementView
+	for i := range t.Attempts {
+		a := &t.Attempts[i]
+		v := app.PlacementView{Attempt: a.Number, Chosen: a.Peer, Peer: a.Peer, At: a.SubmittedAt, Ended: a.Ended, Choice: a.Choice}
+		if len(a.Trail) > 0 {
+			v.Chosen = a.Trail[0]
+		}
+		out = append(out, v)
+	}
+	if t.Unplaced != nil {
+		out = append(out, app.PlacementView{Attempt: uint32(len(t.Attempts)) + 1, At: t.UnplacedAt, Choice: t.Unplaced})
+	}
+	return out, nil
+}
+
 // List returns tasks, newest first.
 func (s *Service) List(ctx context.Context, f app.TaskFilter) ([]app.TaskView, error) {
 	tasks, err := s.cfg.Store.ListTasks(ctx, f)
@@ -48,6 +74,9 @@ func (s *Service) List(ctx context.Context, f app.TaskFilter) ([]app.TaskView, e
 
 // Watch wakes the caller after each change of a task.
 func (s *Service) Watch(id string) (<-chan struct{}, func()) { return s.watch.Watch(id) }
+
+// Feed collects all tasks that change; see app.Watchers.
+func (s *Service) Feed(most int) *app.Feed { return s.watch.Feed(most) }
 
 // Result opens one body of a terminal task's result: "stdout", "stderr" or "output:PATH".
 func (s *Service) Result(ctx context.Context, id, name string) (*app.Body, error) {

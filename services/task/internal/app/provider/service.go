@@ -269,3 +269,6 @@ func (s *Service) WatchQueue() (<-chan struct{}, func()) { return s.watch.Watch(
 
 // Watch wakes the caller when an attempt of this task changes.
 func (s *Service) Watch(taskID string) (<-chan struct{}, func()) { return s.watch.Watch(taskID) }
+
+// Feed collects all tasks that change; see app.Watchers.
+func (s *Service) Feed(most int) *app.Feed { return s.watch.Feed(most) }

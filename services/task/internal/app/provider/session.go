@@ -354,6 +354,6 @@ func (s *Service) Place(context.Context, string, app.Candidate, string) (app.Rep
 }
 
 // PlacementFailed is a consumer's.
-func (s *Service) PlacementFailed(context.Context, string, string) (app.Reply, error) {
+func (s *Service) PlacementFailed(context.Context, string, string, *domain.Choice) (app.Reply, error) {
 	return app.Reply{}, notConsumer()
 }

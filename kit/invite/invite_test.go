@@ -7,8 +7,8 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/shallot-net/shallot/cli/internal/invite"
 	"github.com/shallot-net/shallot/kit/fault"
+	"github.com/shallot-net/shallot/kit/invite"
 )
 
 const address = "/ip4/192.0.2.7/tcp/4001/p2p/12D3KooWEyoppNCUx8Yx66oV9fJnriXwCcXwDDUA2kj6vnc6iDEp"

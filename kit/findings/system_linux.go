@@ -1,4 +1,4 @@
-package doctor
+package findings
 
 import "golang.org/x/sys/unix"
 

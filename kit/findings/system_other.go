@@ -1,5 +1,5 @@
 //go:build !linux
 
-package doctor
+package findings
 
 func clockSynced() (synced, known bool) { return false, false }
