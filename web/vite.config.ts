@@ -22,5 +22,5 @@ export default defineConfig({
     license: { fileName: 'licenses.txt' }, // of the libraries that are in the page
   },
   server: { host: '127.0.0.1', proxy: { '/v1': proxy, '/metrics': proxy } },
-  test: { include: ['src/**/*.test.ts'], environment: 'node' },
+  test: { include: ['src/**/*.test.ts'], environment: 'node', pool: 'threads', isolate: false },
 })

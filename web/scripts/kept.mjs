@@ -13,7 +13,11 @@ const folder = mkdtempSync(join(tmpdir(), 'dashboard-'))
 try {
   for (const n of ['1', '2']) {
     const out = join(folder, n)
-    execFileSync('npm', ['run', '--silent', 'build'], { cwd: web, env: { ...process.env, SHALLOT_DIST: out }, stdio: ['ignore', 'ignore', 'inherit'] })
+    execFileSync('npm', ['run', '--silent', 'build'], {
+      cwd: web,
+      env: { ...process.env, SHALLOT_DIST: out },
+      stdio: ['ignore', 'ignore', 'inherit'],
+    })
     const built = files(out)
     for (const name of new Set([...kept.keys(), ...built.keys()])) {
       const [a, b] = [kept.get(name), built.get(name)]

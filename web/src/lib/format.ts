@@ -25,6 +25,8 @@ export function seconds(d: string | number | null | undefined): number | undefin
 export function span(s: number | undefined): string {
   if (s === undefined || !Number.isFinite(s)) return '–'
   if (s < 0) s = 0
+  if (s === 0) return '0 s'
+  if (s < 0.0001) return 'under 0.1 ms'
   if (s < 0.01) return `${(s * 1000).toFixed(1)} ms`
   if (s < 1) return `${Math.round(s * 1000)} ms`
   if (s < 10) return `${s.toFixed(1)} s`
