@@ -97,6 +97,8 @@ type settings struct {
 	ListenAddr []string `koanf:"listen_addrs" help:"swarm addresses"`
 	Routing    string   `koanf:"routing" help:"role in the routing table"`
 	HTTP       string   `koanf:"http" help:"where the gateway listens"`
+	TokenFile  string   `koanf:"token_file" help:"what opens the gateway"`
+	Siblings   string   `koanf:"siblings" help:"the nodes beside this one"`
 	Mode       string   `koanf:"mode" help:"open or anonymous"`
 	Unfenced   bool     `koanf:"unfenced" help:"a network interface is no reason to end"`
 	Onion      struct {
@@ -131,7 +133,7 @@ func process(ctx context.Context, name string, args []string) error {
 	}
 	defer release()
 	if name == "gateway" {
-		return serveHTTP(ctx, h, cfg.HTTP)
+		return serveHTTP(ctx, h, cfg)
 	}
 	s, err := rpc.NewServer(rpc.ServerConfig{Process: name, Listen: cfg.Listen})
 	if err != nil {
@@ -228,12 +230,15 @@ func standIn(h home.Home, role string) *Node {
 	return n
 }
 
-func serveHTTP(ctx context.Context, h home.Home, address string) error {
-	l, err := net.Listen("tcp4", address)
+func serveHTTP(ctx context.Context, h home.Home, cfg settings) error {
+	l, err := net.Listen("tcp4", cfg.HTTP)
 	if err != nil {
 		return err
 	}
-	token := filepath.Join(h.State("gateway"), "token")
+	token := cfg.TokenFile
+	if token == "" {
+		token = filepath.Join(h.State("gateway"), "token")
+	}
 	if err := os.WriteFile(token, []byte("secret"), 0o600); err != nil {
 		return err
 	}
@@ -244,7 +249,9 @@ func serveHTTP(ctx context.Context, h home.Home, address string) error {
 	if err := os.WriteFile(filepath.Join(h.Dir, "run", "gateway.json"), data, 0o600); err != nil {
 		return err
 	}
-	s := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusOK) }), ReadHeaderTimeout: time.Second}
+	s := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		fmt.Fprintf(w, `{"code": "a-code", "expires_in": "1m0s"}`)
+	}), ReadHeaderTimeout: time.Second}
 	go func() {
 		<-ctx.Done()
 		_ = s.Close()

@@ -27,6 +27,8 @@ type System struct {
 	Interrupts <-chan os.Signal
 	Now        func() time.Time
 	Finder     supervisor.Finder
+	// Browse opens a link in a browser; nil where there is none.
+	Browse func(link string) error
 	// Outlive prepares for running until stopped and returns what gets SIGHUP.
 	Outlive func() (hangups <-chan os.Signal)
 }

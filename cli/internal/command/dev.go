@@ -56,6 +56,7 @@ $XDG_DATA_HOME/shallot-dev-anonymous then. It takes the program tor (Debian: apt
 					a.say("%v", err)
 				}
 				cfg.Print.Printf("in another terminal: shallot --home %s run sum 1 2 3", shellQuote(entry(nodes)))
+				cfg.Print.Printf("in a browser: shallot --home %s dashboard", shellQuote(entry(nodes)))
 				cfg.Print.Printf("ready")
 			}
 			return supervisor.RunNetwork(ctx, cfg)

@@ -37,6 +37,7 @@ type world struct {
 	stdin      io.Reader
 	env        map[string]string
 	interrupts chan os.Signal
+	browse     func(string) error
 }
 
 func newWorld(t *testing.T) *world {
@@ -82,7 +83,7 @@ func (w *world) bare(args ...string) result {
 	defer cancel()
 	code := Run(ctx, System{Stdin: stdin, Stdout: &stdout, Stderr: &stderr, Getenv: func(k string) string { return w.env[k] },
 		Interrupts: w.interrupts, Now: func() time.Time { return noon }, Finder: supervisor.Finder{Dirs: []string{"/nowhere"}},
-		Outlive: func() <-chan os.Signal { return nil }}, args)
+		Outlive: func() <-chan os.Signal { return nil }, Browse: w.browse}, args)
 	return result{stdout.String(), stderr.String(), code}
 }
 

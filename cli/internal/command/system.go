@@ -14,7 +14,7 @@ func RealSystem() System {
 	interrupts := make(chan os.Signal, 2)
 	signal.Notify(interrupts, os.Interrupt, syscall.SIGTERM)
 	return System{Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Getenv: os.Getenv, Interrupts: interrupts, Now: time.Now,
-		Finder: supervisor.BesideSelf(), Outlive: outlive}
+		Finder: supervisor.BesideSelf(), Outlive: outlive, Browse: realBrowser}
 }
 
 // outlive is for commands that run until they are stopped. A terminal that goes away stops them in good order; a reader of

@@ -39,6 +39,7 @@ func (n *Node) args(name string) []string {
 		if !configured(n.home, "gateway", "http") {
 			args = append(args, "--http", fmt.Sprintf("127.0.0.1:%d", n.keep.GatewayPort))
 		}
+		args = append(args, n.shared()...)
 	}
 	// On an anonymous provider only those run that are named at its start, whatever its configuration has.
 	if name == "task" && (len(n.cfg.Executors) > 0 || anonymous != nil && n.cfg.Role == Provider) {
@@ -48,6 +49,20 @@ func (n *Node) args(name string) []string {
 		if addrs := n.bootstrap(); len(addrs) > 0 {
 			args = append(args, "--bootstrap", strings.Join(addrs, ","))
 		}
+	}
+	return args
+}
+
+// shared is what the gateways of a dev network have in common: a token, and with it sessions of browsers, which can go from one to another.
+func (n *Node) shared() (args []string) {
+	if n.cfg.Siblings == "" {
+		return nil
+	}
+	if !configured(n.home, "gateway", "token_file") {
+		args = append(args, "--token-file", filepath.Join(filepath.Dir(n.cfg.Siblings), "gateway.token"))
+	}
+	if !configured(n.home, "gateway", "siblings") {
+		args = append(args, "--siblings", n.cfg.Siblings)
 	}
 	return args
 }

@@ -107,8 +107,10 @@ func ReadGateway(h home.Home) (Gateway, error) {
 // ReadNetwork reads DIR/dev.json. No such file: fs.ErrNotExist.
 func ReadNetwork(dir string) (Network, error) {
 	var n Network
-	return n, readJSON(filepath.Join(dir, "dev.json"), &n)
+	return n, readJSON(networkFile(dir), &n)
 }
+
+func networkFile(dir string) string { return filepath.Join(dir, "dev.json") }
 
 // RecordedRole is the role that this home was last started with, "" if it never was.
 func RecordedRole(h home.Home) string {

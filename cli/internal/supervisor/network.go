@@ -142,7 +142,7 @@ func (n *network) open(binaries map[string]string) error {
 }
 
 func (n *network) add(name, role string, binaries map[string]string, shared *ports) error {
-	cfg := NodeConfig{Name: name, Role: role, Home: filepath.Join(n.dir.Dir, name), Network: n.dir.Dir, Loopback: true, Ports: shared, Binaries: binaries, Print: n.cfg.Print, Mirror: n.cfg.Mirror,
+	cfg := NodeConfig{Name: name, Role: role, Home: filepath.Join(n.dir.Dir, name), Network: n.dir.Dir, Siblings: n.file(), Loopback: true, Ports: shared, Binaries: binaries, Print: n.cfg.Print, Mirror: n.cfg.Mirror,
 		Anonymity: n.anonymity, TorReady: n.torReady}
 	if len(n.nodes) > 0 {
 		cfg.Bootstrap = n.joined
@@ -220,8 +220,11 @@ func (n *network) write(pid int) error {
 	for _, node := range n.nodes {
 		file.Nodes = append(file.Nodes, n.place(node))
 	}
-	return writeRunJSON(filepath.Join(n.dir.Dir, "dev.json"), file)
+	return writeRunJSON(n.file(), file)
 }
+
+// file is where ReadNetwork reads.
+func (n *network) file() string { return networkFile(n.dir.Dir) }
 
 func (n *network) place(node *Node) NodePlace {
 	return NodePlace{Name: node.Name(), Role: node.Role(), Home: node.Home().Dir}

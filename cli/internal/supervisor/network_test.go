@@ -241,6 +241,17 @@ func TestPortsAndRolesStay(t *testing.T) {
 	if got := append(n.args(Broker), n.args("gateway")...); len(got) != 4 {
 		t.Errorf("arguments are %v", got)
 	}
+	// In a dev network the gateways share a token and know each other, unless one is told otherwise.
+	n.cfg.Siblings = "/net/dev.json"
+	if want := []string{"--home", dir, "--token-file", "/net/gateway.token", "--siblings", "/net/dev.json"}; !slices.Equal(n.args("gateway"), want) {
+		t.Errorf("arguments are %v, want %v", n.args("gateway"), want)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "config.yaml"), []byte("gateway:\n  http: 127.0.0.1:8080\n  token_file: /own\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if want := []string{"--home", dir, "--siblings", "/net/dev.json"}; !slices.Equal(n.args("gateway"), want) {
+		t.Errorf("arguments are %v, want %v", n.args("gateway"), want)
+	}
 }
 
 // A node of a private network is started with its key and with the addresses that its invite held.

@@ -22,6 +22,7 @@ type NodeConfig struct {
 	Role     string
 	Home     string   // its directory; made where missing
 	Listen   []string // swarm addresses of the broker; empty: those of before, else the role's default
+	Siblings string   // the file that names the nodes of its dev network, where it is of one
 	Network  string   // the folder whose private network the node is of, where it has one; empty: its home's
 	Loopback bool     // listen on loopback where Listen does not say otherwise
 	// Executors are a provider's own, TYPE=ADDRESS; empty: those of its configuration, and on an anonymous node none.

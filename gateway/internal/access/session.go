@@ -67,7 +67,7 @@ func (k *Keyring) Code(c *Caller) (code string, lifetime time.Duration, err erro
 	return code, CodeLifetime, err
 }
 
-// Begin turns a code into a session: once. Errors are UNAUTHENTICATED with a reason that says what was wrong with it, and RESOURCE_EXHAUSTED where many are
+// Begin turns a code into a session: once. A second time ends that session, too. Errors are UNAUTHENTICATED with a reason that says what was wrong with it, and RESOURCE_EXHAUSTED where many are
 // wrong; a good one is taken also then, so that nobody can keep others out by guessing.
 func (k *Keyring) Begin(code string) (*Caller, string, error) {
 	c, err := k.open(kindCode, code)
@@ -76,9 +76,15 @@ func (k *Keyring) Begin(code string) (*Caller, string, error) {
 		c, err = k.open(kindCode, code)
 	}
 	if err == nil {
-		err = k.spend(c.Session, c.Until, fault.Unauthenticated("CODE_USED", "this code has been used: `shallot dashboard` makes another one"))
+		err = k.spend(c.Session, c.Until, errUsed)
 	} else {
 		err = wrongCode(err)
+	}
+	if errors.Is(err, errUsed) {
+		// Somebody else may have seen it, on a command line or a screen, and been quicker: what was begun with it ends.
+		if err := k.End(&Caller{Token: c.Token, Session: sessionOf(c.Session), Until: c.Until.Add(SessionLifetime), hash: c.hash}); err != nil {
+			return nil, "", err
+		}
 	}
 	if err != nil {
 		if !k.bad.AllowN(k.now(), 1) {
@@ -86,10 +92,13 @@ func (k *Keyring) Begin(code string) (*Caller, string, error) {
 		}
 		return nil, "", err
 	}
-	s := &Caller{Token: c.Token, Session: rand.Text(), Until: k.now().Add(SessionLifetime).Truncate(time.Second), hash: c.hash}
+	s := &Caller{Token: c.Token, Session: sessionOf(c.Session), Until: k.now().Add(SessionLifetime).Truncate(time.Second), hash: c.hash}
 	word, err := k.sign(kindSession, s, s.Session, s.Until)
 	return s, word, err
 }
+
+// sessionOf is the id of the session that a code begins.
+func sessionOf(code string) string { return "s." + code }
 
 func wrongCode(err error) error {
 	if errors.Is(err, jwt.ErrTokenExpired) {
@@ -150,6 +159,7 @@ func (k *Keyring) spend(id string, until time.Time, again error) error {
 }
 
 var (
+	errUsed         error = fault.Unauthenticated("CODE_USED", "this code has been used before, perhaps by somebody else, and what was begun with it has been ended: `shallot dashboard` makes another one")
 	errSpent              = errors.New("spent")
 	errTooManySpent error = fault.ResourceExhausted("SESSIONS_TOO_MANY", "too many sessions were begun and ended: wait a minute")
 )

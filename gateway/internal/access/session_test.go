@@ -209,13 +209,23 @@ func TestCodes(t *testing.T) {
 		}
 	}
 	used := o.code(t)
-	if _, _, err := beside.Begin(used); err != nil {
+	stolen, cookie, err := beside.Begin(used)
+	if err != nil {
 		t.Fatal(err)
 	}
+	if d := o.ask(t, "GET", own, cookie, nil); d != nil {
+		t.Fatal(d)
+	}
+	watched, release := o.Hold(t.Context(), stolen)
+	defer release()
 	for _, k := range []*Keyring{o.Keyring, beside} {
 		if _, _, err := k.Begin(used); reason(err) != "CODE_USED" {
 			t.Errorf("a code a second time: %v", err)
 		}
+	}
+	<-watched.Done() // whoever was first, was it the right one?
+	if d := o.ask(t, "GET", own, cookie, nil); d == nil {
+		t.Error("a session goes on whose code was used twice")
 	}
 	late := o.code(t)
 	o.clock.later(CodeLifetime)

@@ -106,7 +106,8 @@ func (s shared) change(now time.Time, f func(r *records) error) error {
 }
 
 func (s shared) lock() (unlock func(), err error) {
-	f, err := os.OpenFile(filepath.Clean(s.path+".lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	dir, name := filepath.Split(s.path)
+	f, err := os.OpenFile(filepath.Join(dir, "."+name+".lock"), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, err
 	}

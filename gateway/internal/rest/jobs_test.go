@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"net/http"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -19,6 +21,7 @@ type fakeJobs struct {
 	nodev1.UnimplementedJobServiceServer
 	job    *taskv1.Job
 	shards []*taskv1.NewShard
+	all    []*taskv1.Shard // in place of those, where a test gives some
 }
 
 func (f *fakeJobs) find(id string) (*taskv1.Job, error) {
@@ -49,6 +52,19 @@ func (f *fakeJobs) GetJob(_ context.Context, r *nodev1.GetJobRequest) (*nodev1.G
 
 func (f *fakeJobs) ListShards(_ context.Context, r *nodev1.ListShardsRequest) (*nodev1.ListShardsResponse, error) {
 	out := &nodev1.ListShardsResponse{}
+	if f.all != nil {
+		from, _ := strconv.Atoi(r.GetPageToken())
+		to := min(from+int(r.GetPageSize()), len(f.all))
+		for _, s := range f.all[from:to] {
+			if slices.Contains(r.GetStates(), s.GetState()) {
+				out.Shards = append(out.Shards, s)
+			}
+		}
+		if to < len(f.all) {
+			out.NextPageToken = strconv.Itoa(to)
+		}
+		return out, nil
+	}
 	for _, s := range f.shards {
 		out.Shards = append(out.Shards, &taskv1.Shard{Index: s.GetIndex(), Name: s.GetName(), State: strings.Join(r.GetStates(), "")})
 	}

@@ -45,10 +45,12 @@ type Config struct {
 type server struct {
 	Config
 	node      nodev1.NodeServiceClient
+	jobs      nodev1.JobServiceClient
 	telemetry telemetryv1.TelemetryServiceClient
 	problems  problems
 	requests  *prometheus.CounterVec
 	sessions  *prometheus.CounterVec
+	archives  chan struct{} // a place for each that is being made
 }
 
 // MetricRequests counts answered requests by method and status class.
@@ -57,10 +59,11 @@ const MetricRequests = "shallot_gateway_requests_total"
 // New returns the gateway's handler.
 func New(c Config) (http.Handler, error) {
 	s := &server{
-		Config: c, node: nodev1.NewNodeServiceClient(c.Node), telemetry: telemetryv1.NewTelemetryServiceClient(c.Node),
+		Config: c, node: nodev1.NewNodeServiceClient(c.Node), jobs: nodev1.NewJobServiceClient(c.Node), telemetry: telemetryv1.NewTelemetryServiceClient(c.Node),
 		problems: problems{c.Log},
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{Name: MetricRequests, Help: "HTTP requests answered."}, []string{"method", "status"}),
 		sessions: newSessions(),
+		archives: make(chan struct{}, maxArchives),
 	}
 	for _, m := range []prometheus.Collector{s.requests, s.sessions} {
 		if err := c.Registry.Register(m); err != nil {
@@ -90,6 +93,10 @@ func New(c Config) (http.Handler, error) {
 		{http.MethodGet, "/v1/content/{cid}", s.getContent},
 		{http.MethodPost, "/v1/content", s.putContent},
 		{http.MethodPost, "/v1/uploads", s.upload},
+		{http.MethodGet, "/v1/jobs/{job_id}/results", s.results},
+		{http.MethodGet, "/v1/tokens", s.tokens},
+		{http.MethodPost, "/v1/tokens", s.addToken},
+		{http.MethodPost, "/v1/tokens/{name}:revoke", s.revokeToken},
 	} {
 		if err := api.HandlePath(h.method, h.path, h.handle); err != nil {
 			return nil, err
@@ -98,7 +105,7 @@ func New(c Config) (http.Handler, error) {
 	if err := restgen.RegisterNodeServiceHandlerClient(context.Background(), api, s.node); err != nil {
 		return nil, err
 	}
-	if err := restgen.RegisterJobServiceHandlerClient(context.Background(), api, nodev1.NewJobServiceClient(c.Node)); err != nil {
+	if err := restgen.RegisterJobServiceHandlerClient(context.Background(), api, s.jobs); err != nil {
 		return nil, err
 	}
 
@@ -230,7 +237,7 @@ func takesBytes(r *http.Request) bool {
 
 func streams(r *http.Request) bool {
 	p := r.URL.Path
-	return takesBytes(r) || strings.HasSuffix(p, ":watch") || strings.HasSuffix(p, "/result") || strings.HasSuffix(p, "/logs") ||
+	return takesBytes(r) || strings.HasSuffix(p, ":watch") || strings.HasSuffix(p, "/result") || strings.HasSuffix(p, "/results") || strings.HasSuffix(p, "/logs") ||
 		(strings.HasPrefix(p, "/v1/content/") && !strings.HasSuffix(p, ":stat")) || strings.HasPrefix(p, "/v1/content:")
 }
 

@@ -37,6 +37,7 @@ type fakeNode struct {
 	tasks   map[string]*taskv1.Task
 	content map[string][]byte
 	fail    error
+	results map[string][]byte
 	watch   chan *taskv1.Task
 }
 
@@ -420,7 +421,7 @@ func TestDocumentIsTrue(t *testing.T) {
 			if strings.HasSuffix(path, ":watch") {
 				continue
 			}
-			asked := strings.NewReplacer("{task_id}", "x", "{cid}", "x", "{peer_id}", "x", "{job_id}", "x").Replace(path)
+			asked := strings.NewReplacer("{task_id}", "x", "{cid}", "x", "{peer_id}", "x", "{job_id}", "x", "{name}", "x").Replace(path)
 			_, body, _ := g.do(t, strings.ToUpper(method), asked, "")
 			if strings.Contains(body, "PATH_NOT_FOUND") || strings.Contains(body, "METHOD_NOT_ALLOWED") {
 				t.Errorf("%s %s is in the document and not served: %s", method, path, body)

@@ -46,7 +46,7 @@ func readSmall(w http.ResponseWriter, r *http.Request, into any) error {
 		return fault.ResourceExhausted("BODY_TOO_LARGE", "the body is larger than %d bytes", over.Limit)
 	}
 	if err != nil { // what it was is not said: it may be a secret in the wrong place
-		return fault.InvalidArgument("BODY_INVALID", "the body is not the JSON object that %s takes: /api shows it", r.Pattern)
+		return fault.InvalidArgument("BODY_INVALID", "the body is not the JSON object that %s takes: /api shows it", r.Method+" "+printable(r.URL.Path))
 	}
 	return nil
 }
