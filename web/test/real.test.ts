@@ -57,6 +57,9 @@ describe('signing in', () => {
     expect(fresh.page.url()).not.toContain(c)
     await fresh.page.reload()
     await fresh.page.getByRole('heading', { name: 'Overview' }).waitFor()
+    // The browser's history has the code: the session that it began goes on.
+    await fresh.page.goto(`${net.consumer.url}/?again#code=${c}`)
+    await fresh.page.getByRole('heading', { name: 'Overview' }).waitFor()
     const other = await tab(browser)
     await other.page.goto(`${net.consumer.url}/#code=${c}`)
     await other.page.getByRole('alert').waitFor()
@@ -114,7 +117,6 @@ test('a program runs with arguments, standard input and files, and its result is
   await chooseProgram(join(examples, 'wordcount.wasm'), '60s')
   await page.getByLabel('Arguments').fill('-top 1')
   await page.getByLabel('Standard input', { exact: true }).fill('shallot shallot onion')
-  await page.locator('#inputs').setInputFiles([{ name: 'x.txt', mimeType: 'text/plain', buffer: Buffer.from('x') }])
   await page.getByRole('button', { name: 'Submit' }).click()
   const out = page.locator('pre[aria-label="standard output"]')
   await expect.poll(() => out.innerText(), { timeout: 120_000 }).toContain('2  shallot')
@@ -122,6 +124,14 @@ test('a program runs with arguments, standard input and files, and its result is
   expect(readFileSync(await download.path(), 'utf8')).toBe(await out.innerText())
   await page.getByRole('button', { name: 'bytes' }).click()
   await page.getByText('00000000').waitFor()
+
+  // The same program again, with a file, which it reads in the place of standard input.
+  await page.getByRole('button', { name: 'Run again' }).click()
+  await page.getByText('wordcount.wasm').waitFor()
+  expect(await page.getByLabel('Arguments').inputValue()).toBe('-top 1')
+  await page.locator('#inputs').setInputFiles([{ name: 'x.txt', mimeType: 'text/plain', buffer: Buffer.from('papyrus') }])
+  await page.getByRole('button', { name: 'Submit' }).click()
+  await expect.poll(() => out.innerText(), { timeout: 120_000 }).toContain('1  papyrus')
 })
 
 test('a file that is dropped is the program; what is none is refused at once', async () => {
@@ -287,7 +297,7 @@ test('the network shows its peers, and each of them', async () => {
   await page.locator('svg .dot').first().hover()
   await page.locator('svg .tip').waitFor()
   await rows.first().getByRole('link').click()
-  await page.getByRole('cell', { name: 'wasm' }).waitFor()
+  await page.getByRole('cell', { name: 'wasm', exact: true }).waitFor()
   await page.getByRole('meter', { name: 'Memory' }).waitFor()
 })
 
@@ -301,7 +311,7 @@ test('content is put, looked up, downloaded, verified, let go and collected', as
     .locator('.mono')
     .innerText()
   expect(cid).toMatch(/^bafk/)
-  await page.getByLabel('CID').fill(cid)
+  await page.getByRole('textbox', { name: 'CID' }).fill(cid)
   await page.getByRole('button', { name: 'Look it up' }).click()
   await page.getByText('all of it is on this node').waitFor()
   const [download] = await Promise.all([
@@ -376,7 +386,7 @@ test('everything is reached by keyboard, and nothing holds it', async () => {
       if (at === 'body' || (i > 3 && at === seen[0])) break
       seen.push(at)
     }
-    expect(seen.length, path).toBeGreaterThan(8)
+    expect(seen.length, path).toBeGreaterThan(4)
     expect(seen.length, `${path} holds the keyboard: ${seen.slice(-3).join(' | ')}`).toBeLessThan(90)
   }
 })

@@ -26,17 +26,7 @@ class Link {
         this.phase = 'signed-out'
       },
     })
-    const code = takeCode()
-    if (code !== undefined) {
-      try {
-        await this.#exchange(code)
-        return
-      } catch (error) {
-        this.reason = words(error)
-        // A page that is opened again from the history has a code that was used, and a session that is good.
-      }
-    }
-    await this.#resume()
+    await this.#resume(takeCode())
   }
 
   /** Signs in with the node's token, which is sent once and kept nowhere. */
@@ -58,15 +48,24 @@ class Link {
     this.phase = 'open'
   }
 
-  async #resume(): Promise<void> {
+  // A session that is there is used: a code that comes a second time, as from the browser's history, would end it.
+  async #resume(code: string | undefined): Promise<void> {
     for (let n = 0; this.phase === 'opening'; n++) {
       try {
         this.session = (await (await call('/v1/session', { quiet: true })).json()) as Session
         this.reason = ''
         this.phase = 'open'
       } catch (error) {
-        if (error instanceof ApiError && error.away) await pause(backoff(n), new AbortController().signal)
-        else this.phase = 'signed-out'
+        if (error instanceof ApiError && error.away) {
+          await pause(backoff(n), new AbortController().signal)
+          continue
+        }
+        try {
+          if (code !== undefined) return await this.#exchange(code)
+        } catch (refused) {
+          this.reason = words(refused)
+        }
+        this.phase = 'signed-out'
       }
     }
   }

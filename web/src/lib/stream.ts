@@ -89,7 +89,7 @@ export async function keep(stream: Keep, signal: AbortSignal): Promise<void> {
         if (!(error instanceof ApiError)) throw error
         stream.state?.(error)
         // What cannot get better by itself is not asked again.
-        if (error.notOffered || error.status === 401 || error.status === 404 || error.status === 400) return
+        if (error.notOffered || error.status === 401 || error.status === 404 || error.status === 400 || error.status === 429) return
       }
     } finally {
       document.removeEventListener('visibilitychange', hide)

@@ -38,26 +38,23 @@ export class TaskList {
   }
 
   async #run(): Promise<void> {
-    for (let n = 0; !this.#signal.aborted && !(await this.reload()); n++) {
-      await pause(backoff(n), this.#signal)
-    }
+    for (let n = 0; !this.#signal.aborted && !(await this.reload()); n++) await pause(backoff(n), this.#signal)
     await keep(
       {
         once: async (signal, alive) => {
-          let first = true
-          for await (const m of results<{ task?: Task; missed?: boolean }>('/v1/tasks:watch', signal)) {
-            if (first) alive()
-            first = false
+          const { type, text } = this.filter
+          for await (const m of results<{ task?: Task; missed?: boolean }>(url('/v1/tasks:watch', { type, text }), signal)) {
+            alive()
             this.live = 'stream'
+            // Every stream begins with it, too: what was before is in the list.
             if (m.missed) await this.reload()
             else if (m.task) this.#take(m.task)
           }
           return false
         },
         state: (error) => {
-          if (error?.notOffered) return
-          this.live = error ? 'broken' : 'stream'
-          if (!error) void this.reload()
+          // A node may end a stream of its own accord after a while: that is no trouble to speak of.
+          if (error && !error.notOffered && error.reason !== 'SHUTTING_DOWN') this.live = 'broken'
         },
       },
       this.#signal,

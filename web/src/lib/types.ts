@@ -97,14 +97,30 @@ export interface Task {
 }
 
 export interface Candidate {
-  peer: string
+  peer_id: string
+  alias: string
+  /** The less the better. */
   score: number | null
   verdict: string
   reason: string
 }
 
 export interface Placement {
-  attempts: { attempt: number; peer_id?: string; alias?: string; chosen_because: string; considered: Candidate[] }[]
+  attempts: {
+    attempt: number
+    peer_id: string
+    alias: string
+    at: string | null
+    /** UPPER_SNAKE. */
+    chosen_because: string
+    considered: Candidate[]
+    known: number
+    qualified: number
+    /** Set where the chosen one handed the task on. */
+    provider: string
+    provider_alias: string
+    ended: string
+  }[]
 }
 
 export interface JobCounts {
