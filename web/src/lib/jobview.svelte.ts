@@ -32,6 +32,7 @@ export class JobView {
   #samples: { at: number; done: number }[] = []
   #after = '0'
   #running = new Set<number>()
+  #timer: ReturnType<typeof setTimeout> | undefined
 
   constructor(
     readonly id: string,
@@ -87,7 +88,15 @@ export class JobView {
       took: s.took,
       tries: s.tries,
     })
-    this.changes++
+    this.#changed()
+  }
+
+  // Thousands come at once: they are shown together.
+  #changed(): void {
+    this.#timer ??= setTimeout(() => {
+      this.#timer = undefined
+      if (!this.signal.aborted) this.changes++
+    }, 200)
   }
 
   // Which shards run is in no stream.
@@ -102,7 +111,7 @@ export class JobView {
         for (const i of this.#running) if (!running.has(i) && this.shards.get(i)?.state === 'RUNNING') this.shards.delete(i)
         for (const s of page.shards) if (!over(this.shards.get(s.index)?.state ?? '')) this.#put(s)
         this.#running = running
-        this.changes++
+        this.#changed()
         n = 0
       } catch {
         n++
