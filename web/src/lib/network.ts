@@ -10,7 +10,9 @@ export interface Neighbour {
 
 export function neighbours(peers: Peer[], metrics: KnownMetric[]): Neighbour[] {
   const by = new Map(metrics.map((m) => [m.alias || m.metric.peer_id, m]))
-  return peers.map((peer) => ({ key: peerKey(peer), peer, metric: by.get(peerKey(peer)) }))
+  // A peer that pages have twice, because the table changed between them, is one.
+  const once = new Map(peers.map((peer) => [peerKey(peer), peer]))
+  return [...once].map(([key, peer]) => ({ key, peer, metric: by.get(key) }))
 }
 
 /** The end of each ring in seconds of round trip; what is beyond or was not measured has rings of its own. */

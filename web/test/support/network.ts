@@ -29,12 +29,12 @@ export async function network(providers: number): Promise<Network> {
   const home = mkdtempSync(join(tmpdir(), 'sh-'))
   const dev = spawn(shallot, ['dev', '--home', home, '--providers', String(providers)], { stdio: ['ignore', 'pipe', 'pipe'] })
   const said = await until(dev, /^ready$/m)
-  const nodes = [...said.matchAll(/^(\S+)\s+12D3\S+\s+(http:\S+)\s+(\S+)$/gm)].map(([, name = '', url = '', at = '']) => ({
-    name,
-    url,
-    home: at,
-    token: readFileSync(join(at, 'gateway.token'), 'utf8').trim(),
-  }))
+  const nodes = await Promise.all(
+    [...said.matchAll(/^(\S+)\s+12D3\S+\s+(http:\S+)\s+(\S+)$/gm)].map(async ([, name = '', url = '', at = '']) => {
+      const { token_file } = JSON.parse(await run('--home', at, 'node', '--output', 'json')) as { token_file: string }
+      return { name, url, home: at, token: readFileSync(token_file, 'utf8').trim() }
+    }),
+  )
   const consumer = nodes.find((n) => n.name.startsWith('consumer'))
   const provider = nodes.find((n) => n.name.startsWith('provider'))
   if (!consumer || !provider) throw new Error(`shallot dev said ${said}`)
