@@ -194,25 +194,30 @@ test('a provider that dies while its task is watched: the task goes on elsewhere
     await expect
       .poll(async () => (await rest<{ peers: { peer_id: string }[] }>('/v1/peers')).peers.map((p) => p.peer_id), { timeout: 60_000 })
       .toContain(victim.peer)
-    const { peers } = await rest<{ peers: { peer_id: string }[] }>('/v1/peers')
-    const others = peers.map((p) => p.peer_id).filter((p) => p !== victim.peer)
-    // Both of the others are closed to it at first by what it may use; when the victim is gone it is placed again.
     const { upload_id } = await upload(endless)
-    const { id } = await submit({
-      type: 'wasm',
-      wasm: { module: { upload_id } },
-      limits: { time: '600s' },
-      placement: { providers: [victim.peer, others[0]], redirect: false },
-    })
+    const spec = { type: 'wasm', wasm: { module: { upload_id } }, limits: { time: '600s' }, placement: { redirect: false } }
+    // Which provider is drawn is chance: those that went elsewhere are ended, until one went to the victim.
+    let id = ''
+    for (let n = 0; id === '' && n < 60; n++) {
+      const task = await submit(spec)
+      let at = ''
+      await expect
+        .poll(async () => {
+          const t = await rest<{ provider: string; state: string }>(`/v1/tasks/${task.id}`)
+          at = t.provider
+          return t.state
+        })
+        .toBe('RUNNING')
+      if (at === victim.peer) id = task.id
+      else await rest(`/v1/tasks/${task.id}:cancel`, { method: 'POST', body: '{}' })
+    }
+    expect(id).not.toBe('')
     await go(page, `tasks/${id}`, `Task ${id.slice(0, 8)}`)
     await expect.poll(() => state().innerText(), { timeout: 60_000 }).toBe('running')
-    const at = (await rest<{ provider: string }>(`/v1/tasks/${id}`)).provider
-    if (at === victim.peer) {
-      await victim.kill()
-      await page.getByRole('heading', { name: 'Attempt 2' }).waitFor({ timeout: 120_000 })
-      await page.getByText('lease lost').first().waitFor()
-      await expect.poll(() => state().innerText(), { timeout: 60_000 }).toBe('running')
-    }
+    await victim.kill()
+    await page.getByRole('heading', { name: 'Attempt 2', exact: true }).waitFor({ timeout: 120_000 })
+    await page.getByText('lease lost').first().waitFor()
+    await expect.poll(() => state().innerText(), { timeout: 60_000 }).toBe('running')
     await rest(`/v1/tasks/${id}:cancel`, { method: 'POST', body: '{}' })
     await expect.poll(() => state().innerText(), { timeout: 60_000 }).toBe('cancelled')
   } finally {
@@ -386,7 +391,7 @@ test('everything is reached by keyboard, and nothing holds it', async () => {
       if (at === 'body' || (i > 3 && at === seen[0])) break
       seen.push(at)
     }
-    expect(seen.length, path).toBeGreaterThan(4)
+    expect(seen.length, path).toBeGreaterThan(3)
     expect(seen.length, `${path} holds the keyboard: ${seen.slice(-3).join(' | ')}`).toBeLessThan(90)
   }
 })

@@ -58,6 +58,7 @@ export class JobView {
       },
       signal,
     ).catch(() => undefined)
+    signal.addEventListener('abort', () => clearTimeout(this.#timer))
     void this.#ask()
   }
 
@@ -95,7 +96,7 @@ export class JobView {
   #changed(): void {
     this.#timer ??= setTimeout(() => {
       this.#timer = undefined
-      if (!this.signal.aborted) this.changes++
+      this.changes++
     }, 200)
   }
 
