@@ -105,7 +105,7 @@ test('findings, history, invites, tokens and certificates', async () => {
   await page.goto(`${site.url}/#/overview`)
   await page.getByText('clocks differ').waitFor()
   await page.getByText('set the clock').waitFor()
-  for (const chart of ['Queue', 'Tasks', 'Time of a task', 'Processor', 'Memory', 'Disk'])
+  for (const chart of ['Queue', 'Tasks', 'Time of a task', 'Processors of this node', 'Memory of this node', 'Disk'])
     await page.getByRole('img', { name: new RegExp(`^${chart}: `) }).waitFor()
   await page.getByRole('button', { name: '24 h' }).click()
   await page.goto(`${site.url}/#/settings`)
