@@ -96,6 +96,7 @@ test('the overview says what this node is and how its processes are', async () =
 })
 
 test('a sum is submitted, shown and run again', async () => {
+  await page.getByRole('cell', { name: 'broker' }).waitFor()
   await page.keyboard.press('n')
   await page.getByRole('heading', { name: 'New task' }).waitFor()
   await page.getByRole('button', { name: 'Submit' }).click()
@@ -335,6 +336,49 @@ test('content is put, looked up, downloaded, verified, let go and collected', as
   await page.getByRole('button', { name: 'Remove what nobody keeps' }).click()
   await page.getByRole('button', { name: 'Remove it' }).click()
   await page.getByText(/^Removed/).waitFor()
+})
+
+test('what the node offers beside tasks: history, findings, settings, invites, tokens, certificates', async () => {
+  const offered = async (path: string) =>
+    (await fetch(net.consumer.url + path, { headers: { authorization: `Bearer ${net.consumer.token}` } })).status !== 404
+  await go(page, 'overview', 'Overview')
+  if (await offered('/v1/node/history?span=900s')) {
+    await page.getByRole('img', { name: /^Queue: waiting \d/ }).waitFor({ timeout: 60_000 })
+    await page.getByRole('img', { name: /^Disk: used [\d.]+ [KMG]?i?B/ }).waitFor()
+  } else await page.getByText('This node does not offer its history').waitFor()
+  if (!(await offered('/v1/node:diagnose'))) await page.getByText('This node does not offer its findings').waitFor()
+  else await page.getByRole('region', { name: 'Findings' }).locator('p').first().waitFor()
+
+  await go(page, 'settings', 'Settings')
+  if (await offered('/v1/settings')) {
+    await page.getByRole('searchbox', { name: 'Find settings' }).fill('http')
+    await page.getByRole('cell', { name: 'http', exact: true }).waitFor()
+  } else await page.getByText('This node does not offer its settings').waitFor()
+  if (await offered('/v1/tokens')) {
+    await page.getByLabel('Name of a new token').fill('from-the-page')
+    await page.getByRole('button', { name: 'Add' }).click()
+    const token = await page.getByRole('status').locator('code').innerText()
+    const asked = () => fetch(`${net.consumer.url}/v1/node`, { headers: { authorization: `Bearer ${token}` } }).then((r) => r.status)
+    expect(await asked()).toBe(200)
+    await page.getByRole('button', { name: 'Revoke from-the-page' }).click()
+    await page.getByRole('button', { name: 'Revoke it' }).click()
+    await expect.poll(asked, { timeout: 30_000 }).toBe(401)
+  }
+  await expect.poll(() => page.getByRole('region', { name: 'Client certificates' }).locator('[aria-busy=true]').count()).toBe(0)
+  // What comes of it is the network's to say: this one, of shallot dev, is not closed.
+  await page.getByRole('button', { name: 'Make an invite' }).click()
+  await page
+    .getByText('No invite was made')
+    .or(page.getByText('does not make invites here'))
+    .or(page.getByRole('textbox', { name: 'The invite' }))
+    .waitFor()
+})
+
+test('why a task went where it went', async () => {
+  const { id } = await submit({ type: 'sum', sum: { addends: ['3'] } })
+  await go(page, `tasks/${id}`, /Task/)
+  const why = page.getByRole('region', { name: 'Placement' })
+  await why.getByText('chosen').or(why.getByText('This node does not offer')).first().waitFor()
 })
 
 test('while the node is away a banner says so, and nothing that was typed is lost', async () => {
