@@ -29,8 +29,43 @@ COMMANDS := broker/cmd/shallot-broker broker/cmd/shallot-onion services/discover
 help: ## this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
+# The dashboard's built files are kept beside the gateway, which embeds them, so that building needs no npm. SOURCES is what they were built from.
+DASHBOARD := gateway/internal/dashboard
+web-sources = cd web && find index.html package-lock.json svelte.config.js vite.config.ts scripts src -type f ! -name '*.test.ts' | LC_ALL=C sort | xargs sha256sum | sha256sum | cut -d' ' -f1
+
+.PHONY: web
+web: web/node_modules ## the dashboard, from web/ into the gateway; needs Node.js 20.19 and npm
+	@cd web && npm run --silent build
+	@($(web-sources)) > $(DASHBOARD)/SOURCES
+
+web/node_modules: web/package-lock.json
+	@cd web && npm ci --no-audit --no-fund --silent
+	@touch $@
+
+.PHONY: web-current
+web-current:
+	@[ "$$($(web-sources))" = "$$(cat $(DASHBOARD)/SOURCES)" ] || { \
+		if command -v npm >/dev/null; then $(MAKE) --no-print-directory web; \
+		else echo "the dashboard's sources have changed: install Node.js and npm to build it; the one that was kept is used" >&2; fi; }
+
+.PHONY: web-check
+web-check: web/node_modules ## the dashboard's sources: formatted, linted, typed, and what is kept is what they build
+	@cd web && npm run --silent check && npm test --silent && node scripts/kept.mjs
+
+.PHONY: test-web
+test-web: build examples ## the dashboard in a real browser before real nodes; needs Node.js, npm and chromium
+	@command -v npm >/dev/null && [ -x "$${CHROMIUM:-/usr/bin/chromium}" ] || { \
+		missing="npm or chromium is not here; to get them: apt-get install npm chromium, or say with CHROMIUM where it is"; \
+		if [ "$${CI:-}" = true ]; then echo "make test-web: $$missing" >&2; exit 1; fi; \
+		echo "left out: $$missing" >&2; exit 0; }; \
+	cd web && { [ node_modules -nt package-lock.json ] || npm ci --no-audit --no-fund --silent; } && SHALLOT_BIN=$(BIN) npm run --silent test:browser
+
+.PHONY: screenshots
+screenshots: build examples web/node_modules ## pictures of all screens of the dashboard, into dist/screenshots; needs chromium
+	@cd web && SHALLOT_BIN=$(BIN) SHALLOT_SCREENSHOTS=$(CURDIR)/dist/screenshots npm run --silent test:browser -- screenshots
+
 .PHONY: build
-build: ## shallot and one binary per process into bin/
+build: web-current ## shallot and one binary per process into bin/
 ifeq ($(CC_FOUND),)
 	@echo "no C compiler: building the wasm executor with wazero, the slower engine; to get wasmtime, install gcc or clang" >&2
 endif

@@ -1,0 +1,40 @@
+import type { Input } from './draft.svelte'
+
+/** More files than this a task does not take. */
+export const mostFiles = 1000
+
+/** The files that were dropped, with those in dropped directories, by their paths. */
+export async function dropped(data: DataTransfer): Promise<Input[]> {
+  const entries = [...data.items].map((i) => (i.kind === 'file' ? i.webkitGetAsEntry() : null))
+  if (entries.every((e) => e === null)) return [...data.files].map((file) => ({ path: file.name, file }))
+  const found: Input[] = []
+  for (const e of entries) if (e) await walk(e, '', found)
+  return found
+}
+
+async function walk(entry: FileSystemEntry, under: string, found: Input[]): Promise<void> {
+  if (found.length >= mostFiles) return
+  const path = under + entry.name
+  if (entry.isFile) {
+    const file = await new Promise<File>((resolve, reject) => (entry as FileSystemFileEntry).file(resolve, reject))
+    found.push({ path, file })
+    return
+  }
+  const reader = (entry as FileSystemDirectoryEntry).createReader()
+  for (;;) {
+    const some = await new Promise<FileSystemEntry[]>((resolve, reject) => reader.readEntries(resolve, reject))
+    if (some.length === 0) return
+    for (const e of some) await walk(e, path + '/', found)
+  }
+}
+
+/** The files of an <input type=file>; those of a directory have its name before theirs. */
+export function chosen(list: FileList | null): Input[] {
+  return [...(list ?? [])].slice(0, mostFiles).map((file) => ({ path: file.webkitRelativePath || file.name, file }))
+}
+
+/** A WebAssembly module begins with these four bytes. */
+export async function isModule(file: File): Promise<boolean> {
+  const b = new Uint8Array(await file.slice(0, 4).arrayBuffer())
+  return b.length === 4 && b[0] === 0 && b[1] === 0x61 && b[2] === 0x73 && b[3] === 0x6d
+}
