@@ -95,11 +95,11 @@ func TestAPersonaThatCannotBeOpenedTakesNoPlace(t *testing.T) {
 
 // A job's personas are counted over a restart of this process.
 func TestAJobsPersonasOfAnEarlierLifeCount(t *testing.T) {
-	masked(t, PersonasConfig{Warm: 1, PerJob: 3}, func(t *testing.T, m *masquerade, p *Personas) {
-		m.set(func() {
-			m.open = append(m.open, "t-one", "t-two", "t-other")
-			m.used = []*taskv1.PersonaUse{{Persona: "t-one", JobId: "j"}, {Persona: "t-one", PeerId: m.key.ID, JobId: "j"}, {Persona: "t-two", JobId: "j"}, {Persona: "t-other"}}
-		})
+	left := func(m *masquerade) {
+		m.open = append(m.open, "t-one", "t-two", "t-other")
+		m.used = []*taskv1.PersonaUse{{Persona: "t-one", JobId: "j"}, {Persona: "t-one", PeerId: m.key.ID, JobId: "j"}, {Persona: "t-two", JobId: "j"}, {Persona: "t-other"}}
+	}
+	maskedAfter(t, PersonasConfig{Warm: 1, PerJob: 3}, left, func(t *testing.T, m *masquerade, p *Personas) {
 		count := placeMany(t, m, p, 9, domain.Need{Job: "j"})
 		if len(count) != 3 || count["t-one"] != 3 || count["t-two"] != 3 {
 			t.Errorf("they leave from %v", count)

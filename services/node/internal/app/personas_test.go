@@ -178,8 +178,16 @@ func (m *masquerade) Place(context.Context, *domain.Need) (*taskv1.Candidate, *d
 func (m *masquerade) Keepers(*domain.Need, string) []*taskv1.Candidate { return nil }
 
 func masked(t *testing.T, cfg PersonasConfig, f func(t *testing.T, m *masquerade, p *Personas)) {
+	t.Helper()
+	maskedAfter(t, cfg, func(*masquerade) {}, f)
+}
+
+// maskedAfter is masked, with what is there before the process begins.
+func maskedAfter(t *testing.T, cfg PersonasConfig, before func(m *masquerade), f func(t *testing.T, m *masquerade, p *Personas)) {
+	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		m := &masquerade{key: fake.NewKey()}
+		before(m)
 		p := NewPersonas(cfg, m, m, m, slog.New(slog.DiscardHandler))
 		m.personas = p
 		ctx, cancel := context.WithCancel(t.Context())
