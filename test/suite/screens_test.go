@@ -162,7 +162,9 @@ func TestScreensOverREST(t *testing.T) {
 	if status := s.ask(http.MethodGet, "/v1/peers/"+peers.Peers[0].PeerID+"/metrics/history", "", &trail); status != http.StatusOK {
 		t.Errorf("a peer's history: %d", status)
 	}
-	var diagnosis struct{ Findings []struct{ Check, Verdict, Detail, Mend string } }
+	var diagnosis struct {
+		Findings []struct{ Check, Verdict, Detail, Mend string }
+	}
 	s.ask(http.MethodGet, "/v1/node:diagnose", "", &diagnosis)
 	found := map[string]string{}
 	for _, f := range diagnosis.Findings {
