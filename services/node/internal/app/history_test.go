@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -16,16 +17,28 @@ import (
 
 // past is what a History has its figures from, and what it writes.
 type past struct {
+	mu     sync.Mutex
 	f      Figures
 	broken error
 	kept   []domain.Point
 	open   map[string]string
 }
 
-func (p *past) Figures(context.Context) (Figures, error)              { return p.f, p.broken }
+func (p *past) set(change func()) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	change()
+}
+
+func (p *past) Figures(context.Context) (Figures, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.f, p.broken
+}
 func (*past) Free() uint64                                            { return 7 }
 func (p *past) Append(x domain.Point) error                           { p.kept = append(p.kept, x); return nil }
 func (p *past) OpenStates(context.Context) (map[string]string, error) { return p.open, nil }
+
 func during(t *testing.T, p *past, open OpenTasks, f func(h *History)) {
 	synctest.Test(t, func(t *testing.T) {
 		h := NewHistory(p, open, slog.New(slog.DiscardHandler))
@@ -50,11 +63,11 @@ func TestHistoryOfAConsumer(t *testing.T) {
 		step()
 		now := time.Now()
 		h.TaskChanged(&taskv1.Task{Id: "a", State: "COMPLETED", CreatedAt: timestamppb.New(now.Add(-3 * time.Second)), FinishedAt: timestamppb.New(now)})
-		p.f.Finished, p.f.Failed, p.f.CPU = 12, 1, 6*time.Second
+		p.set(func() { p.f.Finished, p.f.Failed, p.f.CPU = 12, 1, 6*time.Second })
 		step()
-		p.broken = errors.New("away") // no point, and no end
+		p.set(func() { p.broken = errors.New("away") }) // no point, and no end
 		step()
-		p.broken, p.f = nil, Figures{Finished: 2} // its processes have started again
+		p.set(func() { p.broken, p.f = nil, Figures{Finished: 2} }) // its processes have started again
 		step()
 		_, points := h.Since(time.Hour)
 		if len(points) != 4 || len(p.kept) != 3 || points[0].Finished != 3 {
@@ -78,7 +91,7 @@ func TestHistoryOfAProvider(t *testing.T) {
 	during(t, p, nil, func(h *History) {
 		step()
 		h.TaskChanged(&taskv1.Task{Id: "a", State: "COMPLETED"}) // its figures are its task service's
-		p.f.Runs = buckets(8)
+		p.set(func() { p.f.Runs = buckets(8) })
 		step()
 		_, points := h.Since(30 * time.Second)
 		if len(points) != 2 || points[0].P50 != 0 || points[1].P50 != time.Second || points[1].Waiting != 4 || points[1].Running != 2 {

@@ -83,7 +83,9 @@ func New(cfg Config, sessions *Sessions) *Service {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
+	sessions.mu.Lock() // a role that has loaded what it left may push already
 	sessions.all = cfg.Consumer != nil
+	sessions.mu.Unlock()
 	return &Service{cfg: cfg, sessions: sessions, tokens: newTokens(cfg.PageKey)}
 }
 
