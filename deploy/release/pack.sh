@@ -2,12 +2,14 @@
 # Packs the programs of one Linux platform, with all that goes along, into an archive and a Debian package:
 #   deploy/release/pack.sh PROGRAMS PAPERS ARCH VERSION OUT
 # PROGRAMS is a folder with the programs, PAPERS one with man/, completions/ and sbom/ (deploy/release/papers.sh). The archive unpacks over /usr/local, the package installs below /usr.
+# UNITS is a folder with other units for systemd than those of this commit.
 # One commit gives the same bytes whoever packs it, whenever and where: names are sorted, root owns everything, and every file is of SOURCE_DATE_EPOCH.
 set -euo pipefail
 top=$(cd "$(dirname "$0")/../.." && pwd)
 programs=$1 papers=$2 arch=$3 version=$4 out=$5
 : "${SOURCE_DATE_EPOCH:?the seconds since 1970 that files are of}"
 export SOURCE_DATE_EPOCH LC_ALL=C TZ=UTC
+units=${UNITS:-$top/deploy/systemd}
 umask 022
 mkdir -p "$out"
 out=$(cd "$out" && pwd)
@@ -28,14 +30,14 @@ tree=$work/$name
 put 0755 "$tree/bin" "$programs"/shallot*
 put 0644 "$tree/share/man/man1" "$papers"/man/*.1
 cp -r --no-preserve=all "$papers/completions/." "$tree/share/"
-put 0644 "$tree/lib/systemd/system" "$top"/deploy/systemd/*.service "$top/deploy/systemd/shallot.target"
+put 0644 "$tree/lib/systemd/system" "$units"/*.service "$units/shallot.target"
 install -d "$tree/lib/sysusers.d" "$tree/lib/tmpfiles.d"
-install -m 0644 "$top/deploy/systemd/shallot.sysusers" "$tree/lib/sysusers.d/shallot.conf"
-install -m 0644 "$top/deploy/systemd/shallot.tmpfiles" "$tree/lib/tmpfiles.d/shallot.conf"
+install -m 0644 "$units/shallot.sysusers" "$tree/lib/sysusers.d/shallot.conf"
+install -m 0644 "$units/shallot.tmpfiles" "$tree/lib/tmpfiles.d/shallot.conf"
 doc=$tree/share/doc/shallot
 put 0644 "$doc" "$top"/{README,SECURITY,ARCHITECTURE,CHANGELOG}.md "$top/LICENSE" "$papers/sbom/LICENCES.md"
 put 0644 "$doc/sbom" "$papers"/sbom/*.cdx.json
-put 0644 "$doc/examples" "$top/deploy/systemd/shallot.env" "$top/deploy/systemd/broker-anonymous.conf"
+put 0644 "$doc/examples" "$units/shallot.env" "$units/broker-anonymous.conf"
 # The target takes its services along when it starts: whoever does not want one masks it.
 install -d "$tree/lib/systemd/system/shallot.target.wants"
 for s in broker discovery metric task node gateway; do ln -s "../shallot-$s.service" "$tree/lib/systemd/system/shallot.target.wants/"; done
@@ -56,7 +58,7 @@ rm "$root/usr/share/doc/shallot/LICENSE" # /usr/share/common-licenses has it
 install -d "$root/usr/share/zsh/vendor-completions"
 mv "$root/usr/share/zsh/site-functions/_shallot" "$root/usr/share/zsh/vendor-completions/" && rmdir "$root/usr/share/zsh/site-functions"
 install -m 0644 "$top/deploy/debian/copyright" "$root/usr/share/doc/shallot/copyright"
-install -m 0640 "$top/deploy/systemd/shallot.env" "$root/etc/shallot/shallot.env"
+install -m 0640 "$units/shallot.env" "$root/etc/shallot/shallot.env"
 
 # A version of Debian's begins with a digit and grows: v1.2.3-4-gabc is 1.2.3+4.gabc, and a bare commit is ordered by its moment.
 debian=${version#v}

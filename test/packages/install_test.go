@@ -165,10 +165,31 @@ func debs(t *testing.T) (previous, current string) {
 	now := filepath.Join(dir, "bin")
 	script(t, "programs.sh", nil, "linux", runtime.GOARCH, "v9.0.0", now)
 	script(t, "papers.sh", nil, now, "v9.0.0", filepath.Join(dir, "papers"))
-	for _, p := range []struct{ programs, version string }{{release.Programs(t), "v0.0.1"}, {now, "v9.0.0"}} {
-		script(t, "pack.sh", nil, p.programs, filepath.Join(dir, "papers"), runtime.GOARCH, p.version, dir)
+	for _, p := range []struct {
+		programs, version string
+		env               []string
+	}{{release.Programs(t), "v0.0.1", []string{"UNITS=" + unitsOfBefore(t)}}, {now, "v9.0.0", nil}} {
+		script(t, "pack.sh", p.env, p.programs, filepath.Join(dir, "papers"), runtime.GOARCH, p.version, dir)
 	}
 	return filepath.Join(dir, "shallot_0.0.1_"+runtime.GOARCH+".deb"), filepath.Join(dir, "shallot_9.0.0_"+runtime.GOARCH+".deb")
+}
+
+// unitsOfBefore are today's units, without what the programs of the previous release do not know: it had no package, and a package has the units of its own programs.
+func unitsOfBefore(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	if err := os.CopyFS(dir, os.DirFS(filepath.Join(release.Top(t), "deploy", "systemd"))); err != nil {
+		t.Fatal(err)
+	}
+	gateway := filepath.Join(dir, "shallot-gateway.service")
+	unit, err := os.ReadFile(gateway)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(gateway, []byte(strings.Replace(string(unit), " --mode ${SHALLOT_MODE}", "", 1)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return dir
 }
 
 // TestDebianPackage: the previous release is installed on two machines, works, is upgraded with its tasks, and goes without a trace. It is `make test-package`.
