@@ -7,6 +7,7 @@ import (
 	"math/bits"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/libp2p/go-libp2p/core/network"
 	"google.golang.org/protobuf/proto"
@@ -133,13 +134,19 @@ func (p *Peer) Cheat(ctx context.Context) error {
 	stop := context.AfterFunc(ctx, func() { _ = s.Reset() })
 	defer stop()
 	go func() { _, _ = io.Copy(io.Discard, s) }()
-	if _, err := s.Write(eventFrame(p.submission())); err != nil {
-		return err
-	}
-	select {
-	case <-told:
-	case <-ctx.Done():
-		return ctx.Err()
+	for price.Load() == nil { // in a flood a price is told only so often: whoever is not told asks again
+		if _, err := s.Write(eventFrame(p.submission())); err != nil {
+			return err
+		}
+		wait := time.NewTimer(again)
+		select {
+		case <-told:
+		case <-wait.C:
+		case <-ctx.Done():
+			wait.Stop()
+			return ctx.Err()
+		}
+		wait.Stop()
 	}
 	for ctx.Err() == nil && p.Cut.Load() == 0 {
 		e := p.submission()
