@@ -29,9 +29,9 @@ export default defineConfig({
     footer: { message: 'Apache License 2.0' },
   },
   transformPageData(page) {
-    // Hundreds of third headings beside a reference are no outline, and one table has none: it gets the room.
+    // Hundreds of third headings beside a reference are no outline, and wide tables need its room more.
     if (page.relativePath.startsWith('reference/')) page.frontmatter['outline'] ??= 2
-    if (['reference/errors.md', 'metrics.md'].includes(page.relativePath)) page.frontmatter['aside'] ??= false
+    if (['reference/errors.md', 'settings.md', 'metrics.md'].includes(page.relativePath)) page.frontmatter['aside'] ??= false
   },
   buildEnd({ outDir }) {
     for (const file of attachments) {
