@@ -148,8 +148,8 @@ images: ## an image for each service, with the Docker engine of this machine
 	@SHALLOT_VERSION=$(VERSION) SHALLOT_REVISION=$$(git rev-parse HEAD 2>/dev/null || echo unknown) docker compose -f deploy/docker-compose.yml --profile consumer --profile cli build
 
 .PHONY: test-compose
-test-compose: build ## a node in containers is brought up, used, scaled, hurt and taken down, and the commands of docs/operations.md are run; needs a Docker engine, and minutes
-	@cd test && GOWORK=off SHALLOT_BIN=$(BIN) SHALLOT_COMPOSE=1 go test -count=1 -v -timeout 25m -run 'TestDeployment|TestAnonymousDeployment|TestOperations' ./compose
+test-compose: build ## a node in containers is brought up, used, scaled, hurt and taken down, and the commands of docs/operations.md and docs/how-to/scale-a-node.md are run; needs a Docker engine, and minutes
+	@cd test && GOWORK=off SHALLOT_BIN=$(BIN) SHALLOT_COMPOSE=1 go test -count=1 -v -timeout 25m -run 'TestDeployment|TestAnonymousDeployment|TestOperations|TestScaleANode' ./compose
 
 .PHONY: release
 release: ## archives, Debian packages, checksums and notes of this commit into dist/release; with Debian's gcc-aarch64-linux-gnu the faster engine for arm64, too
