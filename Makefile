@@ -7,7 +7,7 @@ MODULES  := proto kit broker services/discovery services/metric services/task se
 BIN      := $(CURDIR)/bin
 CACHE    := $(CURDIR)/.cache
 TOOLS    := $(CACHE)/tools
-VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+VERSION  ?= $(shell deploy/release/version.sh)
 # grpcnotrace leaves grpc's /debug/requests pages out, and with them the templates for whose sake the linker keeps every exported method:
 # an idle node takes a sixth less memory.
 GOFLAGS_BUILD := -tags grpcnotrace -trimpath -buildvcs=false -ldflags "-s -w -X github.com/shallot-net/shallot/kit/version.Version=$(VERSION)"
