@@ -15,8 +15,8 @@ import (
 )
 
 // saysTheSame asks each replica of node what it knows of a task that one of them took, of the settings, the health and the past of all: whichever answers is right.
-func (w *world) saysTheSame(u *user) {
-	ctx, cancel := context.WithTimeout(u.ctx, 2*patience)
+func (w *world) saysTheSame() {
+	ctx, cancel := context.WithTimeout(w.t.Context(), 2*patience) // not of what is left of the load's time
 	defer cancel()
 	id := w.heardByAll(ctx)
 	w.placedTheSame(ctx, id)
