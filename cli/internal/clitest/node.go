@@ -23,6 +23,7 @@ import (
 	metricv1 "github.com/shallot-net/shallot/proto/shallot/metric/v1"
 	nodev1 "github.com/shallot-net/shallot/proto/shallot/node/v1"
 	taskv1 "github.com/shallot-net/shallot/proto/shallot/task/v1"
+	telemetryv1 "github.com/shallot-net/shallot/proto/shallot/telemetry/v1"
 )
 
 // Node is a node service in memory. Its wasm programs are scripts: see program.
@@ -35,6 +36,9 @@ type Node struct {
 	Metrics []*metricv1.KnownMetric
 	Now     func() time.Time
 	Jobs    *Jobs
+	// Placement and Settings are what GetPlacement (by the task's id) and GetSettings return.
+	Placement map[string][]*taskv1.PlacementAttempt
+	Settings  []*telemetryv1.ProcessSettings
 
 	mu      sync.Mutex
 	asked   []string
