@@ -69,7 +69,7 @@ if [[ $debian =~ ^[0-9]+\.[0-9] ]]; then debian=$(sed -E 's/-([0-9]+)-g/+\1.g/; 
 cat >"$root/usr/share/doc/shallot/changelog" <<EOF
 shallot ($debian) stable; urgency=medium
 
-  * $version: what is new is in CHANGELOG.md.gz, beside this file.
+  * What is new is in CHANGELOG.md.gz, beside this file.
 
  -- $(sed -n 's/^Maintainer: //p' "$top/deploy/debian/control")  $(date -u -R -d "@$SOURCE_DATE_EPOCH")
 EOF
