@@ -7,7 +7,7 @@ MODULES  := proto kit broker services/discovery services/metric services/task se
 BIN      := $(CURDIR)/bin
 CACHE    := $(CURDIR)/.cache
 TOOLS    := $(CACHE)/tools
-VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+VERSION  ?= $(shell deploy/release/version.sh)
 # grpcnotrace leaves grpc's /debug/requests pages out, and with them the templates for whose sake the linker keeps every exported method:
 # an idle node takes a sixth less memory.
 GOFLAGS_BUILD := -tags grpcnotrace -trimpath -buildvcs=false -ldflags "-s -w -X github.com/shallot-net/shallot/kit/version.Version=$(VERSION)"
@@ -61,8 +61,22 @@ test-web: build examples ## the dashboard in a real browser before real nodes; n
 	cd web && { [ node_modules -nt package-lock.json ] || npm ci --no-audit --no-fund --silent; } && SHALLOT_BIN=$(BIN) npm run --silent test:browser
 
 .PHONY: screenshots
-screenshots: build examples web/node_modules ## pictures of all screens of the dashboard, into dist/screenshots; needs chromium
+screenshots: build examples web/node_modules docs/node_modules ## pictures of all screens of the dashboard, into dist/screenshots, and of them those that README and docs show; needs chromium
 	@cd web && SHALLOT_BIN=$(BIN) SHALLOT_SCREENSHOTS=$(CURDIR)/dist/screenshots npm run --silent test:browser -- screenshots
+	@cd docs && npm run --silent pictures -- $(CURDIR)/dist/screenshots
+
+.PHONY: docs
+docs: docs/node_modules ## the site of the pages in docs/, into dist/docs; needs Node.js 20.9 and npm
+	@cd docs && npm run --silent build
+	@echo "dist/docs: to read it, cd docs && npm run preview"
+
+.PHONY: docs-check
+docs-check: docs/node_modules ## links, headings and pictures of all pages, and of the site that is built from those in docs/
+	@cd docs && npm run --silent check
+
+docs/node_modules: docs/package-lock.json
+	@cd docs && npm ci --no-audit --no-fund --silent
+	@touch $@
 
 .PHONY: build
 build: web-current ## shallot and one binary per process into bin/
@@ -134,8 +148,8 @@ images: ## an image for each service, with the Docker engine of this machine
 	@SHALLOT_VERSION=$(VERSION) SHALLOT_REVISION=$$(git rev-parse HEAD 2>/dev/null || echo unknown) docker compose -f deploy/docker-compose.yml --profile consumer --profile cli build
 
 .PHONY: test-compose
-test-compose: build ## a node in containers is brought up, used, scaled, hurt and taken down, and the commands of docs/operations.md are run; needs a Docker engine, and minutes
-	@cd test && GOWORK=off SHALLOT_BIN=$(BIN) SHALLOT_COMPOSE=1 go test -count=1 -v -timeout 25m -run 'TestDeployment|TestAnonymousDeployment|TestOperations' ./compose
+test-compose: build ## a node in containers is brought up, used, scaled, hurt and taken down, and the commands of docs/operations.md and docs/how-to/scale-a-node.md are run; needs a Docker engine, and minutes
+	@cd test && GOWORK=off SHALLOT_BIN=$(BIN) SHALLOT_COMPOSE=1 go test -count=1 -v -timeout 25m -run 'TestDeployment|TestAnonymousDeployment|TestOperations|TestScaleANode' ./compose
 
 .PHONY: release
 release: ## archives, Debian packages, checksums and notes of this commit into dist/release; with Debian's gcc-aarch64-linux-gnu the faster engine for arm64, too

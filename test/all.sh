@@ -30,7 +30,7 @@ without_race() {
 }
 
 long() {
-  run test test $race ./suite ./failclosed ./hostile ./interop ./faults ./leak ./...
+  run test test $race ./suite ./failclosed ./docs ./hostile ./interop ./faults ./leak ./...
 }
 
 others() {

@@ -29,6 +29,7 @@ name=shallot-$version-linux-$arch
 tree=$work/$name
 put 0755 "$tree/bin" "$programs"/shallot*
 put 0644 "$tree/share/man/man1" "$papers"/man/*.1
+put 0644 "$tree/share/man/man8" "$papers"/man/*.8
 cp -r --no-preserve=all "$papers/completions/." "$tree/share/"
 put 0644 "$tree/lib/systemd/system" "$units"/*.service "$units/shallot.target"
 install -d "$tree/lib/sysusers.d" "$tree/lib/tmpfiles.d"
@@ -52,17 +53,28 @@ cp -r "$tree" "$root/usr"
 for f in "$root"/usr/lib/systemd/system/*.service "$root/usr/share/doc/shallot/examples/broker-anonymous.conf" "$root/usr/lib/systemd/system/shallot.target"; do
   sed -i 's|/usr/local/bin|/usr/bin|g' "$f"
 done
-gzip -n -9 "$root"/usr/share/man/man1/*.1 "$root/usr/share/doc/shallot/LICENCES.md"
-mv "$root/usr/share/doc/shallot/CHANGELOG.md" "$root/usr/share/doc/shallot/changelog" && gzip -n -9 "$root/usr/share/doc/shallot/changelog"
+gzip -n -9 "$root"/usr/share/man/man?/*.? "$root/usr/share/doc/shallot/LICENCES.md"
 rm "$root/usr/share/doc/shallot/LICENSE" # /usr/share/common-licenses has it
 install -d "$root/usr/share/zsh/vendor-completions"
 mv "$root/usr/share/zsh/site-functions/_shallot" "$root/usr/share/zsh/vendor-completions/" && rmdir "$root/usr/share/zsh/site-functions"
 install -m 0644 "$top/deploy/debian/copyright" "$root/usr/share/doc/shallot/copyright"
 install -m 0640 "$units/shallot.env" "$root/etc/shallot/shallot.env"
 
+gzip -n -9 "$root/usr/share/doc/shallot/CHANGELOG.md"
+
 # A version of Debian's begins with a digit and grows: v1.2.3-4-gabc is 1.2.3+4.gabc, and a bare commit is ordered by its moment.
 debian=${version#v}
 if [[ $debian =~ ^[0-9]+\.[0-9] ]]; then debian=$(sed -E 's/-([0-9]+)-g/+\1.g/; s/-dirty$/+dirty/; s/-/~/g' <<<"$debian"); else debian=0~git$(date -u -d "@$SOURCE_DATE_EPOCH" +%Y%m%d%H%M%S).${debian//-/.}; fi
+# Debian's own list of changes is of another form, and is told by the people's.
+cat >"$root/usr/share/doc/shallot/changelog" <<EOF
+shallot ($debian) stable; urgency=medium
+
+  * $version: what is new is in CHANGELOG.md.gz, beside this file.
+
+ -- $(sed -n 's/^Maintainer: //p' "$top/deploy/debian/control")  $(date -u -R -d "@$SOURCE_DATE_EPOCH")
+EOF
+gzip -n -9 "$root/usr/share/doc/shallot/changelog"
+install -D -m 0644 "$top/deploy/debian/lintian-overrides" "$root/usr/share/lintian/overrides/shallot"
 size=$(du -sk --apparent-size "$root/usr" "$root/etc" | awk '{n += $1} END {print n}')
 sed -e "s/@VERSION@/$debian/; s/@ARCH@/$arch/; s/@SIZE@/$size/" "$top/deploy/debian/control" >"$root/DEBIAN/control"
 install -m 0755 "$top"/deploy/debian/{postinst,prerm,postrm} "$root/DEBIAN/"

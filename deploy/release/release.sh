@@ -6,27 +6,41 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 out=$1 version=$2
 read -ra platforms <<<"${PLATFORMS-linux/amd64 linux/arm64}"
-read -ra checked <<<"${CHECKED-darwin/arm64}"
-SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct)}
+read -ra checked <<<"${CHECKED-darwin/arm64 darwin/amd64 freebsd/amd64}"
+SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2>/dev/null)} ||
+  { echo "make release needs to know when the commit was made: do it in a clone, or set SOURCE_DATE_EPOCH to the seconds since 1970" >&2; exit 1; }
 export SOURCE_DATE_EPOCH
 command -v dpkg-deb >/dev/null || { echo "make release needs dpkg-deb; Debian has it, elsewhere: the package dpkg" >&2; exit 1; }
-rm -rf "$out"
-mkdir -p "$out"
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
+made=$work/release # OUT is whole, or as it was
+mkdir "$made"
+step() { printf '%s %s\n' "$(date -u +%H:%M:%S)" "$*" >&2; }
+for p in "${platforms[@]}"; do
+  [[ $p = linux/* ]] || { echo "$p cannot be packed, only Linux can: give it in CHECKED" >&2; exit 1; }
+done
+# Manual pages are what programs say of themselves, so that those of this machine are needed whatever is packed.
+here=$(go env GOHOSTOS)/$(go env GOHOSTARCH)
+native=$work/${here#*/}/bin
+step "build $here"
+engine_here=$(deploy/release/programs.sh "${here%/*}" "${here#*/}" "$version" "$native")
 engines=()
 for p in "${platforms[@]}"; do
-  os=${p%/*} arch=${p#*/}
-  [ "$os" = linux ] || { echo "$p cannot be packed, only Linux can: give it in CHECKED" >&2; exit 1; }
-  echo "build $p" >&2
-  engine=$(deploy/release/programs.sh "$os" "$arch" "$version" "$work/$arch/bin")
+  arch=${p#*/}
+  if [ "$p" = "$here" ]; then
+    engine=$engine_here
+  else
+    step "build $p"
+    engine=$(deploy/release/programs.sh linux "$arch" "$version" "$work/$arch/bin")
+  fi
   engines+=("$p: $engine")
-  deploy/release/papers.sh "$work/$arch/bin" "$version" "$work/$arch/papers" >&2
-  echo "pack $p" >&2
-  deploy/release/pack.sh "$work/$arch/bin" "$work/$arch/papers" "$arch" "$version" "$out"
+  step "papers of $p"
+  deploy/release/papers.sh "$work/$arch/bin" "$version" "$work/$arch/papers" "$native" >&2
+  step "pack $p"
+  deploy/release/pack.sh "$work/$arch/bin" "$work/$arch/papers" "$arch" "$version" "$made"
 done
 for p in "${checked[@]}"; do
-  echo "compile $p" >&2
+  step "compile $p"
   deploy/release/programs.sh "${p%/*}" "${p#*/}" "$version" "$work/checked" >/dev/null
   rm -rf "$work/checked"
 done
@@ -46,6 +60,10 @@ done
   printf '\nBuilt by %s' "$(go env GOVERSION)"
   command -v cc >/dev/null && printf ' and %s' "$(cc --version | head -1)"
   printf '.\n'
-} >"$out/NOTES.md"
-(cd "$out" && find . -maxdepth 1 -type f ! -name SHA256SUMS -printf '%f\n' | LC_ALL=C sort | xargs sha256sum >SHA256SUMS)
+} >"$made/NOTES.md"
+(cd "$made" && find . -maxdepth 1 -type f ! -name SHA256SUMS -printf '%f\n' | LC_ALL=C sort | xargs sha256sum >SHA256SUMS)
+rm -rf "$out"
+mkdir -p "$(dirname "$out")"
+mv "$made" "$out"
+step "done: $out"
 ls -l "$out" >&2

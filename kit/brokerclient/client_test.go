@@ -22,7 +22,7 @@ import (
 	eventv1 "github.com/shallot-net/shallot/proto/shallot/event/v1"
 )
 
-const patience = 10 * time.Second
+const patience = time.Minute
 
 func client(t *testing.T, b *brokertest.Broker) *brokerclient.Client {
 	t.Helper()

@@ -69,11 +69,15 @@ func WithEnviron(env []string) Option { return func(l *loader) { l.environ = env
 // WithStdout replaces os.Stdout for --help.
 func WithStdout(w io.Writer) Option { return func(l *loader) { l.stdout = w } }
 
+// Does says what the process is for, a phrase that stands behind its name in --help and in its manual page: "keeps tasks".
+func Does(phrase string) Option { return func(l *loader) { l.does = phrase } }
+
 // AllowArgs collects arguments that are no flags, and all after "--", in Loaded.Args; without it they are errors.
 func AllowArgs() Option { return func(l *loader) { l.allowArgs = true } }
 
 type loader struct {
 	process   string
+	does      string
 	fields    []field
 	common    *Common
 	environ   []string

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"fmt"
 	"reflect"
 	"strings"
@@ -98,7 +99,7 @@ func (l *loader) parseFlags(args []string) (flags map[string]any, file string, e
 func (l *loader) flagNames() []string {
 	names := []string{"--config", "--help"}
 	if l.common != nil {
-		names = append(names, "--health")
+		names = append(names, "--health", "--version")
 	}
 	for _, k := range l.keys() {
 		names = append(names, "--"+k)
@@ -116,12 +117,13 @@ func (l *loader) isBool(key string) bool {
 }
 
 func (l *loader) help() error {
-	fmt.Fprintf(l.stdout, "shallot-%s: each value comes from a flag, else the environment, else the configuration file, else its default.\n\n", l.process)
+	fmt.Fprintf(l.stdout, "shallot-%s: %s.\n\nEach value comes from a flag, else the environment, else the configuration file, else its default.\n\n", l.process, cmp.Or(l.does, "a process of Shallot's"))
 	w := tabwriter.NewWriter(l.stdout, 0, 4, 2, ' ', 0)
 	fmt.Fprintln(w, "FLAG\tDEFAULT\tENVIRONMENT\tWHAT IT IS")
 	fmt.Fprintf(w, "--config FILE\t\t%s\tYAML with these keys, or a section %q of them; else that section of HOME/config.yaml\n", envName(l.process, "config"), l.process)
 	if l.common != nil {
 		fmt.Fprintf(w, "--health\t\t\task the process that runs with these settings whether it is ready, and end with 0 when it is\n")
+		fmt.Fprintf(w, "--version\t\t\tprint the version; it stands alone\n")
 	}
 	for _, f := range l.fields {
 		fmt.Fprintf(w, "--%s\t%s\t%s\t%s\n", f.key, f.show(), envName(l.process, f.key), f.help)

@@ -10,5 +10,6 @@ func FreeSpace(dir string) (uint64, error) {
 	if err := unix.Statfs(dir, &st); err != nil {
 		return 0, err
 	}
-	return st.Bavail * uint64(st.Bsize), nil //nolint:gosec // a block size is positive
+	// On FreeBSD the count is signed: it is below zero where root has written into what is kept for it.
+	return uint64(max(int64(st.Bavail), 0)) * uint64(st.Bsize), nil //nolint:gosec // a block size is positive, and no disk has 2^63 blocks
 }

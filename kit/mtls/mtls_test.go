@@ -133,7 +133,7 @@ func eventually(t *testing.T, what string, f func() bool) {
 	t.Helper()
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
-	for end := time.After(10 * time.Second); !f(); {
+	for end := time.After(time.Minute); !f(); {
 		select {
 		case <-tick.C:
 		case <-end:

@@ -217,7 +217,7 @@ func TestLongStreamsMove(t *testing.T) {
 	bytes, _ := open(t, t.Context(), cc, runTask)
 	f.add(t, cfg, saying)
 	seen := map[string]bool{}
-	for end := time.Now().Add(20 * time.Second); len(seen) < 2; {
+	for end := time.Now().Add(time.Minute); len(seen) < 2; {
 		s, name := open(t, t.Context(), cc, watchTask)
 		seen[name] = true
 		err := s.RecvMsg(new(wrapperspb.StringValue))

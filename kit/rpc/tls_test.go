@@ -100,7 +100,7 @@ func knock(t *testing.T, addr string, cfg *tls.Config) error {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	if err := c.SetDeadline(time.Now().Add(5 * time.Second)); err != nil {
+	if err := c.SetDeadline(time.Now().Add(time.Minute)); err != nil {
 		t.Fatal(err)
 	}
 	if cfg != nil {
@@ -168,7 +168,7 @@ func (n *secured) waitRefused(t *testing.T, reason string, want int) {
 	t.Helper()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
-	for end := time.After(5 * time.Second); ; {
+	for end := time.After(time.Minute); ; {
 		if refusals(t, n.reg)[reason] >= want && strings.Contains(n.log.String(), fmt.Sprintf("%q:%q", "reason", reason)) {
 			return
 		}
@@ -296,7 +296,7 @@ func eventually(t *testing.T, what func() bool) {
 	t.Helper()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
-	for end := time.After(10 * time.Second); !what(); {
+	for end := time.After(time.Minute); !what(); {
 		select {
 		case <-tick.C:
 		case <-end:

@@ -18,7 +18,7 @@ func WithSettings(l *config.Loaded) Option {
 
 // SettingsOf is what a process was configured with, as it tells others. Of a secret it has that there is one.
 func SettingsOf(l *config.Loaded) *telemetryv1.ProcessSettings {
-	out := &telemetryv1.ProcessSettings{Name: l.Process, Pid: int64(os.Getpid()), Version: version.String(), Replica: replica()}
+	out := &telemetryv1.ProcessSettings{Name: l.Process, Pid: int64(os.Getpid()), Version: version.String(), Replica: Replica()}
 	for _, v := range l.Values {
 		x := &telemetryv1.Setting{Name: v.Key, Value: v.Value, Help: v.Help}
 		x.Origin, x.Place, _ = strings.Cut(v.Source, " ")

@@ -78,7 +78,7 @@ type service struct {
 }
 
 func (s *service) Gather(ctx context.Context, in *telemetryv1.GatherRequest) (*telemetryv1.GatherResponse, error) {
-	own := &telemetryv1.ProcessMetrics{Process: s.process, Pid: int64(os.Getpid()), Replica: replica()}
+	own := &telemetryv1.ProcessMetrics{Process: s.process, Pid: int64(os.Getpid()), Replica: Replica()}
 	if r, ok := s.registry.(*Registry); ok && in.GetDescribe() {
 		own.Metrics = r.Describe()
 	}
@@ -98,8 +98,8 @@ func (s *service) Gather(ctx context.Context, in *telemetryv1.GatherRequest) (*t
 	return out, nil
 }
 
-// replica is a digest of where this process runs and how it was started: of two that do the same, one of these differs.
-var replica = sync.OnceValue(func() string {
+// Replica is a digest of where this process runs and how it was started: of two that do the same, one of these differs.
+var Replica = sync.OnceValue(func() string {
 	h := sha256.New()
 	host, _ := os.Hostname()
 	settings := slices.DeleteFunc(os.Environ(), func(v string) bool { return !strings.HasPrefix(v, "SHALLOT_") })

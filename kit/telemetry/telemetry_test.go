@@ -69,7 +69,7 @@ func TestScrape(t *testing.T) {
 	done := make(chan error, 1)
 	go func() { done <- telemetry.Serve(ctx, addr, registry()) }()
 	var resp *http.Response
-	for end := time.Now().Add(5 * time.Second); ; {
+	for end := time.Now().Add(time.Minute); ; {
 		if resp, err = http.Get("http://" + addr + "/metrics"); err == nil {
 			break
 		}

@@ -47,7 +47,7 @@ func startFake(t *testing.T, script string, cfg tor.ProcessConfig) *tor.Process 
 // gone waits until a process is no more.
 func gone(t *testing.T, pid int) {
 	t.Helper()
-	deadline := time.After(20 * time.Second)
+	deadline := time.After(time.Minute)
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
 	for alive(pid) {

@@ -15,6 +15,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	"github.com/shallot-net/shallot/kit/config/helptext"
 	"github.com/shallot-net/shallot/test/internal/dev"
 )
 
@@ -22,11 +23,8 @@ var update = flag.Bool("update", false, "write docs/settings.md anew")
 
 var processes = []string{"broker", "onion", "discovery", "metric", "task", "node", "gateway"}
 
-// setting is one line of a program's --help.
-type setting struct{ key, value, env, what string }
-
 // settings asks a program itself what can be set.
-func settings(t *testing.T, process string) (all []setting) {
+func settings(t *testing.T, process string) []helptext.Setting {
 	t.Helper()
 	bin, err := dev.Bin()
 	if err != nil {
@@ -36,30 +34,14 @@ func settings(t *testing.T, process string) (all []setting) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, table, ok := strings.Cut(string(out), "\n\n")
-	header, rows, ok2 := strings.Cut(table, "\n")
-	if !ok || !ok2 {
-		t.Fatalf("the help of %s has no table:\n%s", process, out)
+	help, err := helptext.Parse(string(out))
+	if err != nil {
+		t.Fatal(err)
 	}
-	var columns []int
-	for _, name := range []string{"FLAG", "DEFAULT", "ENVIRONMENT", "WHAT IT IS"} {
-		columns = append(columns, strings.Index(header, name))
+	if len(help.Settings) < 5 {
+		t.Fatalf("the help of %s lists %d settings", process, len(help.Settings))
 	}
-	for row := range strings.Lines(rows) {
-		r := []rune(strings.TrimRight(row, "\n"))
-		cell := func(i int) string {
-			end := len(r)
-			if i+1 < len(columns) {
-				end = columns[i+1]
-			}
-			return strings.TrimSpace(string(r[columns[i]:end]))
-		}
-		all = append(all, setting{cell(0), cell(1), cell(2), cell(3)})
-	}
-	if len(all) < 5 {
-		t.Fatalf("the help of %s lists %d settings", process, len(all))
-	}
-	return all
+	return help.Settings
 }
 
 // TestEverySettingIsInTheEnvironmentAndInAFile: docs/settings.md lists what the programs have, and each has a variable. `make settings` writes it.
@@ -83,18 +65,18 @@ This page is what the programs say of themselves (` + "`shallot-SERVICE --help`"
 	for _, process := range processes {
 		fmt.Fprintf(&b, "\n## %s\n\n| key | variable | default | what it is |\n| --- | --- | --- | --- |\n", process)
 		for _, s := range settings(t, process) {
-			key := strings.TrimPrefix(s.key, "--")
+			key := strings.TrimPrefix(s.Flag, "--")
 			switch {
-			case key == "health":
+			case key == "health", key == "version": // what to do, and no settings
 				continue
-			case s.env != "SHALLOT_"+strings.ToUpper(process+"_"+strings.ReplaceAll(strings.TrimSuffix(key, " FILE"), ".", "_")):
-				t.Errorf("%s of %s has the variable %q", key, process, s.env)
+			case s.Env != "SHALLOT_"+strings.ToUpper(process+"_"+strings.ReplaceAll(strings.TrimSuffix(key, " FILE"), ".", "_")):
+				t.Errorf("%s of %s has the variable %q", key, process, s.Env)
 			}
-			value := s.value
+			value := s.Value
 			if value != "" {
 				value = "`" + value + "`"
 			}
-			fmt.Fprintf(&b, "| `%s` | `%s` | %s | %s |\n", key, s.env, value, strings.ReplaceAll(s.what, "|", "\\|"))
+			fmt.Fprintf(&b, "| `%s` | `%s` | %s | %s |\n", key, s.Env, value, strings.ReplaceAll(s.What, "|", "\\|"))
 		}
 	}
 	if *update {
@@ -157,7 +139,7 @@ func TestComposeSetsWhatThereIs(t *testing.T) {
 	known := map[string]bool{}
 	for _, process := range processes {
 		for _, s := range settings(t, process) {
-			known[s.env] = true
+			known[s.Env] = true
 		}
 	}
 	for file, data := range files(t) {
@@ -219,7 +201,7 @@ func TestEnvExampleSaysEverything(t *testing.T) {
 	known := map[string]bool{}
 	for _, process := range processes {
 		for _, s := range settings(t, process) {
-			known[s.env] = true
+			known[s.Env] = true
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(said)) {

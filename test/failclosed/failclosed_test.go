@@ -65,6 +65,7 @@ func TestAnonymousNetwork(t *testing.T) {
 
 	t.Run("tasks of every type", func(t *testing.T) { s.Tasks(t, consumer, s.probe) })
 	t.Run("an executor of the operator's own", s.guestExecutor)
+	t.Run("a provider that comes back from a backup", s.restored)
 	t.Run("without its tor a consumer is offline, and keeps its tasks", s.consumerOffline)
 	t.Run("without its tor a provider is offline, and comes back", s.providerOffline)
 	t.Run("a node behind a bridge", s.bridged)

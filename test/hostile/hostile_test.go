@@ -17,7 +17,7 @@ import (
 const (
 	promise  = 0.10
 	generous = 0.50
-	patience = 20 * time.Second
+	patience = time.Minute
 
 	// stated is what the brokers are told to allow for a frame; 30 s would make the test as long.
 	stated = 3 * time.Second

@@ -334,7 +334,7 @@ func TestConnectionStays(t *testing.T) {
 		_, err := k.Run(t.Context(), nil, "cat", cid)
 		late <- err
 	}()
-	eventually(t, 20*time.Second, "Kubo wants a block", func() bool {
+	eventually(t, time.Minute, "Kubo wants a block", func() bool {
 		out, err := k.Run(t.Context(), nil, "bitswap", "wantlist")
 		return err == nil && out != ""
 	})

@@ -96,7 +96,7 @@ func startBroker(t *testing.T) *broker {
 		r, err := grpc_health_v1.NewHealthClient(cc).Check(t.Context(), &grpc_health_v1.HealthCheckRequest{})
 		return err == nil && r.GetStatus() == grpc_health_v1.HealthCheckResponse_SERVING
 	}
-	eventually(t, 20*time.Second, "the broker serves", serving)
+	eventually(t, time.Minute, "the broker serves", serving)
 	self, err := b.network.Self(t.Context(), &brokerv1.SelfRequest{})
 	if err != nil {
 		t.Fatal(err)

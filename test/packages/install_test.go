@@ -52,7 +52,7 @@ func start(t *testing.T, network, name string, packages ...string) *machine {
 		}
 		docker(t, "rm", "--force", "--volumes", m.name)
 	})
-	m.sh("mkdir /packages")
+	m.sh("mkdir /packages; rm -f /etc/dpkg/dpkg.cfg.d/docker") // by which slim images leave out manual pages and most of what is in /usr/share/doc
 	for _, p := range packages {
 		docker(t, "cp", p, m.name+":/packages/")
 	}
@@ -236,6 +236,9 @@ func TestDebianPackage(t *testing.T) {
 		if got := m.shallot("version"); got != "v9.0.0" {
 			t.Errorf("%s has version %s", m.name, got)
 		}
+	}
+	if got := consumer.sh(`for p in /usr/bin/shallot*; do zgrep -q '^\.TH' "/usr/share/man/man1/${p##*/}.1.gz" 2>/dev/null || zgrep -q '^\.TH' "/usr/share/man/man8/${p##*/}.8.gz" || echo "$p"; done`); got != "" {
+		t.Errorf("no manual pages of %s", got)
 	}
 	if got := consumer.sh("grep -c ^SHALLOT_ROLE=consumer " + settings); got != "1" {
 		t.Error("the upgrade has changed the file of settings")

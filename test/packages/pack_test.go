@@ -23,6 +23,14 @@ import (
 // programs are those of a release.
 var programs = []string{"shallot", "shallot-broker", "shallot-discovery", "shallot-executor-wasm", "shallot-gateway", "shallot-metric", "shallot-node", "shallot-onion", "shallot-task"}
 
+// manual is the page of a program: the command's is for everybody, those of processes are for who looks after a machine.
+func manual(program string) string {
+	if program == "shallot" {
+		return "shallot.1"
+	}
+	return program + ".8"
+}
+
 // epoch is a moment that packages bear here.
 const epoch = "1700000000"
 
@@ -72,7 +80,7 @@ func small(t *testing.T, order []string, at time.Time) (bin, papers string) {
 	for _, p := range order {
 		write(filepath.Join(bin, p), "#!/bin/sh\necho "+p+"\n", 0o700)
 		write(filepath.Join(papers, "sbom", p+".cdx.json"), "{}\n", 0o600)
-		write(filepath.Join(papers, "man", p+".1"), ".TH "+p+"\n", 0o600)
+		write(filepath.Join(papers, "man", manual(p)), ".TH "+p+"\n", 0o600)
 	}
 	write(filepath.Join(papers, "sbom", "LICENCES.md"), "# Licences\n", 0o600)
 	write(filepath.Join(papers, "completions", "bash-completion", "completions", "shallot"), "# bash\n", 0o600)
@@ -138,7 +146,7 @@ func archive(t *testing.T, path string) {
 	}
 	const top = "shallot-v1.2.3-linux-amd64/"
 	for _, p := range programs {
-		if files.mode(top+"bin/"+p) != 0o755 || files.mode(top+"share/man/man1/"+p+".1") != 0o644 {
+		if files.mode(top+"bin/"+p) != 0o755 || files.mode(top+"share/man/man"+manual(p)[len(p)+1:]+"/"+manual(p)) != 0o644 {
 			t.Errorf("%s or its page has not its mode, or is missing", p)
 		}
 	}
@@ -216,7 +224,7 @@ func debian(t *testing.T, path string) {
 		t.Fatal(err)
 	}
 	files := entries(t, bytes.NewReader(data))
-	units := 0
+	units, documented := 0, map[string][]string{}
 	for _, e := range files {
 		if strings.Contains(e.Name, "/local/") {
 			t.Errorf("%s is not Debian's place", e.Name)
@@ -225,6 +233,12 @@ func debian(t *testing.T, path string) {
 			continue
 		}
 		for line := range strings.Lines(string(e.data)) {
+			for page := range strings.FieldsSeq(line) {
+				if name, ok := strings.CutPrefix(strings.TrimPrefix(page, "Documentation="), "man:"); ok {
+					name, section, _ := strings.Cut(strings.TrimSuffix(name, ")"), "(")
+					documented[e.Name] = append(documented[e.Name], "./usr/share/man/man"+section+"/"+name+"."+section+".gz")
+				}
+			}
 			if command, ok := strings.CutPrefix(line, "ExecStart="); ok {
 				units++
 				program := strings.Fields(command)[0]
@@ -236,6 +250,16 @@ func debian(t *testing.T, path string) {
 	}
 	if units < 8 {
 		t.Errorf("only %d units", units)
+	}
+	if len(documented) < units {
+		t.Errorf("of %d units only %d name a manual page", units, len(documented))
+	}
+	for unit, pages := range documented {
+		for _, page := range pages {
+			if !strings.Contains(page, "/man1/shallot-") && files.mode(page) != 0o644 { // those of the command's own commands are not among the stand-ins
+				t.Errorf("%s names %s, which is not in the package", unit, page)
+			}
+		}
 	}
 	for _, e := range files {
 		if e.Typeflag == tar.TypeSymlink && files.find("./"+filepath.Join(filepath.Dir(e.Name), e.Linkname)).Name == "" {
@@ -264,7 +288,7 @@ func TestVersionsGrow(t *testing.T) {
 	needDpkg(t)
 	bin, papers := small(t, programs, time.Unix(1600000000, 0))
 	var before string
-	for _, v := range []string{"315a5d5e", "v0.9.0", "v1.0.0-rc1", "v1.0.0", "v1.0.0-7-gabcdef0", "v1.0.0-12-g0123456", "v1.0.1"} {
+	for _, v := range []string{"315a5d5e", "v0.0.0-20261127052143-315a5d5e0123", "v0.0.0-20261127052144-0123456789ab", "v0.9.0", "v1.0.0-rc1", "v1.0.0", "v1.0.0-7-gabcdef0", "v1.0.0-12-g0123456", "v1.0.0-12-g0123456-dirty", "v1.0.1"} {
 		out := t.TempDir()
 		script(t, "pack.sh", nil, bin, papers, "arm64", v, out)
 		found, err := filepath.Glob(filepath.Join(out, "shallot_*_arm64.deb"))

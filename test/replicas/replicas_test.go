@@ -266,6 +266,7 @@ func TestReplicasAreKilledUnderLoad(t *testing.T) {
 	u := &user{w: w, ctx: ctx, rand: rand.New(rand.NewPCG(seed, 99))}
 	w.cancels(u)
 	w.sameEverywhere(u, submitted)
+	w.saysTheSame(u)
 }
 
 // cancels ends a task at another replica than the one that took it.

@@ -59,7 +59,7 @@ const backupShards = 6
 // work gives a provider of one slot and its consumer something of everything.
 func work(t *testing.T, provider, user *member) *destroyed {
 	t.Helper()
-	eventually(t, 30*time.Second, "the consumer knows the provider", func() bool {
+	eventually(t, time.Minute, "the consumer knows the provider", func() bool {
 		return strings.Contains(command(t, user.dir, "", "peers", "--output", "json").stdout, provider.peer)
 	})
 	d := &destroyed{provider: provider, user: user, results: map[string]string{}, backups: t.TempDir(), out: filepath.Join(t.TempDir(), "out")}
@@ -70,7 +70,7 @@ func work(t *testing.T, provider, user *member) *destroyed {
 	d.content = strings.TrimSpace(provider.must(t, "", "content", "put", big))
 	for _, args := range [][]string{{"sum", "1", "2", "3"}, {"wasm", program("probe.wasm"), "--", "print", "300000"}} {
 		id := strings.TrimSpace(user.must(t, "", append([]string{"run"}, append([]string{args[0]}, append([]string{"--detach"}, args[1:]...)...)...)...))
-		eventually(t, 30*time.Second, "the task has ended", func() bool { return user.task(t, id).State == "COMPLETED" })
+		eventually(t, time.Minute, "the task has ended", func() bool { return user.task(t, id).State == "COMPLETED" })
 		d.results[id] = user.must(t, "", "task", "result", id)
 	}
 	in := t.TempDir()
@@ -88,7 +88,7 @@ func work(t *testing.T, provider, user *member) *destroyed {
 	}
 	d.jobArgs = []string{"map", "wasm", program("probe.wasm"), "--inputs", filepath.Join(in, "*"), "--output", d.out}
 	user.must(t, "", append(append([]string{}, d.jobArgs...), "--detach", "--", "slowcat", "300")...)
-	eventually(t, 30*time.Second, "the provider has the tasks", func() bool {
+	eventually(t, time.Minute, "the provider has the tasks", func() bool {
 		for _, id := range d.waiting {
 			if s := user.task(t, id).State; s == "PENDING" || s == "SUBMITTED" || s == "" {
 				return false

@@ -117,7 +117,7 @@ func TestExternalExecutor(t *testing.T) {
 		t.Fatal("the type is offered before its executor is there")
 	}
 	g := startGrep(t, socket)
-	eventually(t, 20*time.Second, "the consumer knows a provider of grep", func() bool { return offered(t, n, "grep") })
+	eventually(t, time.Minute, "the consumer knows a provider of grep", func() bool { return offered(t, n, "grep") })
 
 	for _, c := range []struct {
 		name   string
@@ -144,7 +144,7 @@ func TestExternalExecutor(t *testing.T) {
 	t.Run("progress and cancel", func(t *testing.T) {
 		r := shallot(t, n, consumer, "", "run", "grep", "--option", "--pause 1 beta", "--stdin", large, "--detach")
 		id := strings.TrimSpace(r.stdout)
-		eventually(t, 20*time.Second, "a progress", func() bool {
+		eventually(t, time.Minute, "a progress", func() bool {
 			p := show(t, n, id).Progress
 			return p != nil && p.Fraction > 0 && strings.Contains(p.Text, "lines found")
 		})
@@ -160,9 +160,9 @@ func TestExternalExecutor(t *testing.T) {
 	t.Run("its death", func(t *testing.T) {
 		r := shallot(t, n, consumer, "", "run", "grep", "--option", "--pause 1 beta", "--stdin", words, "--detach")
 		id := strings.TrimSpace(r.stdout)
-		eventually(t, 20*time.Second, "the task runs", func() bool { return show(t, n, id).State == "RUNNING" })
+		eventually(t, time.Minute, "the task runs", func() bool { return show(t, n, id).State == "RUNNING" })
 		g.kill()
-		eventually(t, 20*time.Second, "nobody offers grep any more", func() bool { return !offered(t, n, "grep") })
+		eventually(t, time.Minute, "nobody offers grep any more", func() bool { return !offered(t, n, "grep") })
 		if r := shallot(t, n, consumer, "", "run", "sum", "1", "2"); r.stdout != "3\n" {
 			t.Errorf("beside the dead executor: %+v", r)
 		}
@@ -205,7 +205,7 @@ func overREST(t *testing.T, n *dev.Network) {
 	if err := json.Unmarshal(answer, &made); err != nil || resp.StatusCode != http.StatusOK || made.ID == "" {
 		t.Fatalf("%s: %s", resp.Status, answer)
 	}
-	eventually(t, 20*time.Second, "the task has ended", func() bool { return show(t, n, made.ID).State == "COMPLETED" })
+	eventually(t, time.Minute, "the task has ended", func() bool { return show(t, n, made.ID).State == "COMPLETED" })
 	if r := shallot(t, n, consumer, "", "task", "result", made.ID); r.stdout != "beta\n" {
 		t.Errorf("the result is %+v", r)
 	}

@@ -26,7 +26,7 @@ func peerID(t *testing.T, n *dev.Network, node string) (id string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, 30*time.Second, node+" says who it is", func() bool {
+	eventually(t, time.Minute, node+" says who it is", func() bool {
 		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 		defer cancel()
 		r, err := c.GetNode(ctx, &nodev1.GetNodeRequest{})
@@ -124,7 +124,7 @@ func TestANetworkCutInTwoFindsItselfAgain(t *testing.T) {
 	for _, node := range there {
 		deny(t, n, node, ids(here)...)
 	}
-	eventually(t, 30*time.Second, "the halves have lost each other", func() bool {
+	eventually(t, time.Minute, "the halves have lost each other", func() bool {
 		for i, side := range [][]string{here, there} {
 			other := [][]string{there, here}[i]
 			for _, node := range side {
@@ -196,7 +196,7 @@ func TestNodesRejoinWithTheBootstrapNodeGone(t *testing.T) {
 	n := ownNetwork(t, 3, 1)
 	second, third, own := peerID(t, n, "provider-2"), peerID(t, n, "provider-3"), peerID(t, n, consumer)
 	// A consumer's broker writes down whom it reached; wait for that, not for the others' death.
-	eventually(t, 30*time.Second, "the consumer's broker has written down whom it reached", func() bool {
+	eventually(t, time.Minute, "the consumer's broker has written down whom it reached", func() bool {
 		b, err := os.ReadFile(filepath.Join(n.Home(consumer), "state", "broker", "peers.json"))
 		return err == nil && strings.Contains(string(b), second) && strings.Contains(string(b), third)
 	})
@@ -251,7 +251,7 @@ func TestAProviderThatRestartsKeepsItsQueueAndResults(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, 30*time.Second, "the provider has all tasks", func() bool {
+	eventually(t, time.Minute, "the provider has all tasks", func() bool {
 		for _, task := range tasks {
 			r, err := client.GetTask(t.Context(), &nodev1.GetTaskRequest{TaskId: task})
 			if s := r.GetTask().GetState(); err != nil || s == "PENDING" || s == "SUBMITTED" {
@@ -281,7 +281,7 @@ func TestAProviderThatRestartsKeepsItsQueueAndResults(t *testing.T) {
 		}
 		return done, open
 	}
-	eventually(t, 30*time.Second, "the provider has finished some and has others to do", func() bool {
+	eventually(t, time.Minute, "the provider has finished some and has others to do", func() bool {
 		done, open := states()
 		return done >= 2 && open >= 2
 	})

@@ -157,7 +157,7 @@ func completedRuns(t *testing.T, n *dev.Network) int {
 		if err != nil {
 			t.Fatal(err)
 		}
-		eventually(t, 30*time.Second, "an answer of "+node, func() bool {
+		eventually(t, time.Minute, "an answer of "+node, func() bool {
 			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 			defer cancel()
 			r, err := client.ListTasks(ctx, &nodev1.ListTasksRequest{States: []string{"COMPLETED"}, PageSize: 1000})

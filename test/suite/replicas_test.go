@@ -114,7 +114,7 @@ func TestReplicasOutliveTheirProvider(t *testing.T) {
 	second := newMember(t, "--role", "provider", "--bootstrap", first.address)
 	third := newMember(t, "--role", "provider", "--bootstrap", first.address)
 	user := newMember(t, "--bootstrap", second.address, "--bootstrap", third.address)
-	eventually(t, 30*time.Second, "the consumer knows the three providers", func() bool {
+	eventually(t, time.Minute, "the consumer knows the three providers", func() bool {
 		out := command(t, user.dir, "", "peers", "--output", "json").stdout
 		return strings.Contains(out, first.peer) && strings.Contains(out, second.peer) && strings.Contains(out, third.peer)
 	})
@@ -137,7 +137,7 @@ func TestReplicasOutliveTheirProvider(t *testing.T) {
 		jobs = append(jobs, j)
 	}
 	for _, j := range jobs {
-		eventually(t, 30*time.Second, "the task runs", func() bool {
+		eventually(t, time.Minute, "the task runs", func() bool {
 			return strings.Contains(command(t, user.dir, "", "task", "show", j.id).stdout, "RUNNING")
 		})
 	}

@@ -114,7 +114,7 @@ func (c *collector) wait(t *testing.T, what string, ok func(*span) bool) (found 
 // until waits until what has come is as it should be.
 func (c *collector) until(t *testing.T, what string, ok func([]*span) bool) {
 	t.Helper()
-	deadline := time.NewTimer(20 * time.Second)
+	deadline := time.NewTimer(time.Minute)
 	defer deadline.Stop()
 	for !ok(c.all()) {
 		select {

@@ -178,7 +178,7 @@ func (m *machine) stop() {
 	_ = m.cmd.Process.Signal(os.Interrupt)
 	select {
 	case <-m.ended:
-	case <-time.After(20 * time.Second):
+	case <-time.After(time.Minute):
 		m.t.Errorf("the %s does not stop", m.role)
 		_ = m.cmd.Process.Kill()
 		<-m.ended
@@ -233,8 +233,8 @@ func (m *machine) upgrade(programs, service string, sig syscall.Signal) {
 	if err := syscall.Kill(old, sig); err != nil {
 		m.t.Fatal(err)
 	}
-	eventually(m.t, 30*time.Second, "the new "+service+" of the "+m.role+" runs", func() bool { return m.pid(service) != 0 })
-	eventually(m.t, 30*time.Second, "the new "+service+" of the "+m.role+" is healthy", func() bool {
+	eventually(m.t, time.Minute, "the new "+service+" of the "+m.role+" runs", func() bool { return m.pid(service) != 0 })
+	eventually(m.t, time.Minute, "the new "+service+" of the "+m.role+" is healthy", func() bool {
 		c := exec.CommandContext(m.t.Context(), filepath.Join(m.bin, "shallot-"+service), "--home", m.home, "--health")
 		return c.Run() == nil
 	})

@@ -63,7 +63,7 @@ func pairOf(t *testing.T, provider, consumer string) (p, c *machine) {
 	t.Helper()
 	p = newMachine(t, provider, "provider")
 	c = newMachine(t, consumer, "consumer", "--bootstrap", p.addr)
-	eventually(t, 30*time.Second, "the consumer knows the provider", func() bool { return strings.Contains(c.cli("peers", "--output", "json"), p.peer) })
+	eventually(t, time.Minute, "the consumer knows the provider", func() bool { return strings.Contains(c.cli("peers", "--output", "json"), p.peer) })
 	return p, c
 }
 
@@ -76,7 +76,7 @@ func rolling(t *testing.T, old string, steps []step, sig syscall.Signal) {
 	l := startLoad(t, c)
 	for _, s := range steps {
 		before := l.count()
-		eventually(t, 30*time.Second, "tasks are submitted", func() bool { return l.count() > before+workers })
+		eventually(t, time.Minute, "tasks are submitted", func() bool { return l.count() > before+workers })
 		m := p
 		if s.role == "consumer" {
 			m = c
@@ -86,7 +86,7 @@ func rolling(t *testing.T, old string, steps []step, sig syscall.Signal) {
 	p.upgradeSupervisor(current)
 	c.upgradeSupervisor(current)
 	before := l.count()
-	eventually(t, 30*time.Second, "tasks are submitted after all", func() bool { return l.count() > before+workers })
+	eventually(t, time.Minute, "tasks are submitted after all", func() bool { return l.count() > before+workers })
 	n, extra := l.finish()
 	for i, m := range []*machine{p, c} {
 		var now struct {

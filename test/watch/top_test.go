@@ -88,7 +88,7 @@ func (x *terminal) screen() []string {
 
 func (x *terminal) wait(what string, ok func(lines []string) bool) []string {
 	x.t.Helper()
-	deadline := time.NewTimer(30 * time.Second)
+	deadline := time.NewTimer(time.Minute)
 	defer deadline.Stop()
 	for {
 		lines := x.screen()

@@ -42,7 +42,7 @@ func main() { lifecycle.Main(process, run) }
 
 func run(ctx context.Context, args []string) error {
 	cfg := defaults()
-	loaded, err := config.Load(process, &cfg, args)
+	loaded, err := config.Load(process, &cfg, args, config.Does("the sidecar of a node, its only process that touches the network"))
 	if err != nil {
 		return err
 	}

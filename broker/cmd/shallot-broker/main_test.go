@@ -44,7 +44,7 @@ func start(t *testing.T, dir string, args ...string) (*grpc.ClientConn, func()) 
 	}
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
-	for deadline := time.Now().Add(20 * time.Second); ; <-tick.C {
+	for deadline := time.Now().Add(time.Minute); ; <-tick.C {
 		r, err := healthpb.NewHealthClient(cc).Check(t.Context(), &healthpb.HealthCheckRequest{})
 		if err == nil && r.GetStatus() == healthpb.HealthCheckResponse_SERVING {
 			return cc, stop

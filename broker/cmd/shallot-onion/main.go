@@ -29,7 +29,7 @@ func main() { lifecycle.Main(process, run) }
 
 func run(ctx context.Context, args []string) error {
 	cfg := defaults()
-	loaded, err := config.Load(process, &cfg, args)
+	loaded, err := config.Load(process, &cfg, args, config.Does("keeps the onion services of a node, its only process that speaks to tor's control port"))
 	if err != nil {
 		return err
 	}

@@ -43,6 +43,16 @@ func (n *Node) GetNode(_ context.Context, r *nodev1.GetNodeRequest) (*nodev1.Get
 	return &nodev1.GetNodeResponse{Node: info}, nil
 }
 
+// GetPlacement implements NodeService.
+func (n *Node) GetPlacement(_ context.Context, r *nodev1.GetPlacementRequest) (*nodev1.GetPlacementResponse, error) {
+	return &nodev1.GetPlacementResponse{Attempts: n.Placement[r.GetTaskId()]}, nil
+}
+
+// GetSettings implements NodeService.
+func (n *Node) GetSettings(context.Context, *nodev1.GetSettingsRequest) (*nodev1.GetSettingsResponse, error) {
+	return &nodev1.GetSettingsResponse{Version: n.Info().GetVersion(), Processes: n.Settings}, nil
+}
+
 // ConnectPeer implements NodeService.
 func (n *Node) ConnectPeer(_ context.Context, r *nodev1.ConnectPeerRequest) (*nodev1.ConnectPeerResponse, error) {
 	_, id, ok := strings.Cut(r.GetAddress(), "/p2p/")

@@ -23,6 +23,7 @@ import (
 	metricv1 "github.com/shallot-net/shallot/proto/shallot/metric/v1"
 	nodev1 "github.com/shallot-net/shallot/proto/shallot/node/v1"
 	taskv1 "github.com/shallot-net/shallot/proto/shallot/task/v1"
+	telemetryv1 "github.com/shallot-net/shallot/proto/shallot/telemetry/v1"
 )
 
 // Node is a node service in memory. Its wasm programs are scripts: see program.
@@ -35,6 +36,9 @@ type Node struct {
 	Metrics []*metricv1.KnownMetric
 	Now     func() time.Time
 	Jobs    *Jobs
+	// Placement and Settings are what GetPlacement (by the task's id) and GetSettings return.
+	Placement map[string][]*taskv1.PlacementAttempt
+	Settings  []*telemetryv1.ProcessSettings
 
 	mu      sync.Mutex
 	asked   []string
@@ -234,10 +238,20 @@ func (n *Node) to(t *task, state, what string) {
 	})
 }
 
-// program runs a script: each line is an action. out TEXT, err TEXT, zeros N (bytes of stdout), stdin (copies it to
+// program runs a script: each line is an action. nobody WHY (as the first line: no provider takes it until it is cancelled), out TEXT, err TEXT, zeros N (bytes of stdout), stdin (copies it to
 // stdout), file PATH TEXT (an output file; the path may be quoted as in Go), hang (until it is cancelled), exit N, fail REASON MESSAGE,
 // expire CLOCK.
 func (n *Node) program(t *task, script string, spec *taskv1.TaskSpec) {
+	if why, ok := strings.CutPrefix(script, "script\nnobody "); ok {
+		n.change(func() {
+			t.Revision++
+			t.History = append(t.History, &taskv1.HistoryEntry{At: timestamppb.New(n.Now()), State: "PENDING", What: "NO_CANDIDATE", Detail: strings.TrimSpace(why)})
+		})
+		<-t.cancel
+		n.change(func() { t.FinishedAt = timestamppb.New(n.Now()) })
+		n.to(t, "CANCELLED", "CANCELLED")
+		return
+	}
 	n.change(func() { t.Provider, t.Attempts = "12D3KooWProvider", 1 })
 	n.to(t, "RUNNING", "STARTED")
 	end, code := "COMPLETED", int32(0)

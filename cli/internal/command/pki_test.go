@@ -67,7 +67,7 @@ func (o *operator) eventually(what string, f func() bool) {
 	o.t.Helper()
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
-	for end := time.After(20 * time.Second); !f(); {
+	for end := time.After(time.Minute); !f(); {
 		select {
 		case <-tick.C:
 		case <-end:

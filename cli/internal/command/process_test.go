@@ -75,7 +75,7 @@ func (p *program) code(t *testing.T) int {
 	t.Helper()
 	select {
 	case <-p.ended:
-	case <-time.After(30 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatalf("it did not end; it said\n%s", &p.stderr)
 	}
 	return p.ProcessState.ExitCode()
@@ -288,7 +288,7 @@ func TestDevOutlivesItsReaderAndEndsWithItsTerminal(t *testing.T) {
 	if err := syscall.Kill(metric().PID, syscall.SIGKILL); err != nil { // that is worth a line
 		t.Fatal(err)
 	}
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for metric().Restarts == 0 || metric().PID == 0 {
 		if time.Now().After(deadline) {
 			t.Fatal("the process was not started again")

@@ -41,7 +41,7 @@ Data goes to stdout, talk to stderr. 'shallot help exit-codes' lists the exit co
 		&cobra.Group{ID: "deploy", Title: "Nodes of several containers or machines:"})
 	for id, commands := range map[string][]*cobra.Command{
 		"work":   {a.run(), a.mapping(), a.job(), a.task(), a.content()},
-		"look":   {a.node(), a.peers(), a.metrics(), a.top(), a.dashboard(), a.doctor(), a.executor()},
+		"look":   {a.node(), a.peers(), a.metrics(), a.top(), a.dashboard(), a.settings(), a.doctor(), a.executor()},
 		"nodes":  {a.dev(), a.up(), a.token(), a.network(), a.backup(), a.restore()},
 		"deploy": {a.pki(), a.client()},
 	} {

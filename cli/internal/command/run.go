@@ -17,6 +17,7 @@ import (
 	"github.com/shallot-net/shallot/cli/internal/progress"
 	"github.com/shallot-net/shallot/kit/config"
 	eventv1 "github.com/shallot-net/shallot/proto/shallot/event/v1"
+	nodev1 "github.com/shallot-net/shallot/proto/shallot/node/v1"
 	taskv1 "github.com/shallot-net/shallot/proto/shallot/task/v1"
 )
 
@@ -266,10 +267,16 @@ func (e *execution) run(ctx context.Context, request string, spec *taskv1.TaskSp
 		done <- outcome{t, err}
 	}()
 	gaveUp := make(chan struct{})
+	stored := e.task.Known()
+	var overdue <-chan time.Time
 	for interrupts := 0; ; {
 		select {
 		case o := <-done:
 			return e.ended(ctx, o)
+		case <-stored:
+			stored, overdue = nil, time.After(progress.After)
+		case <-overdue:
+			e.unplaced(ctx)
 		case <-gaveUp:
 			return errInterrupted
 		case <-e.Interrupts:
@@ -281,6 +288,25 @@ func (e *execution) run(ctx context.Context, request string, spec *taskv1.TaskSp
 			e.say("cancelling the task; Ctrl-C again leaves at once")
 			go e.cancel(ctx, gaveUp)
 		}
+	}
+}
+
+// unplaced says why nobody has the task yet. It will be looked for a provider for minutes, and whoever waits had better know at once that there is none.
+func (e *execution) unplaced(ctx context.Context) {
+	t := e.task.Task()
+	if t.GetState() != "PENDING" {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, knownTimeout)
+	defer cancel()
+	r, err := e.client.GetTask(ctx, &nodev1.GetTaskRequest{TaskId: t.GetId()}) // what is told while it changes has no history
+	if err != nil {
+		return // that the node does not answer is said elsewhere
+	}
+	history := r.GetTask().GetHistory()
+	if n := len(history); n > 0 && history[n-1].GetWhat() == "NO_CANDIDATE" {
+		e.line.Stop()
+		e.say("the task waits for a provider: %s (task %s)", history[n-1].GetDetail(), t.GetId())
 	}
 }
 

@@ -226,6 +226,29 @@ func TestFollowPrintsStderrWhileTheProgramRuns(t *testing.T) {
 	}
 }
 
+func TestRunSaysWhyNobodyHasTheTask(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	var stderr lockedBuffer
+	done := make(chan int, 1)
+	app := w.script("nobody none of 3 known providers qualifies")
+	go func() {
+		sys := System{Stdin: strings.NewReader(""), Stdout: io.Discard, Stderr: &stderr, Getenv: func(string) string { return "" }, Interrupts: w.interrupts, Now: time.Now}
+		done <- Run(t.Context(), sys, []string{"--home", w.home, "run", "wasm", app})
+	}()
+	for !strings.Contains(stderr.String(), "shallot: the task waits for a provider: none of 3 known providers qualifies (task ") {
+		select {
+		case code := <-done:
+			t.Fatalf("it ended with %d: %s", code, &stderr)
+		case <-time.After(time.Millisecond):
+		}
+	}
+	w.interrupts <- os.Interrupt
+	if code := <-done; code != exitInterrupted {
+		t.Errorf("exit code %d", code)
+	}
+}
+
 func TestCtrlCCancelsTheTask(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

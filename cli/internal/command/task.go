@@ -24,7 +24,7 @@ An ID may be shortened to any beginning that only one task has.`,
 		Example: `  shallot task ls --state RUNNING
   shallot task show 3f2a`,
 	})
-	c.AddCommand(a.taskLs(), a.taskShow(), a.taskWatch(), a.taskLogs(), a.taskCancel(), a.taskResult())
+	c.AddCommand(a.taskLs(), a.taskShow(), a.taskWhy(), a.taskWatch(), a.taskLogs(), a.taskCancel(), a.taskResult())
 	return c
 }
 

@@ -3,6 +3,7 @@ package command
 import (
 	"fmt"
 
+	"github.com/shallot-net/shallot/cli/internal/render"
 	taskv1 "github.com/shallot-net/shallot/proto/shallot/task/v1"
 )
 
@@ -18,13 +19,18 @@ func verdict(t *taskv1.Task) error {
 	case "CANCELLED":
 		return &codeError{exitInterrupted, fmt.Errorf("the task was cancelled (task %s)", id)}
 	case "EXPIRED":
-		return &codeError{exitTime, fmt.Errorf("the task expired: %s (task %s)", reason(t), id)}
+		return &codeError{exitTime, fmt.Errorf("the task expired: %s (task %s; %s)", reason(t), id, explained(id))}
 	}
 	code := exitTask
 	if t.GetError().GetReason() == "TIME_LIMIT" {
 		code = exitTime
 	}
-	return &codeError{code, fmt.Errorf("the task failed: %s (task %s)", reason(t), id)}
+	return &codeError{code, fmt.Errorf("the task failed: %s (task %s; %s)", reason(t), id, explained(id))}
+}
+
+// explained is where more is said of a task's failure.
+func explained(id string) string {
+	return "'shallot task why " + render.ShortID(id) + "' says what to do"
 }
 
 // exitCode fits a program's code into the eight bits that a process has, so that no failure becomes a success.

@@ -56,7 +56,7 @@ func TestCommandsOfTheDesignAreThere(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	for _, c := range []string{
-		"dev", "up", "run sum", "run wasm", "map wasm", "job ls", "job show", "job watch", "job pause", "job resume", "job cancel", "task ls", "task show", "task watch", "task logs", "task cancel", "task result", "peers", "metrics", "node", "dashboard", "network create", "network invite", "network join",
+		"dev", "up", "run sum", "run wasm", "map wasm", "job ls", "job show", "job watch", "job pause", "job resume", "job cancel", "task ls", "task show", "task why", "task watch", "task logs", "task cancel", "task result", "peers", "metrics", "node", "dashboard", "settings", "network create", "network invite", "network join",
 		"backup", "restore", "pki run", "pki check", "client add", "client revoke", "client ls", "token add", "token revoke", "token ls",
 		"content put", "content get", "content stat", "content pin", "content unpin", "content ls", "content gc", "content verify", "doctor", "completion", "version",
 	} {

@@ -405,7 +405,7 @@ func TestRunPublishesWhatIsRevoked(t *testing.T) {
 	}
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
-	for end := time.After(10 * time.Second); !slices.Contains(b.revoked("node"), c.Serial); {
+	for end := time.After(time.Minute); !slices.Contains(b.revoked("node"), c.Serial); {
 		select {
 		case <-tick.C:
 		case <-end:

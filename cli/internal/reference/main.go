@@ -1,9 +1,10 @@
-// Command reference writes pages about the shallot command, out of what the command says of itself: one page of Markdown, manual pages, and the scripts by which shells complete its
-// words. Run by `make reference` and `make release`, in cli/.
+// Command reference writes pages about the shallot command and the processes of a node, out of what they say of themselves: one page of Markdown, manual pages, and the scripts by which
+// shells complete the command's words. Run by `make reference` and `make release`, in cli/.
 package main
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"flag"
 	"fmt"
@@ -24,10 +25,11 @@ func main() {
 	var w wanted
 	flag.StringVar(&w.markdown, "markdown", "", "the `FILE` of the page of all commands")
 	flag.StringVar(&w.man, "man", "", "the `FOLDER` for manual pages, one a command")
+	flag.StringVar(&w.programs, "programs", "", "the `FOLDER` with the processes of a node, as they run on this machine: they get manual pages, too")
 	flag.StringVar(&w.completions, "completions", "", "the `FOLDER` for share/bash-completion and its like")
 	flag.StringVar(&w.version, "version", "", "the version that manual pages name")
 	flag.Parse()
-	err := w.write()
+	err := w.write(context.Background())
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "reference:", err)
 		os.Exit(1)
@@ -35,9 +37,9 @@ func main() {
 }
 
 // wanted is what to write; what is empty is left out.
-type wanted struct{ markdown, man, completions, version string }
+type wanted struct{ markdown, man, programs, completions, version string }
 
-func (w wanted) write() error {
+func (w wanted) write(ctx context.Context) error {
 	if w.markdown == "" && w.man == "" && w.completions == "" {
 		return errors.New("say what to write: reference -markdown FILE, -man FOLDER or -completions FOLDER")
 	}
@@ -49,6 +51,9 @@ func (w wanted) write() error {
 	}
 	if w.man != "" {
 		errs = append(errs, manual(root, w.man, w.version))
+	}
+	if w.man != "" && w.programs != "" {
+		errs = append(errs, pages(ctx, w.programs, w.man, w.version))
 	}
 	if w.completions != "" {
 		errs = append(errs, completions(root, w.completions))
@@ -115,11 +120,10 @@ func unindent(s string) string {
 
 // manual writes shallot.1, shallot-run.1, shallot-run-wasm.1, … They bear the moment of SOURCE_DATE_EPOCH, so that one commit has one set of them.
 func manual(root *cobra.Command, dir, version string) error {
-	seconds, err := strconv.ParseInt(os.Getenv("SOURCE_DATE_EPOCH"), 10, 64)
+	day, err := moment()
 	if err != nil {
-		return fmt.Errorf("set SOURCE_DATE_EPOCH to the seconds since 1970 that manual pages bear: %w", err)
+		return err
 	}
-	day := time.Unix(seconds, 0).UTC()
 	var errs []error
 	each(root, func(c *cobra.Command) {
 		// As it is, a text would be filled, its lists and tables with it: indented it is what Markdown takes for a listing.
@@ -131,6 +135,15 @@ func manual(root *cobra.Command, dir, version string) error {
 			put(filepath.Join(dir, strings.ReplaceAll(c.CommandPath(), " ", "-")+".1"), b.Bytes()))
 	})
 	return errors.Join(errs...)
+}
+
+// moment is when the pages are of, in UTC.
+func moment() (time.Time, error) {
+	seconds, err := strconv.ParseInt(os.Getenv("SOURCE_DATE_EPOCH"), 10, 64)
+	if err != nil {
+		return time.Time{}, fmt.Errorf("set SOURCE_DATE_EPOCH to the seconds since 1970 that manual pages bear: %w", err)
+	}
+	return time.Unix(seconds, 0).UTC(), nil
 }
 
 // completions writes to the places below share/ where shells look.

@@ -43,7 +43,7 @@ func (b *buffer) String() string {
 // eventually waits until ok says true.
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	deadline := time.NewTimer(20 * time.Second)
+	deadline := time.NewTimer(time.Minute)
 	defer deadline.Stop()
 	tick := time.NewTicker(2 * time.Millisecond)
 	defer tick.Stop()
@@ -109,7 +109,7 @@ func (r *running) awaitReady(t *testing.T) []ReadyNode {
 	case err := <-r.ended:
 		r.ended <- err
 		t.Fatalf("it ended: %v\n%s", err, r.out)
-	case <-time.After(30 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatalf("it was not ready in time:\n%s", r.out)
 	}
 	return nil

@@ -27,7 +27,7 @@ func main() { lifecycle.Main(process, run) }
 
 func run(ctx context.Context, args []string) error {
 	cfg := newSettings()
-	loaded, err := config.Load(process, cfg, args)
+	loaded, err := config.Load(process, cfg, args, config.Does("REST and the dashboard in front of a node"))
 	if err != nil {
 		return err
 	}

@@ -116,6 +116,9 @@ func New(c Config) (http.Handler, error) {
 	if err := api.HandlePath(http.MethodGet, "/v1/settings", s.settings); err != nil { // in place of the generated one, which does not know of this process
 		return nil, err
 	}
+	if err := api.HandlePath(http.MethodGet, "/v1/node/history", s.history); err != nil { // in place of the generated one, which asks one replica
+		return nil, err
+	}
 
 	mux := http.NewServeMux()
 	for _, h := range []struct {

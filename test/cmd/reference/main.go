@@ -43,15 +43,15 @@ func run(image, top, out string) error {
 	if err != nil {
 		return err
 	}
-	entries, err := reasons.Table()
-	if err != nil {
-		return err
-	}
 	uses, err := reasons.Collect(top)
 	if err != nil {
 		return err
 	}
-	for name, data := range map[string][]byte{"grpc.md": page(c), "events.asyncapi.yaml": events, "errors.md": reasons.Page(entries, uses)} {
+	words, err := reasons.Page(uses)
+	if err != nil {
+		return err
+	}
+	for name, data := range map[string][]byte{"grpc.md": page(c), "events.asyncapi.yaml": events, "errors.md": words} {
 		if err := os.WriteFile(filepath.Join(out, name), data, 0o644); err != nil { //nolint:gosec // for everybody
 			return err
 		}

@@ -35,11 +35,16 @@ func (n *Network) privateNetwork() (string, error) {
 // StartBridge starts a tor that is a bridge of the network until the test ends. It returns at once: the bridge knows the network some seconds later.
 func (n *Network) StartBridge(t testing.TB) *Bridge {
 	t.Helper()
-	dir := filepath.Join(n.cfg.Dir, "bridge")
 	network, err := n.privateNetwork()
 	if err != nil {
 		t.Fatal(err)
 	}
+	return StartBridge(t, filepath.Join(n.cfg.Dir, "bridge"), network)
+}
+
+// StartBridge is the same for a private network of which only the lines are known that make a tor one of it. dir must not be there.
+func StartBridge(t testing.TB, dir, network string) *Bridge {
+	t.Helper()
 	l, err := net.Listen("tcp4", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

@@ -2,10 +2,13 @@ package reasons
 
 import (
 	"bytes"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
 	"testing"
+
+	"github.com/shallot-net/shallot/kit/reasons"
 )
 
 const top = "../../.."
@@ -15,23 +18,68 @@ func TestEveryReasonIsExplained(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	entries, err := Table()
+	entries, err := reasons.Errors()
 	if err != nil {
 		t.Fatal(err)
 	}
 	unexplained, unused := Missing(entries, uses)
 	for _, r := range unexplained {
-		t.Errorf("%s (%s) is not explained: give it a line in test/internal/reasons/reasons.txt", r, uses[r][0].Where)
+		t.Errorf("%s (%s) is not explained: give it a line in kit/reasons/errors.txt", r, uses[r][0].Where)
 	}
 	for _, r := range unused {
-		t.Errorf("nothing gives %s any more: take its line out of test/internal/reasons/reasons.txt", r)
+		t.Errorf("nothing gives %s any more: take its line out of kit/reasons/errors.txt", r)
 	}
-	if !slices.IsSortedFunc(entries, func(a, b Entry) int { return bytes.Compare([]byte(a.Reason), []byte(b.Reason)) }) {
-		t.Error("reasons.txt is not sorted")
+	want, err := Page(uses)
+	if err != nil {
+		t.Fatal(err)
 	}
 	page, err := os.ReadFile(filepath.Join(top, "docs", "reference", "errors.md"))
-	if err != nil || !bytes.Equal(page, Page(entries, uses)) {
+	if err != nil || !bytes.Equal(page, want) {
 		t.Errorf("docs/reference/errors.md is out of date, %v: make reference, and commit it", err)
+	}
+}
+
+func TestEveryEndOfATaskIsExplained(t *testing.T) {
+	given, err := CollectWords(top)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ends, err := reasons.Ends()
+	if err != nil {
+		t.Fatal(err)
+	}
+	chosen, considered, err := reasons.Placement()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var explained []string
+	for _, e := range ends {
+		explained = append(explained, e.Reason)
+	}
+	compare(t, "kit/reasons/tasks.txt", given.Ends, explained)
+	for _, l := range []struct {
+		given map[string]bool
+		list  []reasons.Code
+	}{{given.Chosen, chosen}, {given.Considered, considered}} {
+		var explained []string
+		for _, c := range l.list {
+			explained = append(explained, c.Code)
+		}
+		compare(t, "kit/reasons/placement.txt", l.given, explained)
+	}
+}
+
+func compare(t *testing.T, name string, given map[string]bool, explained []string) {
+	t.Helper()
+	for _, r := range slices.Sorted(maps.Keys(given)) {
+		if !slices.Contains(explained, r) {
+			t.Errorf("%s is not explained: give it a line in %s", r, name)
+		}
+	}
+	for _, r := range explained {
+		if !given[r] {
+			t.Errorf("nothing gives %s any more: take its line out of %s", r, name)
+		}
 	}
 }
 

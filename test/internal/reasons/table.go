@@ -2,37 +2,15 @@ package reasons
 
 import (
 	"bytes"
-	_ "embed"
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/shallot-net/shallot/kit/reasons"
 )
 
-//go:embed reasons.txt
-var table string
-
-// Entry is what a reason means, and what mends it.
-type Entry struct{ Reason, Means, Mends string }
-
-// Table is reasons.txt.
-func Table() (out []Entry, err error) {
-	n := 0
-	for line := range strings.Lines(table) {
-		n++
-		if line = strings.TrimSpace(line); line == "" || strings.HasPrefix(line, "#") {
-			continue
-		}
-		cells := strings.Split(line, " | ")
-		if len(cells) != 3 || !shaped.MatchString(cells[0]) || strings.TrimSpace(cells[1]) == "" || strings.TrimSpace(cells[2]) == "" {
-			return nil, fmt.Errorf("reasons.txt:%d: %q is no line of the form REASON | what it means | what mends it", n, line)
-		}
-		out = append(out, Entry{cells[0], cells[1], cells[2]})
-	}
-	return out, nil
-}
-
 // Missing compares the table with the sources: reasons that the one has and the other has not.
-func Missing(entries []Entry, uses map[string][]Use) (unexplained, unused []string) {
+func Missing(entries []reasons.Entry, uses map[string][]Use) (unexplained, unused []string) {
 	explained := map[string]bool{}
 	for _, e := range entries {
 		explained[e.Reason] = true
@@ -50,11 +28,15 @@ func Missing(entries []Entry, uses map[string][]Use) (unexplained, unused []stri
 }
 
 // Page is all reasons on one page of Markdown.
-func Page(entries []Entry, uses map[string][]Use) []byte {
+func Page(uses map[string][]Use) ([]byte, error) {
+	entries, err := reasons.Errors()
+	if err != nil {
+		return nil, err
+	}
 	var b bytes.Buffer
 	b.WriteString("# Errors\n\nEvery error has a status of gRPC, a message for people, and a reason for programs, which stays what it is. Over gRPC the reason is in a `google.rpc.ErrorInfo` of the domain `shallot.net`, over REST it is " +
 		"`reason` of the body, and in the log of a process it is `reason`. The message says which input was wrong; this page says what a reason means in general. Written by `make reference`, from the sources and " +
-		"`test/internal/reasons/reasons.txt`.\n\n| reason | status | what it means | what mends it | given by |\n| --- | --- | --- | --- | --- |\n")
+		"`kit/reasons`.\n\nHow tasks end has [reasons of its own](#how-attempts-and-tasks-end), which `shallot task why ID` explains for one task.\n\n| reason | status | what it means | what mends it | given by |\n| --- | --- | --- | --- | --- |\n")
 	for _, e := range entries {
 		var codes, where []string
 		for _, u := range uses[e.Reason] {
@@ -69,7 +51,38 @@ func Page(entries []Entry, uses map[string][]Use) []byte {
 		slices.Sort(where)
 		fmt.Fprintf(&b, "| `%s` | %s | %s | %s | %s |\n", e.Reason, strings.Join(codes, ", "), e.Means, e.Mends, strings.Join(where, ", "))
 	}
-	return b.Bytes()
+	if err := tasks(&b); err != nil {
+		return nil, err
+	}
+	return b.Bytes(), nil
+}
+
+// tasks are the words that people meet at tasks.
+func tasks(b *bytes.Buffer) error {
+	ends, err := reasons.Ends()
+	if err != nil {
+		return err
+	}
+	chosen, considered, err := reasons.Placement()
+	if err != nil {
+		return err
+	}
+	b.WriteString("\n## How attempts and tasks end\n\nThese are the reasons in `error` of a task and in its history. An executor of somebody's own may give others: its message says what they mean.\n\n" +
+		"| reason | what it means | what to do |\n| --- | --- | --- |\n")
+	for _, e := range ends {
+		fmt.Fprintf(b, "| `%s` | %s | %s |\n", e.Reason, e.Means, e.Mends)
+	}
+	b.WriteString("\n## Why a task is where it is\n\n`chosen_because` of an attempt, in a `GetPlacement`, says why its provider was chosen, or why nobody was:\n\n| code | what it means |\n| --- | --- |\n")
+	codes(b, chosen)
+	b.WriteString("\n`verdict` says what was thought of each provider that was considered:\n\n| code | what it means |\n| --- | --- |\n")
+	codes(b, considered)
+	return nil
+}
+
+func codes(b *bytes.Buffer, list []reasons.Code) {
+	for _, c := range list {
+		fmt.Fprintf(b, "| `%s` | %s |\n", c.Code, c.Means)
+	}
 }
 
 // process is who gives a reason: a process of a node, the command, or all by what they share.

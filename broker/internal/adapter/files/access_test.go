@@ -43,7 +43,7 @@ func TestAccessIsReadAgainWhenItChanges(t *testing.T) {
 		select {
 		case l := <-changes:
 			return l
-		case <-time.After(10 * time.Second):
+		case <-time.After(time.Minute):
 			t.Fatal("not noticed: " + what)
 			panic("unreachable")
 		}

@@ -22,7 +22,7 @@ import (
 	"github.com/shallot-net/shallot/broker/internal/domain/event"
 )
 
-const patience = 20 * time.Second
+const patience = time.Minute
 
 func newHost(t *testing.T, change func(*app.Handlers)) *Host { return newRouted(t, "", change) }
 

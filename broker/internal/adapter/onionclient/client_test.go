@@ -18,7 +18,7 @@ import (
 	onionv1 "github.com/shallot-net/shallot/proto/shallot/onion/v1"
 )
 
-const patience = 20 * time.Second
+const patience = time.Minute
 
 // standIn is shallot-onion: what it is told, it has, and it says what the test wants of tor.
 type standIn struct {

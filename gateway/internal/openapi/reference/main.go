@@ -38,7 +38,7 @@ func page(from string) ([]byte, error) {
 		return nil, fmt.Errorf("%s: %w", from, err)
 	}
 	var b bytes.Buffer
-	fmt.Fprintf(&b, "# REST\n\n%s\n\nThe gateway gives the same as OpenAPI at `/openapi.json`, and as a page at `/`. Every call but those of health wants `Authorization: Bearer TOKEN`, with the token that `shallot node` names the file of. "+
+	fmt.Fprintf(&b, "# REST\n\n%s\n\nThe gateway gives the same as OpenAPI at `/openapi.json`, and as a page at `/api`. Every call but those of health wants `Authorization: Bearer TOKEN`, with the token that `shallot node` names the file of. "+
 		"What goes wrong is answered with a [Problem](#problem), whose `reason` is one of [errors.md](errors.md). Written by `make reference`: change the comments in [proto/](../../proto) or `gateway/api`.\n\n", doc.Info.Description)
 	b.WriteString("| call | | |\n| --- | --- | --- |\n")
 	each(doc, func(path, method string, op *openapi3.Operation) {

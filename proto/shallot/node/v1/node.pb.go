@@ -761,7 +761,11 @@ type GetHistoryResponse struct {
 	// How much of time a point is of: a multiple of ten seconds, so that there are 720 points at most.
 	Step *durationpb.Duration `protobuf:"bytes,1,opt,name=step,proto3" json:"step,omitempty"`
 	// The oldest first; there is none for the time that the node did not run.
-	Points        []*HistoryPoint `protobuf:"bytes,2,rep,name=points,proto3" json:"points,omitempty"`
+	Points []*HistoryPoint `protobuf:"bytes,2,rep,name=points,proto3" json:"points,omitempty"`
+	// Which process of node it is that remembers, as in a ProcessMetrics: replicas are told apart by it.
+	Replica string `protobuf:"bytes,3,opt,name=replica,proto3" json:"replica,omitempty"`
+	// The oldest point that it has, also where that is before the span; unset where it has none yet.
+	Since         *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=since,proto3" json:"since,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -806,6 +810,20 @@ func (x *GetHistoryResponse) GetStep() *durationpb.Duration {
 func (x *GetHistoryResponse) GetPoints() []*HistoryPoint {
 	if x != nil {
 		return x.Points
+	}
+	return nil
+}
+
+func (x *GetHistoryResponse) GetReplica() string {
+	if x != nil {
+		return x.Replica
+	}
+	return ""
+}
+
+func (x *GetHistoryResponse) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
 	}
 	return nil
 }
@@ -4118,10 +4136,12 @@ const file_shallot_node_v1_node_proto_rawDesc = "" +
 	"\x06detail\x18\x03 \x01(\tR\x06detail\x12\x12\n" +
 	"\x04mend\x18\x04 \x01(\tR\x04mend\"B\n" +
 	"\x11GetHistoryRequest\x12-\n" +
-	"\x04span\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x04span\"z\n" +
+	"\x04span\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x04span\"\xc6\x01\n" +
 	"\x12GetHistoryResponse\x12-\n" +
 	"\x04step\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x04step\x125\n" +
-	"\x06points\x18\x02 \x03(\v2\x1d.shallot.node.v1.HistoryPointR\x06points\"\x82\x03\n" +
+	"\x06points\x18\x02 \x03(\v2\x1d.shallot.node.v1.HistoryPointR\x06points\x12\x18\n" +
+	"\areplica\x18\x03 \x01(\tR\areplica\x120\n" +
+	"\x05since\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\"\x82\x03\n" +
 	"\fHistoryPoint\x12.\n" +
 	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x18\n" +
 	"\awaiting\x18\x02 \x01(\rR\awaiting\x12\x18\n" +
@@ -4484,101 +4504,102 @@ var file_shallot_node_v1_node_proto_depIdxs = []int32{
 	70, // 9: shallot.node.v1.GetHistoryRequest.span:type_name -> google.protobuf.Duration
 	70, // 10: shallot.node.v1.GetHistoryResponse.step:type_name -> google.protobuf.Duration
 	12, // 11: shallot.node.v1.GetHistoryResponse.points:type_name -> shallot.node.v1.HistoryPoint
-	69, // 12: shallot.node.v1.HistoryPoint.time:type_name -> google.protobuf.Timestamp
-	70, // 13: shallot.node.v1.HistoryPoint.latency_p50:type_name -> google.protobuf.Duration
-	70, // 14: shallot.node.v1.HistoryPoint.latency_p99:type_name -> google.protobuf.Duration
-	15, // 15: shallot.node.v1.GetPeerMetricsHistoryResponse.points:type_name -> shallot.node.v1.PeerMetricPoint
-	69, // 16: shallot.node.v1.PeerMetricPoint.time:type_name -> google.protobuf.Timestamp
-	72, // 17: shallot.node.v1.ListPeersResponse.peers:type_name -> shallot.discovery.v1.Peer
-	72, // 18: shallot.node.v1.GetPeerResponse.peer:type_name -> shallot.discovery.v1.Peer
-	73, // 19: shallot.node.v1.ListMetricsResponse.metrics:type_name -> shallot.metric.v1.KnownMetric
-	73, // 20: shallot.node.v1.GetPeerMetricsResponse.metric:type_name -> shallot.metric.v1.KnownMetric
-	74, // 21: shallot.node.v1.SubmitTaskRequest.spec:type_name -> shallot.task.v1.TaskSpec
-	75, // 22: shallot.node.v1.SubmitTaskResponse.task:type_name -> shallot.task.v1.Task
-	74, // 23: shallot.node.v1.RunTaskRequest.spec:type_name -> shallot.task.v1.TaskSpec
-	75, // 24: shallot.node.v1.RunTaskResponse.task:type_name -> shallot.task.v1.Task
-	75, // 25: shallot.node.v1.GetTaskResponse.task:type_name -> shallot.task.v1.Task
-	76, // 26: shallot.node.v1.GetPlacementResponse.attempts:type_name -> shallot.task.v1.PlacementAttempt
-	69, // 27: shallot.node.v1.ListTasksRequest.created_after:type_name -> google.protobuf.Timestamp
-	69, // 28: shallot.node.v1.ListTasksRequest.created_before:type_name -> google.protobuf.Timestamp
-	75, // 29: shallot.node.v1.ListTasksResponse.tasks:type_name -> shallot.task.v1.Task
-	75, // 30: shallot.node.v1.WatchTaskResponse.task:type_name -> shallot.task.v1.Task
-	75, // 31: shallot.node.v1.WatchTasksResponse.task:type_name -> shallot.task.v1.Task
-	75, // 32: shallot.node.v1.CancelTaskResponse.task:type_name -> shallot.task.v1.Task
-	77, // 33: shallot.node.v1.PutContentRequest.entry:type_name -> shallot.broker.v1.PutEntry
-	78, // 34: shallot.node.v1.ListContentResponse.entries:type_name -> shallot.broker.v1.DirectoryEntry
-	79, // 35: shallot.node.v1.StatContentResponse.content:type_name -> shallot.broker.v1.StatResponse
-	70, // 36: shallot.node.v1.PinContentRequest.keep:type_name -> google.protobuf.Duration
-	80, // 37: shallot.node.v1.ListPinsResponse.pins:type_name -> shallot.broker.v1.Pin
-	81, // 38: shallot.node.v1.VerifyContentResponse.progress:type_name -> shallot.broker.v1.VerifyProgress
-	82, // 39: shallot.node.v1.VerifyContentResponse.finding:type_name -> shallot.broker.v1.VerifyFinding
-	0,  // 40: shallot.node.v1.NodeService.GetNode:input_type -> shallot.node.v1.GetNodeRequest
-	5,  // 41: shallot.node.v1.NodeService.GetSettings:input_type -> shallot.node.v1.GetSettingsRequest
-	7,  // 42: shallot.node.v1.NodeService.Diagnose:input_type -> shallot.node.v1.DiagnoseRequest
-	10, // 43: shallot.node.v1.NodeService.GetHistory:input_type -> shallot.node.v1.GetHistoryRequest
-	16, // 44: shallot.node.v1.NodeService.ConnectPeer:input_type -> shallot.node.v1.ConnectPeerRequest
-	18, // 45: shallot.node.v1.NodeService.CreateInvite:input_type -> shallot.node.v1.CreateInviteRequest
-	20, // 46: shallot.node.v1.NodeService.ListPeers:input_type -> shallot.node.v1.ListPeersRequest
-	22, // 47: shallot.node.v1.NodeService.GetPeer:input_type -> shallot.node.v1.GetPeerRequest
-	24, // 48: shallot.node.v1.NodeService.ListMetrics:input_type -> shallot.node.v1.ListMetricsRequest
-	26, // 49: shallot.node.v1.NodeService.GetPeerMetrics:input_type -> shallot.node.v1.GetPeerMetricsRequest
-	13, // 50: shallot.node.v1.NodeService.GetPeerMetricsHistory:input_type -> shallot.node.v1.GetPeerMetricsHistoryRequest
-	28, // 51: shallot.node.v1.NodeService.Upload:input_type -> shallot.node.v1.UploadRequest
-	30, // 52: shallot.node.v1.NodeService.SubmitTask:input_type -> shallot.node.v1.SubmitTaskRequest
-	32, // 53: shallot.node.v1.NodeService.RunTask:input_type -> shallot.node.v1.RunTaskRequest
-	34, // 54: shallot.node.v1.NodeService.GetTask:input_type -> shallot.node.v1.GetTaskRequest
-	36, // 55: shallot.node.v1.NodeService.GetPlacement:input_type -> shallot.node.v1.GetPlacementRequest
-	38, // 56: shallot.node.v1.NodeService.ListTasks:input_type -> shallot.node.v1.ListTasksRequest
-	40, // 57: shallot.node.v1.NodeService.WatchTask:input_type -> shallot.node.v1.WatchTaskRequest
-	42, // 58: shallot.node.v1.NodeService.WatchTasks:input_type -> shallot.node.v1.WatchTasksRequest
-	44, // 59: shallot.node.v1.NodeService.CancelTask:input_type -> shallot.node.v1.CancelTaskRequest
-	46, // 60: shallot.node.v1.NodeService.GetResult:input_type -> shallot.node.v1.GetResultRequest
-	48, // 61: shallot.node.v1.NodeService.GetLogs:input_type -> shallot.node.v1.GetLogsRequest
-	50, // 62: shallot.node.v1.NodeService.PutContent:input_type -> shallot.node.v1.PutContentRequest
-	52, // 63: shallot.node.v1.NodeService.GetContent:input_type -> shallot.node.v1.GetContentRequest
-	54, // 64: shallot.node.v1.NodeService.ListContent:input_type -> shallot.node.v1.ListContentRequest
-	56, // 65: shallot.node.v1.NodeService.StatContent:input_type -> shallot.node.v1.StatContentRequest
-	58, // 66: shallot.node.v1.NodeService.PinContent:input_type -> shallot.node.v1.PinContentRequest
-	60, // 67: shallot.node.v1.NodeService.UnpinContent:input_type -> shallot.node.v1.UnpinContentRequest
-	62, // 68: shallot.node.v1.NodeService.ListPins:input_type -> shallot.node.v1.ListPinsRequest
-	64, // 69: shallot.node.v1.NodeService.CollectContent:input_type -> shallot.node.v1.CollectContentRequest
-	66, // 70: shallot.node.v1.NodeService.VerifyContent:input_type -> shallot.node.v1.VerifyContentRequest
-	1,  // 71: shallot.node.v1.NodeService.GetNode:output_type -> shallot.node.v1.GetNodeResponse
-	6,  // 72: shallot.node.v1.NodeService.GetSettings:output_type -> shallot.node.v1.GetSettingsResponse
-	8,  // 73: shallot.node.v1.NodeService.Diagnose:output_type -> shallot.node.v1.DiagnoseResponse
-	11, // 74: shallot.node.v1.NodeService.GetHistory:output_type -> shallot.node.v1.GetHistoryResponse
-	17, // 75: shallot.node.v1.NodeService.ConnectPeer:output_type -> shallot.node.v1.ConnectPeerResponse
-	19, // 76: shallot.node.v1.NodeService.CreateInvite:output_type -> shallot.node.v1.CreateInviteResponse
-	21, // 77: shallot.node.v1.NodeService.ListPeers:output_type -> shallot.node.v1.ListPeersResponse
-	23, // 78: shallot.node.v1.NodeService.GetPeer:output_type -> shallot.node.v1.GetPeerResponse
-	25, // 79: shallot.node.v1.NodeService.ListMetrics:output_type -> shallot.node.v1.ListMetricsResponse
-	27, // 80: shallot.node.v1.NodeService.GetPeerMetrics:output_type -> shallot.node.v1.GetPeerMetricsResponse
-	14, // 81: shallot.node.v1.NodeService.GetPeerMetricsHistory:output_type -> shallot.node.v1.GetPeerMetricsHistoryResponse
-	29, // 82: shallot.node.v1.NodeService.Upload:output_type -> shallot.node.v1.UploadResponse
-	31, // 83: shallot.node.v1.NodeService.SubmitTask:output_type -> shallot.node.v1.SubmitTaskResponse
-	33, // 84: shallot.node.v1.NodeService.RunTask:output_type -> shallot.node.v1.RunTaskResponse
-	35, // 85: shallot.node.v1.NodeService.GetTask:output_type -> shallot.node.v1.GetTaskResponse
-	37, // 86: shallot.node.v1.NodeService.GetPlacement:output_type -> shallot.node.v1.GetPlacementResponse
-	39, // 87: shallot.node.v1.NodeService.ListTasks:output_type -> shallot.node.v1.ListTasksResponse
-	41, // 88: shallot.node.v1.NodeService.WatchTask:output_type -> shallot.node.v1.WatchTaskResponse
-	43, // 89: shallot.node.v1.NodeService.WatchTasks:output_type -> shallot.node.v1.WatchTasksResponse
-	45, // 90: shallot.node.v1.NodeService.CancelTask:output_type -> shallot.node.v1.CancelTaskResponse
-	47, // 91: shallot.node.v1.NodeService.GetResult:output_type -> shallot.node.v1.GetResultResponse
-	49, // 92: shallot.node.v1.NodeService.GetLogs:output_type -> shallot.node.v1.GetLogsResponse
-	51, // 93: shallot.node.v1.NodeService.PutContent:output_type -> shallot.node.v1.PutContentResponse
-	53, // 94: shallot.node.v1.NodeService.GetContent:output_type -> shallot.node.v1.GetContentResponse
-	55, // 95: shallot.node.v1.NodeService.ListContent:output_type -> shallot.node.v1.ListContentResponse
-	57, // 96: shallot.node.v1.NodeService.StatContent:output_type -> shallot.node.v1.StatContentResponse
-	59, // 97: shallot.node.v1.NodeService.PinContent:output_type -> shallot.node.v1.PinContentResponse
-	61, // 98: shallot.node.v1.NodeService.UnpinContent:output_type -> shallot.node.v1.UnpinContentResponse
-	63, // 99: shallot.node.v1.NodeService.ListPins:output_type -> shallot.node.v1.ListPinsResponse
-	65, // 100: shallot.node.v1.NodeService.CollectContent:output_type -> shallot.node.v1.CollectContentResponse
-	67, // 101: shallot.node.v1.NodeService.VerifyContent:output_type -> shallot.node.v1.VerifyContentResponse
-	71, // [71:102] is the sub-list for method output_type
-	40, // [40:71] is the sub-list for method input_type
-	40, // [40:40] is the sub-list for extension type_name
-	40, // [40:40] is the sub-list for extension extendee
-	0,  // [0:40] is the sub-list for field type_name
+	69, // 12: shallot.node.v1.GetHistoryResponse.since:type_name -> google.protobuf.Timestamp
+	69, // 13: shallot.node.v1.HistoryPoint.time:type_name -> google.protobuf.Timestamp
+	70, // 14: shallot.node.v1.HistoryPoint.latency_p50:type_name -> google.protobuf.Duration
+	70, // 15: shallot.node.v1.HistoryPoint.latency_p99:type_name -> google.protobuf.Duration
+	15, // 16: shallot.node.v1.GetPeerMetricsHistoryResponse.points:type_name -> shallot.node.v1.PeerMetricPoint
+	69, // 17: shallot.node.v1.PeerMetricPoint.time:type_name -> google.protobuf.Timestamp
+	72, // 18: shallot.node.v1.ListPeersResponse.peers:type_name -> shallot.discovery.v1.Peer
+	72, // 19: shallot.node.v1.GetPeerResponse.peer:type_name -> shallot.discovery.v1.Peer
+	73, // 20: shallot.node.v1.ListMetricsResponse.metrics:type_name -> shallot.metric.v1.KnownMetric
+	73, // 21: shallot.node.v1.GetPeerMetricsResponse.metric:type_name -> shallot.metric.v1.KnownMetric
+	74, // 22: shallot.node.v1.SubmitTaskRequest.spec:type_name -> shallot.task.v1.TaskSpec
+	75, // 23: shallot.node.v1.SubmitTaskResponse.task:type_name -> shallot.task.v1.Task
+	74, // 24: shallot.node.v1.RunTaskRequest.spec:type_name -> shallot.task.v1.TaskSpec
+	75, // 25: shallot.node.v1.RunTaskResponse.task:type_name -> shallot.task.v1.Task
+	75, // 26: shallot.node.v1.GetTaskResponse.task:type_name -> shallot.task.v1.Task
+	76, // 27: shallot.node.v1.GetPlacementResponse.attempts:type_name -> shallot.task.v1.PlacementAttempt
+	69, // 28: shallot.node.v1.ListTasksRequest.created_after:type_name -> google.protobuf.Timestamp
+	69, // 29: shallot.node.v1.ListTasksRequest.created_before:type_name -> google.protobuf.Timestamp
+	75, // 30: shallot.node.v1.ListTasksResponse.tasks:type_name -> shallot.task.v1.Task
+	75, // 31: shallot.node.v1.WatchTaskResponse.task:type_name -> shallot.task.v1.Task
+	75, // 32: shallot.node.v1.WatchTasksResponse.task:type_name -> shallot.task.v1.Task
+	75, // 33: shallot.node.v1.CancelTaskResponse.task:type_name -> shallot.task.v1.Task
+	77, // 34: shallot.node.v1.PutContentRequest.entry:type_name -> shallot.broker.v1.PutEntry
+	78, // 35: shallot.node.v1.ListContentResponse.entries:type_name -> shallot.broker.v1.DirectoryEntry
+	79, // 36: shallot.node.v1.StatContentResponse.content:type_name -> shallot.broker.v1.StatResponse
+	70, // 37: shallot.node.v1.PinContentRequest.keep:type_name -> google.protobuf.Duration
+	80, // 38: shallot.node.v1.ListPinsResponse.pins:type_name -> shallot.broker.v1.Pin
+	81, // 39: shallot.node.v1.VerifyContentResponse.progress:type_name -> shallot.broker.v1.VerifyProgress
+	82, // 40: shallot.node.v1.VerifyContentResponse.finding:type_name -> shallot.broker.v1.VerifyFinding
+	0,  // 41: shallot.node.v1.NodeService.GetNode:input_type -> shallot.node.v1.GetNodeRequest
+	5,  // 42: shallot.node.v1.NodeService.GetSettings:input_type -> shallot.node.v1.GetSettingsRequest
+	7,  // 43: shallot.node.v1.NodeService.Diagnose:input_type -> shallot.node.v1.DiagnoseRequest
+	10, // 44: shallot.node.v1.NodeService.GetHistory:input_type -> shallot.node.v1.GetHistoryRequest
+	16, // 45: shallot.node.v1.NodeService.ConnectPeer:input_type -> shallot.node.v1.ConnectPeerRequest
+	18, // 46: shallot.node.v1.NodeService.CreateInvite:input_type -> shallot.node.v1.CreateInviteRequest
+	20, // 47: shallot.node.v1.NodeService.ListPeers:input_type -> shallot.node.v1.ListPeersRequest
+	22, // 48: shallot.node.v1.NodeService.GetPeer:input_type -> shallot.node.v1.GetPeerRequest
+	24, // 49: shallot.node.v1.NodeService.ListMetrics:input_type -> shallot.node.v1.ListMetricsRequest
+	26, // 50: shallot.node.v1.NodeService.GetPeerMetrics:input_type -> shallot.node.v1.GetPeerMetricsRequest
+	13, // 51: shallot.node.v1.NodeService.GetPeerMetricsHistory:input_type -> shallot.node.v1.GetPeerMetricsHistoryRequest
+	28, // 52: shallot.node.v1.NodeService.Upload:input_type -> shallot.node.v1.UploadRequest
+	30, // 53: shallot.node.v1.NodeService.SubmitTask:input_type -> shallot.node.v1.SubmitTaskRequest
+	32, // 54: shallot.node.v1.NodeService.RunTask:input_type -> shallot.node.v1.RunTaskRequest
+	34, // 55: shallot.node.v1.NodeService.GetTask:input_type -> shallot.node.v1.GetTaskRequest
+	36, // 56: shallot.node.v1.NodeService.GetPlacement:input_type -> shallot.node.v1.GetPlacementRequest
+	38, // 57: shallot.node.v1.NodeService.ListTasks:input_type -> shallot.node.v1.ListTasksRequest
+	40, // 58: shallot.node.v1.NodeService.WatchTask:input_type -> shallot.node.v1.WatchTaskRequest
+	42, // 59: shallot.node.v1.NodeService.WatchTasks:input_type -> shallot.node.v1.WatchTasksRequest
+	44, // 60: shallot.node.v1.NodeService.CancelTask:input_type -> shallot.node.v1.CancelTaskRequest
+	46, // 61: shallot.node.v1.NodeService.GetResult:input_type -> shallot.node.v1.GetResultRequest
+	48, // 62: shallot.node.v1.NodeService.GetLogs:input_type -> shallot.node.v1.GetLogsRequest
+	50, // 63: shallot.node.v1.NodeService.PutContent:input_type -> shallot.node.v1.PutContentRequest
+	52, // 64: shallot.node.v1.NodeService.GetContent:input_type -> shallot.node.v1.GetContentRequest
+	54, // 65: shallot.node.v1.NodeService.ListContent:input_type -> shallot.node.v1.ListContentRequest
+	56, // 66: shallot.node.v1.NodeService.StatContent:input_type -> shallot.node.v1.StatContentRequest
+	58, // 67: shallot.node.v1.NodeService.PinContent:input_type -> shallot.node.v1.PinContentRequest
+	60, // 68: shallot.node.v1.NodeService.UnpinContent:input_type -> shallot.node.v1.UnpinContentRequest
+	62, // 69: shallot.node.v1.NodeService.ListPins:input_type -> shallot.node.v1.ListPinsRequest
+	64, // 70: shallot.node.v1.NodeService.CollectContent:input_type -> shallot.node.v1.CollectContentRequest
+	66, // 71: shallot.node.v1.NodeService.VerifyContent:input_type -> shallot.node.v1.VerifyContentRequest
+	1,  // 72: shallot.node.v1.NodeService.GetNode:output_type -> shallot.node.v1.GetNodeResponse
+	6,  // 73: shallot.node.v1.NodeService.GetSettings:output_type -> shallot.node.v1.GetSettingsResponse
+	8,  // 74: shallot.node.v1.NodeService.Diagnose:output_type -> shallot.node.v1.DiagnoseResponse
+	11, // 75: shallot.node.v1.NodeService.GetHistory:output_type -> shallot.node.v1.GetHistoryResponse
+	17, // 76: shallot.node.v1.NodeService.ConnectPeer:output_type -> shallot.node.v1.ConnectPeerResponse
+	19, // 77: shallot.node.v1.NodeService.CreateInvite:output_type -> shallot.node.v1.CreateInviteResponse
+	21, // 78: shallot.node.v1.NodeService.ListPeers:output_type -> shallot.node.v1.ListPeersResponse
+	23, // 79: shallot.node.v1.NodeService.GetPeer:output_type -> shallot.node.v1.GetPeerResponse
+	25, // 80: shallot.node.v1.NodeService.ListMetrics:output_type -> shallot.node.v1.ListMetricsResponse
+	27, // 81: shallot.node.v1.NodeService.GetPeerMetrics:output_type -> shallot.node.v1.GetPeerMetricsResponse
+	14, // 82: shallot.node.v1.NodeService.GetPeerMetricsHistory:output_type -> shallot.node.v1.GetPeerMetricsHistoryResponse
+	29, // 83: shallot.node.v1.NodeService.Upload:output_type -> shallot.node.v1.UploadResponse
+	31, // 84: shallot.node.v1.NodeService.SubmitTask:output_type -> shallot.node.v1.SubmitTaskResponse
+	33, // 85: shallot.node.v1.NodeService.RunTask:output_type -> shallot.node.v1.RunTaskResponse
+	35, // 86: shallot.node.v1.NodeService.GetTask:output_type -> shallot.node.v1.GetTaskResponse
+	37, // 87: shallot.node.v1.NodeService.GetPlacement:output_type -> shallot.node.v1.GetPlacementResponse
+	39, // 88: shallot.node.v1.NodeService.ListTasks:output_type -> shallot.node.v1.ListTasksResponse
+	41, // 89: shallot.node.v1.NodeService.WatchTask:output_type -> shallot.node.v1.WatchTaskResponse
+	43, // 90: shallot.node.v1.NodeService.WatchTasks:output_type -> shallot.node.v1.WatchTasksResponse
+	45, // 91: shallot.node.v1.NodeService.CancelTask:output_type -> shallot.node.v1.CancelTaskResponse
+	47, // 92: shallot.node.v1.NodeService.GetResult:output_type -> shallot.node.v1.GetResultResponse
+	49, // 93: shallot.node.v1.NodeService.GetLogs:output_type -> shallot.node.v1.GetLogsResponse
+	51, // 94: shallot.node.v1.NodeService.PutContent:output_type -> shallot.node.v1.PutContentResponse
+	53, // 95: shallot.node.v1.NodeService.GetContent:output_type -> shallot.node.v1.GetContentResponse
+	55, // 96: shallot.node.v1.NodeService.ListContent:output_type -> shallot.node.v1.ListContentResponse
+	57, // 97: shallot.node.v1.NodeService.StatContent:output_type -> shallot.node.v1.StatContentResponse
+	59, // 98: shallot.node.v1.NodeService.PinContent:output_type -> shallot.node.v1.PinContentResponse
+	61, // 99: shallot.node.v1.NodeService.UnpinContent:output_type -> shallot.node.v1.UnpinContentResponse
+	63, // 100: shallot.node.v1.NodeService.ListPins:output_type -> shallot.node.v1.ListPinsResponse
+	65, // 101: shallot.node.v1.NodeService.CollectContent:output_type -> shallot.node.v1.CollectContentResponse
+	67, // 102: shallot.node.v1.NodeService.VerifyContent:output_type -> shallot.node.v1.VerifyContentResponse
+	72, // [72:103] is the sub-list for method output_type
+	41, // [41:72] is the sub-list for method input_type
+	41, // [41:41] is the sub-list for extension type_name
+	41, // [41:41] is the sub-list for extension extendee
+	0,  // [0:41] is the sub-list for field type_name
 }
 
 func init() { file_shallot_node_v1_node_proto_init() }

@@ -68,7 +68,8 @@ type NodeServiceClient interface {
 	GetSettings(ctx context.Context, in *GetSettingsRequest, opts ...grpc.CallOption) (*GetSettingsResponse, error)
 	// Diagnose returns what this node can see to be wrong with itself, and what would mend it; `shallot doctor` sees more, on its machine.
 	Diagnose(ctx context.Context, in *DiagnoseRequest, opts ...grpc.CallOption) (*DiagnoseResponse, error)
-	// GetHistory returns what this node did lately, as the process that is asked has seen it: a point every ten seconds of the last day, in memory and on its disk.
+	// GetHistory returns what this node did lately, as the process that is asked has seen it: a point every ten seconds of the last day, in memory and on its disk. Of several replicas of node
+	// each remembers for itself; the gateway asks all of them, takes the one that remembers the longest, and fills the times at which that one did not run from the others.
 	GetHistory(ctx context.Context, in *GetHistoryRequest, opts ...grpc.CallOption) (*GetHistoryResponse, error)
 	// ConnectPeer joins the network through one more address.
 	ConnectPeer(ctx context.Context, in *ConnectPeerRequest, opts ...grpc.CallOption) (*ConnectPeerResponse, error)
@@ -527,7 +528,8 @@ type NodeServiceServer interface {
 	GetSettings(context.Context, *GetSettingsRequest) (*GetSettingsResponse, error)
 	// Diagnose returns what this node can see to be wrong with itself, and what would mend it; `shallot doctor` sees more, on its machine.
 	Diagnose(context.Context, *DiagnoseRequest) (*DiagnoseResponse, error)
-	// GetHistory returns what this node did lately, as the process that is asked has seen it: a point every ten seconds of the last day, in memory and on its disk.
+	// GetHistory returns what this node did lately, as the process that is asked has seen it: a point every ten seconds of the last day, in memory and on its disk. Of several replicas of node
+	// each remembers for itself; the gateway asks all of them, takes the one that remembers the longest, and fills the times at which that one did not run from the others.
 	GetHistory(context.Context, *GetHistoryRequest) (*GetHistoryResponse, error)
 	// ConnectPeer joins the network through one more address.
 	ConnectPeer(context.Context, *ConnectPeerRequest) (*ConnectPeerResponse, error)

@@ -26,7 +26,7 @@ func main() { lifecycle.Main(process, run) }
 
 func run(ctx context.Context, args []string) error {
 	cfg := newSettings()
-	loaded, err := config.Load(process, cfg, args)
+	loaded, err := config.Load(process, cfg, args, config.Does("announces a provider, joins it to the network, and knows its peers"))
 	if err != nil {
 		return err
 	}

@@ -27,7 +27,7 @@ func main() { lifecycle.Main(process, run) }
 
 func run(ctx context.Context, args []string) error {
 	cfg := newSettings()
-	loaded, err := config.Load(process, cfg, args)
+	loaded, err := config.Load(process, cfg, args, config.Does("measures a provider, and knows the metrics of its peers"))
 	if err != nil {
 		return err
 	}

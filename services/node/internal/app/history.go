@@ -3,6 +3,9 @@ package app
 import (
 	"context"
 	"log/slog"
+	"maps"
+	"math"
+	"slices"
 	"sync"
 	"time"
 
@@ -11,13 +14,19 @@ import (
 	"github.com/shallot-net/shallot/services/node/internal/domain"
 )
 
-// Figures are what the node's processes say of themselves. Counters count from a process's start.
+// Figures are what the node's processes say of themselves.
 type Figures struct {
 	Waiting, Running uint32 // provider: its queue
+	Memory, Used     uint64
+	Counts           map[string]Counts // by process; one that was started again is another one, and who did not answer is missing
+}
+
+// Counts are what one process has counted since its start.
+type Counts struct {
+	StartedAt        time.Time // zero: not known
 	Finished, Failed float64
 	Runs             []Bucket // provider: how long programs ran
 	CPU              time.Duration
-	Memory, Used     uint64
 }
 
 // Bucket counts what took no longer than Most.
@@ -54,14 +63,23 @@ type History struct {
 	mu     sync.Mutex
 	series domain.History
 	tally  *domain.Tally
-	last   *Figures
-	at     time.Time
+	seen   map[string]seen // by process
+	at     time.Time       // of the last point; zero: this process has made none
 	seed   bool
 }
 
+// seen is what a process said when it answered last.
+type seen struct {
+	Counts
+	at time.Time
+}
+
+// forgetAfter is for how long a process is remembered that does not answer.
+const forgetAfter = time.Hour
+
 // NewHistory makes one; open is nil on a provider.
 func NewHistory(source HistorySource, open OpenTasks, log *slog.Logger) *History {
-	return &History{source: source, open: open, log: log, tally: domain.NewTally(), seed: open != nil}
+	return &History{source: source, open: open, log: log, tally: domain.NewTally(), seen: map[string]seen{}, seed: open != nil}
 }
 
 // Keep has it begin with the points of before, and give those to come to store. Before Run.
@@ -93,11 +111,12 @@ func (h *History) Resync() {
 // maxHistory is how many points one answer has.
 const maxHistory = 720
 
-// Since returns the points of the last span.
-func (h *History) Since(span time.Duration) (step time.Duration, points []domain.Point) {
+// Since returns the points of the last span, and the time of the oldest point that there is, of whichever span; zero where there is none.
+func (h *History) Since(span time.Duration) (step time.Duration, points []domain.Point, oldest time.Time) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.series.Since(time.Now().Add(-min(span, domain.HistorySpan)), maxHistory)
+	step, points = h.series.Since(time.Now().Add(-min(span, domain.HistorySpan)), maxHistory)
+	return step, points, h.series.Oldest()
 }
 
 // Run notes a point at each step until ctx ends.
@@ -135,16 +154,11 @@ func (h *History) note(ctx context.Context) error {
 		p.Waiting, p.Running = waiting, running
 		p.P50, p.P99 = domain.Quantile(took, .5), domain.Quantile(took, .99)
 	}
-	if l := h.last; l != nil {
-		p.Finished, p.Failed = grown(l.Finished, f.Finished), grown(l.Failed, f.Failed)
-		if d := now.Sub(h.at); d > 0 && f.CPU >= l.CPU {
-			p.CPU = float64(f.CPU-l.CPU) / float64(d)
-		}
-		if h.open == nil {
-			p.P50, p.P99 = between(l.Runs, f.Runs, .5), between(l.Runs, f.Runs, .99)
-		}
+	runs := h.count(&p, f.Counts, now)
+	if h.open == nil {
+		p.P50, p.P99 = quantile(runs, .5), quantile(runs, .99)
 	}
-	h.last, h.at = &f, now
+	h.at = now
 	h.series.Add(p)
 	h.mu.Unlock()
 	if h.store == nil {
@@ -171,30 +185,52 @@ func (h *History) reseed(ctx context.Context) {
 	h.tally.Seed(open)
 }
 
-// grown is by how much a counter has grown; all of it where its process has started anew.
-func grown(was, is float64) uint32 {
-	if is < was {
-		return uint32(is)
+// count adds to a point what each process has counted since it was heard last, so that one that was silent for a moment, or was started again, is counted once. It returns how long programs
+// ran. h.mu is held.
+func (h *History) count(p *domain.Point, counts map[string]Counts, now time.Time) map[time.Duration]float64 {
+	runs := map[time.Duration]float64{}
+	for id, c := range counts {
+		was, known := h.seen[id]
+		h.seen[id] = seen{c, now}
+		if !known {
+			if h.at.IsZero() || c.StartedAt.Before(h.at.Add(-domain.HistoryStep)) {
+				continue // it has counted since before this process looked
+			}
+			was.at = h.at
+		}
+		p.Finished += grown(was.Finished, c.Finished)
+		p.Failed += grown(was.Failed, c.Failed)
+		if d := now.Sub(was.at); d > 0 && c.CPU > was.CPU {
+			p.CPU += float64(c.CPU-was.CPU) / float64(d)
+		}
+		for i, b := range c.Runs {
+			if len(was.Runs) == len(c.Runs) {
+				b.Count -= was.Runs[i].Count
+			}
+			runs[b.Most] += max(b.Count, 0)
+		}
 	}
-	return uint32(is - was)
+	maps.DeleteFunc(h.seen, func(_ string, s seen) bool { return now.Sub(s.at) > forgetAfter })
+	return runs
 }
 
-// between is the q-th quantile of what was counted between two looks at a histogram: the bound of the bucket that it is in.
-func between(was, is []Bucket, q float64) time.Duration {
-	if len(was) != len(is) {
-		was = make([]Bucket, len(is))
-	}
-	if len(is) == 0 {
+// grown is by how much a counter has grown.
+func grown(was, is float64) uint32 { return uint32(min(max(is-was, 0), math.MaxUint32)) }
+
+// quantile is the q-th quantile of a histogram, whose buckets count what took no longer: the bound of the bucket that it is in.
+func quantile(runs map[time.Duration]float64, q float64) time.Duration {
+	bounds := slices.Sorted(maps.Keys(runs))
+	if len(bounds) == 0 {
 		return 0
 	}
-	total := is[len(is)-1].Count - was[len(is)-1].Count
+	total := runs[bounds[len(bounds)-1]]
 	if total <= 0 {
 		return 0
 	}
-	for i := range is {
-		if is[i].Count-was[i].Count >= q*total {
-			return is[i].Most
+	for _, most := range bounds {
+		if runs[most] >= q*total {
+			return most
 		}
 	}
-	return is[len(is)-1].Most
+	return bounds[len(bounds)-1]
 }

@@ -38,6 +38,14 @@ func (h *History) Add(p Point) {
 	h.points = append(h.points, p)
 }
 
+// Oldest is the time of the oldest point; zero where there is none.
+func (h *History) Oldest() time.Time {
+	if len(h.points) == 0 {
+		return time.Time{}
+	}
+	return h.points[0].Time
+}
+
 // Since returns the points after a moment, so many at most: each is of as many steps as that takes.
 func (h *History) Since(t time.Time, most int) (step time.Duration, out []Point) {
 	i, _ := slices.BinarySearchFunc(h.points, t, func(p Point, t time.Time) int {

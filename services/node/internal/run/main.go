@@ -24,7 +24,7 @@ import (
 // Main is the process: configuration, parts, run.
 func Main(ctx context.Context, args []string) error {
 	cfg := Default()
-	loaded, err := config.Load(Process, &cfg, args)
+	loaded, err := config.Load(Process, &cfg, args, config.Does("joins the services of a node, and is what users call"))
 	if err != nil {
 		return err
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"log/slog"
+	"os"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -215,7 +216,7 @@ func (n *Node) gather(ctx context.Context) ([]*telemetryv1.ProcessMetrics, error
 	all, err := probe.Gather(ctx, n.probes)
 	if err == nil && n.registry != nil {
 		if text, err := telemetry.Text(n.registry); err == nil {
-			all = append(all, &telemetryv1.ProcessMetrics{Process: Process, Text: text})
+			all = append(all, &telemetryv1.ProcessMetrics{Process: Process, Pid: int64(os.Getpid()), Replica: telemetry.Replica(), Text: text})
 		}
 	}
 	return all, err

@@ -206,10 +206,10 @@ func testContext(t testing.TB) context.Context {
 	return ctx
 }
 
-// eventually waits until cond holds; it fails the test after ten seconds.
+// eventually waits until cond holds; it fails the test after a minute.
 func eventually(t testing.TB, what string, cond func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	tick := time.NewTicker(2 * time.Millisecond)
 	defer tick.Stop()
 	for !cond() {

@@ -20,6 +20,10 @@ func main() {
 	flag.Uint64Var(&cfg.OpenFiles, "open-files", 256, "files that may be open at a time")
 	flag.Uint64Var(&cfg.CPUSeconds, "cpu-seconds", 30*24*60*60, "`seconds` of CPU time of the whole process")
 	flag.StringVar(&cfg.ParentNetwork, "parent-network", "", "the parent's network `namespace`, to tell whether this process has its own")
+	flag.Usage = func() {
+		fmt.Fprint(flag.CommandLine.Output(), "shallot-executor-wasm: compiles and runs WebAssembly programs for shallot-task.\n\n")
+		flag.PrintDefaults()
+	}
 	flag.Parse()
 	if *showVersion {
 		fmt.Println("shallot-executor-wasm", version.String())

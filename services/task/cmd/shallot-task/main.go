@@ -34,7 +34,7 @@ func main() { lifecycle.Main(process, run) }
 
 func run(ctx context.Context, args []string) error {
 	cfg := newSettings()
-	loaded, err := config.Load(process, cfg, args)
+	loaded, err := config.Load(process, cfg, args, config.Does("keeps the tasks of a node: a consumer's records, keys and results, a provider's queue and attempts"))
 	if err != nil {
 		return err
 	}

@@ -177,7 +177,7 @@ func TestHashIsNotEnough(t *testing.T) {
 			case eventv1.EventType_EVENT_TYPE_TASK_RESULT:
 				t.Fatal("the thief has a result")
 			}
-		case <-time.After(20 * time.Second):
+		case <-time.After(time.Minute):
 			t.Fatal("nothing was heard of the task")
 		}
 	}
@@ -236,7 +236,7 @@ func TestPayloadThatRefersToMoreThanItSays(t *testing.T) {
 			select {
 			case e := <-heard:
 				failed = e.GetType() == eventv1.EventType_EVENT_TYPE_TASK_FAILURE
-			case <-time.After(20 * time.Second):
+			case <-time.After(time.Minute):
 				t.Fatal("nothing was heard of the task")
 			}
 		}

@@ -33,7 +33,7 @@ func (w *world) submit(t *testing.T) string {
 	}
 	candidate := w.candidate()
 	c.Candidate = &candidate
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for {
 		role := w.consumer.get()
 		if role != nil {
@@ -65,7 +65,7 @@ func (w *world) done(id string) func() bool {
 // check holds what must be true whatever has crashed.
 func (w *world) check(t *testing.T, id string) {
 	t.Helper()
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for !w.done(id)() {
 		if time.Now().After(deadline) {
 			task, _ := w.consumer.store.Task(context.Background(), id)

@@ -56,7 +56,7 @@ func (w *world) submitJob(t *testing.T) string {
 	for i := range uint32(shardsOfJob) {
 		shards = append(shards, app.NewShard{Index: i, Name: fmt.Sprint(i), Content: app.PartSource{Inline: fmt.Appendf(nil, "input %d", i)}})
 	}
-	for deadline := time.Now().Add(10 * time.Second); ; {
+	for deadline := time.Now().Add(time.Minute); ; {
 		if role, ok := w.consumer.get().(*consumer.Service); ok {
 			v, _, err := role.CreateJob(context.Background(), n)
 			if err == nil {

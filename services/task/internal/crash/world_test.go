@@ -255,7 +255,7 @@ func (s *side) restartAfterCrash(ok func() bool) bool {
 	s.mu.Lock()
 	crashed := s.crashed
 	s.mu.Unlock()
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for {
 		select {
 		case <-crashed:

@@ -8,6 +8,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/shallot-net/shallot/kit/fault"
+	"github.com/shallot-net/shallot/kit/telemetry"
 	eventv1 "github.com/shallot-net/shallot/proto/shallot/event/v1"
 	nodev1 "github.com/shallot-net/shallot/proto/shallot/node/v1"
 	"github.com/shallot-net/shallot/services/node/internal/domain"
@@ -15,7 +16,8 @@ import (
 
 // History is what this node did lately.
 type History interface {
-	Since(span time.Duration) (step time.Duration, points []domain.Point)
+	// Since returns the points of the last span, and the time of the oldest point that there is, of whichever span; zero where there is none.
+	Since(span time.Duration) (step time.Duration, points []domain.Point, oldest time.Time)
 }
 
 // Trails remember the metrics of peers.
@@ -34,8 +36,11 @@ func (s *Service) GetHistory(_ context.Context, in *nodev1.GetHistoryRequest) (*
 	if in.GetSpan().CheckValid() != nil && in.GetSpan() != nil || span <= 0 || span > domain.HistorySpan {
 		return nil, fault.InvalidArgument("SPAN_INVALID", "span is %s: it must be more than nothing, and %s at most, such as 3600s", span, domain.HistorySpan)
 	}
-	step, points := s.cfg.History.Since(span)
-	out := &nodev1.GetHistoryResponse{Step: durationpb.New(step)}
+	step, points, oldest := s.cfg.History.Since(span)
+	out := &nodev1.GetHistoryResponse{Step: durationpb.New(step), Replica: telemetry.Replica()}
+	if !oldest.IsZero() {
+		out.Since = timestamppb.New(oldest)
+	}
 	for i := range points {
 		p := &points[i]
 		m := &nodev1.HistoryPoint{Time: timestamppb.New(p.Time), Waiting: p.Waiting, Running: p.Running, Finished: p.Finished, Failed: p.Failed, Cpu: p.CPU, Memory: p.Memory,

@@ -1,14 +1,13 @@
 package probe
 
 import (
-	"bytes"
+	"fmt"
+	"maps"
 	"math"
 	"slices"
 	"time"
 
 	dto "github.com/prometheus/client_model/go"
-	"github.com/prometheus/common/expfmt"
-	"github.com/prometheus/common/model"
 
 	telemetryv1 "github.com/shallot-net/shallot/proto/shallot/telemetry/v1"
 	"github.com/shallot-net/shallot/services/node/internal/app"
@@ -16,46 +15,46 @@ import (
 
 // FiguresOf are what all processes together say of themselves, replicas among them. Who did not answer is not in it.
 func FiguresOf(list []*telemetryv1.ProcessMetrics) app.Figures {
-	var f app.Figures
-	usages := Usages(list)
-	for _, u := range usages {
-		f.Memory += u.Memory
-		f.CPU += u.CPU
-	}
-	runs := map[float64]float64{}
+	f := app.Figures{Counts: map[string]app.Counts{}}
 	for _, p := range list {
-		if p.GetProcess() != "task" && p.GetProcess() != "broker" || p.GetError() != "" {
+		families := parse(p)
+		if families == nil {
 			continue
 		}
-		parser := expfmt.NewTextParser(model.UTF8Validation)
-		families, err := parser.TextToMetricFamilies(bytes.NewReader(p.GetText()))
-		if err != nil {
-			continue
-		}
-		if p.GetProcess() == "broker" {
+		u := usage(families)
+		f.Memory += u.Memory
+		c := app.Counts{StartedAt: u.StartedAt, CPU: u.CPU}
+		switch p.GetProcess() {
+		case "broker":
 			f.Used += uint64(bounded(sum(families["shallot_repository_disk_bytes"], nil)))
-			continue
+		case "task":
+			// The replica that leads knows the queue of all: the others say what they run themselves.
+			f.Waiting = max(f.Waiting, uint32(min(bounded(sum(families["shallot_task_queue_pending"], nil)), math.MaxUint32)))
+			f.Running = max(f.Running, uint32(min(bounded(sum(families["shallot_task_queue_running"], nil)), math.MaxUint32)))
+			ended(&c, families)
 		}
-		f.Finished += bounded(sum(families["shallot_task_ended_total"], func(m *dto.Metric) bool { return label(m, "state") == "COMPLETED" }))
-		f.Failed += bounded(sum(families["shallot_task_ended_total"], func(m *dto.Metric) bool {
-			return slices.Contains([]string{"FAILED", "EXPIRED"}, label(m, "state"))
-		}))
-		// The replica that leads knows the queue of all: the others say what they run themselves.
-		f.Waiting = max(f.Waiting, uint32(min(bounded(sum(families["shallot_task_queue_pending"], nil)), math.MaxUint32)))
-		f.Running = max(f.Running, uint32(min(bounded(sum(families["shallot_task_queue_running"], nil)), math.MaxUint32)))
-		for _, m := range families["shallot_task_run_seconds"].GetMetric() {
-			for _, b := range m.GetHistogram().GetBucket() {
-				if most := b.GetUpperBound(); most < math.MaxInt64/1e10 {
-					runs[most] += float64(b.GetCumulativeCount())
-				}
+		f.Counts[fmt.Sprintf("%s %s %d", p.GetProcess(), p.GetReplica(), p.GetPid())] = c
+	}
+	return f
+}
+
+// ended reads what a task service counts.
+func ended(c *app.Counts, families map[string]*dto.MetricFamily) {
+	c.Finished = bounded(sum(families["shallot_task_ended_total"], func(m *dto.Metric) bool { return label(m, "state") == "COMPLETED" }))
+	c.Failed = bounded(sum(families["shallot_task_ended_total"], func(m *dto.Metric) bool {
+		return slices.Contains([]string{"FAILED", "EXPIRED"}, label(m, "state"))
+	}))
+	runs := map[float64]float64{}
+	for _, m := range families["shallot_task_run_seconds"].GetMetric() {
+		for _, b := range m.GetHistogram().GetBucket() {
+			if most := b.GetUpperBound(); most < math.MaxInt64/1e10 {
+				runs[most] += float64(b.GetCumulativeCount())
 			}
 		}
 	}
-	for most, n := range runs {
-		f.Runs = append(f.Runs, app.Bucket{Most: time.Duration(most * float64(time.Second)), Count: n})
+	for _, most := range slices.Sorted(maps.Keys(runs)) {
+		c.Runs = append(c.Runs, app.Bucket{Most: time.Duration(most * float64(time.Second)), Count: runs[most]})
 	}
-	slices.SortFunc(f.Runs, func(a, b app.Bucket) int { return int(a.Most - b.Most) })
-	return f
 }
 
 func sum(f *dto.MetricFamily, of func(*dto.Metric) bool) (total float64) {

@@ -25,9 +25,12 @@ shallot_task_run_seconds_bucket{type="sum",le="+Inf"} 2
 shallot_task_run_seconds_sum{type="sum"} 1
 shallot_task_run_seconds_count{type="sum"} 2
 `
-	got := FiguresOf([]*telemetryv1.ProcessMetrics{{Process: "task", Text: []byte(task)}, {Process: "task", Text: []byte(task)}, {Process: "task", Error: "away"}, {Process: "task", Text: []byte("{")},
-		{Process: "broker", Text: []byte("# TYPE shallot_repository_disk_bytes gauge\nshallot_repository_disk_bytes 77\n# TYPE process_resident_memory_bytes gauge\nprocess_resident_memory_bytes 8\n")}})
-	want := app.Figures{Waiting: 4, Finished: 6, Failed: 6, Runs: []app.Bucket{{Most: time.Millisecond, Count: 2}}, Memory: 8, Used: 77}
+	const broker = "# TYPE shallot_repository_disk_bytes gauge\nshallot_repository_disk_bytes 77\n# TYPE process_resident_memory_bytes gauge\nprocess_resident_memory_bytes 8\n" +
+		"# TYPE process_start_time_seconds gauge\nprocess_start_time_seconds 1000\n# TYPE process_cpu_seconds_total counter\nprocess_cpu_seconds_total 2\n"
+	got := FiguresOf([]*telemetryv1.ProcessMetrics{{Process: "task", Replica: "a", Pid: 1, Text: []byte(task)}, {Process: "task", Replica: "b", Pid: 1, Text: []byte(task)}, {Process: "task", Error: "away"},
+		{Process: "task", Replica: "c", Text: []byte("{")}, {Process: "broker", Pid: 2, Text: []byte(broker)}})
+	one := app.Counts{Finished: 3, Failed: 3, Runs: []app.Bucket{{Most: time.Millisecond, Count: 1}}}
+	want := app.Figures{Waiting: 4, Memory: 8, Used: 77, Counts: map[string]app.Counts{"task a 1": one, "task b 1": one, "broker  2": {StartedAt: time.Unix(1000, 0), CPU: 2 * time.Second}}}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v, want %+v", got, want)
 	}

@@ -34,7 +34,7 @@ func TestTimeLimitAfterALongCompilation(t *testing.T) {
 	w.started(0, r.run.Limits.Time)
 	select {
 	case <-ended:
-	case <-time.After(20 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatal("it still runs, long after its limit")
 	}
 	if e := r.over.Load(); e == nil || e.out.Reason != app.ReasonTimeLimit {

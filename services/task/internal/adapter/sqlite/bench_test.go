@@ -34,7 +34,7 @@ func BenchmarkTask(b *testing.B) {
 	for _, c := range []struct {
 		name string
 		do   func(b *testing.B, s *sqlite.Store, n uint64)
-	}{{"provider", providerTask}, {"consumer", consumerTask}} {
+	}{{"provider", providerTask}, {"consumer", consumerTask(0)}, {"consumer, of 10 that are known", consumerTask(10)}} {
 		b.Run(c.name, func(b *testing.B) {
 			path := filepath.Join(b.TempDir(), "task.db")
 			s, err := sqlite.Open(b.Context(), path, slog.New(slog.DiscardHandler))
@@ -102,11 +102,27 @@ func providerTask(b *testing.B, s *sqlite.Store, n uint64) {
 	s.Later(&app.Writes{Entries: []app.EntryWrite{{Entry: e, Forget: true, DropResult: true}}})
 }
 
-func consumerTask(b *testing.B, s *sqlite.Store, n uint64) {
+// consumerTask considers so many providers and keeps why it chose as it did; 0: as it was before that was kept.
+func consumerTask(known int) func(*testing.B, *sqlite.Store, uint64) {
+	var why *domain.Choice
+	for i := range known {
+		if why == nil {
+			why = &domain.Choice{Because: "LESS_BUSY", Known: uint32(known), Qualified: uint32(known)}
+		}
+		x := domain.Considered{Peer: benchPeer[:48] + text(4), Cost: 1250, Verdict: "NOT_DRAWN", Reason: "not drawn"}
+		if i < 2 {
+			x.Verdict, x.Reason = "BUSIER", "load not known, 3 tasks from here"
+		}
+		why.Considered = append(why.Considered, x)
+	}
+	return func(b *testing.B, s *sqlite.Store, n uint64) { submitted(b, s, n, why) }
+}
+
+func submitted(b *testing.B, s *sqlite.Store, n uint64, why *domain.Choice) {
 	now := time.Now()
 	t := domain.NewTask(domain.Task{ID: app.NewID(), RequestID: app.NewID(), Type: "wasm", Clocks: domain.DefaultClocks, Keep: 48 * time.Hour, PayloadHash: domain.Hash(random(32)), PayloadSize: 1000,
 		ProgramHash: domain.Hash(random(32))}, now)
-	if err := t.Place(now, domain.Attempt{Peer: benchPeer, Addresses: []string{"/ip4/127.0.0.1/tcp/40123/p2p/" + benchPeer}}, "the only one that is known"); err != nil {
+	if err := t.Place(now, domain.Attempt{Peer: benchPeer, Addresses: []string{"/ip4/127.0.0.1/tcp/40123/p2p/" + benchPeer}, Choice: why}, "the only one that is known"); err != nil {
 		b.Error(err)
 	}
 	t.Revision = 1
