@@ -97,9 +97,7 @@ export class TaskList {
     try {
       const page = await get<Page>(this.#query('', firstSize), this.#signal)
       this.tasks = page.tasks.map(rowOf)
-      this.#next = page.next_page_token
-      this.#before = ''
-      this.more = page.next_page_token !== ''
+      this.#goOn(page.next_page_token)
       this.error = undefined
       this.loading = false
       return true
@@ -108,31 +106,42 @@ export class TaskList {
     }
   }
 
-  /** Asks for the newest again, page by page down to the last one that had not ended: what has ended does not change. */
+  /** Asks for the newest again, page by page down to what was the newest, and to the last that had not ended: what has ended does not change. */
   async #again(size: number): Promise<boolean> {
-    const open = this.tasks.findLast((t) => !terminal(t.state))
+    const newest = this.tasks[0]
+    const goal = this.tasks.findLast((t) => !terminal(t.state)) ?? newest
     let after: Row | undefined
+    let token = ''
     try {
-      for (let token = '', n = 0; n < mostPages; n++) {
+      for (let n = 0; n < mostPages; n++) {
         const page = await get<Page>(this.#query(token, size), this.#signal)
         const rows = page.tasks.map(rowOf)
         const [end, reached] = [rows.at(-1), this.tasks.at(-1)]
         token = page.next_page_token
         const beyond = token === '' || !end || !reached || byCreation(reached, end) <= 0
-        if (beyond) {
-          this.#next = token
-          this.#before = ''
-          this.more = token !== '' && this.tasks.length < mostTasks
-        }
+        if (beyond) this.#goOn(token)
         this.#show(replace(this.tasks, rows, after, token === ''))
         this.error = undefined
+        if (beyond || !goal || byCreation(goal, end) <= 0) return true
         after = end
-        if (beyond || !open || byCreation(open, end) <= 0) break
+      }
+      const end = after
+      if (newest && end && byCreation(end, newest) < 0) {
+        // More has come between than is asked for at one time: what is older than that begins anew.
+        this.#goOn(token)
+        this.#show(this.tasks.filter((t) => byCreation(t, end) <= 0))
       }
       return true
     } catch (error) {
       return this.#failed(error)
     }
+  }
+
+  // Older tasks than the list's come with this token.
+  #goOn(token: string): void {
+    this.#next = token
+    this.#before = ''
+    this.more = token !== '' && this.tasks.length < mostTasks
   }
 
   #failed(error: unknown): false {
