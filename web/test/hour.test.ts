@@ -98,9 +98,9 @@ test('an hour of a busy node in a minute: nothing grows', async () => {
   expect(rows).toBeLessThan(2100)
   await task?.t.page.getByText('The beginning is not shown').waitFor()
   for (const path of ['/v1/node', '/v1/tasks', '/v1/node/history', `/v1/tasks/${watched}`])
-    expect(node.asked.get(path), path).toBeGreaterThan(100)
+    expect(node.asked.get(path), path).toBeGreaterThan(50)
   for (const o of open) await o.t.close()
-}, 300_000)
+}, 600_000)
 
 test('all screens, again and again: nothing of those that were left is kept', async () => {
   const t = await tab(browser)

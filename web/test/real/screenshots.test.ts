@@ -80,6 +80,7 @@ describe.runIf(out !== '')('pictures', () => {
         await t.page.goto(`${site.url}/#/${path}`)
         await t.page.getByRole('heading', { level: 1 }).waitFor()
         await expect.poll(() => t.page.locator('[aria-busy=true]').count(), { timeout: 60_000 }).toBe(0)
+        if (name === 'many-job') await t.page.getByText('2258 shards').or(t.page.getByText('2\u202f258 shards')).waitFor()
         await t.page.screenshot({ path: join(out, `${name}-${width}-${colorScheme}.png`) })
       }
       await t.close()

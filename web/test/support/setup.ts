@@ -9,7 +9,7 @@ declare module 'vitest' {
 }
 
 export default async function (project: TestProject): Promise<() => Promise<void>> {
-  const { nodes, close } = await network({ providers: 2 })
+  const { nodes, close } = await network({ providers: process.env['SHALLOT_SCREENSHOTS'] ? 3 : 2 })
   project.provide('nodes', nodes)
   return close
 }
