@@ -38,6 +38,14 @@ type Broker struct {
 	sendFault func(*brokerv1.SendRequest) error
 	turn      int
 	names     map[string]bool // advertised
+	private   bool            // it says that its network has a key
+}
+
+// SetPrivate has the broker say that its network is a private one, or not.
+func (b *Broker) SetPrivate(on bool) {
+	b.net.mu.Lock()
+	defer b.net.mu.Unlock()
+	b.private = on
 }
 
 // Add makes a broker with a fresh identity that is connected to nobody.

@@ -24,7 +24,7 @@ func (s *networkServer) Self(context.Context, *brokerv1.SelfRequest) (*brokerv1.
 	}
 	s.b.net.mu.Lock()
 	defer s.b.net.mu.Unlock()
-	return &brokerv1.SelfResponse{PeerId: s.b.id, Addresses: []string{s.b.address}, Mode: "open", Connections: uint32(len(s.b.peers)), Online: true}, nil
+	return &brokerv1.SelfResponse{PeerId: s.b.id, Addresses: []string{s.b.address}, Mode: "open", Connections: uint32(len(s.b.peers)), Online: true, PrivateNetwork: s.b.private}, nil
 }
 
 func (s *networkServer) Connect(_ context.Context, r *brokerv1.ConnectRequest) (*brokerv1.ConnectResponse, error) {

@@ -128,7 +128,7 @@ func run(ctx context.Context, args []string) error {
 		return err
 	}
 	broker = app.New(app.Config{
-		Mode: cfg.Mode, Network: network, Keys: keys, Book: files.NewBook(state), Codec: messages, Signers: &libp2p.Signers{},
+		Mode: cfg.Mode, Private: networkKey != nil, Network: network, Keys: keys, Book: files.NewBook(state), Codec: messages, Signers: &libp2p.Signers{},
 		Observer: observer, Log: log, Limits: cfg.Limits.app(cfg.Mode), Delivery: cfg.Limits.delivery(), Reach: reach,
 	})
 	people := files.NewAccess(h.Dir, libp2p.CanonicalID)

@@ -82,6 +82,7 @@ const (
 // Config is what a Broker is made of. Log and Observer may be left out.
 type Config struct {
 	Mode     string // open: the node's own persona is the only one
+	Private  bool   // the network has a key
 	Network  Network
 	Keys     Keys
 	Book     Book // may be left out: then nobody is remembered

@@ -16,6 +16,7 @@ type Self struct {
 	PeerID      string
 	Addresses   []string
 	Mode        string
+	Private     bool // the network has a key
 	Connections int
 	Reach       Reach
 }
@@ -36,7 +37,7 @@ func (b *Broker) Self(name string) (Self, error) {
 	if err != nil {
 		return Self{}, err
 	}
-	return Self{PeerID: p.host.ID(), Addresses: p.host.Addresses(), Mode: b.cfg.Mode, Connections: len(p.host.Peers()), Reach: b.cfg.Reach()}, nil
+	return Self{PeerID: p.host.ID(), Addresses: p.host.Addresses(), Mode: b.cfg.Mode, Private: b.cfg.Private, Connections: len(p.host.Peers()), Reach: b.cfg.Reach()}, nil
 }
 
 // Connect returns the peer's id once a connection stands, or, with rememberOnly, once its addresses are kept.

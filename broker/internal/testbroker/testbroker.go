@@ -108,7 +108,7 @@ func TryStart(t testing.TB, o Options) (*Broker, error) {
 		return nil, err
 	}
 	b := &Broker{Dir: o.Dir, Socket: filepath.Join(o.Dir, "s.sock"), Registry: registry, Repository: store, t: t, done: make(chan struct{})}
-	cfg := app.Config{Mode: o.Mode, Network: network, Keys: keys, Book: files.NewBook(o.Dir), Codec: messages, Signers: &libp2p.Signers{}, Observer: observer}
+	cfg := app.Config{Mode: o.Mode, Private: o.NetworkKey != nil, Network: network, Keys: keys, Book: files.NewBook(o.Dir), Codec: messages, Signers: &libp2p.Signers{}, Observer: observer}
 	if o.Config != nil {
 		o.Config(&cfg)
 	}

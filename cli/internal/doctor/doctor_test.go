@@ -144,7 +144,7 @@ func TestComplaints(t *testing.T) {
 		}, "programs", "exit status 7", "install them beside"},
 		"a home open to others":  {func(p *patient) { _ = os.Chmod(p.home.Dir, 0o755) }, "permissions", "mode 0755", "chmod 700 "},
 		"a token open to others": {func(p *patient) { _ = os.Chmod(filepath.Join(p.home.State("gateway"), "token"), 0o644) }, "token", "mode 0644", "chmod 600 "},
-		"no token":               {func(p *patient) { _ = os.Remove(filepath.Join(p.home.State("gateway"), "token")) }, "token", "no such file", "restart"},
+		"no token":               {func(p *patient) { _ = os.Remove(filepath.Join(p.home.State("gateway"), "token")) }, "token", "no such file", "makes a new one"},
 		"a clock set back": {func(p *patient) {
 			f := filepath.Join(p.home.State("task"), "task.db")
 			p.write(f, "", 0o600)

@@ -20,22 +20,22 @@ func (d *Doctor) gateway(ctx context.Context) {
 	} else {
 		d.ok("process gateway", "healthy, %s%s", g.URL, d.pid("gateway"))
 	}
-	d.token(g.TokenFile)
+	d.token(g.TokenFile, log)
 }
 
-func (d *Doctor) token(path string) {
+func (d *Doctor) token(path, log string) {
 	if path == "" {
-		d.wrong("token", "restart the gateway", "the gateway has not said where its token is")
+		d.wrong("token", log, "the gateway has not said where its token is")
 		return
 	}
 	info, err := os.Stat(path)
 	switch {
 	case err != nil:
-		d.wrong("token", "restart the gateway: it makes a new one", "cannot look at the token file: %v", err)
+		d.wrong("token", "wait a second: the gateway makes a new one; where it does not, "+log, "cannot look at the token file: %v", err)
 	case info.Mode().Perm()&0o077 != 0:
-		d.wrong("token", "chmod 600 "+path+", and make a new token if others may have read it", "%s can be read by others (mode %04o)", path, info.Mode().Perm())
+		d.wrong("token", "chmod 600 "+path+"; or remove it, if others may have read it: the gateway makes a new one within a second", "%s can be read by others (mode %04o)", path, info.Mode().Perm())
 	case info.Size() == 0:
-		d.wrong("token", "remove it and restart the gateway: it makes a new one", "%s is empty", path)
+		d.wrong("token", "remove it: the gateway makes a new one within a second", "%s is empty", path)
 	default:
 		d.ok("token", "%s is this user's alone", path)
 	}

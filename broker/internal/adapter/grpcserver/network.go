@@ -31,7 +31,8 @@ func (n *Network) Self(_ context.Context, r *brokerv1.SelfRequest) (*brokerv1.Se
 	if err != nil {
 		return nil, err
 	}
-	out := &brokerv1.SelfResponse{PeerId: s.PeerID, Addresses: s.Addresses, Mode: s.Mode, Connections: uint32(s.Connections), Online: s.Reach.Online, Enclosed: s.Reach.Enclosed}
+	out := &brokerv1.SelfResponse{PeerId: s.PeerID, Addresses: s.Addresses, Mode: s.Mode, Connections: uint32(s.Connections), Online: s.Reach.Online, Enclosed: s.Reach.Enclosed,
+		PrivateNetwork: s.Private}
 	if s.Reach.State != "" {
 		out.Tor = &brokerv1.Tor{State: s.Reach.State, Progress: s.Reach.Progress, Detail: s.Reach.Detail}
 	}

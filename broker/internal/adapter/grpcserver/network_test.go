@@ -236,6 +236,9 @@ func TestPrivateNetwork(t *testing.T) {
 	t.Parallel()
 	key, other := bytes.Repeat([]byte{7}, 32), bytes.Repeat([]byte{8}, 32)
 	a, b := testbroker.Start(t, testbroker.Options{NetworkKey: key}), testbroker.Start(t, testbroker.Options{NetworkKey: key})
+	if self, err := a.Network.Self(t.Context(), &brokerv1.SelfRequest{}); err != nil || !self.GetPrivateNetwork() {
+		t.Errorf("of itself it says %v, %v", self, err)
+	}
 	a.Connect(b)
 	sent := a.Sender().Go(b.ID, testbroker.Event(t, eventv1.EventType_EVENT_TYPE_PING), false, testbroker.Patience)
 	m := b.Subscribe(testbroker.Open("g", eventv1.EventType_EVENT_TYPE_PING))

@@ -80,9 +80,11 @@ type SelfResponse struct {
 	// Anonymous mode: what stands between this node and the network.
 	Tor *Tor `protobuf:"bytes,6,opt,name=tor,proto3" json:"tor,omitempty"`
 	// Anonymous mode: the broker has no network interface, so that tor's sockets are its only way out.
-	Enclosed      bool `protobuf:"varint,7,opt,name=enclosed,proto3" json:"enclosed,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Enclosed bool `protobuf:"varint,7,opt,name=enclosed,proto3" json:"enclosed,omitempty"`
+	// The network is a private one, of which this broker has the key.
+	PrivateNetwork bool `protobuf:"varint,8,opt,name=private_network,json=privateNetwork,proto3" json:"private_network,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *SelfResponse) Reset() {
@@ -160,6 +162,13 @@ func (x *SelfResponse) GetTor() *Tor {
 func (x *SelfResponse) GetEnclosed() bool {
 	if x != nil {
 		return x.Enclosed
+	}
+	return false
+}
+
+func (x *SelfResponse) GetPrivateNetwork() bool {
+	if x != nil {
+		return x.PrivateNetwork
 	}
 	return false
 }
@@ -1484,7 +1493,7 @@ const file_shallot_broker_v1_network_proto_rawDesc = "" +
 	"\n" +
 	"\x1fshallot/broker/v1/network.proto\x12\x11shallot.broker.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"'\n" +
 	"\vSelfRequest\x12\x18\n" +
-	"\apersona\x18\x01 \x01(\tR\apersona\"\xd9\x01\n" +
+	"\apersona\x18\x01 \x01(\tR\apersona\"\x82\x02\n" +
 	"\fSelfResponse\x12\x17\n" +
 	"\apeer_id\x18\x01 \x01(\tR\x06peerId\x12\x1c\n" +
 	"\taddresses\x18\x02 \x03(\tR\taddresses\x12\x12\n" +
@@ -1492,7 +1501,8 @@ const file_shallot_broker_v1_network_proto_rawDesc = "" +
 	"\vconnections\x18\x04 \x01(\rR\vconnections\x12\x16\n" +
 	"\x06online\x18\x05 \x01(\bR\x06online\x12(\n" +
 	"\x03tor\x18\x06 \x01(\v2\x16.shallot.broker.v1.TorR\x03tor\x12\x1a\n" +
-	"\benclosed\x18\a \x01(\bR\benclosed\"O\n" +
+	"\benclosed\x18\a \x01(\bR\benclosed\x12'\n" +
+	"\x0fprivate_network\x18\b \x01(\bR\x0eprivateNetwork\"O\n" +
 	"\x03Tor\x12\x14\n" +
 	"\x05state\x18\x01 \x01(\tR\x05state\x12\x1a\n" +
 	"\bprogress\x18\x02 \x01(\rR\bprogress\x12\x16\n" +

@@ -74,7 +74,8 @@ type NodeServiceClient interface {
 	// ConnectPeer joins the network through one more address.
 	ConnectPeer(ctx context.Context, in *ConnectPeerRequest, opts ...grpc.CallOption) (*ConnectPeerResponse, error)
 	// CreateInvite makes a line of text that lets others join this node's private network. Whoever has it is in: it holds the network's key, and addresses to join through,
-	// in anonymous mode, too. FAILED_PRECONDITION, NETWORK_OPEN: an open network needs none.
+	// in anonymous mode, too. FAILED_PRECONDITION, NETWORK_OPEN: an open network needs none. NETWORK_KEY_ELSEWHERE: node does not have the key, as in containers, where the broker
+	// alone is given it; whoever made the network has it, and makes invites with `shallot network invite`.
 	CreateInvite(ctx context.Context, in *CreateInviteRequest, opts ...grpc.CallOption) (*CreateInviteResponse, error)
 	ListPeers(ctx context.Context, in *ListPeersRequest, opts ...grpc.CallOption) (*ListPeersResponse, error)
 	GetPeer(ctx context.Context, in *GetPeerRequest, opts ...grpc.CallOption) (*GetPeerResponse, error)
@@ -534,7 +535,8 @@ type NodeServiceServer interface {
 	// ConnectPeer joins the network through one more address.
 	ConnectPeer(context.Context, *ConnectPeerRequest) (*ConnectPeerResponse, error)
 	// CreateInvite makes a line of text that lets others join this node's private network. Whoever has it is in: it holds the network's key, and addresses to join through,
-	// in anonymous mode, too. FAILED_PRECONDITION, NETWORK_OPEN: an open network needs none.
+	// in anonymous mode, too. FAILED_PRECONDITION, NETWORK_OPEN: an open network needs none. NETWORK_KEY_ELSEWHERE: node does not have the key, as in containers, where the broker
+	// alone is given it; whoever made the network has it, and makes invites with `shallot network invite`.
 	CreateInvite(context.Context, *CreateInviteRequest) (*CreateInviteResponse, error)
 	ListPeers(context.Context, *ListPeersRequest) (*ListPeersResponse, error)
 	GetPeer(context.Context, *GetPeerRequest) (*GetPeerResponse, error)

@@ -43,4 +43,4 @@ func networkKey(dir string) (key [invite.KeySize]byte, err error) {
 	return key, nil
 }
 
-var errOpen = fault.FailedPrecondition("NETWORK_OPEN", "this node is of no private network that its home has the key of, and an open one needs no invite: give others the addresses that 'shallot node' prints, or begin with 'shallot network create'")
+var errOpen = fault.FailedPrecondition("NETWORK_OPEN", "this node is of no private network, and an open one needs no invite: give others the addresses that 'shallot node --show-addresses' prints, or begin anew with 'shallot network create'")

@@ -26,6 +26,10 @@ func TestInvite(t *testing.T) {
 	if _, f := make(c); f == nil || f.Reason != "NETWORK_OPEN" {
 		t.Errorf("in an open network: %v", f)
 	}
+	c.broker.SetPrivate(true) // in containers: the broker has the key
+	if _, f := make(c); f == nil || f.Reason != "NETWORK_KEY_ELSEWHERE" || !strings.Contains(f.Message, "network invite --address") {
+		t.Errorf("where the broker alone has the key: %v", f)
+	}
 	up := t.TempDir()
 	home := filepath.Join(up, "consumer-1")
 	key := invite.NewKey()

@@ -10,12 +10,24 @@ import (
 	"github.com/shallot-net/shallot/services/node/internal/domain"
 )
 
-// NetworkKey is the key of the node's private network. FAILED_PRECONDITION, NETWORK_OPEN: it is of none.
+// ReasonOpen is given for a node that is of no private network, as far as its home says.
+const ReasonOpen = "NETWORK_OPEN"
+
+// NetworkKey is the key of the node's private network. FAILED_PRECONDITION, ReasonOpen: the home has none.
 type NetworkKey func() ([invite.KeySize]byte, error)
+
+// errElsewhere is of a node in containers: the broker has the key, and node is not given it.
+var errElsewhere = fault.FailedPrecondition("NETWORK_KEY_ELSEWHERE", "this node's network is a private one, and the node service is not given its key, as in containers: whoever made the network with 'shallot network create' has it. "+
+	"Make the invite there, with an address of a provider: 'shallot --home DIR network invite --address ADDRESS'; 'shallot node --show-addresses' prints addresses")
 
 // CreateInvite makes a line of text by which others join.
 func (s *Service) CreateInvite(ctx context.Context, in *nodev1.CreateInviteRequest) (*nodev1.CreateInviteResponse, error) {
 	key, err := s.cfg.NetworkKey()
+	if f := fault.From(err); f != nil && f.Reason == ReasonOpen {
+		if self, berr := s.cfg.Identity.Now(ctx); berr == nil && self.GetPrivateNetwork() {
+			return nil, errElsewhere
+		}
+	}
 	if err != nil {
 		return nil, err
 	}
