@@ -149,7 +149,7 @@ images: ## an image for each service, with the Docker engine of this machine
 
 .PHONY: test-compose
 test-compose: build ## a node in containers is brought up, used, scaled, hurt and taken down, and the commands of docs/operations.md and docs/how-to/scale-a-node.md are run; needs a Docker engine, and minutes
-	@cd test && GOWORK=off SHALLOT_BIN=$(BIN) SHALLOT_COMPOSE=1 go test -count=1 -v -timeout 25m -run 'TestDeployment|TestAnonymousDeployment|TestOperations|TestScaleANode' ./compose
+	@cd test && GOWORK=off SHALLOT_BIN=$(BIN) SHALLOT_COMPOSE=1 go test -count=1 -v -timeout 30m -run 'TestDeployment|TestAnonymousDeployment|TestOperations|TestScaleANode' ./compose
 
 .PHONY: release
 release: ## archives, Debian packages, checksums and notes of this commit into dist/release; with Debian's gcc-aarch64-linux-gnu the faster engine for arm64, too

@@ -38,6 +38,10 @@ install -m 0644 "$units/shallot.tmpfiles" "$tree/lib/tmpfiles.d/shallot.conf"
 doc=$tree/share/doc/shallot
 put 0644 "$doc" "$top"/{README,SECURITY,ARCHITECTURE,CHANGELOG}.md "$top/LICENSE" "$papers/sbom/LICENCES.md"
 put 0644 "$doc/sbom" "$papers"/sbom/*.cdx.json
+# The pages that README names, without what makes a site of them.
+mkdir "$doc/docs"
+(cd "$top/docs" && find . -mindepth 1 -type d \( -name node_modules -o -name '.*' \) -prune -o -type f \( -name '*.md' -o -name '*.svg' -o -name '*.png' -o -name '*.yaml' \) -print0 |
+  xargs -0 cp --no-preserve=all --parents -t "$doc/docs")
 put 0644 "$doc/examples" "$units/shallot.env" "$units/broker-anonymous.conf"
 # The target takes its services along when it starts: whoever does not want one masks it.
 install -d "$tree/lib/systemd/system/shallot.target.wants"
@@ -69,7 +73,7 @@ if [[ $debian =~ ^[0-9]+\.[0-9] ]]; then debian=$(sed -E 's/-([0-9]+)-g/+\1.g/; 
 cat >"$root/usr/share/doc/shallot/changelog" <<EOF
 shallot ($debian) stable; urgency=medium
 
-  * $version: what is new is in CHANGELOG.md.gz, beside this file.
+  * What is new is in CHANGELOG.md.gz, beside this file.
 
  -- $(sed -n 's/^Maintainer: //p' "$top/deploy/debian/control")  $(date -u -R -d "@$SOURCE_DATE_EPOCH")
 EOF

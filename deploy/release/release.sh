@@ -50,7 +50,7 @@ done
   printf -- '- `shallot-%s-linux-ARCH.tar.gz`: unpack with `tar -xzf FILE -C /usr/local --strip-components=1`, then `/usr/local/lib/systemd/system/shallot.target` says how to go on, or just `shallot dev`.\n' "$version"
   printf -- '- `shallot_*_ARCH.deb`: `apt-get install ./FILE`, for Debian 12 or later and its like. Nothing starts by itself: look through `/etc/shallot/shallot.env`, then `systemctl enable --now shallot.target`.\n'
   printf -- '- `SHA256SUMS`: `sha256sum --check --ignore-missing SHA256SUMS`. The same commit, built by the same Go and C compiler, gives the same sums: `make release`.\n\n'
-  printf 'Bills of materials (CycloneDX) and the licences of all parts are in `share/doc/shallot`, manual pages and completions for bash, zsh and fish beside it.\n\n'
+  printf 'The documentation, bills of materials (CycloneDX) and the licences of all parts are in `share/doc/shallot`, manual pages and completions for bash, zsh and fish beside it.\n\n'
   printf 'WebAssembly is run by wasmtime, or by wazero, which is 1 to 4 times slower on whole programs and is used where no C compiler for the platform was there:\n\n'
   printf -- '- %s\n' "${engines[@]}"
   if [ ${#checked[@]} -gt 0 ]; then

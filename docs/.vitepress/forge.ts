@@ -27,7 +27,8 @@ export function sources(md: MarkdownRenderer): void {
   md.set({ html: false })
   // Indented code is code as that between fences is.
   md.core.ruler.push('indented-code', (state) => {
-    for (const token of state.tokens) if (token.type === 'code_block') Object.assign(token, { type: 'fence', tag: 'code', markup: '```', info: 'text' })
+    for (const token of state.tokens)
+      if (token.type === 'code_block') Object.assign(token, { type: 'fence', tag: 'code', markup: '```', info: 'text' })
   })
   const rules = md.renderer.rules
   const link = rules['link_open']

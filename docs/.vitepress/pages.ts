@@ -32,7 +32,10 @@ const listed = Object.entries(groups)
 
 const events = { text: 'Events between nodes (AsyncAPI)', link: '/reference/events.asyncapi.yaml', target: '_self' }
 
-export const sidebar: DefaultTheme.SidebarItem[] = listed.map(({ text, items }) => ({ text, items: text === 'Reference' ? [...items, events] : items }))
+export const sidebar: DefaultTheme.SidebarItem[] = listed.map(({ text, items }) => ({
+  text,
+  items: text === 'Reference' ? [...items, events] : items,
+}))
 
 export const nav: DefaultTheme.NavItem[] = listed.flatMap(({ text, items }) => {
   const begin = text === 'Begin here'

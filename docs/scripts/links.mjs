@@ -19,10 +19,14 @@ const say = (line) => {
 }
 
 const plugins = ['remark-frontmatter', 'remark-gfm', 'remark-validate-links=repository:false,root:".."'].flatMap((p) => ['--use', p])
-const checked = spawnSync('node_modules/.bin/remark', [...plugins, '--no-stdout', '--quiet', '--frail', ...pages.map((p) => join('..', p))], {
-  cwd: join(root, 'docs'),
-  stdio: ['ignore', 'inherit', 'inherit'],
-})
+const checked = spawnSync(
+  'node_modules/.bin/remark',
+  [...plugins, '--no-stdout', '--quiet', '--frail', ...pages.map((p) => join('..', p))],
+  {
+    cwd: join(root, 'docs'),
+    stdio: ['ignore', 'inherit', 'inherit'],
+  },
+)
 if (checked.status !== 0) wrong++
 
 // Markup is nothing that remark looks into, and whether a picture is used is nobody's question but ours.

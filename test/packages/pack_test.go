@@ -151,7 +151,7 @@ func archive(t *testing.T, path string) {
 		}
 	}
 	for _, want := range []string{"lib/systemd/system/shallot.target", "lib/systemd/system/shallot-task.service", "lib/sysusers.d/shallot.conf", "lib/tmpfiles.d/shallot.conf",
-		"share/doc/shallot/LICENSE", "share/doc/shallot/LICENCES.md", "share/doc/shallot/sbom/shallot-node.cdx.json", "share/doc/shallot/examples/shallot.env",
+		"share/doc/shallot/LICENSE", "share/doc/shallot/LICENCES.md", "share/doc/shallot/sbom/shallot-node.cdx.json", "share/doc/shallot/examples/shallot.env", "share/doc/shallot/docs/tutorial.md", "share/doc/shallot/docs/reference/cli.md", "share/doc/shallot/docs/demo.svg",
 		"share/bash-completion/completions/shallot", "share/zsh/site-functions/_shallot", "share/fish/vendor_completions.d/shallot.fish"} {
 		if files.mode(top+want) != 0o644 {
 			t.Errorf("%s is missing, or has another mode than 0644", want)

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/shallot-net/shallot/test/internal/release"
 )
@@ -33,9 +34,11 @@ func TestTwoReleasesAreTheSame(t *testing.T) {
 		} else {
 			cmd.Env = append(cmd.Env, "CHECKED=")
 		}
+		begin := time.Now()
 		if msg, err := cmd.CombinedOutput(); err != nil {
 			t.Fatalf("%s: %v\n%s", at, err, msg)
 		}
+		t.Logf("%s: made in %v", at, time.Since(begin).Round(time.Second))
 		out[at] = sums(t, filepath.Join(dir, "dist"))
 		check := exec.CommandContext(t.Context(), "sha256sum", "--check", "--strict", "SHA256SUMS")
 		check.Dir = filepath.Join(dir, "dist")

@@ -40,11 +40,24 @@ type terminal struct {
 	running string // the file that is there when the command of a terminal's last block has ended
 }
 
-// New is a session without a terminal yet. When the test ends all that it started is killed.
+// New is a session without a terminal yet. When the test ends, or its process does, all that the session started is killed.
 func New(t testing.TB, c Config) *Session {
 	t.Helper()
 	s := &Session{Config: c, state: t.TempDir(), terminals: map[string]*terminal{}}
-	t.Cleanup(s.kill)
+	if s.home() == "" {
+		t.Fatal("the environment has no HOME")
+	}
+	kill, err := reaper(s.home())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		kill()
+		for _, term := range s.terminals {
+			term.in.Close()
+			<-term.exited
+		}
+	})
 	return s
 }
 
@@ -259,22 +272,6 @@ func (s *Session) processes(do func(pid int, command string)) {
 func (s *Session) running() (left []string) {
 	s.processes(func(_ int, command string) { left = append(left, command) })
 	return left
-}
-
-// kill ends everything that the session has started, supervisors first, which would start again what they miss.
-func (s *Session) kill() {
-	for _, term := range s.terminals {
-		_ = syscall.Kill(-term.shell.Process.Pid, syscall.SIGKILL)
-		term.in.Close()
-		<-term.exited
-	}
-	for left := 1; left > 0; {
-		left = 0
-		s.processes(func(pid int, _ string) {
-			left++
-			_ = syscall.Kill(pid, syscall.SIGKILL)
-		})
-	}
 }
 
 // others is what the other terminals printed last, for who looks why a page failed.

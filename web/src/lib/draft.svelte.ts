@@ -70,8 +70,12 @@ export function store(): void {
   }
 }
 
+/** The draft is of a task whose input is not known here; the form says so until something is submitted. */
+export const again = $state({ task: '' })
+
 export function fill(d: Partial<Draft>): void {
   Object.assign(draft, empty(), d)
+  again.task = ''
 }
 
 /** What was submitted from this page, by task, so that it can be run again: REST does not give a task's payload back. */
@@ -96,9 +100,7 @@ export function problems(d: Draft): Partial<Record<keyof Draft, string>> {
     const bad = lines(d.env).find((l) => !/^[^=]+=/.test(l))
     if (bad !== undefined) p.env = `“${bad}” is not NAME=VALUE.`
   }
-  if (d.time.trim() !== '' && parseDuration(d.time) === undefined) p.time = 'Give a time, such as 30s or 5m.'
-  if (d.memory.trim() !== '' && parseSize(d.memory) === undefined) p.memory = 'Give a size, such as 64MiB.'
-  if (d.output.trim() !== '' && parseSize(d.output) === undefined) p.output = 'Give a size, such as 10MiB.'
+  Object.assign(p, limitProblems(d))
   if (d.attempts.trim() !== '' && !/^[1-9]\d?$/.test(d.attempts.trim())) p.attempts = 'Give a number from 1 to 99.'
   if (d.replicas.trim() !== '' && !/^[1-8]$/.test(d.replicas.trim())) p.replicas = 'Give a number from 1 to 8.'
   const label = lines(d.labels).find((l) => !/^[^=]+=/.test(l))
@@ -107,17 +109,42 @@ export function problems(d: Draft): Partial<Record<keyof Draft, string>> {
   return p
 }
 
-const lines = (text: string): string[] =>
+interface Limited {
+  time: string
+  memory: string
+  output: string
+}
+
+export function limitProblems(d: Limited): Partial<Record<keyof Limited, string>> {
+  const p: Partial<Record<keyof Limited, string>> = {}
+  if (d.time.trim() !== '' && parseDuration(d.time) === undefined) p.time = 'Give a time, such as 30s or 5m.'
+  if (d.memory.trim() !== '' && parseSize(d.memory) === undefined) p.memory = 'Give a size, such as 64MiB.'
+  if (d.output.trim() !== '' && parseSize(d.output) === undefined) p.output = 'Give a size, such as 10MiB.'
+  return p
+}
+
+/** The limits of a specification; undefined where all are left to the provider. */
+export function limitsOf(d: Limited): Record<string, string> | undefined {
+  const limits: Record<string, string> = {}
+  const [time, memory, output] = [parseDuration(d.time), parseSize(d.memory), parseSize(d.output)]
+  if (time) limits['time'] = time
+  if (memory) limits['memory'] = String(memory)
+  if (output) limits['output'] = String(output)
+  return Object.keys(limits).length > 0 ? limits : undefined
+}
+
+export const lines = (text: string): string[] =>
   text
     .split('\n')
     .map((l) => l.trim())
     .filter((l) => l !== '')
 
-const pairs = (text: string): Record<string, string> =>
+export const pairs = (text: string): Record<string, string> =>
   Object.fromEntries(lines(text).map((l) => [l.slice(0, l.indexOf('=')).trim(), l.slice(l.indexOf('=') + 1)]))
 
-export function base64(text: string): string {
-  const bytes = new TextEncoder().encode(text)
+export const base64 = (text: string): string => base64Bytes(new TextEncoder().encode(text))
+
+export function base64Bytes(bytes: Uint8Array): string {
   let s = ''
   for (let i = 0; i < bytes.length; i += 0x8000) s += String.fromCharCode(...bytes.subarray(i, i + 0x8000))
   return btoa(s)
@@ -146,12 +173,8 @@ export async function specification(d: Draft, blob: (file: File) => Promise<obje
     else if (d.stdin !== '') parts.push({ path: 'stdin', content: { inline: base64(d.stdin) } })
     spec['external'] = { options: base64(d.options), parts }
   }
-  const limits: Record<string, string | number> = {}
-  const [time, memory, output] = [parseDuration(d.time), parseSize(d.memory), parseSize(d.output)]
-  if (time) limits['time'] = time
-  if (memory) limits['memory'] = String(memory)
-  if (output) limits['output'] = String(output)
-  if (Object.keys(limits).length > 0) spec['limits'] = limits
+  const limits = limitsOf(d)
+  if (limits) spec['limits'] = limits
   const placement: Record<string, unknown> = {}
   if (d.attempts.trim()) placement['max_attempts'] = Number(d.attempts)
   if (d.replicas.trim()) placement['replicas'] = Number(d.replicas)
@@ -180,6 +203,7 @@ export async function submit(d: Draft, progress: (sent: number, of: number, name
   if (key !== last.key) last = { key, request: randomId() }
   const task = await post<Task>('/v1/tasks', { request_id: last.request, spec }, { signal })
   last = { key: '', request: '' }
+  again.task = ''
   for (const f of files) uploads.delete(f)
   submitted.set(task.id, $state.snapshot(d) as Draft)
   const copy = submitted.get(task.id)
@@ -188,6 +212,6 @@ export async function submit(d: Draft, progress: (sent: number, of: number, name
   return task
 }
 
-function randomId(): string {
+export function randomId(): string {
   return [...crypto.getRandomValues(new Uint8Array(16))].map((b) => b.toString(16).padStart(2, '0')).join('')
 }

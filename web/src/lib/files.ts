@@ -4,16 +4,16 @@ import type { Input } from './draft.svelte'
 export const mostFiles = 1000
 
 /** The files that were dropped, with those in dropped directories, by their paths. */
-export async function dropped(data: DataTransfer): Promise<Input[]> {
+export async function dropped(data: DataTransfer, most: number): Promise<Input[]> {
   const entries = [...data.items].map((i) => (i.kind === 'file' ? i.webkitGetAsEntry() : null))
   if (entries.every((e) => e === null)) return [...data.files].map((file) => ({ path: file.name, file }))
   const found: Input[] = []
-  for (const e of entries) if (e) await walk(e, '', found)
+  for (const e of entries) if (e) await walk(e, '', found, most)
   return found
 }
 
-async function walk(entry: FileSystemEntry, under: string, found: Input[]): Promise<void> {
-  if (found.length >= mostFiles) return
+async function walk(entry: FileSystemEntry, under: string, found: Input[], most: number): Promise<void> {
+  if (found.length >= most) return
   const path = under + entry.name
   if (entry.isFile) {
     const file = await new Promise<File>((resolve, reject) => (entry as FileSystemFileEntry).file(resolve, reject))
@@ -24,13 +24,13 @@ async function walk(entry: FileSystemEntry, under: string, found: Input[]): Prom
   for (;;) {
     const some = await new Promise<FileSystemEntry[]>((resolve, reject) => reader.readEntries(resolve, reject))
     if (some.length === 0) return
-    for (const e of some) await walk(e, path + '/', found)
+    for (const e of some) await walk(e, path + '/', found, most)
   }
 }
 
 /** The files of an <input type=file>; those of a directory have its name before theirs. */
-export function chosen(list: FileList | null): Input[] {
-  return [...(list ?? [])].slice(0, mostFiles).map((file) => ({ path: file.webkitRelativePath || file.name, file }))
+export function chosen(list: FileList | null, most: number): Input[] {
+  return [...(list ?? [])].slice(0, most).map((file) => ({ path: file.webkitRelativePath || file.name, file }))
 }
 
 /** A WebAssembly module begins with these four bytes. */

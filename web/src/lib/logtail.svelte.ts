@@ -13,9 +13,12 @@ export class LogTail {
   state: 'opening' | 'following' | 'ended' | 'broken' = $state('opening')
   error = $state('')
   #offset = 0
+  #waiting: string[] = []
+  #timer: ReturnType<typeof setTimeout> | undefined
   #decoder = new TextDecoder()
 
   constructor(task: string, signal: AbortSignal) {
+    signal.addEventListener('abort', () => clearTimeout(this.#timer))
     keep(
       {
         once: async (round, alive) => {
@@ -30,7 +33,10 @@ export class LogTail {
             const piece = await reader?.read().catch(() => {
               throw new ApiError(0, 'BROKEN', 'The connection to the node broke.')
             })
-            if (!piece || piece.done) return true
+            if (!piece || piece.done) {
+              this.#show()
+              return true
+            }
             this.#offset += piece.value.length
             this.#add(this.#decoder.decode(piece.value, { stream: true }))
           }
@@ -51,8 +57,17 @@ export class LogTail {
     )
   }
 
+  // To draw half a million characters again for each line is too much work: what comes within a fifth of a second is shown together.
   #add(text: string): void {
-    const all = this.text + plain(text)
+    this.#waiting.push(text)
+    this.#timer ??= setTimeout(() => this.#show(), 200)
+  }
+
+  #show(): void {
+    clearTimeout(this.#timer)
+    this.#timer = undefined
+    const all = this.text + plain(this.#waiting.join(''))
+    this.#waiting = []
     if (all.length > most) {
       this.cut = true
       this.text = all.slice(all.indexOf('\n', all.length - most) + 1)

@@ -1,6 +1,7 @@
 import { ApiError, get, url } from './api'
+import { terminal, time } from './format'
 import { keep, results } from './stream'
-import { matches, merge, stateGroups, type Filter } from './tasks'
+import { byCreation, matches, merge, replace, rowOf, stateGroups, type Filter, type Row } from './tasks'
 import type { Task } from './types'
 import { backoff, pause, visible } from './wait'
 
@@ -9,13 +10,17 @@ interface Page {
   next_page_token: string
 }
 
+const firstSize = 100 // what a screen shows: it is there at once
 const pageSize = 500
+const mostPages = 8
 /** More than this the list does not take: who looks for older tasks than these filters for them. */
 export const mostTasks = 50_000
+/** News alone make the list no longer than this: what they push out at the end is asked for again when somebody goes there. */
+export const room = 2000
 
 /** The tasks that a filter wants, newest first, kept as the node has them. */
 export class TaskList {
-  tasks: Task[] = $state.raw([])
+  tasks: Row[] = $state.raw([])
   loading = $state(true)
   error: ApiError | undefined = $state.raw()
   /** There are older ones. */
@@ -23,8 +28,11 @@ export class TaskList {
   /** Changes come by themselves: the node tells of them, else it is asked again and again. */
   live: 'stream' | 'asked' | 'broken' = $state('asked')
   #next = ''
+  #before = ''
+  #since: number
+  #room = room
   #signal: AbortSignal
-  #news: Task[] = []
+  #news: Row[] = []
   #timer: ReturnType<typeof setTimeout> | undefined
   #loadingMore = false
 
@@ -33,6 +41,8 @@ export class TaskList {
     signal: AbortSignal,
   ) {
     this.#signal = signal
+    // A page token is good for the very filter that it was made for: one moment for all pages.
+    this.#since = filter.within > 0 ? Date.now() - filter.within * 1000 : 0
     signal.addEventListener('abort', () => clearTimeout(this.#timer))
     void this.#run()
   }
@@ -47,7 +57,7 @@ export class TaskList {
             alive()
             this.live = 'stream'
             // Every stream begins with it, too: what was before is in the list.
-            if (m.missed) await this.reload()
+            if (m.missed) await this.#again(pageSize)
             else if (m.task) this.#take(m.task)
           }
           return false
@@ -65,29 +75,29 @@ export class TaskList {
       await pause(n > 0 ? backoff(n) : 2000, this.#signal)
       await visible(this.#signal)
       if (this.#signal.aborted) return
-      n = (await this.#refresh()) ? 0 : n + 1
+      n = (await this.#again(200)) ? 0 : n + 1
     }
   }
 
-  #query(token = '', size = pageSize): string {
+  #query(token: string, size: number, before = ''): string {
     const f = this.filter
     return url('/v1/tasks', {
       states: stateGroups[f.state] ?? [],
       type: f.type,
       text: f.text,
-      created_after: f.within > 0 ? new Date(Date.now() - f.within * 1000).toISOString() : '',
+      created_after: this.#since > 0 ? new Date(this.#since).toISOString() : '',
+      created_before: before,
       page_size: size,
       page_token: token,
     })
   }
 
-  /** Asks for the newest again, and forgets the older ones. */
+  /** Asks for the newest, and forgets all others. */
   async reload(): Promise<boolean> {
     try {
-      const page = await get<Page>(this.#query(), this.#signal)
-      this.tasks = page.tasks
-      this.#next = page.next_page_token
-      this.more = page.next_page_token !== ''
+      const page = await get<Page>(this.#query('', firstSize), this.#signal)
+      this.tasks = page.tasks.map(rowOf)
+      this.#goOn(page.next_page_token)
       this.error = undefined
       this.loading = false
       return true
@@ -96,22 +106,42 @@ export class TaskList {
     }
   }
 
-  async #refresh(): Promise<boolean> {
+  /** Asks for the newest again, page by page down to what was the newest, and to the last that had not ended: what has ended does not change. */
+  async #again(size: number): Promise<boolean> {
+    const newest = this.tasks[0]
+    const goal = this.tasks.findLast((t) => !terminal(t.state)) ?? newest
+    let after: Row | undefined
+    let token = ''
     try {
-      const page = await get<Page>(this.#query('', 200), this.#signal)
-      this.error = undefined
-      // A task that has left the filter is in no answer: those of the answer's span that it does not have are gone.
-      const last = page.tasks.at(-1)
-      const fresh = new Set(page.tasks.map((t) => t.id))
-      const whole = page.next_page_token === ''
-      const kept = this.tasks.filter(
-        (t) => fresh.has(t.id) || (!whole && last !== undefined && (t.created_at ?? '') < (last.created_at ?? '')),
-      )
-      this.tasks = merge(kept, page.tasks, () => true)
+      for (let n = 0; n < mostPages; n++) {
+        const page = await get<Page>(this.#query(token, size), this.#signal)
+        const rows = page.tasks.map(rowOf)
+        const [end, reached] = [rows.at(-1), this.tasks.at(-1)]
+        token = page.next_page_token
+        const beyond = token === '' || !end || !reached || byCreation(reached, end) <= 0
+        if (beyond) this.#goOn(token)
+        this.#show(replace(this.tasks, rows, after, token === ''))
+        this.error = undefined
+        if (beyond || !goal || byCreation(goal, end) <= 0) return true
+        after = end
+      }
+      const end = after
+      if (newest && end && byCreation(end, newest) < 0) {
+        // More has come between than is asked for at one time: what is older than that begins anew.
+        this.#goOn(token)
+        this.#show(this.tasks.filter((t) => byCreation(t, end) <= 0))
+      }
       return true
     } catch (error) {
       return this.#failed(error)
     }
+  }
+
+  // Older tasks than the list's come with this token.
+  #goOn(token: string): void {
+    this.#next = token
+    this.#before = ''
+    this.more = token !== '' && this.tasks.length < mostTasks
   }
 
   #failed(error: unknown): false {
@@ -127,9 +157,10 @@ export class TaskList {
     if (this.#loadingMore || !this.more) return
     this.#loadingMore = true
     try {
-      const page = await get<Page>(this.#query(this.#next), this.#signal)
+      const page = await get<Page>(this.#query(this.#next, pageSize, this.#before), this.#signal)
       const known = new Set(this.tasks.map((t) => t.id))
-      this.tasks = [...this.tasks, ...page.tasks.filter((t) => !known.has(t.id))]
+      this.tasks = [...this.tasks, ...page.tasks.filter((t) => !known.has(t.id)).map(rowOf)]
+      this.#room = Math.max(this.#room, Math.min(mostTasks, this.tasks.length + room))
       this.#next = page.next_page_token
       this.more = page.next_page_token !== '' && this.tasks.length < mostTasks
     } catch (error) {
@@ -139,15 +170,32 @@ export class TaskList {
     }
   }
 
+  #show(tasks: Row[]): void {
+    const last = tasks[this.#room - 1]
+    if (last && tasks.length > this.#room && !this.#loadingMore) {
+      tasks = tasks.slice(0, this.#room)
+      this.#next = ''
+      this.#before = new Date((time(last.created_at) ?? 0) + 1).toISOString() // those of the same moment come again, and are known
+      this.more = this.#room < mostTasks
+    }
+    if (this.#since > 0) {
+      const from = Date.now() - this.filter.within * 1000
+      let n = tasks.length
+      while (n > 0 && (time(tasks[n - 1]?.created_at) ?? from) < from) n--
+      if (n < tasks.length) tasks = tasks.slice(0, n)
+    }
+    this.tasks = tasks
+  }
+
   // Many changes come at once: they are shown together.
   #take(task: Task): void {
-    this.#news.push(task)
+    this.#news.push(rowOf(task))
     this.#timer ??= setTimeout(() => {
       this.#timer = undefined
       const news = this.#news
       this.#news = []
       const now = Date.now()
-      this.tasks = merge(this.tasks, news, (t) => matches(t, this.filter, now))
+      this.#show(merge(this.tasks, news, (t) => matches(t, this.filter, now)))
     }, 200)
   }
 }

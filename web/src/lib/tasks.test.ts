@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest'
-import { byAttempt, column, matches, merge, newer, quantile, summarize, type Filter } from './tasks'
+import { byAttempt, byCreation, column, matches, merge, newer, quantile, replace, summarize, type Filter } from './tasks'
 import type { HistoryPoint, Task } from './types'
 
 const at = Date.UTC(2026, 10, 27)
@@ -107,4 +107,30 @@ test('history by attempt, in its order', () => {
     [1, 2],
     [2, 2],
   ])
+})
+
+describe('a page of the node in the place of what was known', () => {
+  const made = (n: number) => new Date(at + n * 1000).toISOString()
+  const row = (id: string, n: number, over: Partial<Task> = {}) => task(id, { created_at: made(n), ...over })
+  const ids = (list: { id: string }[]) => list.map((t) => t.id).join('')
+
+  test('has what is new, and not what is gone', () => {
+    const list = [row('d', 4), row('c', 3), row('b', 2), row('a', 1)]
+    expect(ids(replace(list, [row('e', 5), row('d', 4), row('b', 2)], undefined, false))).toBe('edba')
+  })
+  test('says nothing of what is before or after it', () => {
+    const list = [row('e', 5), row('d', 4), row('c', 3), row('b', 2), row('a', 1)]
+    expect(ids(replace(list, [row('b', 2)], row('d', 4), false))).toBe('edba')
+    expect(ids(replace(list, [row('b', 2)], row('d', 4), true))).toBe('edb')
+    expect(ids(replace(list, [], undefined, true))).toBe('')
+  })
+  test('does not set a task back', () => {
+    const [t] = replace([row('a', 1, { revision: '7' })], [row('a', 1, { revision: '6', state: 'RUNNING' })], undefined, true)
+    expect(t?.state).toBe('COMPLETED')
+  })
+})
+
+test('tasks of one moment and of one second are in order, however their times are written', () => {
+  const list = ['00.5Z', '00.500001Z', '00Z', '01.25Z', '00.499Z'].map((s, i) => task(String(i), { created_at: `2026-11-27T00:00:${s}` }))
+  expect([...list].sort(byCreation).map((t) => t.id)).toEqual(['3', '1', '0', '4', '2'])
 })

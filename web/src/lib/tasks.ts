@@ -19,7 +19,7 @@ export const stateGroups: Record<string, string[]> = {
 }
 
 /** Whether a task that has changed belongs into the list. Text is left to the node, which looks through more than a task shows; for news it is looked for in what is here. */
-export function matches(t: Task, f: Filter, now: number): boolean {
+export function matches(t: Row, f: Filter, now: number): boolean {
   const states = stateGroups[f.state]
   if (states && !states.includes(t.state)) return false
   if (f.type !== '' && t.type !== f.type) return false
@@ -33,35 +33,89 @@ export function matches(t: Task, f: Filter, now: number): boolean {
 }
 
 /** Newer says whether b is later news of a task than a. */
-export function newer(a: Task | undefined, b: Task): boolean {
+export function newer(a: Pick<Task, 'revision' | 'state'> | undefined, b: Pick<Task, 'revision' | 'state'>): boolean {
   if (!a) return true
   const [ra, rb] = [BigInt(a.revision || 0), BigInt(b.revision || 0)]
   return rb > ra || (rb === ra && terminal(b.state) && !terminal(a.state))
 }
 
-/** The list with news in it, newest task first; what the filter does not want any more is gone. */
-export function merge(list: Task[], news: Task[], wanted: (t: Task) => boolean): Task[] {
-  const latest = new Map<string, Task>()
-  for (const t of news) if (newer(latest.get(t.id), t)) latest.set(t.id, t)
-  const result: Task[] = []
-  for (const old of list) {
-    const fresh = latest.get(old.id)
-    latest.delete(old.id)
-    const t = fresh && newer(old, fresh) ? fresh : old
-    if (wanted(t)) result.push(t)
-  }
-  const added = [...latest.values()].filter(wanted)
-  if (added.length === 0) return result
-  return [...added, ...result].sort(byCreation)
+/** What a list keeps of a task: thousands of them are there at once. */
+export type Row = Pick<
+  Task,
+  | 'id'
+  | 'type'
+  | 'state'
+  | 'provider'
+  | 'provider_alias'
+  | 'consumer'
+  | 'consumer_alias'
+  | 'error'
+  | 'labels'
+  | 'created_at'
+  | 'finished_at'
+  | 'revision'
+>
+
+export function rowOf(t: Task): Row {
+  const { id, type, state, provider, provider_alias, consumer, consumer_alias, error, labels, created_at, finished_at, revision } = t
+  return { id, type, state, provider, provider_alias, consumer, consumer_alias, error, labels, created_at, finished_at, revision }
 }
 
-function byCreation(a: Task, b: Task): number {
-  const [x, y] = [a.created_at ?? '', b.created_at ?? '']
-  // RFC 3339 with fractions of any length: the same second is told apart by text, others by time.
-  const d = Date.parse(y) - Date.parse(x)
-  if (d !== 0 && Number.isFinite(d)) return d
-  return x < y ? 1 : x > y ? -1 : a.id < b.id ? 1 : -1
+/** The list with news in it, newest task first. What the filter does not want of the news is gone; what is old in the list was wanted when it came. */
+export function merge(list: Row[], news: Row[], wanted: (t: Row) => boolean): Row[] {
+  const latest = new Map<string, Row>()
+  for (const t of news) if (newer(latest.get(t.id), t)) latest.set(t.id, t)
+  const result: Row[] = []
+  for (const old of list) {
+    const fresh = latest.get(old.id)
+    if (!fresh) result.push(old)
+    else {
+      latest.delete(old.id)
+      const t = newer(old, fresh) ? fresh : old
+      if (wanted(t)) result.push(t)
+    }
+  }
+  return weave([...latest.values()].filter(wanted).sort(byCreation), result)
 }
+
+/** The list with a page of the node's in it, which has all that is left between two places of the list: from the newest, or what is older than after, to the page's last or, where it is the last page, to the end. */
+export function replace(list: Row[], page: Row[], after: Row | undefined, last: boolean): Row[] {
+  const there = new Set(page.map((t) => t.id))
+  const end = page.at(-1)
+  const gone = (t: Row) =>
+    !there.has(t.id) && (!after || byCreation(after, t) < 0) && (last || (end !== undefined && byCreation(t, end) <= 0))
+  return merge(
+    list.filter((t) => !gone(t)),
+    page,
+    () => true,
+  )
+}
+
+// Both are in order: sorting thousands for each one that is new takes too long.
+function weave(added: Row[], list: Row[]): Row[] {
+  if (added.length === 0) return list
+  const result: Row[] = []
+  let i = 0
+  for (const t of list) {
+    for (let a = added[i]; a && byCreation(a, t) < 0; a = added[++i]) result.push(a)
+    result.push(t)
+  }
+  for (; i < added.length; i++) result.push(added[i] as Row)
+  return result
+}
+
+/** Less than zero where a comes before b in a list: it is newer. */
+export function byCreation(a: Row, b: Row): number {
+  const [x, y] = [a.created_at ?? '', b.created_at ?? '']
+  if (x === y) return a.id < b.id ? 1 : a.id > b.id ? -1 : 0
+  // RFC 3339 with fractions of any length: up to the second they are compared as text, which is quick, the rest by time and then as text.
+  const [s, t] = [x.slice(0, 19), y.slice(0, 19)]
+  if (s !== t) return s < t ? 1 : -1
+  const d = Date.parse(y) - Date.parse(x)
+  return d !== 0 && Number.isFinite(d) ? d : fraction(x) < fraction(y) ? 1 : -1
+}
+
+const fraction = (t: string) => t.slice(19).replace('Z', '')
 
 export interface Summary {
   waiting: number

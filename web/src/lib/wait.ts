@@ -32,3 +32,8 @@ export function visible(signal: AbortSignal): Promise<void> {
     signal.addEventListener('abort', look)
   })
 }
+
+/** Lets the browser do what waits: keys, the pointer, drawing. */
+export function breath(): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve))
+}

@@ -15,38 +15,53 @@ export interface Node {
   token: string
 }
 
-export interface Network {
+/** What is known of a network from outside of the process that started it. */
+export interface Nodes {
   home: string
   consumer: Node
   provider: Node
-  run(...args: string[]): Promise<string>
-  close(): Promise<void>
 }
 
-/** Starts providers and a consumer, and ends when all know each other. */
-export async function network(providers: number): Promise<Network> {
+export interface Network extends Nodes {
+  run(...args: string[]): Promise<string>
+}
+
+export function reach(nodes: Nodes): Network {
+  return { ...nodes, run: (...args) => run('--home', nodes.consumer.home, ...args) }
+}
+
+export interface Options {
+  providers: number
+  /** Over a private Tor network. */
+  anonymous?: boolean
+}
+
+/** Starts providers and a consumer, in a private network where they are not anonymous, and ends when all know each other. */
+export async function network({ providers, anonymous = false }: Options): Promise<{ nodes: Nodes; close(): Promise<void> }> {
   if (bin === '') throw new Error('SHALLOT_BIN says where the programs are: use make test-web')
   const home = mkdtempSync(join(tmpdir(), 'sh-'))
-  const dev = spawn(shallot, ['dev', '--home', home, '--providers', String(providers)], { stdio: ['ignore', 'pipe', 'pipe'] })
-  const said = await until(dev, /^ready$/m)
-  const nodes = await Promise.all(
-    [...said.matchAll(/^(\S+)\s+12D3\S+\s+(http:\S+)\s+(\S+)$/gm)].map(async ([, name = '', url = '', at = '']) => {
-      const { token_file } = JSON.parse(await run('--home', at, 'node', '--output', 'json')) as { token_file: string }
-      return { name, url, home: at, token: readFileSync(token_file, 'utf8').trim() }
-    }),
-  )
-  const consumer = nodes.find((n) => n.name.startsWith('consumer'))
-  const provider = nodes.find((n) => n.name.startsWith('provider'))
-  if (!consumer || !provider) throw new Error(`shallot dev said ${said}`)
-  return {
-    home,
-    consumer,
-    provider,
-    run: (...args) => run('--home', consumer.home, ...args),
-    close: async () => {
-      await stop(dev, 'SIGINT')
-      rmSync(home, { recursive: true, force: true })
-    },
+  if (!anonymous) await run('--home', home, 'network', 'create')
+  const args = ['dev', '--home', home, '--providers', String(providers), ...(anonymous ? ['--anonymous'] : [])]
+  const dev = spawn(shallot, args, { stdio: ['ignore', 'pipe', 'pipe'] })
+  const close = async () => {
+    await stop(dev, 'SIGINT')
+    rmSync(home, { recursive: true, force: true })
+  }
+  try {
+    const said = await until(dev, /^ready$/m)
+    const all = await Promise.all(
+      [...said.matchAll(/^((?:consumer|provider)\S*)\s+\S+\s+(http:\S+)\s+(\S+)$/gm)].map(async ([, name = '', url = '', at = '']) => {
+        const { token_file } = JSON.parse(await run('--home', at, 'node', '--output', 'json')) as { token_file: string }
+        return { name, url, home: at, token: readFileSync(token_file, 'utf8').trim() }
+      }),
+    )
+    const consumer = all.find((n) => n.name.startsWith('consumer'))
+    const provider = all.find((n) => n.name.startsWith('provider'))
+    if (!consumer || !provider) throw new Error(`shallot dev said ${said}`)
+    return { nodes: { home, consumer, provider }, close }
+  } catch (error) {
+    await close()
+    throw error
   }
 }
 
@@ -68,10 +83,11 @@ export interface Lone {
   close(): Promise<void>
 }
 
-/** A provider of its own that joins through a node's address. */
-export async function lone(bootstrap: string): Promise<Lone> {
+/** A provider of its own that joins by an invite. */
+export async function lone(invite: string): Promise<Lone> {
   const home = mkdtempSync(join(tmpdir(), 'sh-'))
-  const up = spawn(shallot, ['up', '--role', 'provider', '--home', home, '--bootstrap', bootstrap], { stdio: ['ignore', 'pipe', 'pipe'] })
+  await run('--home', home, 'network', 'join', invite)
+  const up = spawn(shallot, ['up', '--role', 'provider', '--home', home], { stdio: ['ignore', 'pipe', 'pipe'] })
   await until(up, /ready/)
   const node = JSON.parse(await run('--home', home, 'node', '--output', 'json')) as { peer_id: string; processes: { pid: number }[] }
   return {

@@ -3,26 +3,26 @@ import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { Browser } from 'playwright-core'
-import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { go, launch, signedIn, tab } from './support/browser'
-import { fake } from './support/fake'
-import { examples, network, type Network } from './support/network'
-import { serve } from './support/site'
+import { afterAll, beforeAll, describe, expect, inject, test } from 'vitest'
+import { go, launch, signedIn, tab } from '../support/browser'
+import { fake } from '../support/fake'
+import { examples, type Network, reach } from '../support/network'
+import { serve } from '../support/site'
 
 const out = process.env['SHALLOT_SCREENSHOTS'] ?? ''
-const looks = (['light', 'dark'] as const).flatMap((colorScheme) => [360, 1280, 2560].map((width) => ({ colorScheme, width })))
-const viewport = (width: number) => ({ width, height: width < 500 ? 780 : width > 2000 ? 1440 : 860 })
+const looks = (['light', 'dark'] as const).flatMap((colorScheme) => [360, 1280, 1920].map((width) => ({ colorScheme, width })))
+const viewport = (width: number) => ({ width, height: width < 500 ? 780 : width > 1900 ? 1080 : 860 })
 
 describe.runIf(out !== '')('pictures', () => {
   let browser: Browser
   let net: Network
   beforeAll(async () => {
     mkdirSync(out, { recursive: true })
-    ;[net, browser] = await Promise.all([network(3), launch()])
+    net = reach(inject('nodes'))
+    browser = await launch()
   })
   afterAll(async () => {
     await browser?.close()
-    await net?.close()
   })
 
   test('of real nodes', async () => {
@@ -47,6 +47,7 @@ describe.runIf(out !== '')('pictures', () => {
         ['overview', 'overview', 'Overview'],
         ['tasks', 'tasks', 'Tasks'],
         ['new-task', 'tasks/new', 'New task'],
+        ['new-job', 'jobs/new', 'New job'],
         ['task', `tasks/${task}`, /Task/],
         ['jobs', 'jobs', 'Jobs'],
         ['job', `jobs/${job}`, /wordcount/],
@@ -79,6 +80,7 @@ describe.runIf(out !== '')('pictures', () => {
         await t.page.goto(`${site.url}/#/${path}`)
         await t.page.getByRole('heading', { level: 1 }).waitFor()
         await expect.poll(() => t.page.locator('[aria-busy=true]').count(), { timeout: 60_000 }).toBe(0)
+        if (name === 'many-job') await t.page.getByText('2258 shards').or(t.page.getByText('2\u202f258 shards')).waitFor()
         await t.page.screenshot({ path: join(out, `${name}-${width}-${colorScheme}.png`) })
       }
       await t.close()
