@@ -21,8 +21,8 @@ import (
 	taskv1 "github.com/shallot-net/shallot/proto/shallot/task/v1"
 )
 
-// cancelPatience is how long Ctrl-C waits for a task that is on its way to be known, so that it can be cancelled.
-const cancelPatience = 3 * time.Second
+// cancelPatience is how long Ctrl-C waits for a task that is on its way to be known, so that it can be cancelled, and then for a node that is away.
+const cancelPatience = 5 * time.Second
 
 func (a *app) run() *cobra.Command {
 	c := &cobra.Command{
@@ -310,7 +310,7 @@ func (e *execution) unplaced(ctx context.Context) {
 	}
 }
 
-// cancel asks the node to end the task. One that is not known to be stored cannot be named: it gives up.
+// cancel asks the node to end the task. One that is not known to be stored cannot be named, and a node that is away cannot be told: it gives up.
 func (e *execution) cancel(ctx context.Context, gaveUp chan<- struct{}) {
 	wait := time.NewTimer(cancelPatience)
 	defer wait.Stop()
@@ -321,8 +321,16 @@ func (e *execution) cancel(ctx context.Context, gaveUp chan<- struct{}) {
 		close(gaveUp)
 		return
 	}
-	if _, err := e.client.Cancel(ctx, e.task.Task().GetId()); err != nil && ctx.Err() == nil {
-		e.say("cannot cancel the task: %v", err)
+	asking, stop := context.WithTimeout(ctx, cancelPatience)
+	defer stop()
+	_, err := e.client.Cancel(asking, e.task.Task().GetId())
+	if err == nil || ctx.Err() != nil {
+		return
+	}
+	e.say("cannot cancel the task: %v", err)
+	if asking.Err() != nil {
+		e.leave()
+		close(gaveUp)
 	}
 }
 

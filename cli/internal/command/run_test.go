@@ -199,50 +199,43 @@ func TestRunGoesOnWhenTheNodeServiceIsGoneForAWhile(t *testing.T) {
 	(<-done).want(t, exitInterrupted, "", "the task was cancelled")
 }
 
+// begin runs a command beside the test, and returns when its stderr has what is waited for.
+func (w *world) begin(said string, args ...string) (stderr *lockedBuffer, done <-chan int) {
+	w.t.Helper()
+	stderr = &lockedBuffer{}
+	ended := make(chan int, 1)
+	go func() {
+		sys := System{Stdin: strings.NewReader(""), Stdout: io.Discard, Stderr: stderr, Getenv: func(string) string { return "" }, Interrupts: w.interrupts, Now: time.Now}
+		ended <- Run(context.Background(), sys, append([]string{"--home", w.home}, args...))
+	}()
+	for !strings.Contains(stderr.String(), said) {
+		select {
+		case code := <-ended:
+			w.t.Fatalf("it ended with %d: %s", code, stderr)
+		case <-time.After(time.Millisecond):
+		}
+	}
+	return stderr, ended
+}
+
 func TestFollowPrintsStderrWhileTheProgramRuns(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.node.Break("GetLogs", 1)
-	var stdout, stderr lockedBuffer
-	done := make(chan int, 1)
-	app := w.script("err one", "err two", "hang")
-	go func() {
-		sys := System{Stdin: strings.NewReader(""), Stdout: &stdout, Stderr: &stderr, Getenv: func(string) string { return "" }, Interrupts: w.interrupts, Now: time.Now}
-		done <- Run(context.Background(), sys, []string{"--home", w.home, "run", "wasm", app, "--follow"})
-	}()
-	for !strings.Contains(stderr.String(), "one\ntwo\n") {
-		select {
-		case code := <-done:
-			t.Fatalf("it ended with %d: %s", code, &stderr)
-		case <-time.After(time.Millisecond):
-		}
-	}
+	stderr, done := w.begin("one\ntwo\n", "run", "wasm", w.script("err one", "err two", "hang"), "--follow")
 	w.interrupts <- os.Interrupt
 	if code := <-done; code != exitInterrupted {
 		t.Errorf("exit code %d", code)
 	}
 	if n := strings.Count(stderr.String(), "one\n"); n != 1 {
-		t.Errorf("a line was printed %d times: %q", n, &stderr)
+		t.Errorf("a line was printed %d times: %q", n, stderr)
 	}
 }
 
 func TestRunSaysWhyNobodyHasTheTask(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	var stderr lockedBuffer
-	done := make(chan int, 1)
-	app := w.script("nobody none of 3 known providers qualifies")
-	go func() {
-		sys := System{Stdin: strings.NewReader(""), Stdout: io.Discard, Stderr: &stderr, Getenv: func(string) string { return "" }, Interrupts: w.interrupts, Now: time.Now}
-		done <- Run(t.Context(), sys, []string{"--home", w.home, "run", "wasm", app})
-	}()
-	for !strings.Contains(stderr.String(), "shallot: the task waits for a provider: none of 3 known providers qualifies (task ") {
-		select {
-		case code := <-done:
-			t.Fatalf("it ended with %d: %s", code, &stderr)
-		case <-time.After(time.Millisecond):
-		}
-	}
+	_, done := w.begin("shallot: the task waits for a provider: none of 3 known providers qualifies (task ", "run", "wasm", w.script("nobody none of 3 known providers qualifies"))
 	w.interrupts <- os.Interrupt
 	if code := <-done; code != exitInterrupted {
 		t.Errorf("exit code %d", code)
@@ -267,25 +260,24 @@ func TestCtrlCCancelsTheTask(t *testing.T) {
 func TestSecondCtrlCLeavesAtOnce(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	var stderr lockedBuffer
-	done := make(chan int, 1)
-	app := w.script("err here", "hang")
-	go func() {
-		sys := System{Stdin: strings.NewReader(""), Stdout: io.Discard, Stderr: &stderr, Getenv: func(string) string { return "" }, Interrupts: w.interrupts, Now: time.Now}
-		done <- Run(t.Context(), sys, []string{"--home", w.home, "run", "wasm", app, "--follow"})
-	}()
-	for !strings.Contains(stderr.String(), "here\n") { // it knows of the task
-		select {
-		case code := <-done:
-			t.Fatalf("it ended with %d: %s", code, &stderr)
-		case <-time.After(time.Millisecond):
-		}
-	}
-	w.stop() // the node cannot answer the cancel
+	stderr, done := w.begin("here\n", "run", "wasm", w.script("err here", "hang"), "--follow") // it knows of the task
+	w.stop()                                                                                   // the node cannot answer the cancel
 	w.interrupts <- os.Interrupt
 	w.interrupts <- os.Interrupt
 	if code, id := <-done, w.node.Tasks()[0].GetId(); code != exitInterrupted || !strings.Contains(stderr.String(), "left task "+id) {
-		t.Errorf("exit code %d, %q", code, &stderr)
+		t.Errorf("exit code %d, %q", code, stderr)
+	}
+}
+
+// Who cannot press Ctrl-C again, such as a script that was ended, is not kept waiting for a node that is away.
+func TestCtrlCWhileTheNodeIsAway(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	stderr, done := w.begin("here\n", "run", "wasm", w.script("err here", "hang"), "--follow")
+	w.stop()
+	w.interrupts <- os.Interrupt
+	if code, id := <-done, w.node.Tasks()[0].GetId(); code != exitInterrupted || !strings.Contains(stderr.String(), "cannot cancel the task") || !strings.Contains(stderr.String(), "left task "+id) {
+		t.Errorf("exit code %d, %q", code, stderr)
 	}
 }
 
