@@ -228,3 +228,14 @@ func TestContentCommands(t *testing.T) {
 		t.Errorf("put is %v", v)
 	}
 }
+
+// What a provider has run it has run itself: its list says for whom.
+func TestAProviderSeesWhoseTasksItHas(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.node.Add(&taskv1.Task{Id: "3f2a9c00000000000000000000000001", Type: "sum", State: "COMPLETED", ConsumerAlias: aliasA, Attempts: 1, CreatedAt: ago(time.Minute)}, "", "")
+	r := w.run("task", "ls")
+	if head, row, _ := strings.Cut(r.stdout, "\n"); !strings.Contains(head, "CONSUMER") || strings.Contains(head, "PROVIDER") || !strings.Contains(row, aliasA) {
+		t.Errorf("got %s%s", r.stdout, r.stderr)
+	}
+}

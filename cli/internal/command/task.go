@@ -3,6 +3,7 @@ package command
 import (
 	"context"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -114,15 +115,20 @@ func (a *app) printTasks(tasks []*taskv1.Task) error {
 		a.say("there are no tasks")
 		return nil
 	}
+	// A provider's tasks have been run by itself: whose they are says more.
+	who, other := "provider", func(t *taskv1.Task) string { return render.PeerCell(t.GetProviderAlias(), t.GetProvider()) }
+	if slices.ContainsFunc(tasks, func(t *taskv1.Task) bool { return t.GetConsumer() != "" || t.GetConsumerAlias() != "" }) {
+		who, other = "consumer", func(t *taskv1.Task) string { return render.PeerCell(t.GetConsumerAlias(), t.GetConsumer()) }
+	}
 	rows := make([][]render.Cell, len(tasks))
 	for i, t := range tasks {
 		rows[i] = []render.Cell{
 			{Text: render.ShortID(t.GetId())}, {Text: t.GetType()}, {Text: t.GetState(), Colour: render.StateColour(t.GetState())},
-			{Text: attempts(t)}, {Text: exitText(t)}, {Text: render.PeerCell(t.GetProviderAlias(), t.GetProvider())},
+			{Text: attempts(t)}, {Text: exitText(t)}, {Text: other(t)},
 			{Text: render.Age(a.Now(), at(t.GetCreatedAt()))}, {Text: took(t)}, {Text: t.GetError().GetReason()},
 		}
 	}
-	return a.out().Table([]string{"id", "type", "state", "attempts", "exit", "provider", "created", "took", "error"}, rows)
+	return a.out().Table([]string{"id", "type", "state", "attempts", "exit", who, "created", "took", "error"}, rows)
 }
 
 func (a *app) taskShow() *cobra.Command {
