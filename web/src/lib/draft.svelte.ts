@@ -1,5 +1,6 @@
 import { post, upload } from './api'
-import { parseDuration, parseSize, splitWords } from './format'
+import { mostFiles } from './files'
+import { count, parseDuration, parseSize, splitWords } from './format'
 import type { Task } from './types'
 
 export interface Input {
@@ -100,6 +101,7 @@ export function problems(d: Draft): Partial<Record<keyof Draft, string>> {
     const bad = lines(d.env).find((l) => !/^[^=]+=/.test(l))
     if (bad !== undefined) p.env = `“${bad}” is not NAME=VALUE.`
   }
+  if (d.type !== 'sum' && d.inputs.length > mostFiles) p.inputs = `A task takes ${count(mostFiles)} files at most.`
   Object.assign(p, limitProblems(d))
   if (d.attempts.trim() !== '' && !/^[1-9]\d?$/.test(d.attempts.trim())) p.attempts = 'Give a number from 1 to 99.'
   if (d.replicas.trim() !== '' && !/^[1-8]$/.test(d.replicas.trim())) p.replicas = 'Give a number from 1 to 8.'

@@ -1,6 +1,6 @@
 import { post, segment, upload } from './api'
 import { base64Bytes, limitsOf, limitProblems, lines, pairs, randomId, type Input } from './draft.svelte'
-import { splitWords } from './format'
+import { count, splitWords } from './format'
 import type { Job } from './types'
 
 /** A job takes no more inputs than this. */
@@ -43,6 +43,7 @@ export function jobProblems(d: JobDraft): Partial<Record<keyof JobDraft, string>
   const p: Partial<Record<keyof JobDraft, string>> = limitProblems(d)
   if (!d.module) p.module = 'Choose a WebAssembly file, built for WASI preview 1.'
   if (d.inputs.length === 0) p.inputs = 'Choose the files that the program is to be run over.'
+  if (d.inputs.length > mostShards) p.inputs = `A job takes ${count(mostShards)} files at most.`
   if (splitWords(d.args).open) p.args = 'A quote is not closed.'
   const bad = lines(d.env).find((l) => !/^[^=]+=/.test(l))
   if (bad !== undefined) p.env = `“${bad}” is not NAME=VALUE.`

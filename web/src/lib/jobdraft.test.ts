@@ -1,5 +1,6 @@
 import { describe, expect, test } from 'vitest'
-import { jobProblems, shardNames, type JobDraft } from './jobdraft.svelte'
+import { added } from './files'
+import { jobDraft, jobProblems, mostShards, shardNames, type JobDraft } from './jobdraft.svelte'
 
 describe('names of shards', () => {
   test('are those of the files, with directories where two are alike', () => {
@@ -47,4 +48,16 @@ describe('what is wrong with a job', () => {
   ] as [Partial<JobDraft>, string[]][])('%j: %j', (over, fields) => {
     expect(Object.keys(jobProblems({ ...good, ...over })).sort()).toEqual(fields)
   })
+})
+
+test('more files than a job takes are not left out without a word', () => {
+  const file = new File(['x'], 'x')
+  const files = Array.from({ length: mostShards }, (_, i) => ({ path: String(i), file }))
+  const all = added(files, [
+    { path: '0', file },
+    { path: 'one more', file },
+  ])
+  expect(all.length).toBe(mostShards + 1)
+  expect(jobProblems({ ...jobDraft, inputs: files }).inputs).toBeUndefined()
+  expect(jobProblems({ ...jobDraft, inputs: all }).inputs).toMatch(/at most/)
 })
